@@ -1,7 +1,7 @@
-"""Runs scenarios: async functions with a `kit`, once for each adapter.
+"""Fixtures that run each scenario, an async function with a `kit`, once per adapter.
 
-Those of what a server does, too, are marked `both_servers` and run with each adapter and each kind
-of server. The others run with each adapter, and with each kind of server, but not with all pairs.
+Scenarios marked `both_servers` also test the server, so they run with every pair of an adapter and
+a kind of server. The others cover each adapter and each kind of server, but not every pair.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-# Each adapter, and each kind of server.
 _PAIRS = [("sync", "gearmand"), ("asyncio", "JobServer"), ("trio", "gearmand")]
 _ALL_PAIRS = list(itertools.product(ADAPTERS, SERVERS))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the `both_servers` marker."""
     config.addinivalue_line(
         "markers", "both_servers: a scenario of what servers do, for all adapters with all servers"
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Choose the adapters and kinds of servers of a scenario."""
+    """Parametrize a scenario with its adapters and kinds of servers."""
     if "server_kind" in metafunc.fixturenames:
         all_pairs = metafunc.definition.get_closest_marker("both_servers") is not None
         pairs = _ALL_PAIRS if all_pairs else _PAIRS
@@ -42,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Let the kit run what is async."""
+    """Run async tests with the kit."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
@@ -53,7 +52,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture
 def adapter(request: pytest.FixtureRequest) -> str:
-    """The adapter."""
+    """The name of the adapter."""
     name: str = request.param
     return name
 
@@ -67,7 +66,7 @@ def server_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def _clean(adapter: str, request: pytest.FixtureRequest, no_hang: None) -> None:
-    """No scenario hangs, or leaves a thread. (anyio's are kept for others to use.)"""
+    """A check that no scenario hangs or leaks threads, except those that anyio keeps for reuse."""
     if adapter == "sync":
         request.getfixturevalue("no_leak")
 
@@ -80,7 +79,7 @@ def kit(adapter: str) -> Kit:
 
 @pytest.fixture
 def server(kit: Kit, server_kind: str, request: pytest.FixtureRequest) -> Server:
-    """A server that runs when the scenario begins, and is left alive by it."""
+    """A server that runs when the scenario begins and still runs when it ends."""
     if server_kind == "gearmand":
         gearmand = request.getfixturevalue("gearmand")
         return GearmandServer(kit, lambda: gearmand, shared=True)
@@ -91,7 +90,7 @@ def server(kit: Kit, server_kind: str, request: pytest.FixtureRequest) -> Server
 def launch(
     kit: Kit, server_kind: str, request: pytest.FixtureRequest
 ) -> Callable[[], Awaitable[Server]]:
-    """Starts a server of the scenario's own, which may be killed."""
+    """A function that starts a server for this scenario only. The scenario may kill that server."""
     start_gearmand = (
         request.getfixturevalue("start_gearmand") if server_kind == "gearmand" else None
     )

@@ -1,4 +1,4 @@
-"""Encoders of applications, sound and not."""
+"""Data encoders of applications, with and without bugs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class JsonEncoder(DataEncoder):
 
 
 class WordEncoder(DataEncoder):
-    """Takes a str in ASCII and nothing else."""
+    """An encoder for ASCII text only."""
 
     @classmethod
     def encode(cls, encodable_object: Any) -> bytes:

@@ -1,9 +1,9 @@
-"""What scenarios are made of: each is written once, as an async function, for all adapters.
+"""Building blocks of scenarios, which are async functions that run with every adapter.
 
-A scenario awaits every method. With gearman_anyio that is what it is. With gearman_sync the methods
-are those of a `Blocking` proxy, which call the blocking object and return: nothing ever suspends
-the scenario, so it is run by a single `send(None)`. What is to go on beside a scenario (workers,
-calls that wait) runs in threads there, and here in tasks.
+A scenario awaits every method. With gearman_anyio, these are the adapter's own coroutines. With
+gearman_sync, a `Blocking` proxy calls the blocking method, which returns before the `await` does.
+Such a scenario never suspends, so one `send(None)` runs it. Concurrent workers and calls run in
+threads with gearman_sync, and in tasks with gearman_anyio.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ T = TypeVar("T")
 ADAPTERS: Final = ("sync", "asyncio", "trio")
 SERVERS: Final = ("gearmand", "JobServer")
 
-# Seconds between two looks at a condition.
+# Seconds between two checks of a condition.
 _LOOK = 0.002
 
-# The methods that are awaited with gearman_anyio.
+# Methods that are coroutines in gearman_anyio.
 _AWAITED: Final = frozenset(
     {
         *("submit_job", "submit_multiple_jobs", "submit_multiple_requests"),
@@ -61,12 +61,12 @@ _HOOKS: Final = (
 
 
 async def settled(value: Any) -> Any:
-    """Return what `value` becomes: `super()` of a hook returns something to await, or not."""
+    """Return the value of a hook's `super()` call, awaiting it if necessary."""
     return await value if inspect.isawaitable(value) else value
 
 
 def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never has to wait."""
+    """Run a coroutine that never suspends."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
@@ -77,7 +77,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Blocking:
-    """A blocking object with the methods of gearman_anyio's."""
+    """A proxy that makes the methods of a blocking object awaitable."""
 
     def __init__(self, target: Any, awaited: frozenset[str] = _AWAITED) -> None:
         object.__setattr__(self, "_target", target)
@@ -120,9 +120,9 @@ class _Iterator:
 
 
 class Hooks:
-    """The base of workers with hooks of their own; `make_worker` puts the adapter's class below.
+    """A base class for workers with hooks. `make_worker` adds the adapter's worker class as a base.
 
-    A hook is plain and returns what `super` does, or it is async and awaits that with `settled`.
+    A plain hook returns the value of `super()`. An async hook awaits it with `settled`.
     """
 
     if TYPE_CHECKING:
@@ -136,12 +136,12 @@ class Hooks:
 
 
 class Gate:
-    """A callback that says when a job has begun, and holds it until it is opened."""
+    """A callback that records each job's start and blocks until the gate is opened."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
         self.open = threading.Event()
-        #: The data of the jobs that were begun.
+        #: The data of the jobs that have started.
         self.order: list[Any] = []
 
     def __call__(self, worker: Any, job: WorkerJob) -> Any:
@@ -151,23 +151,23 @@ class Gate:
         return job.data
 
 
-# What goes on beside a scenario.
+# Concurrent calls.
 
 
 class Call:
-    """A call in a thread or a task of its own."""
+    """A call in its own thread or task."""
 
     @property
     def done(self) -> bool:
-        """Whether it has returned or raised."""
+        """Return True if the call has returned or raised."""
         raise NotImplementedError
 
     async def finished(self) -> None:
-        """Wait until it has."""
+        """Wait until the call has returned or raised."""
         raise NotImplementedError
 
     async def result(self) -> Any:
-        """Wait for it, and return what it returned, or raise what it raised."""
+        """Wait for the call, then return its result or raise its exception."""
         raise NotImplementedError
 
 
@@ -195,7 +195,7 @@ class _TaskCall(Call):
     async def run(self, function: Callable[..., Awaitable[Any]], args: Any, options: Any) -> None:
         try:
             self._value = await function(*args, **options)
-        except Exception as error:  # noqa: BLE001 - it is raised by `result`
+        except Exception as error:  # noqa: BLE001 - `result` raises it
             self._error = error
         finally:
             self._ended.set()
@@ -216,7 +216,7 @@ class _TaskCall(Call):
 
 
 class Kit:
-    """An adapter, and what a scenario makes with it, which ends with the scenario."""
+    """An adapter and the objects that a scenario creates with it. They end with the scenario."""
 
     #: The adapter's module.
     gearman: Any
@@ -242,14 +242,12 @@ class Kit:
                 gate.open.set()
             await self._stack.aclose()
 
-    # The adapter's objects.
-
     async def client(self, *hosts: Any, **options: Any) -> Any:
-        """A client, open."""
+        """Return an open client."""
         raise NotImplementedError
 
     async def admin_client(self, *hosts: Any, **options: Any) -> Any:
-        """An admin client, open."""
+        """Return an open admin client."""
         raise NotImplementedError
 
     async def make_worker(
@@ -259,7 +257,7 @@ class Kit:
         kind: type[Hooks] | None = None,
         **options: Any,
     ) -> Any:
-        """A worker: `tasks` are the callbacks of its tasks, `kind` a class with hooks."""
+        """Return a worker with the callbacks `tasks`. `kind` is a class with hooks."""
         raise NotImplementedError
 
     def _worker(
@@ -271,7 +269,7 @@ class Kit:
         return worker
 
     async def work(self, worker: Any, poll_timeout: float | None = 60) -> Call:
-        """Let a worker work, until the scenario ends at the latest."""
+        """Run a worker, at most until the scenario ends."""
         call = await self.spawn(worker.work, poll_timeout)
 
         async def end() -> None:
@@ -282,61 +280,61 @@ class Kit:
         return call
 
     async def start_worker(self, *hosts: Any, **options: Any) -> Any:
-        """A worker as `make_worker` makes it, that works."""
+        """Create a worker with `make_worker` and run it."""
         worker = await self.make_worker(*hosts, **options)
         await self.work(worker)
         return worker
 
     def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
-        """Make a callback of an async function, which awaits the worker's `send_job_*`."""
+        """Return a callback that runs an async function, which awaits `send_job_*` methods."""
         raise NotImplementedError
 
     def gate(self) -> Gate:
-        """A callback that waits. It is opened when the scenario ends."""
+        """Return a callback that blocks until its gate opens or the scenario ends."""
         gate = Gate()
         self._gates.append(gate)
         return gate
 
     def job_server(self, **options: Any) -> Any:
-        """A JobServer that does not run."""
+        """Return a JobServer that does not run yet."""
         raise NotImplementedError
 
     async def begin(self, job_server: Any) -> None:
-        """Let a JobServer run, until the scenario ends at the latest."""
+        """Run a JobServer, at most until the scenario ends."""
         raise NotImplementedError
 
     async def serve(self, port: int = 0) -> tuple[HostAndPort, Callable[[], Awaitable[None]]]:
-        """Run a JobServer. Returns its address, and what ends it."""
+        """Run a JobServer. Return its address and a function that stops it."""
         raise NotImplementedError
 
     # Waiting.
 
     async def sleep(self, seconds: float) -> None:
-        """Let others go on."""
+        """Sleep, so that other threads and tasks can run."""
         raise NotImplementedError
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:
-        """Call something that blocks, perhaps for what this process has to do meanwhile."""
+        """Call a blocking function. Meanwhile, other tasks of this process can run."""
         raise NotImplementedError
 
     async def spawn(self, function: Callable[..., Any], *args: Any, **options: Any) -> Call:
-        """Call something that is awaited, beside the scenario."""
+        """Start an awaitable call concurrently with the scenario."""
         raise NotImplementedError
 
     async def eventually(self, condition: Callable[[], Any], what: str = "condition") -> None:
-        """Wait until `condition`, which may be async, is true."""
+        """Wait until `condition`, a plain or async function, returns true."""
         deadline = time.monotonic() + PATIENCE
         while not await settled(condition()):
             assert time.monotonic() < deadline, f"{what} did not come true"
             await self.sleep(_LOOK)
 
     async def wait_for(self, event: threading.Event, what: str = "event") -> None:
-        """Wait until `event`, of a callback or a scripted server, is set."""
+        """Wait until a callback or a scripted server sets `event`."""
         await self.eventually(event.is_set, what)
 
 
 class BlockingKit(Kit):
-    """gearman_sync: workers work in threads."""
+    """The kit of gearman_sync, whose workers run in threads."""
 
     gearman = gearman_sync
 
@@ -365,7 +363,7 @@ class BlockingKit(Kit):
             }
             made = type(kind.__name__, (kind, gearman_sync.GearmanWorker), hooks)
         worker = self._stack.enter_context(self._worker(hosts, tasks, made, options))
-        # Its `stop` is plain in both.
+        # `stop` is a plain method in both adapters.
         return Blocking(worker, _AWAITED - {"stop"})
 
     def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
@@ -390,7 +388,7 @@ class BlockingKit(Kit):
         return server.address, end
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
+        time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs here
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:
         return function(*args)
@@ -410,7 +408,7 @@ def _plain_hook(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class AnyioKit(Kit):
-    """gearman_anyio: workers work in tasks."""
+    """The kit of gearman_anyio, whose workers run in tasks."""
 
     gearman = gearman_anyio
 
@@ -429,7 +427,7 @@ class AnyioKit(Kit):
         async with anyio.create_task_group() as self._tasks:
             try:
                 await self._play(scenario, args)
-            # Raised below, and not in a group, which pytest takes for a failure.
+            # Raise it below, outside the task group: pytest reports a group as a failure.
             except (Exception, pytest.skip.Exception) as error:  # noqa: BLE001
                 failure = error
             self._tasks.cancel_scope.cancel()
@@ -467,7 +465,7 @@ class AnyioKit(Kit):
         await self._stack.enter_async_context(job_server)
 
     async def serve(self, port: int = 0) -> tuple[HostAndPort, Callable[[], Awaitable[None]]]:
-        # In a task of its own, since it may have to end before what was begun after it.
+        # The server has its own task, since it might end before tasks that were started later.
         ending, ended = anyio.Event(), anyio.Event()
 
         async def run(*, task_status: TaskStatus[HostAndPort] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -497,7 +495,7 @@ class AnyioKit(Kit):
 
 
 def make_kit(adapter: str) -> Kit:
-    """The kit of one of `ADAPTERS`."""
+    """Return the kit of one of `ADAPTERS`."""
     return BlockingKit() if adapter == "sync" else AnyioKit(adapter)
 
 
@@ -505,36 +503,36 @@ def make_kit(adapter: str) -> Kit:
 
 
 async def admin(kit: Kit, address: tuple[str, int], command: str) -> str:
-    """The reply of the server at `address` to a line of the admin protocol."""
+    """Send a line of the admin protocol to the server at `address` and return the reply."""
     return await kit.blocking(ServerAt(address).admin, command)
 
 
 class Server:
-    """A job server that a scenario uses, and may ask, kill and start again."""
+    """A job server that a scenario can query, kill and restart."""
 
     def __init__(self, kit: Kit, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self._kit = kit
-        #: Where it listens, once it was started.
+        #: The address of the server, set by `start`.
         self.address = address
 
     async def start(self) -> None:
-        """Start it, at the same address if it was started before."""
+        """Start the server, at its earlier address if it has one."""
         raise NotImplementedError
 
     async def kill(self) -> None:
-        """End it at once. What it has queued is lost."""
+        """Kill the server. Its queued jobs are lost."""
         raise NotImplementedError
 
     async def admin(self, command: str) -> str:
-        """The reply to a line of the admin protocol."""
+        """Send a line of the admin protocol and return the reply."""
         return await admin(self._kit, self.address, command)
 
     async def counts(self, task: str) -> tuple[int, int, int]:
-        """How many jobs of `task` there are, how many of them run, and how many workers."""
+        """Return the numbers of jobs, of running jobs and of workers of `task`."""
         return await self._kit.blocking(ServerAt(self.address).counts, task)
 
     async def wait_for_counts(self, task: str, *expected: int) -> None:
-        """Wait until `counts` are these, or begin with these."""
+        """Wait until `counts` equal these, or start with these."""
 
         async def is_so() -> bool:
             return (await self.counts(task))[: len(expected)] == expected
@@ -542,12 +540,12 @@ class Server:
         await self._kit.eventually(is_so, f"{expected} of {task}")
 
     async def client_ids(self) -> list[str]:
-        """What its connections are known by."""
+        """Return the client ids of the server's connections."""
         return await self._kit.blocking(ServerAt(self.address).client_ids)
 
 
 class GearmandServer(Server):
-    """A gearmand, which may be shared."""
+    """A gearmand process, possibly shared between scenarios."""
 
     def __init__(self, kit: Kit, make: Callable[[], Gearmand], *, shared: bool) -> None:
         super().__init__(kit)
@@ -569,7 +567,7 @@ class GearmandServer(Server):
 
 
 class EmbeddedServer(Server):
-    """A JobServer of the adapter."""
+    """A JobServer of the adapter under test."""
 
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
@@ -584,19 +582,16 @@ class EmbeddedServer(Server):
         await self._end()
 
 
-# Shorthand.
-
-
 async def collect(items: AsyncIterator[T]) -> list[T]:
-    """All of `items`."""
+    """Return a list of `items`."""
     return [item async for item in items]
 
 
 def reverse(worker: Any, job: WorkerJob) -> Any:
-    """A callback: the data back to front."""
+    """Return the job's data reversed, as a callback."""
     return job.data[::-1]
 
 
 def echo(worker: Any, job: WorkerJob) -> Any:
-    """A callback: the data back."""
+    """Return the job's data, as a callback."""
     return job.data

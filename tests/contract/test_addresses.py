@@ -1,4 +1,4 @@
-"""Names and their addresses: IPv6, several of them, and none."""
+"""Host names that resolve to IPv6 addresses, several addresses or none."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_ipv6(
 
 
 @needs_loopbacks
-async def test_dead_address_beside_a_good_one_delays_a_call_for_a_moment_only(
+async def test_dead_address_next_to_a_live_one_delays_a_call_briefly(
     kit: Kit, server: Server, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, port = server.address
@@ -58,7 +58,9 @@ async def test_dead_address_beside_a_good_one_delays_a_call_for_a_moment_only(
 
 
 @needs_loopbacks
-async def test_all_addresses_refuse(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_host_whose_addresses_all_refuse_raises(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     resolve_to(monkeypatch, "gearman.test", "127.0.0.1", "127.0.0.2")
     port = free_port()
     client = await kit.client(("gearman.test", port))
@@ -69,7 +71,7 @@ async def test_all_addresses_refuse(kit: Kit, monkeypatch: pytest.MonkeyPatch) -
     assert "refused" in message
 
 
-async def test_unknown_name(
+async def test_unknown_host_name_raises(
     kit: Kit, server: Server, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve_to(monkeypatch, "gearman.test")
@@ -82,7 +84,7 @@ async def test_unknown_name(
     assert [request.state for request in requests] == ["CREATED"] * 4
 
 
-async def test_slow_name_server_delays_nobody(
+async def test_slow_name_server_does_not_delay_other_calls(
     kit: Kit, server: Server, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = resolve_to(monkeypatch, "gearman.test", "127.0.0.1")
@@ -105,7 +107,7 @@ async def test_slow_name_server_delays_nobody(
 
 @pytest.mark.parametrize("kind", ["GearmanClient", "GearmanWorker", "GearmanAdminClient"])
 @pytest.mark.parametrize("host", [("localhost", 4730), "localhost:4730"])
-async def test_one_address_in_place_of_a_list(kit: Kit, kind: str, host: Any) -> None:
+async def test_single_address_as_host_list_raises(kit: Kit, kind: str, host: Any) -> None:
     with pytest.raises(TypeError) as caught:
         getattr(kit.gearman, kind)(host)
     assert str(caught.value) == f"host_list is a list of servers, not {host!r}: [{host!r}]?"

@@ -1,4 +1,4 @@
-"""The admin client: what there is at a server, what there is to be, and servers that fail."""
+"""The admin client: queries, changes, and servers that fail."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.both_servers
 
 
 def answer(peer: Peer) -> None:
-    """A script: the version, whatever is asked."""
+    """Reply to every line with a version."""
     while True:
         event = peer.receive()
         if isinstance(event, EchoReq):
@@ -43,7 +43,7 @@ def answer(peer: Peer) -> None:
 
 
 def first(script: Callable[[Peer], object]) -> Callable[[Peer], object]:
-    """`script` for the first connection, and `answer` for the others."""
+    """Run `script` for the first connection and `answer` for the others."""
     scripts = [script]
 
     def run(peer: Peer) -> None:
@@ -52,10 +52,10 @@ def first(script: Callable[[Peer], object]) -> Callable[[Peer], object]:
     return run
 
 
-# What there is.
+# Queries.
 
 
-async def test_a_busy_server(kit: Kit, launch: Launch) -> None:
+async def test_queries_of_a_busy_server(kit: Kit, launch: Launch) -> None:
     server = await launch()
     admin = await kit.admin_client(server.address)
     gate = kit.gate()
@@ -97,7 +97,7 @@ async def test_a_busy_server(kit: Kit, launch: Launch) -> None:
     assert {type(record) for record in workers} == {WorkerStatus}
     (mine,) = (record for record in workers if record.client_id == "worker-1")
     assert (mine.ip, sorted(mine["tasks"])) == ("127.0.0.1", ["free", "held"])
-    # The client and this admin client are connections, too.
+    # The server also counts the connections of the client and of this admin client.
     others = [record for record in workers if record is not mine]
     assert [(record.ip, record.client_id, record.tasks) for record in others] == [
         ("127.0.0.1", "-", ())
@@ -105,7 +105,7 @@ async def test_a_busy_server(kit: Kit, launch: Launch) -> None:
     assert len({record.file_descriptor for record in workers}) == 3
 
 
-async def test_an_empty_server(kit: Kit, launch: Launch) -> None:
+async def test_queries_of_an_empty_server(kit: Kit, launch: Launch) -> None:
     server = await launch()
     admin = await kit.admin_client(server.address)
     for ask in (
@@ -119,7 +119,7 @@ async def test_an_empty_server(kit: Kit, launch: Launch) -> None:
     assert (me.client_id, me.tasks) == ("-", ())
 
 
-async def test_the_server_itself(kit: Kit, server: Server, server_kind: str) -> None:
+async def test_queries_about_the_server_itself(kit: Kit, server: Server, server_kind: str) -> None:
     admin = await kit.admin_client(server.address)
     version = await admin.get_version()
     assert f"{version}\n" == await server.admin("version")
@@ -133,7 +133,7 @@ async def test_the_server_itself(kit: Kit, server: Server, server_kind: str) -> 
     assert 0 <= seconds < PATIENCE
 
 
-async def test_many_calls_one_connection(kit: Kit, server: Server) -> None:
+async def test_many_calls_use_one_connection(kit: Kit, server: Server) -> None:
     admin = await kit.admin_client(server.address)
     (connection,) = admin.connection_list
     assert not connection.connected
@@ -151,9 +151,7 @@ async def test_many_calls_one_connection(kit: Kit, server: Server) -> None:
     assert repr(admin) == f"<GearmanAdminClient 127.0.0.1:{server.address[1]}>"
 
 
-async def test_nothing_is_connected_before_the_first_call(
-    kit: Kit, start_server: StartServer
-) -> None:
+async def test_client_connects_at_the_first_call(kit: Kit, start_server: StartServer) -> None:
     server = start_server(answer)
     admin = await kit.admin_client(server.address)
     assert await admin.get_version() == "OK 1"
@@ -161,7 +159,7 @@ async def test_nothing_is_connected_before_the_first_call(
     assert len(server.peers) == 1
 
 
-# What there is to be.
+# Changes.
 
 
 async def test_functions_are_created_and_dropped(kit: Kit, server: Server, task: str) -> None:
@@ -170,7 +168,7 @@ async def test_functions_are_created_and_dropped(kit: Kit, server: Server, task:
         text = name.decode() if isinstance(name, bytes) else name
         assert await admin.create_function(name) == "OK"
         shown = {record.task for record in await admin.get_status()}
-        # JobServer does not print a tab in a name.
+        # JobServer does not print tabs in names.
         assert shown & {text, text.replace("\t", "?")}
         assert await admin.drop_function(name) == "OK"
         shown = {record.task for record in await admin.get_status()}
@@ -206,9 +204,7 @@ async def test_maxqueue(
     assert await server.counts(task) == (2, 0, 0)
 
 
-async def test_maxqueue_of_a_function_that_is_not_known(
-    kit: Kit, server: Server, task: str
-) -> None:
+async def test_maxqueue_of_an_unknown_function(kit: Kit, server: Server, task: str) -> None:
     admin = await kit.admin_client(server.address)
     assert await admin.send_maxqueue(task, 1) == "OK"
     assert task not in {record.task for record in await admin.get_status()}
@@ -248,12 +244,12 @@ async def test_what_cannot_be_asked(
     admin = await kit.admin_client(server.address)
     with pytest.raises(error):
         await getattr(admin, name)(*arguments)
-    # Nothing was connected, let alone sent.
+    # The client has not even connected.
     (connection,) = admin.connection_list
     assert not connection.connected
 
 
-# Shutdown of the server.
+# Shutdown.
 
 
 @pytest.mark.parametrize("options", [{"graceful": False}, {"graceful": True}, {}])
@@ -268,7 +264,7 @@ async def test_shutdown_of_a_server(kit: Kit, options: dict[str, bool]) -> None:
             await admin.get_version()
 
 
-async def test_graceful_shutdown_of_a_server_lets_jobs_end(kit: Kit, task: str) -> None:
+async def test_graceful_shutdown_lets_jobs_finish(kit: Kit, task: str) -> None:
     server = kit.job_server()
     await kit.begin(server)
     gate = kit.gate()
@@ -338,7 +334,7 @@ async def test_server_that_is_killed_between_calls(
 
 @pytest.mark.parametrize("name", ["get_version", "get_status", "ping_server", "send_shutdown"])
 async def test_server_that_does_not_answer(kit: Kit, start_server: StartServer, name: str) -> None:
-    """python-gearman raised that, too."""
+    """Raise the same exception as python-gearman."""
 
     def script(peer: Peer) -> None:
         peer.expect(TextLine)
@@ -347,7 +343,7 @@ async def test_server_that_does_not_answer(kit: Kit, start_server: StartServer, 
 
     server = start_server(first(script))
     admin = await kit.admin_client(server.address)
-    # With a connection, the time is only for the answer.
+    # The connection is open, so the timeout covers only the reply.
     assert await admin.get_version() == "OK 0"
     admin.poll_timeout = 0.05
     with pytest.raises(InvalidAdminClientState, match=r"did not answer .* in time"):
@@ -357,8 +353,8 @@ async def test_server_that_does_not_answer(kit: Kit, start_server: StartServer, 
     assert len(server.peers) == 2
 
 
-async def test_answer_that_comes_too_late(kit: Kit, start_server: StartServer) -> None:
-    """It is not taken for the answer to the next question."""
+async def test_late_reply_is_discarded(kit: Kit, start_server: StartServer) -> None:
+    """Discard a late reply instead of using it for the next command."""
 
     asked_again, answered = threading.Event(), threading.Event()
 
@@ -380,7 +376,7 @@ async def test_answer_that_comes_too_late(kit: Kit, start_server: StartServer) -
         peer.hold()
 
     scripts = [script, late]
-    server = start_server(lambda peer: scripts.pop()(peer))  # noqa: PLW0108 - each is another
+    server = start_server(lambda peer: scripts.pop()(peer))  # noqa: PLW0108 - one per connection
     admin = await kit.admin_client(server.address)
     assert await admin.get_version() == "OK 0"
     admin.poll_timeout = 0.05
@@ -429,7 +425,7 @@ async def test_server_that_sends_garbage(
     assert await admin.get_version() == "OK 1"
 
 
-async def test_reply_that_is_too_large(kit: Kit, start_server: StartServer) -> None:
+async def test_oversized_reply(kit: Kit, start_server: StartServer) -> None:
     def script(peer: Peer) -> None:
         peer.expect(TextLine)
         while True:
@@ -476,16 +472,16 @@ async def test_server_that_closes_after_each_answer(kit: Kit, start_server: Star
         assert len(server.peers) == number
 
 
-# The client.
+# Constructor and shutdown.
 
 
 @pytest.mark.parametrize("count", [0, 2, 3])
-async def test_one_server_and_no_more(kit: Kit, count: int) -> None:
+async def test_several_servers_are_refused(kit: Kit, count: int) -> None:
     with pytest.raises(ValueError, match=f"an admin client has one server, not {count}"):
         await kit.admin_client(*[f"host-{number}" for number in range(count)])
 
 
-async def test_no_list_is_the_local_host(kit: Kit) -> None:
+async def test_default_server_is_the_local_host(kit: Kit) -> None:
     admin = kit.gearman.GearmanAdminClient()
     assert repr(admin) == "<GearmanAdminClient localhost:4730>"
     assert admin.poll_timeout == 10.0
@@ -511,14 +507,14 @@ async def test_shutdown(kit: Kit, server: Server) -> None:
     await admin.shutdown()
 
 
-async def test_shutdown_before_anything_was_asked(kit: Kit, server: Server) -> None:
+async def test_shutdown_before_the_first_command(kit: Kit, server: Server) -> None:
     admin = await kit.admin_client(server.address)
     await admin.shutdown()
     with pytest.raises(InvalidAdminClientState):
         await admin.get_version()
 
 
-async def test_shutdown_while_others_wait(kit: Kit, start_server: StartServer) -> None:
+async def test_shutdown_while_other_calls_wait(kit: Kit, start_server: StartServer) -> None:
     server = start_server(Peer.hold)
     admin = await kit.admin_client(server.address)
     calls = [await kit.spawn(admin.get_version) for _ in range(3)]
@@ -555,5 +551,5 @@ async def test_gearmand_on_ipv6(kit: Kit, start_gearmand: Callable[..., Gearmand
     workers = await admin.get_workers()
     (mine,) = (record for record in workers if record.tasks)
     assert (mine.client_id, mine.tasks) == ("worker 6", ("f",))
-    # It prints too few bytes of it: this is no address.
+    # gearmand prints only part of an IPv6 address, so this text is not a valid one.
     assert all(record.ip.startswith("::") and "%" in record.ip for record in workers)

@@ -1,4 +1,4 @@
-"""Arguments that can't be: the same exceptions, before anything is sent."""
+"""Invalid arguments raise the same exceptions in both adapters, before anything is sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from gearman_sync.testing import ScriptedServer
 
-# The call, its exception, and its arguments.
+# Method, exception, positional arguments and options of each call.
 WRONG_CALLS: dict[str, tuple[str, type[Exception], tuple[Any, ...], dict[str, Any]]] = {
     "NUL in the task": ("submit_job", ValueError, ("a\0b", b""), {}),
     "NUL in the bytes of the task": ("submit_job", ValueError, (b"a\0b", b""), {}),
@@ -92,7 +92,7 @@ async def test_wrong_call_sends_nothing(
     name, error, args, options = WRONG_CALLS[what]
     call = getattr(client, name)
     if name in ("as_completed", "updates"):
-        # These raise when they are called, and not when they are iterated.
+        # These raise when called, not when iterated.
         with pytest.raises(error) as caught:
             call(*args, **options)
     else:
@@ -101,7 +101,7 @@ async def test_wrong_call_sends_nothing(
     assert type(caught.value) in (error, ArgumentTypeError, ArgumentValueError)
     assert str(caught.value)
     assert server.peers == []
-    # What the server hears of first is this.
+    # The good job is the first one that the server receives.
     await client.submit_job("good", b"", unique="u", background=True)
     assert server.events == [SubmitJobBg(b"good", b"u", b"")]
 
@@ -157,7 +157,7 @@ WRONG_WORKERS: list[tuple[type[Exception], tuple[Any, ...], dict[str, Any]]] = [
 
 
 def outcome(make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """What kind of exception comes of a constructor."""
+    """Call a constructor. Return the object or the type of the exception."""
     try:
         return make(*args, **options)
     except TypeError:
@@ -168,7 +168,7 @@ def outcome(make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, 
         return OSError
 
 
-async def test_wrong_constructors(kit: Kit) -> None:
+async def test_constructors_with_wrong_arguments_raise(kit: Kit) -> None:
     for kind, cases in (
         (kit.gearman.GearmanClient, WRONG_CLIENTS),
         (kit.gearman.GearmanWorker, WRONG_WORKERS),
@@ -177,7 +177,7 @@ async def test_wrong_constructors(kit: Kit) -> None:
         assert outcomes == [error for error, _, _ in cases]
 
 
-async def test_wrong_calls_of_a_worker(kit: Kit) -> None:
+async def test_worker_methods_with_wrong_arguments_raise(kit: Kit) -> None:
     worker = await kit.make_worker("localhost:1")
     cases: list[tuple[type[Exception], Callable[[], Any]]] = [
         *[

@@ -31,7 +31,7 @@ async def test_submit_job_reaches_the_engine_in_five_frames(kit: Kit) -> None:
         return submit(*args, **options)
 
     engine.submit = counting
-    # No server listens there, but the call reaches the engine first.
+    # No server listens on this port, but the call reaches the engine before it connects.
     with contextlib.suppress(gearman_sync.errors.ServerUnavailable):
         await client.submit_job("task", b"", poll_timeout=0)
     assert names[-1] == "submit_job", names

@@ -1,4 +1,4 @@
-"""Servers that refuse, die, are silent or send garbage: every call ends, and says how."""
+"""Servers that refuse, die, hang or send garbage. Every call ends with a clear error."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     StartServer = Callable[..., ScriptedServer]
 
 
-# Servers that can't be reached.
+# Unreachable servers.
 
 
-async def test_no_server_can_be_reached(kit: Kit) -> None:
+async def test_submit_without_a_reachable_server_raises(kit: Kit) -> None:
     ports = [free_port(), free_port()]
     client = await kit.client(*[("127.0.0.1", port) for port in ports])
     requests = [new_request("task"), new_request("task", background=True)]
@@ -56,14 +56,14 @@ async def test_no_server_can_be_reached(kit: Kit) -> None:
     assert caught.value.job_requests is requests
     assert [request.state for request in requests] == ["UNKNOWN"] * 2
     assert [request.timed_out for request in requests] == [False] * 2
-    # It costs no retry, and no time.
+    # An unreachable server uses up no retries and does not delay the call.
     with pytest.raises(ServerUnavailable) as caught:
         await client.submit_job("task", b"data", max_retries=5, poll_timeout=20)
     assert [request.state for request in caught.value.job_requests] == ["UNKNOWN"]
 
 
 async def test_retries_do_not_spin(kit: Kit, start_server: StartServer) -> None:
-    """The first retry is sent at once, the second after half a second at least."""
+    """Send the first retry at once and the second after at least half a second."""
     server = start_server(lambda peer: None)
     client = await kit.client(server.address)
     begun = time.monotonic()
@@ -118,7 +118,7 @@ async def test_killed_in_the_middle(kit: Kit, launch: Launch, task: str) -> None
         assert isinstance(request.error, ConnectionError)
         assert "was lost after the job had been acknowledged" in str(request.error)
     uniques = [request.unique for request in requests]
-    # Nothing is sent again by itself.
+    # The client resubmits nothing on its own.
     assert await client.wait_until_jobs_completed(requests) is requests
     assert len(await collect(client.as_completed(requests))) == 6
     assert {request.state for request in requests} == {"UNKNOWN"}
@@ -126,12 +126,12 @@ async def test_killed_in_the_middle(kit: Kit, launch: Launch, task: str) -> None
     await kit.start_worker(server.address, tasks={task: echo})
     await client.submit_multiple_requests(requests)
     assert [request.result for request in requests] == [b"%d" % number for number in range(6)]
-    # Only those that were made here are made anew.
+    # Only generated unique ids are replaced.
     assert set(uniques) & {request.unique for request in requests} == {"mine"}
 
 
 @pytest.mark.both_servers
-async def test_background_job_that_is_sent_again_keeps_its_unique(
+async def test_background_job_submitted_again_keeps_its_unique(
     kit: Kit, launch: Launch, task: str
 ) -> None:
     server = await launch()
@@ -143,7 +143,7 @@ async def test_background_job_that_is_sent_again_keeps_its_unique(
         await client.submit_multiple_requests([request])
     unique = request.unique
     await server.start()
-    # It was just found dead, but it is the only one there is.
+    # The client just found this server dead, but it has no other.
     await client.submit_multiple_requests([request])
     assert (request.state, request.unique) == ("CREATED", unique)
     assert len(bytes.fromhex(unique or "")) == 16
@@ -183,7 +183,7 @@ async def test_a_restart_between_two_calls(kit: Kit, launch: Launch, task: str) 
     waiting = await client.submit_job(task, b"", wait_until_complete=False)
     await server.kill()
     await server.start()
-    # The connection ended while nobody looked: what comes next goes over a new one.
+    # The idle connection was lost, so the next call reconnects.
     request = await client.submit_job(task, b"", background=True)
     assert (request.state, request.connection_attempts) == ("CREATED", 1)
     assert waiting.state == "UNKNOWN"
@@ -263,7 +263,7 @@ async def test_full_queue_fails_one_request_only(kit: Kit, server: Server, task:
     await kit.start_worker(server.address, tasks={task: echo, f"{task}-other": echo})
     await client.wait_until_jobs_completed(requests)
     assert [request.result for request in requests] == [b"taken", None, b"other"]
-    # It has ended: it is sent again only if it is reset.
+    # The request has failed, so it must be reset before it is submitted again.
     await client.submit_multiple_requests(requests)
     assert refused.state == "FAILED"
     refused.reset()
@@ -272,7 +272,9 @@ async def test_full_queue_fails_one_request_only(kit: Kit, server: Server, task:
     assert refused.result == b"refused"
 
 
-async def test_error_in_place_of_one_answer(kit: Kit, start_server: StartServer) -> None:
+async def test_error_instead_of_one_job_created_fails_that_request(
+    kit: Kit, start_server: StartServer
+) -> None:
     def script(peer: Peer) -> None:
         for _ in range(3):
             peer.expect(SubmitJobBg)
@@ -314,7 +316,7 @@ async def test_garbage(kit: Kit, start_server: StartServer, what: str) -> None:
             return
         peer.expect(SubmitJob)
         peer.send(JobCreated(b"H:1"), JobCreated(b"H:2"))
-        # What came before the garbage counts.
+        # Packets received before the garbage are processed.
         peer.send_raw(peer.connection.send(WorkComplete(b"H:1", b"done")) + GARBAGE[what])
         peer.hold()
 
@@ -354,9 +356,11 @@ async def test_server_that_never_answers(kit: Kit, start_server: StartServer) ->
     assert (request.state, request.timed_out) == ("PENDING", True)
 
 
-async def test_answers_byte_by_byte(kit: Kit, start_server: StartServer) -> None:
+async def test_replies_received_byte_by_byte_are_parsed(
+    kit: Kit, start_server: StartServer
+) -> None:
     def script(peer: Peer) -> None:
-        # As Python gear's server does.
+        # Like the server of Python gear, refuse options.
         peer.grants_options = False
         peer.expect(SubmitJob)
         peer.send_anyway(JobCreated(b"H:1"))
@@ -389,7 +393,7 @@ async def test_connection_list_and_establish_connection(kit: Kit, server: Server
     assert repr(client) == f"<GearmanClient [127.0.0.1:{server.address[1]}, 127.0.0.1:{port}]>"
 
 
-async def test_establish_connection_for_some_time_only(kit: Kit) -> None:
+async def test_establish_connection_with_a_timeout_returns_in_time(kit: Kit) -> None:
     with black_hole() as address:
         client = await kit.client(address)
         (connection,) = client.connection_list
@@ -421,7 +425,7 @@ async def test_poll_connections_until_stopped(kit: Kit, server: Server, task: st
     assert (await client.submit_job(task, b"y")).result == b"y"
 
 
-# Clients.
+# Routing and shutdown.
 
 
 @pytest.mark.both_servers
@@ -441,14 +445,14 @@ async def test_routing_by_unique(kit: Kit, server: Server, launch: Launch, task:
 
 
 async def refusal(call: Callable[[], Awaitable[Any]]) -> Any:
-    """With what a call was refused."""
+    """Return the result of `call`, or the message of its InvalidClientState."""
     try:
         return await call()
     except InvalidClientState as error:
         return str(error)
 
 
-async def test_after_shutdown(kit: Kit, server: Server, task: str) -> None:
+async def test_calls_after_shutdown_raise(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"", wait_until_complete=False)
     (connection,) = client.connection_list
@@ -469,7 +473,7 @@ async def test_after_shutdown(kit: Kit, server: Server, task: str) -> None:
     outcomes = [await refusal(call) for call in calls]
     assert outcomes == ["this client has been shut down"] * len(calls)
     assert request.state == "CREATED"
-    # What sends nothing tells what has become of the request.
+    # Calls that send nothing report the state of the request.
     assert await client.wait_until_jobs_completed([request]) == [request]
     assert await collect(client.as_completed([request])) == [request]
     assert "client was closed" in str(request.error)
@@ -477,10 +481,10 @@ async def test_after_shutdown(kit: Kit, server: Server, task: str) -> None:
 
 
 @pytest.mark.parametrize("timed_out", [False, True])
-async def test_what_nobody_waits_for_stays_as_it_is_when_the_client_ends(
+async def test_unawaited_request_keeps_its_state_after_shutdown(
     kit: Kit, server: Server, task: str, timed_out: bool
 ) -> None:
-    """Programs tell a timeout from a failure by that, after `shutdown`."""
+    """Leave the state unchanged, so programs can tell a timeout from a failure after `shutdown`."""
     first = await kit.client(server.address)
     request = await first.submit_job(task, b"data", wait_until_complete=False)
     if timed_out:
@@ -488,7 +492,7 @@ async def test_what_nobody_waits_for_stays_as_it_is_when_the_client_ends(
     await first.shutdown()
     assert (request.state, request.timed_out, request.error) == ("CREATED", timed_out, None)
 
-    # To another client it is one whose connection was lost.
+    # Another client treats the request's connection as lost.
     second = await kit.client(server.address)
     await second.get_job_status(request)
     assert request.state == "CREATED"
@@ -500,7 +504,9 @@ async def test_what_nobody_waits_for_stays_as_it_is_when_the_client_ends(
     assert (request.state, request.result, request.error) == ("COMPLETE", b"data", None)
 
 
-async def test_a_request_that_is_under_way_elsewhere(kit: Kit, server: Server, task: str) -> None:
+async def test_request_in_flight_on_another_client_is_refused(
+    kit: Kit, server: Server, task: str
+) -> None:
     first, second = await kit.client(server.address), await kit.client(server.address)
     request = await first.submit_job(task, b"data", wait_until_complete=False)
     for call in (

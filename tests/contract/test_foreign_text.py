@@ -1,4 +1,4 @@
-"""What a server says of an error is one line of the log, and of the error's message."""
+"""The text of a server's ERROR packet stays on one line in the log and in exceptions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVIL: Final = b"no\nERROR:gearman:all is lost\x1b[2J\xe2\x80\xae"
 SHOWN: Final = r"no\nERROR:gearman:all is lost\x1b[2J\u202e"
 
 
-async def test_an_error_forges_no_line_of_the_log(
+async def test_server_error_cannot_forge_a_log_line(
     kit: Kit, start_server: Callable[..., ScriptedServer], caplog: pytest.LogCaptureFixture
 ) -> None:
     def script(peer: Peer) -> None:
@@ -37,7 +37,7 @@ async def test_an_error_forges_no_line_of_the_log(
     assert caplog.messages[0] == f"no connection to {host}:{port}: CODE: {SHOWN}"
 
 
-async def test_the_message_of_an_error(
+async def test_server_error_is_escaped_in_the_message(
     kit: Kit, start_server: Callable[..., ScriptedServer]
 ) -> None:
     def script(peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""Peers that send no more: they get all that they have asked for, and what they tore is told."""
+"""Half-closed peers receive all their replies, and truncated packets are reported."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .kit import EmbeddedServer
 if TYPE_CHECKING:
     from .kit import Kit
 
-# So many, and of such a size, that no system takes a list of them all at once.
+# The resulting status reply exceeds the socket buffers of every system.
 FUNCTIONS, LENGTH = 10_000, 800
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """What comes until the end."""
+    """Receive until the end of the stream."""
     chunks = []
     while chunk := sock.recv(1 << 16):
         chunks.append(chunk)
@@ -31,8 +31,8 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 @pytest.mark.slow
-async def test_peer_gets_all_that_it_has_asked_for(kit: Kit, task: str) -> None:
-    """As ``echo status | nc``, when the reader is slow."""
+async def test_half_closed_peer_receives_the_whole_reply(kit: Kit, task: str) -> None:
+    """Send the full reply to a slow reader that half-closes, like ``echo status | nc``."""
     server = EmbeddedServer(kit)
     await server.start()
     names = [b"%0*d" % (LENGTH, number) for number in range(FUNCTIONS)]
@@ -40,7 +40,7 @@ async def test_peer_gets_all_that_it_has_asked_for(kit: Kit, task: str) -> None:
     with socket.socket() as worker, socket.socket() as peer:
         for sock in (worker, peer):
             sock.settimeout(PATIENCE)
-        # Set before it connects, it is what the system goes by.
+        # The kernel honours the buffer size only if it is set before the connection is made.
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await kit.blocking(worker.connect, server.address)
         abilities = b"".join([connection.send(CanDo(name)) for name in names])
@@ -51,15 +51,15 @@ async def test_peer_gets_all_that_it_has_asked_for(kit: Kit, task: str) -> None:
         await server.wait_for_counts(task, 0, 0, 1)
         peer.sendall(b"status\n")
         peer.shutdown(socket.SHUT_WR)
-        # From when the server knows that nothing more will come, this is no worker.
+        # Once the server has seen the end of the stream, it no longer counts this peer as a worker.
         await server.wait_for_counts(task, 0, 0, 0)
         *lines, end = (await kit.blocking(read_all, peer)).splitlines()
     assert [line.split(b"\t")[0] for line in lines] == [*names, task.encode()]
     assert end == b"."
 
 
-async def test_torn_packet(kit: Kit, task: str) -> None:
-    """A server that ends in the middle of a packet, and what its client says of it."""
+async def test_truncated_packet_is_named_in_the_error(kit: Kit, task: str) -> None:
+    """Report a server that closes in the middle of a packet."""
 
     def tear(peer: Peer) -> None:
         peer.expect(SubmitJob)

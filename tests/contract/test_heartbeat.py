@@ -1,4 +1,4 @@
-"""Servers that say nothing, and jobs that they lose without a word."""
+"""Silent servers, and jobs that servers drop silently."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from tests.support import Gearmand
 
-#: The heartbeat of these clients, in seconds. A server is lost after twice as long; a healthy one
-#: has this long to answer, also on a slow machine.
+#: The heartbeat interval in seconds. A silent server is lost after two intervals. One interval
+#: must be long enough for a healthy server to reply, even on a slow machine.
 HEARTBEAT = 1.0
 
 
 @pytest.fixture
 def stopped(start_gearmand: Callable[[], Gearmand]) -> Iterator[Gearmand]:
-    """A gearmand that takes connections, and says nothing until it goes on."""
+    """A stopped gearmand. Its kernel accepts connections, but replies wait for SIGCONT."""
     server = start_gearmand()
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
@@ -51,7 +51,7 @@ async def test_a_stopped_server_is_lost_while_a_job_runs(
     stopped.process.send_signal(signal.SIGCONT)
     client = await kit.client(stopped.address, heartbeat=HEARTBEAT)
     request = await client.submit_job(task, b"data", poll_timeout=2.5 * HEARTBEAT)
-    assert (request.state, request.timed_out) == ("CREATED", True)  # It answers when it is asked.
+    assert (request.state, request.timed_out) == ("CREATED", True)  # It replies to probes.
     stopped.process.send_signal(signal.SIGSTOP)
     await client.wait_until_jobs_completed([request])
     assert request.state == "UNKNOWN"
@@ -60,7 +60,7 @@ async def test_a_stopped_server_is_lost_while_a_job_runs(
 
 
 @pytest.mark.slow
-async def test_of_two_servers_the_one_that_is_stopped_is_left_alone(
+async def test_stopped_server_of_two_is_avoided(
     kit: Kit, stopped: Gearmand, server: Server, task: str
 ) -> None:
     client = await kit.client(server.address, stopped.address, heartbeat=HEARTBEAT)
@@ -72,7 +72,7 @@ async def test_of_two_servers_the_one_that_is_stopped_is_left_alone(
     for n in range(30):
         request = await client.submit_job(task, b"%d" % n)
         assert request.result == b"%d" % n
-    # None of them waited for the other server.
+    # No call waited for the stopped server.
     assert time.monotonic() - before < HEARTBEAT * 10
 
 
@@ -93,7 +93,7 @@ async def test_the_doomed_job_of_a_unique_that_somebody_has_left(
     client = await kit.client(server.address, heartbeat=HEARTBEAT)
     left = GearmanJobRequest.from_unique("u-" + task)
     while (await client.get_job_status(left)).status["client_count"]:
-        pass  # The server has not noticed yet.
+        pass  # The server has not noticed the disconnect yet.
     request = await client.submit_job(
         task, b"second", unique="u-" + task, wait_until_complete=False
     )
@@ -106,9 +106,7 @@ async def test_the_doomed_job_of_a_unique_that_somebody_has_left(
         assert request.state == "COMPLETE"
 
 
-async def test_a_job_that_is_canceled_and_thrown_away_ends(
-    kit: Kit, server: Server, task: str
-) -> None:
+async def test_canceled_job_fails(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address, heartbeat=HEARTBEAT)
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     admin = await kit.admin_client(server.address)

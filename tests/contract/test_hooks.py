@@ -1,4 +1,4 @@
-"""The hooks of a worker, overridden."""
+"""Overridden hooks of a worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def in_form(form: str, hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook as it is ("plain"), or as an async one."""
+    """Return the hook unchanged ("plain") or wrapped in an async function."""
     if form == "plain":
         return hook
 
@@ -31,7 +31,9 @@ def in_form(form: str, hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("max_jobs", [1, 2])
-async def test_order(kit: Kit, server: Server, task: str, max_jobs: int) -> None:
+async def test_hooks_of_each_job_run_in_order(
+    kit: Kit, server: Server, task: str, max_jobs: int
+) -> None:
     calls: list[Any] = []
 
     class Hooked(Hooks):
@@ -66,13 +68,13 @@ async def test_order(kit: Kit, server: Server, task: str, max_jobs: int) -> None
         assert (await client.submit_job(task, data)).state == state
         expected += [("execute", data), *hooks, "after"]
         await kit.eventually(lambda: len(calls) == len(expected))  # noqa: B023 - awaited at once
-    # The text of the last is the encoder's.
+    # The exception's text depends on the encoder, so drop it.
     calls[-2] = calls[-2][:2]
     assert calls == expected
 
 
 @pytest.mark.parametrize("max_jobs", [1, 2])
-async def test_hooks_that_await(kit: Kit, server: Server, task: str, max_jobs: int) -> None:
+async def test_async_hooks_await_super(kit: Kit, server: Server, task: str, max_jobs: int) -> None:
     returned: list[Any] = []
 
     class Hooked(Hooks):
@@ -110,7 +112,7 @@ async def test_hooks_that_await(kit: Kit, server: Server, task: str, max_jobs: i
     assert returned == [True, True, True, False, False, True]
 
 
-async def test_hooks_that_end_the_job_themselves(kit: Kit, server: Server, task: str) -> None:
+async def test_hooks_can_end_the_job_themselves(kit: Kit, server: Server, task: str) -> None:
     class Hooked(Hooks):
         async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any:
             await settled(self.send_job_complete(current_job, b"by the hook"))
@@ -129,7 +131,7 @@ async def test_hooks_that_end_the_job_themselves(kit: Kit, server: Server, task:
     assert (await client.submit_job(task, b"x")).result == b"by the hook"
 
 
-async def test_a_hook_in_place_of_the_callback(kit: Kit, server: Server, task: str) -> None:
+async def test_on_job_execute_can_replace_the_callback(kit: Kit, server: Server, task: str) -> None:
     class Hooked(Hooks):
         def on_job_execute(self, current_job: WorkerJob) -> Any:
             return self.on_job_complete(current_job, current_job.task)
@@ -151,7 +153,7 @@ async def test_a_hook_in_place_of_the_callback(kit: Kit, server: Server, task: s
         ("on_job_exception", "async"),
     ],
 )
-async def test_hook_that_does_not_end_the_job(
+async def test_job_left_open_by_a_hook_fails(
     kit: Kit,
     server: Server,
     task: str,
@@ -186,7 +188,7 @@ async def test_hook_that_does_not_end_the_job(
 @pytest.mark.parametrize(
     ("max_jobs", "form"), [(1, "plain"), (3, "plain"), (1, "async"), (3, "async")]
 )
-async def test_no_job_after_a_false_after_job(
+async def test_after_job_returning_false_ends_work(
     kit: Kit, server: Server, task: str, max_jobs: int, form: str
 ) -> None:
     gate = kit.gate()
@@ -200,7 +202,7 @@ async def test_no_job_after_a_false_after_job(
     await client.submit_multiple_jobs(jobs, background=True)
     worker = await kit.make_worker(server.address, kind=kind, tasks={task: gate}, max_jobs=max_jobs)
     call = await kit.work(worker)
-    # Jobs that run at the same time are finished; none is begun.
+    # Running jobs finish, but no new ones start.
     await kit.eventually(lambda: len(gate.order) == max_jobs)
     gate.open.set()
     assert await call.result() is None
@@ -232,8 +234,10 @@ async def test_after_poll(kit: Kit, server: Server, task: str, form: str) -> Non
     await server.wait_for_counts(task, 0, 0, 0)
 
 
-async def test_after_poll_without_a_timeout(kit: Kit, server: Server, task: str) -> None:
-    """Nothing has come, so it is not called."""
+async def test_after_poll_without_a_timeout_needs_activity(
+    kit: Kit, server: Server, task: str
+) -> None:
+    """Do not call `after_poll` without activity."""
     activity: list[bool] = []
 
     class Hooked(Hooks):
@@ -249,8 +253,10 @@ async def test_after_poll_without_a_timeout(kit: Kit, server: Server, task: str)
     assert set(activity) == {True}
 
 
-async def test_after_poll_waits_for_the_jobs(kit: Kit, server: Server, task: str) -> None:
-    """It has said that this is the end: what is being done is finished."""
+async def test_after_poll_returning_false_lets_jobs_finish(
+    kit: Kit, server: Server, task: str
+) -> None:
+    """Finish the running jobs after `after_poll` has returned False."""
     gate = kit.gate()
 
     class Hooked(Hooks):
@@ -270,8 +276,8 @@ async def test_after_poll_waits_for_the_jobs(kit: Kit, server: Server, task: str
     assert request.result == b"ab"
 
 
-async def test_after_poll_that_raises_leaves_the_jobs(kit: Kit, server: Server, task: str) -> None:
-    """To another worker."""
+async def test_after_poll_that_raises_returns_the_jobs(kit: Kit, server: Server, task: str) -> None:
+    """Return the running jobs to the server, for another worker."""
     gate = kit.gate()
 
     class Hooked(Hooks):
@@ -300,7 +306,7 @@ async def test_hook_that_raises_ends_work(
     done: list[bytes] = []
 
     def raise_error(self: Any, *args: Any) -> bool:
-        # Where jobs run beside the polling, this one may not have ended yet.
+        # If jobs run concurrently with polling, this one might still be running.
         if done and (hook == "after_job" or not self.has_job_lock()):
             raise ZeroDivisionError("in the hook")
         return True
@@ -320,19 +326,19 @@ async def test_hook_that_raises_ends_work(
         await call.result()
     assert done == [b"x"]
     if hook == "after_job":
-        # The job's result has reached the server first.
+        # The job's result has reached the server before `work` raised.
         await client.wait_until_jobs_completed([request])
         assert request.result == b"done"
     await server.wait_for_counts(task, 0, 0, 0)
     assert not worker.has_job_lock()
-    # What one `work` has raised is not the next one's.
+    # The next `work` does not raise the exception again.
     worker.stop()
     await worker.work()
 
 
 @pytest.mark.parametrize("hook", [None, "after_job", "on_job_complete"])
-async def test_the_next_job_is_asked_for_with_the_result(kit: Kit, hook: str | None) -> None:
-    """Unless a hook could have something to say in between."""
+async def test_next_grab_is_sent_with_the_result(kit: Kit, hook: str | None) -> None:
+    """Send GRAB_JOB together with the result, unless a hook could send something in between."""
     chunks: list[bytes] = []
 
     def script(peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""The adapter's own job server: how it ends, peers that misbehave, and the limits it keeps to."""
+"""The adapter's own job server: shutdown, misbehaving peers, and limits."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MB = 1_000_000
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Makes connections that are closed with the test."""
+    """A function that connects to a server. The fixture closes the connections."""
     with contextlib.ExitStack() as stack:
 
         def connect(server: Any, **options: Any) -> ScriptedClient:
@@ -60,14 +60,14 @@ def connect() -> Iterator[Connect]:
 
 
 async def started(kit: Kit, **options: Any) -> Any:
-    """A JobServer that runs until the scenario ends."""
+    """Run a JobServer until the scenario ends."""
     server = kit.job_server(**options)
     await kit.begin(server)
     return server
 
 
 async def refuses(kit: Kit, server: Any) -> bool:
-    """Whether nobody listens there."""
+    """Return True if the server no longer listens."""
 
     def is_refused() -> bool:
         with contextlib.suppress(ConnectionRefusedError):
@@ -79,29 +79,29 @@ async def refuses(kit: Kit, server: Any) -> bool:
 
 
 def at(kit: Kit, server: Any) -> Server:
-    """The server, to be asked in lines of text."""
+    """Return the server as a `Server`, for admin commands."""
     return Server(kit, tuple(server.address))
 
 
 async def links(kit: Kit, server: Any) -> int:
-    """How many others are connected."""
+    """Return the number of other connections."""
     return len(await at(kit, server).client_ids()) - 1
 
 
 def memory(server: Any) -> int:
-    """Bytes that the server counts."""
+    """Return the number of bytes that the server counts as used."""
     count: int = server._gm_driver.engine.queue.memory
     return count
 
 
 def header(size: int, packet: int = SubmitJobBg.packet.number) -> bytes:
-    """The header of a packet of `size` bytes."""
+    """Return the header of a packet of `size` bytes."""
     return MAGIC_REQUEST + struct.pack(">II", packet, size)
 
 
 @contextlib.asynccontextmanager
 async def healthy(kit: Kit, server: Any, task: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Makes sure that the server works; in the end also that it has forgotten everybody else."""
+    """Check that the server works, and at the end that it has released other connections."""
 
     async def check() -> None:
         request = await client.submit_job(task, b"data", poll_timeout=PATIENCE)
@@ -113,22 +113,22 @@ async def healthy(kit: Kit, server: Any, task: str) -> AsyncIterator[Callable[[]
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: reverse})
     await check()
-    # What is being dealt with in another thread counts, too, for a moment.
+    # Data that another thread is processing also counts, so take the lowest of several samples.
     looks = []
     for _ in range(10):
         looks.append(memory(server))
         await kit.sleep(0.001)
     yield check
     await check()
-    # The worker and the client are left.
+    # Only the worker and the client are still connected.
     await kit.eventually(others_are_gone, "the end of all connections")
     await kit.eventually(lambda: memory(server) <= min(looks), "the release of all memory")
 
 
-# How it ends.
+# Shutdown.
 
 
-async def test_host_name(kit: Kit) -> None:
+async def test_server_with_a_host_name_listens_on_its_address(kit: Kit) -> None:
     server = await started(kit, host="localhost")
     assert server.address.host in ("127.0.0.1", "::1")
     client = await kit.client(("localhost", server.address.port))
@@ -136,7 +136,7 @@ async def test_host_name(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("way", ["stop", "command"])
-async def test_end_while_clients_wait(kit: Kit, task: str, way: str) -> None:
+async def test_shutdown_ends_waiting_calls(kit: Kit, task: str, way: str) -> None:
     server = await started(kit)
     gate = kit.gate()
     await kit.start_worker(server.address, tasks={task: gate}, max_outage=None)
@@ -148,7 +148,7 @@ async def test_end_while_clients_wait(kit: Kit, task: str, way: str) -> None:
         await server.stop()
     else:
         assert await at(kit, server).admin("shutdown") == "OK\r\n"
-        # The worker still runs its job, and nobody waits for that.
+        # The worker still runs its job, but shutdown does not wait for it.
         await (await kit.spawn(server.wait)).result()
     assert await refuses(kit, server)
     requests = [await call.result() for call in calls]
@@ -177,7 +177,7 @@ async def test_graceful_shutdown(kit: Kit, task: str, connect: Connect) -> None:
     with pytest.raises(ServerUnavailable):
         await other.submit_job(task, b"", background=True)
     await kit.blocking(idle.echo)
-    # Who is connected still has its say.
+    # Existing connections can still submit jobs.
     late = await client.submit_job(task, b"late", background=True)
     assert late.state == "CREATED"
     waiting = await kit.spawn(server.wait)
@@ -191,10 +191,10 @@ async def test_graceful_shutdown(kit: Kit, task: str, connect: Connect) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reads", [True, False])
-async def test_shutdown_and_what_is_unread(
+async def test_shutdown_flushes_unread_data(
     kit: Kit, connect: Connect, reads: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is still sent to those who read it; and others are not waited for for long."""
+    """Flush unread data to peers that read it. Disconnect the others after a short wait."""
     if not reads:
         monkeypatch.setattr("gearman_proto.engines.server.engine._LAST_WORDS", 0.1)
     server = await started(kit)
@@ -211,7 +211,7 @@ async def test_shutdown_and_what_is_unread(
         assert len(await kit.blocking(link.rest)) < 20 * MB
 
 
-async def test_stop_while_peers_flood_it(kit: Kit, connect: Connect) -> None:
+async def test_stop_while_peers_flood_the_server(kit: Kit, connect: Connect) -> None:
     request = Connection(Role.CLIENT).send(EchoReq(bytes(1000))) * 100
     floods = [0]
 
@@ -232,10 +232,10 @@ async def test_stop_while_peers_flood_it(kit: Kit, connect: Connect) -> None:
         await call.result()
 
 
-# Peers that misbehave.
+# Misbehaving peers.
 
 
-async def test_worker_is_lost(kit: Kit, task: str, connect: Connect) -> None:
+async def test_job_of_a_lost_worker_is_reassigned(kit: Kit, task: str, connect: Connect) -> None:
     server = await started(kit)
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"data", wait_until_complete=False)
@@ -260,7 +260,9 @@ PARTS = {
 }
 
 
-async def test_half_a_packet(kit: Kit, task: str, connect: Connect) -> None:
+async def test_truncated_packets_do_not_disturb_others(
+    kit: Kit, task: str, connect: Connect
+) -> None:
     server = await started(kit)
     async with healthy(kit, server, task) as check:
         peers = [await kit.blocking(connect, server) for _ in PARTS]
@@ -268,7 +270,7 @@ async def test_half_a_packet(kit: Kit, task: str, connect: Connect) -> None:
             await kit.blocking(peer.sock.sendall, part)
         await check()
         assert await links(kit, server) == len(PARTS) + 2
-        # They were not cut off: the rest still counts.
+        # The server has not disconnected them, so it still accepts the rest.
         rest = MAGIC_REQUEST[1:] + struct.pack(">II", EchoReq.packet.number, 0)
         await kit.blocking(peers[0].sock.sendall, rest)
         answer = MAGIC_RESPONSE + struct.pack(">II", EchoRes.packet.number, 0)
@@ -277,7 +279,7 @@ async def test_half_a_packet(kit: Kit, task: str, connect: Connect) -> None:
             peer.close()
 
 
-async def test_byte_by_byte(kit: Kit, connect: Connect) -> None:
+async def test_packets_received_byte_by_byte_are_parsed(kit: Kit, connect: Connect) -> None:
     server = await started(kit)
     link = await kit.blocking(connect, server)
 
@@ -311,7 +313,7 @@ async def test_garbage(kit: Kit, task: str, connect: Connect) -> None:
             peer = await kit.blocking(connect, server)
             with contextlib.suppress(ConnectionError):
                 await kit.blocking(peer.sock.sendall, garbage)
-                # HTTP is so many unknown commands; all others are cut off.
+                # The server reads HTTP as unknown commands and disconnects all other peers.
                 if name == "HTTP":
                     peer.sock.shutdown(socket.SHUT_WR)
             rest = await kit.blocking(peer.rest)
@@ -319,7 +321,7 @@ async def test_garbage(kit: Kit, task: str, connect: Connect) -> None:
             await check()
 
 
-async def test_announces_more_than_is_taken(kit: Kit, connect: Connect) -> None:
+async def test_oversized_packet_header_disconnects_the_peer(kit: Kit, connect: Connect) -> None:
     server = await started(kit, max_packet_size=10 * MB)
     before = memory(server)
     for size in (200 * MB, 10 * MB + 1):
@@ -330,8 +332,10 @@ async def test_announces_more_than_is_taken(kit: Kit, connect: Connect) -> None:
     await kit.eventually(lambda: memory(server) == before)
 
 
-async def test_endless_packet(kit: Kit, connect: Connect) -> None:
-    """What it is allowed to announce may still be more than there is room for."""
+async def test_packet_larger_than_free_memory_disconnects_the_peer(
+    kit: Kit, connect: Connect
+) -> None:
+    """Disconnect a peer whose packet exceeds the free memory, although its size is allowed."""
     server = await started(kit, max_memory=4 * MB)
     client = await kit.client(server.address)
     small = await kit.blocking(connect, server)
@@ -340,7 +344,7 @@ async def test_endless_packet(kit: Kit, connect: Connect) -> None:
     peer = await kit.blocking(connect, server)
 
     def push() -> int:
-        """Send until the server has cut this off. Returns the bytes sent."""
+        """Send until the server disconnects. Return the number of bytes sent."""
         sent = 0
         with contextlib.suppress(ConnectionError):
             peer.sock.sendall(header(200 * MB))
@@ -351,13 +355,13 @@ async def test_endless_packet(kit: Kit, connect: Connect) -> None:
     assert await kit.blocking(push) < 100 * MB
     request = await client.submit_job("task", bytes(MB // 2), background=True)
     assert request.state == "CREATED"
-    # Who held less was spared.
+    # The server spared connections that used less memory.
     assert await links(kit, server) == 2
     assert MB // 2 < memory(server) < MB
 
 
 @pytest.mark.slow
-async def test_slow_reader(kit: Kit, task: str, connect: Connect) -> None:
+async def test_slow_reader_does_not_delay_others(kit: Kit, task: str, connect: Connect) -> None:
     server = await started(kit)
     payload = random.Random(3).randbytes(16 * MB)
     huge = f"{task}-huge"
@@ -374,12 +378,14 @@ async def test_slow_reader(kit: Kit, task: str, connect: Connect) -> None:
         assert event.data == payload
         slow.close()
         await worker.shutdown()
-        # Its name is remembered, which a `drop function` ends.
+        # Only `drop function` makes the server forget the name.
         await at(kit, server).wait_for_counts(huge, 0, 0, 0)
         assert await at(kit, server).admin(f"drop function {huge}") == "OK\r\n"
 
 
-async def test_silent_connections(kit: Kit, task: str, connect: Connect) -> None:
+async def test_silent_connections_do_not_delay_others(
+    kit: Kit, task: str, connect: Connect
+) -> None:
     server = await started(kit)
     async with healthy(kit, server, task) as check:
         peers = [await kit.blocking(connect, server) for _ in range(200)]
@@ -391,8 +397,8 @@ async def test_silent_connections(kit: Kit, task: str, connect: Connect) -> None
 
 
 @pytest.mark.slow
-async def test_storm_of_connections(kit: Kit, task: str) -> None:
-    """Connections that come and go, politely and not."""
+async def test_many_short_connections_leave_the_server_healthy(kit: Kit, task: str) -> None:
+    """Survive connections that open and close, with and without a clean end."""
     server = await started(kit)
     address = tuple(server.address)
 
@@ -419,8 +425,8 @@ async def test_storm_of_connections(kit: Kit, task: str) -> None:
             await call.result()
 
 
-async def test_reset_at_any_moment(kit: Kit, task: str) -> None:
-    """A peer that is all at once is lost after any number of bytes, of all that it was to send."""
+async def test_reset_after_any_number_of_bytes(kit: Kit, task: str) -> None:
+    """Survive a connection reset after each number of bytes of the peer's input."""
     server = await started(kit)
     name = task.encode()
     connection = Connection(Role.CLIENT | Role.WORKER)
@@ -435,14 +441,14 @@ async def test_reset_at_any_moment(kit: Kit, task: str) -> None:
         GetStatus(b"H:1"),
     ]
     script = b"".join([connection.send(event) for event in events]) + b"workers\nstatus\n"
-    # The server remembers names, and is not to begin with that in the midst of the test.
+    # The server remembers names. Register them before the memory check begins.
     assert await at(kit, server).admin(f"create function {task}") == "OK\r\n"
     async with healthy(kit, server, f"{task}-healthy") as check:
         for size in range(0, len(script) + 1, 2):
             peer = await kit.blocking(ScriptedClient, tuple(server.address))
             await kit.blocking(peer.sock.sendall, script[:size])
             if size % 4:
-                # By now it has been read, most likely.
+                # By now, the server has most likely read the data.
                 await check()
             peer.reset()
         await check()
@@ -450,7 +456,7 @@ async def test_reset_at_any_moment(kit: Kit, task: str) -> None:
 
 
 async def test_end_of_stream_after_a_command(kit: Kit, connect: Connect) -> None:
-    """As ``echo version | nc`` does."""
+    """Reply after the end of the stream, as ``echo version | nc`` needs."""
     server = await started(kit)
     for _ in range(5):
         link = await kit.blocking(connect, server)
@@ -459,10 +465,10 @@ async def test_end_of_stream_after_a_command(kit: Kit, connect: Connect) -> None
         assert (await kit.blocking(link.rest)).startswith(b"OK gearman-sansio-")
 
 
-# What it keeps to.
+# Limits.
 
 
-async def test_memory_is_full(kit: Kit, task: str) -> None:
+async def test_full_memory_refuses_jobs(kit: Kit, task: str) -> None:
     server = await started(kit, max_memory=MB)
     client = await kit.client(server.address)
     requests = [
@@ -477,7 +483,7 @@ async def test_memory_is_full(kit: Kit, task: str) -> None:
     for request in refused:
         assert isinstance(request.error, ServerError)
         assert request.error.code == "QUEUE_ERROR"
-    # A small one still fits.
+    # A small job still fits.
     assert (await client.submit_job(task, b"small", background=True)).state == "CREATED"
     gate = kit.gate()
     gate.open.set()
@@ -494,7 +500,7 @@ async def test_memory_is_full(kit: Kit, task: str) -> None:
 
 @pytest.mark.parametrize("exceptions", [False, True])
 async def test_exceptions_for_all(kit: Kit, task: str, connect: Connect, exceptions: bool) -> None:
-    """Also for those who have not asked for them."""
+    """Send exceptions even to clients that did not request them."""
 
     def function(worker: Any, job: WorkerJob) -> None:
         worker.send_job_data(job, b"before")
@@ -510,7 +516,7 @@ async def test_exceptions_for_all(kit: Kit, task: str, connect: Connect, excepti
     assert last == ("WorkException" if exceptions else "WorkFail")
 
 
-async def test_full_queues_are_for_each_function(kit: Kit, task: str) -> None:
+async def test_queue_limit_applies_per_function(kit: Kit, task: str) -> None:
     server = await started(kit, max_queue_size=2)
     client = await kit.client(server.address)
     requests = [await client.submit_job(task, b"%d" % n, background=True) for n in range(3)]
@@ -521,7 +527,7 @@ async def test_full_queues_are_for_each_function(kit: Kit, task: str) -> None:
 
 
 @pytest.mark.slow
-async def test_thousands_in_flight(kit: Kit, task: str) -> None:
+async def test_thousands_of_jobs_in_flight(kit: Kit, task: str) -> None:
     server = await started(kit)
     before = memory(server)
     client = await kit.client(server.address)
@@ -537,7 +543,7 @@ async def test_thousands_in_flight(kit: Kit, task: str) -> None:
 # Real peers.
 
 
-async def test_libgearman(kit: Kit, task: str) -> None:
+async def test_libgearman_client_and_worker(kit: Kit, task: str) -> None:
     server = await started(kit)
     host, port = server.address
     command = (require("gearman"), "-h", host, "-p", str(port), "-f", task)
@@ -562,7 +568,7 @@ async def test_libgearman(kit: Kit, task: str) -> None:
     await at(kit, server).wait_for_counts(task, 0, 0, 0)
 
 
-async def test_two_of_them(kit: Kit, task: str) -> None:
+async def test_two_servers_in_one_process(kit: Kit, task: str) -> None:
     one, two = await started(kit), await started(kit)
     assert one.address != two.address
     client = await kit.client(one.address, two.address)

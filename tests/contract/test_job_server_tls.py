@@ -1,4 +1,4 @@
-"""The adapter's own job server with TLS: who is let in, and what handshakes cost others."""
+"""The adapter's own job server with TLS: authentication, and isolation of slow handshakes."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ each_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.T
 
 
 class Peers:
-    """Raw peers, that are closed with the test."""
+    """Raw peers, closed when the test ends."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
 
     def plain(self, server: Any) -> socket.socket:
-        """One that has connected, and shakes no hands."""
+        """Return a connected socket that starts no handshake."""
         sock = socket.create_connection(tuple(server.address), PATIENCE)
         self._stack.callback(sock.close)
         return sock
 
     def secure(self, server: Any, context: ssl.SSLContext) -> ScriptedClient:
-        """One that has shaken hands."""
+        """Return a peer that has completed the handshake."""
         link = ScriptedClient(tuple(server.address), context=context)
         self._stack.callback(link.close)
         return link
@@ -63,26 +63,26 @@ def peers() -> Iterator[Peers]:
 
 
 async def started(kit: Kit, certificates: Path, **options: Any) -> Any:
-    """A JobServer with TLS that runs until the scenario ends."""
+    """Run a JobServer with TLS until the scenario ends."""
     server = kit.job_server(ssl_context=server_context(certificates), **options)
     await kit.begin(server)
     return server
 
 
 def trusting(certificates: Path) -> ssl.SSLContext:
-    """The context of a client that knows the server, and has no certificate of its own."""
+    """Return the context of a client that trusts the server and has no certificate."""
     return ssl.create_default_context(cafile=certificates / "ca.pem")
 
 
 async def works(kit: Kit, server: Any, certificates: Path, task: str) -> None:
-    """Make sure that a job of a new client is done by a new worker."""
+    """Check that a new worker runs a job of a new client."""
     secure = {"ssl_context": trusting(certificates)}
     await kit.start_worker(server.address, tasks={task: reverse}, **secure)
     client = await kit.client(server.address, connect_timeout=PATIENCE, **secure)
     assert (await client.submit_job(task, b"data", poll_timeout=PATIENCE)).result == b"atad"
 
 
-# Who is let in.
+# Authentication.
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ async def works(kit: Kit, server: Any, certificates: Path, task: str) -> None:
 async def test_much_both_ways(
     kit: Kit, tls_certificates: Path, task: str, version: ssl.TLSVersion
 ) -> None:
-    """Large ones, and many small ones in one record, which a selector does not see."""
+    """Transfer large payloads, and small ones in one TLS record that a selector cannot see."""
     server = await started(kit, tls_certificates)
     context = trusting(tls_certificates)
     context.minimum_version = context.maximum_version = version
@@ -105,8 +105,10 @@ async def test_much_both_ways(
     assert {connection.error for connection in client.connection_list} == {None}
 
 
-async def test_the_other_client(kit: Kit, tls_certificates: Path, task: str) -> None:
-    """A blocking one of another program, with each kind of server; and text."""
+async def test_blocking_client_and_admin_client(
+    kit: Kit, tls_certificates: Path, task: str
+) -> None:
+    """Serve a blocking client and an admin client with every kind of server."""
     server = await started(kit, tls_certificates)
     context = trusting(tls_certificates)
     await kit.start_worker(server.address, tasks={task: reverse}, ssl_context=context)
@@ -121,7 +123,7 @@ async def test_the_other_client(kit: Kit, tls_certificates: Path, task: str) -> 
 
 
 @pytest.mark.slow
-async def test_a_large_result_to_a_slow_reader(
+async def test_slow_reader_of_a_large_result_does_not_delay_others(
     kit: Kit, tls_certificates: Path, task: str, peers: Peers
 ) -> None:
     server = await started(kit, tls_certificates)
@@ -134,17 +136,17 @@ async def test_a_large_result_to_a_slow_reader(
     link = await kit.blocking(peers.secure, server, context)
     await kit.blocking(link.send, SubmitJob(huge.encode(), b"", b""))
     await kit.blocking(link.receive)
-    # Others go on while it does not read.
+    # Other connections are served while this peer does not read.
     await works(kit, server, tls_certificates, task)
     event: Any = await kit.blocking(link.receive)
     assert event.data == payload
 
 
 @pytest.mark.parametrize("says", [b"\0REQ\0\0\0\x10\0\0\0\0", b"status\r\n", bytes(10_000)])
-async def test_a_peer_without_tls(
+async def test_peer_without_tls_is_disconnected(
     kit: Kit, tls_certificates: Path, task: str, peers: Peers, says: bytes
 ) -> None:
-    """It is cut off, without an answer."""
+    """Disconnect the peer without a reply."""
     server = await started(kit, tls_certificates)
     sock = await kit.blocking(peers.plain, server)
     sock.sendall(says)
@@ -156,12 +158,12 @@ async def test_a_peer_without_tls(
                 data += piece
         return data
 
-    # An alert at most.
+    # TLS might send an alert, but nothing longer.
     assert len(await kit.blocking(rest)) < 20
     await works(kit, server, tls_certificates, task)
 
 
-async def test_a_client_without_tls(kit: Kit, tls_certificates: Path, task: str) -> None:
+async def test_client_without_tls_fails(kit: Kit, tls_certificates: Path, task: str) -> None:
     server = await started(kit, tls_certificates)
     client = await kit.client(server.address)
     with pytest.raises((ServerUnavailable, ExceededConnectionAttempts)):
@@ -172,7 +174,7 @@ async def test_a_client_without_tls(kit: Kit, tls_certificates: Path, task: str)
     await works(kit, server, tls_certificates, task)
 
 
-async def test_a_client_that_does_not_know_the_server(
+async def test_client_that_does_not_trust_the_server_fails(
     kit: Kit, tls_certificates: Path, task: str
 ) -> None:
     server = await started(kit, tls_certificates)
@@ -183,7 +185,7 @@ async def test_a_client_that_does_not_know_the_server(
 
 
 @each_version
-async def test_only_those_with_a_certificate(
+async def test_client_without_a_valid_certificate_is_refused(
     kit: Kit,
     tls_certificates: Path,
     task: str,
@@ -208,22 +210,22 @@ async def test_only_those_with_a_certificate(
     assert (await client.submit_job(task, b"data", poll_timeout=PATIENCE)).result == b"atad"
 
 
-def test_what_is_no_context_for_servers(kit: Kit, tls_certificates: Path) -> None:
+def test_wrong_ssl_context_is_refused(kit: Kit, tls_certificates: Path) -> None:
     with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext"):
         kit.job_server(ssl_context=True)
     with pytest.raises(ValueError, match="ssl_context is for clients"):
         kit.job_server(ssl_context=trusting(tls_certificates))
 
 
-# What handshakes cost others.
+# Slow and broken handshakes.
 
-#: The beginning of a handshake, which says that more will follow.
+#: The beginning of a ClientHello, whose header announces more data.
 HALF_A_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(100)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("says", [b"", HALF_A_HELLO])
-async def test_silent_handshakes_delay_nobody(
+async def test_silent_handshakes_do_not_delay_others(
     kit: Kit,
     tls_certificates: Path,
     task: str,
@@ -240,7 +242,7 @@ async def test_silent_handshakes_delay_nobody(
         with contextlib.suppress(ConnectionError):
             sock.sendall(says)
     await works(kit, server, tls_certificates, task)
-    # After a time they are cut off.
+    # The handshake timeout then disconnects the silent peers.
     for sock in silent:
         with contextlib.suppress(ConnectionResetError):
             assert await kit.blocking(sock.recv, 100) == b""
@@ -248,7 +250,7 @@ async def test_silent_handshakes_delay_nobody(
     await client.submit_job(task, b"data", background=True)
 
 
-async def test_handshakes_that_are_broken_off(
+async def test_aborted_handshakes_are_released(
     kit: Kit, tls_certificates: Path, task: str, peers: Peers
 ) -> None:
     server = await started(kit, tls_certificates)
@@ -268,7 +270,7 @@ async def test_handshakes_that_are_broken_off(
 
 
 @pytest.mark.parametrize("command", ["", "shutdown", "shutdown graceful"])
-async def test_the_server_ends_while_somebody_shakes_hands(
+async def test_shutdown_during_a_handshake_disconnects_the_peer(
     kit: Kit, tls_certificates: Path, peers: Peers, command: str
 ) -> None:
     server = await started(kit, tls_certificates)
@@ -283,10 +285,10 @@ async def test_the_server_ends_while_somebody_shakes_hands(
     assert await kit.blocking(silent.recv, 100) == b""
 
 
-# How connections end.
+# Ends of connections.
 
 
-async def test_a_worker_that_is_lost(
+async def test_job_of_a_lost_worker_is_reassigned(
     kit: Kit, tls_certificates: Path, task: str, peers: Peers
 ) -> None:
     server = await started(kit, tls_certificates)
@@ -305,17 +307,19 @@ async def test_a_worker_that_is_lost(
 async def test_end_of_stream_after_a_command(
     kit: Kit, tls_certificates: Path, peers: Peers
 ) -> None:
-    """As ``echo version | openssl s_client`` does: it gets its answer."""
+    """Reply after the end of the stream, as ``echo version | openssl s_client`` needs."""
     server = await started(kit, tls_certificates)
     link = await kit.blocking(peers.secure, server, trusting(tls_certificates))
     link.sock.sendall(b"version\n")
-    # Below TLS, which goes on to be read.
+    # Half-close the TCP connection below TLS, which can still read.
     socket.socket.shutdown(link.sock, socket.SHUT_WR)
     with contextlib.suppress(ssl.SSLError):
         assert (await kit.blocking(link.rest)).startswith(b"OK gearman-sansio-")
 
 
-async def test_the_server_is_lost(kit: Kit, tls_certificates: Path, task: str) -> None:
+async def test_stopped_server_ends_the_waiting_call(
+    kit: Kit, tls_certificates: Path, task: str
+) -> None:
     server = await started(kit, tls_certificates)
     client = await kit.client(server.address, ssl_context=trusting(tls_certificates))
     request = await client.submit_job(task, b"data", wait_until_complete=False)

@@ -1,6 +1,6 @@
-"""The options of sockets by which the system notices that a peer has vanished.
+"""Socket options that let the kernel detect vanished peers.
 
-They are read from the sockets of this process, however an adapter has made them.
+The tests read the options from this process's sockets, so they work with every adapter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc/self/fd"), reason="this system does not list a process's sockets"
 )
 
-#: By the names of keys, what each side has when nothing is said.
+#: Default socket options of each connection, by name.
 DEFAULTS: Final = {
     "TCP_NODELAY": 1,
     "SO_KEEPALIVE": 1,
@@ -33,10 +33,10 @@ DEFAULTS: Final = {
 
 
 def connections(port: int, *, accepted: bool = False) -> list[dict[str, int]]:
-    """The options of this process's connections to `port`, or of those accepted there."""
+    """Return the options of this process's connections to `port`, or of those accepted there."""
     found = []
     for descriptor in map(int, os.listdir("/proc/self/fd")):
-        with contextlib.suppress(OSError):  # It is closed by now, is no socket, has no peer.
+        with contextlib.suppress(OSError):  # Not an open, connected socket.
             if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 with socket.socket(fileno=os.dup(descriptor)) as sock:
                     peer, own = sock.getpeername(), sock.getsockname()
@@ -51,7 +51,7 @@ def option(sock: socket.socket, name: str) -> int:
 
 
 async def use(kit: Kit, kind: str, host: Any, port: int, task: str) -> None:
-    """Have one connection to `host`."""
+    """Open one connection to `host`."""
     if kind == "client":
         client = await kit.client(host)
         await client.submit_job(task, b"", background=True, poll_timeout=PATIENCE)
@@ -68,19 +68,19 @@ async def test_defaults(kit: Kit, gearmand: Gearmand, kind: str, task: str) -> N
     assert connections(gearmand.port) == [DEFAULTS]
 
 
-async def test_accepted_connections(kit: Kit, task: str) -> None:
-    """But for TCP_USER_TIMEOUT: a client may leave unread for long what it has asked for."""
+async def test_accepted_connections_have_no_user_timeout(kit: Kit, task: str) -> None:
+    """Leave TCP_USER_TIMEOUT unset, since a client might read its replies late."""
     server = kit.job_server()
     await kit.begin(server)
     port = server.address.port
     for kind in ("client", "admin", "worker"):
         await use(kit, kind, server.address, port, task)
     expected = [{**DEFAULTS, "TCP_USER_TIMEOUT": 0}] * 3
-    # A connection is there before it is accepted.
+    # The kernel establishes a connection before the server accepts it.
     await kit.eventually(lambda: connections(port, accepted=True) == expected)
 
 
-async def test_times_of_a_server(kit: Kit, gearmand: Gearmand, task: str) -> None:
+async def test_keepalive_times_of_a_server_are_set(kit: Kit, gearmand: Gearmand, task: str) -> None:
     host = {"host": gearmand.host, "port": gearmand.port}
     times = {"keepidle": 5, "keepintvl": 2, "keepcnt": 4}
     await use(kit, "client", {**host, **times, "keepalive": None}, gearmand.port, task)
@@ -102,20 +102,22 @@ async def test_turned_off(kit: Kit, gearmand: Gearmand, task: str) -> None:
     assert (options["SO_KEEPALIVE"], options["TCP_USER_TIMEOUT"]) == (0, 0)
 
 
-async def test_with_tls(kit: Kit, tls_host: dict[str, Any], task: str) -> None:
+async def test_tls_connections_have_the_defaults(
+    kit: Kit, tls_host: dict[str, Any], task: str
+) -> None:
     await use(kit, "client", tls_host, tls_host["port"], task)
     assert connections(tls_host["port"]) == [DEFAULTS]
 
 
 @pytest.mark.parametrize("error", [OSError("not supported"), PermissionError("not allowed")])
-async def test_a_system_that_refuses(
+async def test_refused_socket_option_is_ignored(
     kit: Kit,
     gearmand: Gearmand,
     task: str,
     monkeypatch: pytest.MonkeyPatch,
     error: OSError,
 ) -> None:
-    """Each option is set for itself, and none of them is needed."""
+    """Set each option independently, and ignore those that the kernel refuses."""
     real = socket.socket.setsockopt
 
     def setsockopt(sock: socket.socket, level: int, name: int, *value: Any) -> None:

@@ -1,8 +1,8 @@
-"""Odd arguments cost nobody else anything.
+"""Odd arguments do not affect other calls.
 
-Each parameter of each method gets each odd value. Either that works, or it is refused at once with
-a clear error; and a job that is under way meanwhile, of the same client or worker, goes on over the
-same connection, and ends well.
+Each parameter of each method receives each odd value. The call either works or immediately raises
+a clear error. Meanwhile, another job of the same client or worker stays in flight on the same
+connection and completes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .kit import Kit, Server, collect, echo, settled
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-#: What a call may raise. (What raises StubbornError is the application's.)
+#: Exceptions that a call can raise. StubbornError is the application's own.
 CLEAR: Final = (TypeError, ValueError, GearmanError, odd.StubbornError)
 
 
@@ -31,7 +31,7 @@ def job(task: str) -> dict[str, Any]:
 
 
 def good_arguments(client: Any, task: str) -> dict[str, dict[str, Any]]:
-    """For each method of a client, arguments with which it returns soon."""
+    """Return valid arguments for each client method. With them, the call returns soon."""
 
     def request() -> GearmanJobRequest:
         return GearmanJobRequest.from_unique("nobody's", client.connection_list[0].address)
@@ -59,26 +59,26 @@ def parameters(method: Any) -> list[str]:
 
 
 async def call(method: Callable[..., Any], arguments: dict[str, Any]) -> BaseException | None:
-    """Call it, and return what it has raised."""
+    """Call a function or method and return the exception that it raised."""
     try:
         returned = method(**arguments)
         if hasattr(returned, "__anext__"):
             await collect(returned)
         else:
             await settled(returned)
-    except Exception as error:  # noqa: BLE001 - they are looked at
+    except Exception as error:  # noqa: BLE001 - the caller checks it
         return error
     return None
 
 
 def links(owner: Any) -> list[Any]:
-    """The connections that there are."""
+    """Return the open connections."""
     owner = getattr(owner, "_target", owner)
     return [server.link for server in owner.connection_list]
 
 
 class Watched:
-    """A client or worker with something under way; `look` sees whether that is as it was."""
+    """A client or worker with a job in flight. `look` checks that the job is unaffected."""
 
     def __init__(self, owner: Any) -> None:
         self._owner = owner
@@ -114,7 +114,7 @@ async def test_every_parameter_of_a_client(
             for value in odd.VALUES:
                 arguments = {**good_arguments(client, task)[name], parameter: value}
                 if name == "poll_connections_until_stopped" and parameter == "callback_fxn":
-                    arguments["timeout"] = 0  # One that is true for ever.
+                    arguments["timeout"] = 0  # A value that is always true would poll forever.
                 await watched.call(name, arguments, value, parameter)
                 count += 1
     assert count > 1500
@@ -136,7 +136,7 @@ ATTRIBUTES: Final = (
 async def test_every_attribute_of_a_request(
     kit: Kit, launch: Callable[[], Awaitable[Server]], task: str
 ) -> None:
-    """A request that was changed before it was passed in."""
+    """Change an attribute of a request before passing it to a method."""
     server = await launch()
     gate = kit.gate()
     await kit.start_worker(server.address, tasks={f"{task}-held": gate})
@@ -167,7 +167,7 @@ async def test_every_attribute_of_a_request(
 
 
 @pytest.mark.slow
-async def test_a_list_that_is_changed_meanwhile(
+async def test_request_list_changed_during_a_wait(
     kit: Kit, launch: Callable[[], Awaitable[Server]], task: str
 ) -> None:
     server = await launch()
@@ -186,7 +186,7 @@ async def test_a_list_that_is_changed_meanwhile(
     assert held.result == b"in"
 
 
-async def test_requests_of_an_applications_class(
+async def test_requests_of_an_unhashable_subclass(
     kit: Kit, launch: Callable[[], Awaitable[Server]], task: str
 ) -> None:
     server = await launch()
@@ -224,7 +224,7 @@ async def test_every_parameter_of_a_worker(
         "send_job_status": {"current_job": jobs[0], "numerator": 1, "denominator": 2},
         "send_job_data": {"current_job": jobs[0], "data": b""},
         "send_job_warning": {"current_job": jobs[0], "data": b""},
-        # These would end the job.
+        # With a current job, these calls would end it.
         "send_job_complete": {"current_job": None, "data": b""},
         "send_job_failure": {"current_job": None},
         "send_job_exception": {"current_job": None, "data": b""},
@@ -306,7 +306,7 @@ async def test_a_job_of_another_worker(
 # Connections.
 
 
-async def test_a_connection_by_its_address(
+async def test_establish_connection_accepts_an_address(
     kit: Kit, launch: Callable[[], Awaitable[Server]], task: str
 ) -> None:
     server = await launch()
@@ -314,7 +314,7 @@ async def test_a_connection_by_its_address(
     client, other = await kit.client(server.address), await kit.client(server.address)
     (own,) = client.connection_list
     (foreign,) = other.connection_list
-    # Another client's server is that of this client at the same address.
+    # A connection of another client selects this client's server at the same address.
     specs = [
         own,
         f"{host}:{port}",
@@ -329,12 +329,12 @@ async def test_a_connection_by_its_address(
     assert not foreign.connected
     with pytest.raises(InvalidClientState, match="h:1 is not one of this client's servers"):
         await client.establish_connection("h:1")
-    # Which that client does not notice.
+    # The other client is unaffected.
     assert (await other.submit_job(task, b"", background=True)).state == JOB_CREATED
     assert await other.establish_connection(foreign) is foreign
 
 
-async def test_a_status_by_an_address(
+async def test_job_status_accepts_an_address(
     kit: Kit, launch: Callable[[], Awaitable[Server]], task: str
 ) -> None:
     server = await launch()

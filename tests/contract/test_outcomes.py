@@ -1,7 +1,7 @@
-"""How a job ends: each row of the table, on a server, with one slot and with several.
+"""Outcomes of a job: each row of the table, with one slot and with several.
 
-In `work`'s own thread are async callbacks, where there are such, and all callbacks of a blocking
-worker with one slot. The others are in threads of a pool.
+Async callbacks run in the thread of `work`, and so do all callbacks of a blocking worker with one
+slot. Other callbacks run in a thread pool.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ each_number_of_slots = pytest.mark.parametrize("max_jobs", [1, 3])
 
 
 class Odd(BaseException):
-    """It is no Exception."""
+    """A BaseException that is not an Exception."""
 
 
 async def _be_cancelled(caught: list[BaseException]) -> None:
@@ -44,16 +44,16 @@ async def _be_cancelled(caught: list[BaseException]) -> None:
 
 
 def make_stray_cancellation() -> BaseException:
-    """One that belongs to no scope any more."""
+    """Return a trio.Cancelled whose cancel scope has ended."""
     caught: list[BaseException] = []
     trio.run(_be_cancelled, caught)
     return caught[0]
 
 
-# There is no other way to make one, and it has to be done outside of an event loop.
+# Only trio can create a Cancelled, and only outside of another event loop.
 STRAY = make_stray_cancellation()
 
-# What a callback raises, and that it does not leave the worker.
+# Exceptions of callbacks that must not end `work`.
 RAISED: dict[str, tuple[Happened, Callable[[], BaseException], bytes]] = {
     "Exception": (
         *(Happened.RAISED, lambda: ZeroDivisionError("zero")),
@@ -85,7 +85,7 @@ RAISED: dict[str, tuple[Happened, Callable[[], BaseException], bytes]] = {
 async def test_callback_that_raises(
     kit: Kit, adapter: str, server: Server, task: str, what: str, max_jobs: int
 ) -> None:
-    """Its job fails, and says why; the worker goes on."""
+    """Fail the job with the exception's text, and keep working."""
     happened, make_error, text = RAISED[what]
     outcome = OUTCOMES[happened]
     assert (outcome.sent, outcome.then) == (Sent.FAILURE, Then.GO_ON)
@@ -102,7 +102,7 @@ async def test_callback_that_raises(
     if happened is Happened.EXITED_IN_THREAD:
         del tasks[f"{task}-awaiting"]
         if adapter == "sync" and max_jobs == 1:
-            tasks.clear()  # It is that of `work`: see test_exit.
+            tasks.clear()  # In these cases, the exception ends `work`: see test_exit.
     client = await kit.client(server.address)
     worker = await kit.make_worker(server.address, tasks=tasks, max_jobs=max_jobs)
     call = await kit.work(worker)
@@ -120,7 +120,7 @@ async def test_callback_that_raises(
 async def test_exit(
     kit: Kit, adapter: str, server: Server, task: str, error: BaseException, max_jobs: int
 ) -> None:
-    """In the thread of `work`, it leaves that, and the job is another worker's."""
+    """End `work` with the exception, and return the job to the server for another worker."""
     outcome = OUTCOMES[Happened.EXITED]
     assert (outcome.sent, outcome.then) == (Sent.GIVEN_UP, Then.LEAVE)
     if adapter == "sync" and max_jobs > 1:
@@ -130,7 +130,7 @@ async def test_exit(
         raise error
 
     def work() -> None:
-        # What leaves an event loop leaves all that is in it.
+        # The exception would also end the scenario's event loop, so run the worker in its own.
         worker = kit.gearman.GearmanWorker([server.address], max_jobs=max_jobs)
         worker.register_task(task, kit.callback(awaiting))
         if adapter == "sync":
@@ -145,7 +145,7 @@ async def test_exit(
     def work_and_tell() -> None:
         try:
             work()
-        except BaseException as caught:  # noqa: BLE001 - a thread would keep it for itself
+        except BaseException as caught:  # noqa: BLE001 - the thread would discard it
             raised.append(caught)
 
     await kit.blocking(work_and_tell)
@@ -156,7 +156,7 @@ async def test_exit(
 
 
 @each_number_of_slots
-async def test_cancelled_work(
+async def test_cancelled_work_returns_its_job(
     kit: Kit, adapter: str, server: Server, task: str, max_jobs: int
 ) -> None:
     outcome = OUTCOMES[Happened.CANCELLED]
@@ -182,7 +182,7 @@ async def test_cancelled_work(
 
 
 @each_number_of_slots
-async def test_loop_that_ends(
+async def test_job_of_an_ending_event_loop_is_returned(
     kit: Kit,
     adapter: str,
     server: Server,
@@ -190,7 +190,7 @@ async def test_loop_that_ends(
     max_jobs: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """asyncio cancels all tasks at once, each on its own: that is the worker's cancellation."""
+    """Return the job if asyncio cancels the tasks of a loop one by one at its end."""
     if adapter != "asyncio":
         pytest.skip("it is asyncio's way")
 
@@ -217,10 +217,10 @@ async def test_loop_that_ends(
 
 
 @each_number_of_slots
-async def test_callback_that_cancels_its_own_task(
+async def test_callback_that_cancels_its_own_task_fails_its_job(
     kit: Kit, adapter: str, server: Server, task: str, max_jobs: int
 ) -> None:
-    """As nobody cancels the worker, that is the callback's failure."""
+    """Fail the job if its callback cancels its own task while the worker is not cancelled."""
     if adapter != "asyncio":
         pytest.skip("only asyncio has that")
 
@@ -242,8 +242,8 @@ async def test_callback_that_cancels_its_own_task(
     assert not call.done
 
 
-def test_a_coroutine_that_is_thrown_away(adapter: str) -> None:
-    """It is not a callback's GeneratorExit, at which there is something to be sent."""
+def test_closed_coroutine_does_not_end_the_job(adapter: str) -> None:
+    """Don't treat the GeneratorExit of a closed coroutine as raised by the callback."""
     if adapter == "sync":
         pytest.skip("it has no coroutines")
 
@@ -271,7 +271,9 @@ def test_a_coroutine_that_is_thrown_away(adapter: str) -> None:
 
 
 @each_number_of_slots
-async def test_returning_and_ending(kit: Kit, server: Server, task: str, max_jobs: int) -> None:
+async def test_callbacks_that_return_or_end_their_jobs(
+    kit: Kit, server: Server, task: str, max_jobs: int
+) -> None:
     rows = (Happened.RETURNED, Happened.UNENCODABLE, Happened.ENDED)
     assert [OUTCOMES[row].sent for row in rows] == [Sent.RESULT, Sent.FAILURE, Sent.NOTHING]
     assert {OUTCOMES[row].then for row in rows} == {Then.GO_ON}
@@ -364,7 +366,7 @@ async def test_hooks(
 
 
 class Unwilling(NoopEncoder):
-    """An encoder that takes nothing but what is good."""
+    """An encoder that refuses every value except ``b"good"``."""
 
     @classmethod
     def encode(cls, encodable_object: Any) -> Any:
@@ -374,7 +376,7 @@ class Unwilling(NoopEncoder):
 
 
 @each_number_of_slots
-async def test_an_encoder_that_takes_not_even_the_reason(
+async def test_encoder_that_refuses_the_reason_fails_without_it(
     kit: Kit, server: Server, task: str, max_jobs: int
 ) -> None:
     client = await kit.client(server.address)
@@ -398,7 +400,7 @@ AFTER: dict[str, tuple[Happened, Callable[[], BaseException] | None]] = {
 @each_number_of_slots
 @pytest.mark.parametrize("what", AFTER)
 async def test_after_job(kit: Kit, server: Server, task: str, what: str, max_jobs: int) -> None:
-    """With several slots, another job is under way: it is finished in any case."""
+    """Finish the other running job in any case, if the worker has several slots."""
     row, make_error = AFTER[what]
     then = OUTCOMES[row].then
     gate = kit.gate()

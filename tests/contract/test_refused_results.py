@@ -1,4 +1,4 @@
-"""A callback gives what can't be sent: its log and the client say what, and what to do about it."""
+"""Errors for unsendable results. The worker's log and the client name the cause and a remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SENDERS = {
 async def failure(
     kit: Kit, server: Server, task: str, callback: Any, caplog: pytest.LogCaptureFixture, **how: Any
 ) -> str:
-    """Why the job failed, as its client sees it, and its worker's log too."""
+    """Return the reason that the client received, after checking that the worker logged it."""
     worker = await kit.make_worker(
         server.address, tasks={task: callback}, max_jobs=how.get("max_jobs", 1)
     )
@@ -42,7 +42,7 @@ async def failure(
 
 @pytest.mark.parametrize("max_jobs", [1, 3])
 @pytest.mark.parametrize("value", [{"a": 1}, 7, [b"x"], object()], ids=lambda v: type(v).__name__)
-async def test_a_result(
+async def test_unsendable_result_fails_the_job(
     kit: Kit,
     server: Server,
     task: str,
@@ -60,7 +60,7 @@ async def test_a_result(
 
 
 @pytest.mark.parametrize("method", SENDERS)
-async def test_what_is_sent_before_the_end(
+async def test_unsendable_update_fails_the_job(
     kit: Kit, server: Server, task: str, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def callback(worker: Any, job: WorkerJob) -> None:
@@ -72,7 +72,7 @@ async def test_what_is_sent_before_the_end(
     )
 
 
-async def test_a_result_that_is_sent(
+async def test_unsendable_send_job_complete_fails_the_job(
     kit: Kit, server: Server, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def callback(worker: Any, job: WorkerJob) -> None:
@@ -83,7 +83,7 @@ async def test_a_result_that_is_sent(
     assert "must be bytes or str, not int; a data_encoder of the worker" in reason
 
 
-async def test_an_encoder_that_makes_no_bytes(
+async def test_encoder_returning_a_list_fails_the_job(
     kit: Kit, server: Server, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Listing(DataEncoder):

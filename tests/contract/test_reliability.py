@@ -1,6 +1,6 @@
-"""What becomes of a job when something fails, as docs/explanation/reliability.md says it.
+"""The fate of a job when something fails, as described in docs/explanation/reliability.md.
 
-Where a connection fails, and not one of its ends, it goes through a proxy with faults.
+A proxy injects faults of the connection itself.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     Through = Callable[[Server], FaultyProxy]
 
 UP, DOWN = Direction.UP, Direction.DOWN
-# Seconds in which something would have come.
+# Time in seconds to wait for a message that must not arrive.
 _A_WHILE = 0.2
 
 
 @pytest.fixture
 def through() -> Iterator[Through]:
-    """A proxy before a server, which has no faults yet."""
+    """A function that starts a proxy in front of a server. The proxy injects no faults at first."""
     proxies: list[FaultyProxy] = []
 
     def start(server: Server) -> FaultyProxy:
@@ -58,21 +58,21 @@ def through() -> Iterator[Through]:
 
 
 class BareWorker:
-    """A worker that was given a job, and does with it what the test says."""
+    """A worker that takes one job and sends only the packets that the test requests."""
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
         self._link: ScriptedClient
 
     async def take(self, address: tuple[str, int], task: str) -> JobAssignUniq:
-        """Ask for a job, and get it."""
+        """Request and receive a job."""
         await self.ask(address, task)
         job = await self._kit.blocking(self._link.receive)
         assert isinstance(job, JobAssignUniq)
         return job
 
     async def ask(self, address: tuple[str, int], task: str) -> None:
-        """Ask for a job."""
+        """Request a job."""
         self._link = await self._kit.blocking(ScriptedClient, address)
         await self.send(CanDo(task.encode()), GrabJobUniq())
 
@@ -80,11 +80,11 @@ class BareWorker:
         await self._kit.blocking(self._link.send, *events)
 
     def die(self) -> None:
-        """What the system does with the connections of a process that was killed."""
+        """Close the connection, as the kernel does for a killed process."""
         self._link.close()
 
 
-# A worker is lost.
+# Lost workers.
 
 
 @pytest.mark.both_servers
@@ -105,7 +105,7 @@ async def test_worker_is_killed_before_it_begins(kit: Kit, server: Server, task:
 
 @pytest.mark.both_servers
 async def test_worker_is_killed_during_its_job(kit: Kit, server: Server, task: str) -> None:
-    """What it has sent is sent again by the next one."""
+    """Send updates again when the next worker repeats the job."""
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"", wait_until_complete=False)
     for parts in ([b"one"], [b"one", b"two"]):
@@ -136,7 +136,7 @@ async def test_worker_is_killed_after_its_result(kit: Kit, server: Server, task:
 async def test_result_is_lost_on_its_way(
     kit: Kit, server: Server, through: Through, task: str
 ) -> None:
-    """The job was done, and is done again."""
+    """Repeat a finished job whose result did not reach the server."""
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"data", background=True)
     proxy = through(server)
@@ -155,7 +155,7 @@ async def test_result_is_lost_on_its_way(
 
 @pytest.mark.both_servers
 async def test_worker_hangs(kit: Kit, server: Server, task: str) -> None:
-    """Nobody else gets its job, and the server takes it for running."""
+    """Leave the job with the hung worker, since the server considers it running."""
     gate = kit.gate()
     for _ in range(2):
         await kit.start_worker(server.address, tasks={task: gate})
@@ -172,12 +172,12 @@ async def test_worker_hangs(kit: Kit, server: Server, task: str) -> None:
     assert request.state == "COMPLETE"
 
 
-# A server is lost.
+# Lost servers.
 
 
 @pytest.mark.both_servers
 async def test_server_is_killed_while_the_job_runs(kit: Kit, launch: Launch, task: str) -> None:
-    """Who submits it again has it run twice."""
+    """Run the job twice if its client submits it again."""
     server = await launch()
     gate = kit.gate()
     await kit.start_worker(server.address, tasks={task: gate}, max_jobs=2)
@@ -198,7 +198,7 @@ async def test_server_is_killed_while_the_job_runs(kit: Kit, launch: Launch, tas
 async def test_gearmand_is_stopped(
     kit: Kit, start_gearmand: Callable[..., Gearmand], task: str
 ) -> None:
-    """Calls end in time, and when it goes on, so does everything."""
+    """End calls at their timeouts, and resume when gearmand resumes."""
     program = await kit.blocking(start_gearmand)
     gate = kit.gate()
     await kit.start_worker(program.address, tasks={task: gate})
@@ -207,7 +207,7 @@ async def test_gearmand_is_stopped(
     await kit.wait_for(gate.begun)
     assert program.process is not None
     program.process.send_signal(signal.SIGSTOP)
-    # It may go on for a moment.
+    # Wait, because the signal stops the process asynchronously.
     await kit.blocking(os.waitid, os.P_PID, program.process.pid, os.WSTOPPED)
     try:
         sent = await client.submit_job(task, b"sent", poll_timeout=_A_WHILE)
@@ -243,7 +243,7 @@ async def test_server_is_silent_for_a_while(
 async def test_stored_handle_after_a_restart(
     kit: Kit, launch: Launch, server_kind: str, task: str
 ) -> None:
-    """gearmand begins to count at 1 again."""
+    """Query by unique id, since a restarted gearmand reuses handles."""
     server = await launch()
     client = await kit.client(server.address)
     before = await client.submit_job(task, b"", unique=f"{task}-1", background=True)
@@ -251,13 +251,13 @@ async def test_stored_handle_after_a_restart(
     await server.start()
     after = await client.submit_job(task, b"", unique=f"{task}-2", background=True)
     assert (before.handle == after.handle) == (server_kind == "gearmand")
-    # A unique is never another job's.
+    # A unique id never refers to another job.
     for request, known in ((before, False), (after, True)):
         await client.get_job_status(request, by_unique=True)
         assert request.status["known"] is known
 
 
-# A black hole.
+# Black holes.
 
 
 @pytest.mark.both_servers
@@ -277,7 +277,7 @@ async def test_nothing_reaches_the_server(
 async def test_nothing_comes_from_the_server(
     kit: Kit, server: Server, through: Through, task: str
 ) -> None:
-    """The job has run all the same."""
+    """Run the job even if no reply reaches the client."""
     proxy = through(server)
     gate = kit.gate()
     gate.open.set()
@@ -295,7 +295,7 @@ async def test_nothing_comes_from_the_server(
 async def test_nothing_of_a_worker_reaches_the_server(
     kit: Kit, server: Server, through: Through, task: str
 ) -> None:
-    """It has done the job; the server waits for it until it learns of the connection's end."""
+    """Keep the job assigned until the connection ends, then run it again."""
     proxy = through(server)
     gate = kit.gate()
     await kit.start_worker(proxy.address, tasks={task: gate})
@@ -317,7 +317,7 @@ async def test_nothing_of_a_worker_reaches_the_server(
 async def test_nothing_of_the_server_reaches_a_worker(
     kit: Kit, server: Server, through: Through, task: str
 ) -> None:
-    """The server has given out the job, and nobody has it."""
+    """Keep the job assigned although the assignment did not reach the worker."""
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     proxy = through(server)
@@ -334,11 +334,11 @@ async def test_nothing_of_the_server_reaches_a_worker(
     assert request.result == b"data"
 
 
-# A client leaves.
+# Disconnecting clients.
 
 
 async def leave(kit: Kit, server: Server, client: Any, request: Any, *, others: int = 0) -> None:
-    """Let the client of a job leave, and wait until the server has noticed."""
+    """Disconnect the client of a job, and wait until the server has noticed."""
     await client.shutdown()
     asking = await kit.client(server.address)
     status = kit.gearman.GearmanJobRequest.from_unique(request.unique)
@@ -351,7 +351,7 @@ async def leave(kit: Kit, server: Server, client: Any, request: Any, *, others: 
 
 
 async def order_of(kit: Kit, server: Server, task: str) -> list[Any]:
-    """The data of the jobs that are done, of those that the server has, and one more."""
+    """Run the queued jobs and one more. Return their data in order."""
     gate = kit.gate()
     gate.open.set()
     client = await kit.client(server.address)
@@ -371,7 +371,7 @@ async def test_client_leaves_its_queued_job(kit: Kit, server: Server, task: str)
 
 @pytest.mark.both_servers
 async def test_client_leaves_its_running_job(kit: Kit, server: Server, task: str) -> None:
-    """Its worker is not told, and ends it for nobody."""
+    """Run the job to its end without notifying its worker, and discard the result."""
     lost: list[bool] = []
 
     def function(worker: Any, job: Any) -> Any:
@@ -426,7 +426,7 @@ async def test_one_of_two_clients_leaves(
 async def test_client_that_joined_a_background_job_leaves(
     kit: Kit, server: Server, server_kind: str, task: str
 ) -> None:
-    """gearmand drops the job with it (37_background_lost_with_foreground)."""
+    """Keep the job, unless gearmand drops it (37_background_lost_with_foreground)."""
     client, watcher = await kit.client(server.address), await kit.client(server.address)
     await client.submit_job(task, b"kept", unique=f"{task}-ours", background=True)
     joined = await watcher.submit_job(task, b"", unique=f"{task}-ours", wait_until_complete=False)
@@ -439,11 +439,11 @@ async def test_client_that_joined_a_background_job_leaves(
 async def test_unique_of_a_job_whose_client_has_left(
     kit: Kit, server: Server, server_kind: str, task: str
 ) -> None:
-    """gearmand joins it to the job that it will drop (36_abandoned_then_resubmitted)."""
+    """Run the new job, unless gearmand joins it to the old one (36_abandoned_then_resubmitted)."""
     client, other = await kit.client(server.address), await kit.client(server.address)
     left = await client.submit_job(task, b"left", unique=f"{task}-mine", wait_until_complete=False)
     await leave(kit, server, client, left)
-    # Without the heartbeat, which would find out that the job is gone.
+    # Without a heartbeat, the client does not detect that the job is gone.
     request = await other.submit_job(task, b"new", unique=f"{task}-mine", wait_until_complete=False)
     order = await order_of(kit, server, task)
     if server_kind == "JobServer":
@@ -455,16 +455,16 @@ async def test_unique_of_a_job_whose_client_has_left(
     assert (request.state, request.timed_out, order) == ("CREATED", True, [b"last"])
     await other.get_job_status(request)
     assert not request.status["known"]
-    # The unique is free now.
+    # The unique id is free again.
     again = await other.submit_job(task, b"again", unique=f"{task}-mine")
     assert again.result == b"again"
 
 
 @pytest.mark.both_servers
 async def test_sleeping_loses_no_live_job(kit: Kit, server: Server, task: str) -> None:
-    """Not even where another function of the worker has a job whose client has left.
+    """Keep a live job when another function of the worker has a job whose client has disconnected.
 
-    gearmand 2.0 deletes the live one (62_presleep_loses_live_foreground).
+    gearmand 2.0 deletes the live job (62_presleep_loses_live_foreground).
     """
     client, other = await kit.client(server.address), await kit.client(server.address)
     left = await client.submit_job(task, b"left", priority="LOW", wait_until_complete=False)
@@ -486,14 +486,14 @@ async def test_sleeping_loses_no_live_job(kit: Kit, server: Server, task: str) -
     link.close()
 
 
-# Cancelled.
+# Canceled jobs.
 
 
 @pytest.mark.both_servers
 async def test_function_of_a_queued_job_is_dropped(
     kit: Kit, server: Server, server_kind: str, task: str
 ) -> None:
-    """The job can't run any more on gearmand, which says that it knows it."""
+    """Keep the queued job, which gearmand never runs but still reports as known."""
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"", wait_until_complete=False)
     reply = await server.admin(f"drop function {task}")
@@ -521,7 +521,7 @@ async def test_a_queued_job_is_cancelled(kit: Kit, server: Server, task: str) ->
 
 @pytest.mark.both_servers
 async def test_a_running_job_is_cancelled(kit: Kit, server: Server, task: str) -> None:
-    """Its client is told; its worker is not, and goes on."""
+    """Notify the client. The worker is not notified and keeps running the job."""
     gate = kit.gate()
     worker = await kit.start_worker(server.address, tasks={task: gate})
     admin, client = await kit.admin_client(server.address), await kit.client(server.address)
@@ -531,7 +531,7 @@ async def test_a_running_job_is_cancelled(kit: Kit, server: Server, task: str) -
     await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
     assert request.state == "FAILED"
     gate.open.set()
-    # The result of the one that was cancelled changes nothing, and disturbs nobody.
+    # The server discards the result of the canceled job, and the worker stays connected.
     assert (await client.submit_job(task, b"next")).result == b"next"
     assert (request.state, request.result) == ("FAILED", None)
     assert gate.order == [b"cancelled", b"next"]

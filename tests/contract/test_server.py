@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-async def test_address(kit: Kit) -> None:
+async def test_address_of_a_started_server(kit: Kit) -> None:
     server = kit.job_server()
     assert repr(server) == "<JobServer not started>"
     with pytest.raises(RuntimeError, match="not started"):
@@ -25,13 +25,13 @@ async def test_address(kit: Kit) -> None:
     assert 0 < port < 65536
     assert str(server.address) == f"127.0.0.1:{port}"
     assert repr(server) == f"<JobServer 127.0.0.1:{port}>"
-    # In all forms that a host list takes.
+    # Every form of a host list entry works.
     for spec in (server.address, str(server.address), {"host": host, "port": port}):
         client = await kit.client(spec)
         assert (await client.submit_job("task", b"", background=True)).state == "CREATED"
 
 
-async def test_end_by_stop(kit: Kit, task: str) -> None:
+async def test_stop_ends_the_server(kit: Kit, task: str) -> None:
     server = kit.job_server()
     await kit.begin(server)
     client = await kit.client(server.address)
@@ -49,7 +49,7 @@ async def test_end_by_stop(kit: Kit, task: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["shutdown", "shutdown graceful"])
-async def test_end_by_admin(kit: Kit, command: str) -> None:
+async def test_admin_shutdown_ends_the_server(kit: Kit, command: str) -> None:
     server = kit.job_server()
     await kit.begin(server)
     waiting = await kit.spawn(server.wait)
@@ -60,12 +60,12 @@ async def test_end_by_admin(kit: Kit, command: str) -> None:
         await admin(kit, server.address, "version")
 
 
-async def test_begun_twice(kit: Kit) -> None:
+async def test_server_started_twice_raises(kit: Kit) -> None:
     server = kit.job_server()
     await kit.begin(server)
     with pytest.raises(RuntimeError, match="this server was started before"):
         await kit.begin(server)
-    # The first beginning stands.
+    # The server is still running.
     assert (await admin(kit, server.address, "version")).startswith("OK gearman-sansio-")
     await server.stop()
     await server.wait()
@@ -73,7 +73,7 @@ async def test_begun_twice(kit: Kit) -> None:
         await kit.begin(server)
 
 
-async def test_port_that_is_taken(kit: Kit) -> None:
+async def test_server_on_a_port_in_use_raises(kit: Kit) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = kit.job_server(port=port)
@@ -84,7 +84,7 @@ async def test_port_that_is_taken(kit: Kit) -> None:
     assert server.address == ("127.0.0.1", port)
 
 
-async def test_wrong_arguments(kit: Kit) -> None:
+async def test_job_server_with_wrong_arguments_raises(kit: Kit) -> None:
     cases: list[dict[str, Any]] = [
         *({"port": -1}, {"port": 65536}),
         *({"job_retries": -1}, {"max_packet_size": 0}, {"max_unread": 0}, {"max_memory": 0}),
@@ -98,7 +98,7 @@ async def test_wrong_arguments(kit: Kit) -> None:
         kit.job_server(prot=4730)
 
 
-async def test_limits(kit: Kit, task: str) -> None:
+async def test_queue_and_packet_limits_refuse_jobs(kit: Kit, task: str) -> None:
     server = kit.job_server(max_queue_size=1, max_packet_size=1000)
     await kit.begin(server)
     client = await kit.client(server.address)
@@ -111,8 +111,8 @@ async def test_limits(kit: Kit, task: str) -> None:
 
 
 @pytest.mark.both_servers
-async def test_status_in_text(kit: Kit, server: Server, task: str) -> None:
-    """Of both kinds of servers: what `counts` is made of."""
+async def test_admin_status_counts_jobs_and_workers(kit: Kit, server: Server, task: str) -> None:
+    """Report the numbers that `counts` uses, with both kinds of servers."""
     client = await kit.client(server.address)
     gate = kit.gate()
     jobs = [{"task": task, "data": b"%d" % number} for number in range(3)]

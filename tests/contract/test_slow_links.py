@@ -1,4 +1,4 @@
-"""A healthy link that is slow is never given up, and what is sent over it arrives once."""
+"""Healthy but slow links stay connected, and their data arrives exactly once."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
     SlowLink = Callable[[Server, float], "Uplink"]
 
-#: Seconds after which an answer is overdue, on any machine.
+#: Timeout in seconds, long enough for any machine.
 OVERDUE = 90.0
 #: Bytes per second.
 KILOBYTE, MEGABYTE = 1e3, 1e6
-#: A payload that takes 40 seconds at a megabyte per second. Of these, the sender's system takes no
-#: more than six at once.
+#: A payload that takes 40 seconds at a megabyte per second. The sender's kernel buffers at most
+#: six megabytes of it.
 LARGE = b"x" * 40_000_000
 
 
 class Uplink(FaultyProxy):
-    """A proxy before `server` that passes `rate` bytes a second to it, and buffers next to none.
+    """A proxy that forwards `rate` bytes per second to `server` and buffers almost nothing.
 
     Attributes:
-        passed: How many bytes have reached the server.
+        passed: Number of bytes forwarded to the server.
     """
 
     def __init__(self, server: Server, rate: float) -> None:
@@ -47,13 +47,13 @@ class Uplink(FaultyProxy):
 
 @pytest.fixture
 def slow_link() -> Iterator[SlowLink]:
-    """Starts an Uplink."""
+    """A function that starts an Uplink."""
     with contextlib.ExitStack() as stack:
         yield lambda server, rate: stack.enter_context(Uplink(server, rate))
 
 
 class Job:
-    """A callback that says when it has begun, waits until it is released, and counts its runs."""
+    """A callback that signals its start, waits for its release, and counts its runs."""
 
     def __init__(self) -> None:
         self.runs = 0
@@ -85,10 +85,10 @@ async def test_result_that_takes_40_seconds_arrives_and_its_job_runs_once(
 
 
 @pytest.mark.slow
-async def test_data_that_takes_40_seconds_leaves_other_jobs_of_the_worker_alone(
+async def test_data_that_takes_40_seconds_does_not_affect_other_jobs(
     kit: Kit, server: Server, slow_link: SlowLink, task: str
 ) -> None:
-    """A third slot asks for a job meanwhile, and the question is queued after the data."""
+    """Queue the GRAB_JOB of a third slot after the data."""
     runs = []
     sending = threading.Event()
 
@@ -137,7 +137,7 @@ async def test_submit_that_takes_four_heartbeats_arrives_without_a_retry(
 
 @pytest.mark.slow
 @pytest.mark.both_servers
-async def test_stop_while_a_result_is_being_sent_returns_after_it_has_arrived(
+async def test_stop_while_a_result_is_sent_returns_after_its_arrival(
     kit: Kit, server: Server, slow_link: SlowLink, task: str
 ) -> None:
     large = b"r" * 1_000_000

@@ -1,4 +1,4 @@
-"""The status of jobs that wait, run, or have ended: by request, handle and unique."""
+"""The status of queued, running and finished jobs: by request, handle and unique id."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.both_servers
 
 
-async def test_the_life_of_a_job(kit: Kit, server: Server, task: str) -> None:
+async def test_status_from_submit_to_completion(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
 
     def function(worker: Any, job: WorkerJob) -> Any:
@@ -52,7 +52,7 @@ async def test_the_life_of_a_job(kit: Kit, server: Server, task: str) -> None:
         status = (await client.get_job_status(request)).status
         return (status["numerator"], status["denominator"]) == (3, 10)
 
-    # The worker's report and this query travel on different connections.
+    # The worker's report and this query use different connections, so the query might be first.
     await kit.eventually(has_progress)
     assert (request.status["known"], request.status["running"]) == (True, True)
     gate.open.set()
@@ -66,7 +66,7 @@ async def test_the_life_of_a_job(kit: Kit, server: Server, task: str) -> None:
 
 
 @pytest.mark.parametrize("container", [list, tuple, set])
-async def test_many_at_once(kit: Kit, server: Server, task: str, container: Any) -> None:
+async def test_statuses_of_many_jobs(kit: Kit, server: Server, task: str, container: Any) -> None:
     client = await kit.client(server.address)
     jobs = [{"task": task, "data": b""}] * 50
     requests = container(await client.submit_multiple_jobs(jobs, background=True))
@@ -100,7 +100,9 @@ async def test_by_unique(kit: Kit, server: Server, task: str) -> None:
     await kit.eventually(one_is_left)
 
 
-async def test_by_unique_although_there_is_a_handle(kit: Kit, server: Server, task: str) -> None:
+async def test_status_by_unique_of_a_request_with_a_handle(
+    kit: Kit, server: Server, task: str
+) -> None:
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"", wait_until_complete=False)
     assert "client_count" not in (await client.get_job_status(request)).status
@@ -112,7 +114,7 @@ async def test_by_unique_although_there_is_a_handle(kit: Kit, server: Server, ta
 
 
 @pytest.mark.parametrize("with_server", [True, False])
-async def test_by_a_stored_handle(
+async def test_status_by_stored_handle(
     kit: Kit,
     server: Server,
     launch: Callable[[], Awaitable[Server]],
@@ -131,7 +133,7 @@ async def test_by_a_stored_handle(
         assert (stored.status["known"], stored.status["handle"]) == (True, request.handle)
 
 
-async def test_what_no_server_knows(kit: Kit, server: Server, task: str) -> None:
+async def test_status_of_an_unknown_job(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     for request in (
         GearmanJobRequest.from_handle("H:nowhere:1"),
@@ -156,8 +158,8 @@ async def test_what_cannot_be_asked(kit: Kit, server: Server, task: str) -> None
     assert not connection.connected
 
 
-async def test_a_request_made_by_hand(kit: Kit, server: Server, task: str) -> None:
-    """What python-gearman's users did with a stored handle."""
+async def test_status_of_a_request_built_by_hand(kit: Kit, server: Server, task: str) -> None:
+    """Accept a request built from a stored handle, as users of python-gearman did."""
     client = await kit.client(server.address)
     submitted = await client.submit_job(task, b"", background=True)
     job = GearmanJob(submitted.connection, submitted.handle, task, submitted.unique, b"")
@@ -177,7 +179,7 @@ async def test_no_answer_in_time(kit: Kit, start_server: Callable[..., ScriptedS
     request = GearmanJobRequest.from_handle("H:x:1")
     assert await client.get_job_status(request, poll_timeout=0.02) is request
     assert (request.timed_out, request.status) == (True, {})
-    # The answer to the first question is not taken for the answer to the second.
+    # The client does not use the late reply for the second query.
     await client.get_job_status(request)
     assert (request.timed_out, request.status["numerator"]) == (False, 7)
 

@@ -1,4 +1,4 @@
-"""How `work` begins and ends: stop, shutdown, servers that are lost, and once more."""
+"""The start and end of `work`: stop, shutdown, lost servers, and repeated calls."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     Launch = Callable[[], Awaitable[Server]]
 
 
-async def test_stop_of_an_idle_worker_and_work_again(kit: Kit, server: Server, task: str) -> None:
+async def test_work_again_after_stop_of_an_idle_worker(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
-    # It waits neither for the next look nor for a poll's timeout.
+    # `stop` must not wait for the next poll of the queue or for a poll timeout.
     worker = await kit.make_worker(server.address, tasks={task: reverse}, look_again=1000)
     (connection,) = worker.connection_list
     for _ in range(3):
@@ -40,7 +40,7 @@ async def test_stop_of_an_idle_worker_and_work_again(kit: Kit, server: Server, t
 
 
 @pytest.mark.both_servers
-async def test_stop_lets_jobs_end(kit: Kit, server: Server, task: str) -> None:
+async def test_stop_lets_running_jobs_finish(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
     client = await kit.client(server.address)
     jobs = [{"task": task, "data": b"%d" % number} for number in range(4)]
@@ -50,7 +50,7 @@ async def test_stop_lets_jobs_end(kit: Kit, server: Server, task: str) -> None:
     await kit.eventually(lambda: len(gate.order) == 2)
     worker.stop(timeout=10 * PATIENCE)
     worker.stop()
-    # It finishes what it has, and begins nothing.
+    # The worker finishes its running jobs and starts no new ones.
     assert not call.done
     assert worker.has_job_lock()
     gate.open.set()
@@ -62,7 +62,9 @@ async def test_stop_lets_jobs_end(kit: Kit, server: Server, task: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["callback", "after_job"])
-async def test_stop_from_inside(kit: Kit, server: Server, task: str, place: str) -> None:
+async def test_stop_from_a_callback_or_hook(
+    kit: Kit, server: Server, task: str, place: str
+) -> None:
     class Hooked(Hooks):
         def after_job(self) -> Any:
             if place == "after_job":
@@ -85,7 +87,7 @@ async def test_stop_from_inside(kit: Kit, server: Server, task: str, place: str)
 
 
 @pytest.mark.both_servers
-async def test_stop_that_does_not_wait_for_jobs(kit: Kit, server: Server, task: str) -> None:
+async def test_stop_with_a_timeout_returns_the_jobs(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"ab", wait_until_complete=False)
@@ -96,11 +98,11 @@ async def test_stop_that_does_not_wait_for_jobs(kit: Kit, server: Server, task: 
     worker.stop(timeout=0.02)
     assert await call.result() is None
     assert not worker.has_job_lock()
-    # The server gives its job to another.
+    # The server assigns the job to another worker.
     await kit.start_worker(server.address, tasks={task: reverse})
     await client.wait_until_jobs_completed([request])
     assert (request.state, request.result) == ("COMPLETE", b"ba")
-    # The worker can work again, with all its slots, while that one still hangs.
+    # The worker can work again, with all slots, while the abandoned callback still blocks.
     worker.unregister_task(task)
     other = kit.gate()
     worker.register_task(f"{task}-other", other)
@@ -122,13 +124,13 @@ async def test_stop_before_work(kit: Kit, server: Server, task: str) -> None:
     assert await worker.work() is None
     assert not request.complete
     assert await server.counts(task) == (1, 0, 0)
-    # It was for that one only.
+    # `stop` ended only that call of `work`.
     await kit.work(worker)
     await client.wait_until_jobs_completed([request])
     assert request.result == b"ba"
 
 
-async def test_work_while_it_works(kit: Kit, server: Server, task: str) -> None:
+async def test_work_during_work_raises(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     worker = await kit.make_worker(server.address, tasks={task: reverse})
     call = await kit.work(worker)
@@ -139,7 +141,7 @@ async def test_work_while_it_works(kit: Kit, server: Server, task: str) -> None:
     assert (await client.submit_job(task, b"ab")).result == b"ba"
 
 
-async def test_work_in_a_callback(kit: Kit, server: Server, task: str) -> None:
+async def test_work_in_a_callback_raises(kit: Kit, server: Server, task: str) -> None:
     async def awaiting(worker: Any, job: WorkerJob) -> Any:
         await worker.work()
 
@@ -155,8 +157,8 @@ async def test_work_in_a_callback(kit: Kit, server: Server, task: str) -> None:
     assert not call.done
 
 
-async def test_results_reach_clients_through_a_stop(kit: Kit, server: Server, task: str) -> None:
-    """Closing behind a result, of which much has not been written, does not destroy it."""
+async def test_stop_flushes_results(kit: Kit, server: Server, task: str) -> None:
+    """Flush a large result before closing the connection."""
     payload = bytes(8_000_000)
 
     def function(worker: Any, job: WorkerJob) -> Any:
@@ -171,10 +173,10 @@ async def test_results_reach_clients_through_a_stop(kit: Kit, server: Server, ta
     assert request.result == b"it" + payload
 
 
-async def test_stop_asks_an_idle_server_nothing(
+async def test_stop_sends_nothing_to_an_idle_server(
     kit: Kit, start_server: Callable[..., ScriptedServer]
 ) -> None:
-    """There is no result that it could have missed: a server that is silent does not matter."""
+    """Send no probe on an idle link, since no result can be missing."""
     asleep = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -194,7 +196,7 @@ async def test_stop_asks_an_idle_server_nothing(
     assert [type(event) for event in server.events] == [CanDo, GrabJobUniq, PreSleep]
 
 
-async def test_stop_while_there_is_no_server(kit: Kit, launch: Launch, task: str) -> None:
+async def test_stop_during_an_outage(kit: Kit, launch: Launch, task: str) -> None:
     server = await launch()
     worker = await kit.make_worker(server.address, tasks={task: reverse}, max_outage=None)
     call = await kit.work(worker)
@@ -217,7 +219,7 @@ async def test_shutdown(kit: Kit, server: Server, task: str) -> None:
     worker.stop()
     with pytest.raises(InvalidWorkerState, match="shut down"):
         await worker.work()
-    # It is of no use any more, and of no harm.
+    # These methods still work after shutdown, without an effect.
     assert worker.register_task(task, reverse) == task
     assert worker.unregister_task(task) == task
     assert worker.set_client_id("me") == "me"
@@ -225,7 +227,7 @@ async def test_shutdown(kit: Kit, server: Server, task: str) -> None:
 
 
 @pytest.mark.both_servers
-async def test_shutdown_gives_the_job_to_another(kit: Kit, server: Server, task: str) -> None:
+async def test_shutdown_returns_the_job_to_the_server(kit: Kit, server: Server, task: str) -> None:
     ended = threading.Event()
     outcome: list[Any] = []
 
@@ -254,7 +256,7 @@ async def test_shutdown_gives_the_job_to_another(kit: Kit, server: Server, task:
 async def test_shutdown_while_a_callback_sends(
     kit: Kit, server: Server, task: str, max_jobs: int
 ) -> None:
-    """It is told, and its thread ends, however much of the program is left."""
+    """Raise ConnectionError in the callback, so that its thread ends during shutdown."""
     begun, ended = threading.Event(), threading.Event()
     outcome: list[Any] = []
 
@@ -281,10 +283,10 @@ async def test_shutdown_while_a_callback_sends(
     assert outcome == [ConnectionError]
 
 
-def test_a_callback_that_sends_while_everything_ends(
+def test_callback_that_keeps_sending_does_not_block_exit(
     adapter: str, gearmand: Gearmand, task: str
 ) -> None:
-    """Python waits for its thread: were it to wait for an event loop, the program would not end."""
+    """Refuse sends after the event loop has ended, so that Python can join the thread."""
     for number in range(5):
         begun, ended = threading.Event(), threading.Event()
 
@@ -294,13 +296,13 @@ def test_a_callback_that_sends_while_everything_ends(
             begun: threading.Event = begun,
             ended: threading.Event = ended,
         ) -> None:
-            # It does not listen.
+            # The callback ignores the exceptions.
             refusals = 0
             while refusals < 300:
                 try:
                     worker.send_job_status(job, 1, 2)
                     begun.set()
-                except Exception:  # noqa: BLE001 - whatever it is told
+                except Exception:  # noqa: BLE001 - any refusal counts
                     refusals += 1
             ended.set()
 
@@ -322,13 +324,13 @@ def test_a_callback_that_sends_while_everything_ends(
         assert ended.wait(PATIENCE / 4), "the thread waits for what is over"
 
 
-# Servers that are lost.
+# Lost servers.
 
 
 async def test_no_server_at_the_beginning(kit: Kit, task: str) -> None:
     port = free_port()
     worker = await kit.make_worker(("127.0.0.1", port), tasks={task: reverse})
-    # Once more: it may be called again.
+    # The call can be repeated.
     for _ in range(2):
         with pytest.raises(ServerUnavailable) as caught:
             await worker.work()
@@ -344,7 +346,7 @@ async def test_no_servers_at_all(kit: Kit) -> None:
         await worker.work()
 
 
-async def test_server_that_comes_up_later(kit: Kit, launch: Launch, task: str) -> None:
+async def test_work_after_the_server_has_started(kit: Kit, launch: Launch, task: str) -> None:
     server = await launch()
     await server.kill()
     worker = await kit.make_worker(server.address, tasks={task: reverse})
@@ -367,7 +369,7 @@ async def test_one_server_is_enough_at_the_beginning(kit: Kit, server: Server, t
 
 @pytest.mark.slow
 @pytest.mark.both_servers
-async def test_outage(kit: Kit, launch: Launch, task: str) -> None:
+async def test_outage_longer_than_max_outage_ends_work(kit: Kit, launch: Launch, task: str) -> None:
     server = await launch()
     worker = await kit.make_worker(server.address, tasks={task: echo}, max_outage=1.0)
     call = await kit.work(worker)
@@ -422,7 +424,7 @@ async def test_job_whose_server_is_lost(
     gate = kit.gate()
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"ab", background=True)
-    # With room for another job it hears of the loss while the callback runs.
+    # A worker with a free slot detects the loss while the callback runs.
     worker = await kit.make_worker(server.address, tasks={task: function}, max_jobs=2)
     call = await kit.work(worker)
     await kit.wait_for(gate.begun)
@@ -442,7 +444,7 @@ async def test_job_whose_server_is_lost(
 
 @pytest.mark.both_servers
 async def test_one_of_two_servers_is_lost(kit: Kit, launch: Launch, task: str) -> None:
-    """The job of the other goes on, and its next."""
+    """Keep the other server's job running, and run its next one."""
     gate = kit.gate()
     servers = [await launch(), await launch()]
     clients = [await kit.client(server.address) for server in servers]

@@ -1,4 +1,4 @@
-"""Subclasses of the public classes, with attributes and methods of any ordinary private name."""
+"""Subclasses of public classes may use any ordinary private name for attributes and methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of every kind, from the submit to the result."""
+"""Jobs of every kind, from submission to result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def new_request(
 
 
 def chatty(worker: Any, job: WorkerJob) -> Any:
-    """A callback with updates of every kind."""
+    """Send updates of every kind, as a callback."""
     worker.send_job_data(job, b"one")
     worker.send_job_warning(job, b"careful")
     worker.send_job_status(job, 1, 2)
@@ -42,7 +42,7 @@ def chatty(worker: Any, job: WorkerJob) -> Any:
 
 
 def acknowledge_all(peer: Peer) -> None:
-    """A scripted server that takes background jobs, and nothing else."""
+    """Acknowledge background jobs, as the script of a server."""
     while True:
         peer.expect(SubmitJobBg)
         peer.send(JobCreated(b"H:1"))
@@ -68,7 +68,7 @@ async def test_foreground(kit: Kit, server: Server, task: str) -> None:
 @pytest.mark.slow
 @pytest.mark.both_servers
 @pytest.mark.parametrize("background", [False, True])
-async def test_more_than_are_made_at_once(
+async def test_more_jobs_than_one_slice(
     kit: Kit, server: Server, task: str, background: bool
 ) -> None:
     client = await kit.client(server.address)
@@ -82,7 +82,7 @@ async def test_more_than_are_made_at_once(
         assert [request.result for request in requests] == [job["data"] for job in jobs]
 
 
-async def test_nothing_is_sent_if_one_of_many_is_bad(
+async def test_one_bad_job_of_many_sends_nothing(
     kit: Kit, start_server: Callable[..., ScriptedServer], task: str
 ) -> None:
     server = start_server(acknowledge_all)
@@ -167,7 +167,9 @@ async def test_unique_given_and_generated(kit: Kit, server: Server, task: str) -
         pytest.param(b"01234567" * 131072, b"01234567" * 131072, id="1MB"),
     ],
 )
-async def test_data(kit: Kit, server: Server, task: str, data: Any, wire: bytes) -> None:
+async def test_data_of_any_type_reaches_the_worker(
+    kit: Kit, server: Server, task: str, data: Any, wire: bytes
+) -> None:
     def function(worker: Any, job: WorkerJob) -> Any:
         worker.send_job_data(job, job.data)
         worker.send_job_warning(job, job.data)
@@ -206,7 +208,7 @@ async def test_encoder(kit: Kit, server: Server, task: str, encoder: Any) -> Non
     await kit.start_worker(server.address, tasks={task: echo, f"{task}-fails": function})
     client.data_encoder = encoder
     thing = {"hello": ["there", None, 1.5], "ümlaut": "ß"}
-    # The worker has the default: it sees the encoded form, and sends it back.
+    # The worker has the default encoder, so it returns the encoded data unchanged.
     assert (await client.submit_job(task, thing)).result == thing
     client.data_encoder = encoder()
     request = await client.submit_job(f"{task}-fails", thing)
@@ -228,14 +230,12 @@ async def test_encode_that_raises_sends_nothing(
     with pytest.raises(UnicodeEncodeError):
         await client.submit_job("t", "ü", background=True)
     assert server.peers == []
-    # What the server hears of first is this.
+    # The good job is the first one that the server receives.
     await client.submit_job("t", "word", unique="u", background=True)
     assert server.events == [SubmitJobBg(b"t", b"u", b"word")]
 
 
-async def test_decode_that_raises_raises_where_it_is_read(
-    kit: Kit, server: Server, task: str
-) -> None:
+async def test_decode_error_is_raised_on_read(kit: Kit, server: Server, task: str) -> None:
     def function(worker: Any, job: WorkerJob) -> Any:
         if job.data == b"1":
             worker.send_job_data(job, b"[")
@@ -251,7 +251,7 @@ async def test_decode_that_raises_raises_where_it_is_read(
     for _ in range(2):
         with pytest.raises(json.JSONDecodeError):
             requests[1].result  # noqa: B018 - reading it is what raises
-    # The update that can't be read is taken all the same.
+    # Reading consumes the update even if it can't be decoded.
     updates = client.updates(requests[1])
     with pytest.raises(json.JSONDecodeError):
         await updates.__anext__()
@@ -300,7 +300,7 @@ async def test_many_jobs_keep_their_order_and_their_keys(
 
 
 @pytest.mark.parametrize("container", [list, tuple, set, frozenset])
-async def test_the_very_container_comes_back(
+async def test_requests_are_returned_in_the_same_container(
     kit: Kit, server: Server, task: str, container: Any
 ) -> None:
     client = await kit.client(server.address)
@@ -319,7 +319,9 @@ async def test_the_very_container_comes_back(
     assert await client.submit_multiple_jobs(empty) == []
 
 
-async def test_requests_that_have_ended_are_left_alone(kit: Kit, server: Server, task: str) -> None:
+async def test_finished_requests_are_not_submitted_again(
+    kit: Kit, server: Server, task: str
+) -> None:
     gate = kit.gate()
     gate.open.set()
     client = await kit.client(server.address)
@@ -337,7 +339,7 @@ async def test_requests_that_have_ended_are_left_alone(kit: Kit, server: Server,
     assert requests[0].unique not in (None, unique)
 
 
-# Later, and reduced.
+# Scheduled jobs and reducers.
 
 
 @pytest.mark.both_servers
@@ -357,12 +359,12 @@ async def test_run_at(kit: Kit, server: Server, task: str, form: str) -> None:
 
     client = await kit.client(server.address)
     now = time.time()
-    # What is waited for is tried elsewhere: times are whole seconds on the wire.
+    # Other tests cover the delay itself: the wire format has whole seconds only.
     times = {"past": now - 100, "future": now + 100_000}
     for name, moment in times.items():
         request = await client.submit_job(task, name, background=True, run_at=at(moment))
         assert (request.state, request.complete) == ("CREATED", True)
-    # gearmand does not wake workers when the time has come.
+    # gearmand does not wake workers when a scheduled job becomes due.
     await kit.start_worker(server.address, tasks={task: function}, look_again=0.02)
     await kit.eventually(lambda: begun)
     await server.wait_for_counts(task, 1, 0, 1)
@@ -398,7 +400,7 @@ async def test_reducer(kit: Kit, server: Server, task: str, background: bool) ->
     ],
     ids=str,
 )
-async def test_what_does_not_go_together_is_not_sent(
+async def test_conflicting_options_send_nothing(
     kit: Kit, start_server: Callable[..., ScriptedServer], options: dict[str, Any]
 ) -> None:
     server = start_server(acknowledge_all)
@@ -408,11 +410,11 @@ async def test_what_does_not_go_together_is_not_sent(
     assert server.peers == []
 
 
-# One unique.
+# Shared unique ids.
 
 
 @pytest.mark.both_servers
-async def test_one_unique_is_one_job(kit: Kit, server: Server, task: str) -> None:
+async def test_jobs_with_the_same_unique_run_once(kit: Kit, server: Server, task: str) -> None:
     runs: list[bytes] = []
 
     def function(worker: Any, job: WorkerJob) -> Any:
@@ -428,7 +430,7 @@ async def test_one_unique_is_one_job(kit: Kit, server: Server, task: str) -> Non
     assert runs == [b"first"]
     for request in requests:
         assert request.result == b"done"
-        # gearmand sends everything twice; it counts once.
+        # gearmand sends every update twice, but the client reports it once.
         assert list(request.data_updates) == [b"one", b"t\0wo"]
         assert list(request.status_updates) == [(1, 2), (2, 2)]
 
@@ -446,11 +448,11 @@ async def test_the_unique_that_stands_for_the_data(kit: Kit, server: Server, tas
     assert gate.order == [b"a", b"b"]
 
 
-# What comes of a job.
+# Outcomes of a job.
 
 
 @pytest.mark.both_servers
-async def test_updates_wait_in_queues(kit: Kit, server: Server, task: str) -> None:
+async def test_updates_are_queued_on_the_request(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: chatty})
     before = time.time()
@@ -481,7 +483,7 @@ async def test_exception(kit: Kit, server: Server, task: str, asked: bool) -> No
     assert (request.state, request.complete, request.result) == ("FAILED", True, None)
     assert request.exception == (b"no\0luck" if asked else None)
     assert request.error is None
-    # The connection is in step.
+    # The connection still works.
     assert (await client.submit_job(task, b"", background=True)).state == "CREATED"
 
 

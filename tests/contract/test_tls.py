@@ -1,4 +1,4 @@
-"""TLS, with stunnel in front of gearmand and certificates on both sides; who is refused."""
+"""TLS clients and workers, with stunnel in front of gearmand and certificates on both sides."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ each_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.T
 
 @pytest.fixture(scope="module")
 def other_ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of a CA that the server knows nothing of."""
+    """The certificate of a CA that the server does not trust."""
     return make_certificates(tmp_path_factory.mktemp("other")) / "ca.pem"
 
 
-# Who is let in, and who is not.
+# Authentication.
 
 
-async def test_all_ways_to_say_it(
+async def test_all_forms_of_tls_settings_work(
     kit: Kit,
     gearmand: Gearmand,
     tls_host: dict[str, Any],
@@ -57,7 +57,9 @@ async def test_all_ways_to_say_it(
         assert request.status["handle"] == request.handle
 
 
-async def test_wrong_ca(kit: Kit, tls_host: dict[str, Any], other_ca: Path) -> None:
+async def test_server_certificate_of_another_ca_is_refused(
+    kit: Kit, tls_host: dict[str, Any], other_ca: Path
+) -> None:
     client = await kit.client({**tls_host, "ca_certs": str(other_ca)})
     with pytest.raises(ServerUnavailable, match="certificate verify failed") as caught:
         await client.submit_job("task", b"data")
@@ -65,7 +67,9 @@ async def test_wrong_ca(kit: Kit, tls_host: dict[str, Any], other_ca: Path) -> N
     assert len(list(caught.value.job_requests)) == 1
 
 
-async def test_unknown_ca(kit: Kit, tls_host: dict[str, Any]) -> None:
+async def test_server_certificate_without_a_ca_is_refused(
+    kit: Kit, tls_host: dict[str, Any]
+) -> None:
     del tls_host["ca_certs"]
     client = await kit.client(tls_host)
     with pytest.raises(ServerUnavailable, match="certificate verify failed"):
@@ -73,13 +77,13 @@ async def test_unknown_ca(kit: Kit, tls_host: dict[str, Any]) -> None:
 
 
 @each_version
-async def test_missing_client_certificate(
+async def test_client_without_a_certificate_is_refused(
     kit: Kit, tls_tunnel: Stunnel, tls_certificates: Path, version: ssl.TLSVersion
 ) -> None:
     context = ssl.create_default_context(cafile=tls_certificates / "ca.pem")
     context.minimum_version = context.maximum_version = version
     client = await kit.client(("localhost", tls_tunnel.port), ssl_context=context)
-    # With TLS 1.3 the client's side of the handshake is over before the server says no.
+    # In TLS 1.3, the client's handshake succeeds before the server rejects the certificate.
     with pytest.raises((ServerUnavailable, ExceededConnectionAttempts)) as caught:
         await client.submit_job("task", b"data")
     assert len(list(caught.value.job_requests)) == 1
@@ -92,7 +96,7 @@ async def test_missing_client_certificate(
 async def test_server_without_tls(
     kit: Kit, gearmand: Gearmand, tls_host: dict[str, Any], how: str, start_server: StartServer
 ) -> None:
-    """Whatever it does with what it does not understand, it is said what the matter may be."""
+    """Ask in the error whether the server speaks TLS, however it reacts to a handshake."""
 
     def script(peer: Peer) -> None:
         if how != "closing at once":
@@ -125,7 +129,7 @@ async def test_server_without_tls(
 
 
 @pytest.mark.parametrize("kind", ["worker", "admin"])
-async def test_server_without_tls_and_other_clients(
+async def test_worker_and_admin_client_of_a_server_without_tls(
     kit: Kit, tls_host: dict[str, Any], kind: str, start_server: StartServer
 ) -> None:
     host = {**tls_host, "port": start_server(lambda peer: peer.sock.recv(5000)).address[1]}
@@ -141,10 +145,10 @@ async def test_server_without_tls_and_other_clients(
     ("reply", "said"),
     [(b"\2\x28", "(?i)handshake.failure"), (b"\2\x46", "(?i)protocol.version")],
 )
-async def test_server_that_refuses_in_tls(
+async def test_tls_alert_of_the_server_is_shown(
     kit: Kit, tls_host: dict[str, Any], reply: bytes, said: str, start_server: StartServer
 ) -> None:
-    """It does speak TLS, so nobody has to ask: its alert is shown."""
+    """Show the server's alert, without asking whether it speaks TLS."""
 
     def script(peer: Peer) -> None:
         peer.sock.recv(5000)
@@ -158,7 +162,7 @@ async def test_server_that_refuses_in_tls(
     assert "speak TLS?" not in str(caught.value)
 
 
-async def test_plain_client_whose_server_answers_in_tls(
+async def test_plain_client_of_a_tls_server_names_the_protocol(
     kit: Kit, start_server: StartServer
 ) -> None:
     def script(peer: Peer) -> None:
@@ -178,10 +182,10 @@ async def test_client_without_tls(kit: Kit, tls_tunnel: Stunnel) -> None:
     assert str(tls_tunnel.port) in str(caught.value)
 
 
-# Handshakes that take long.
+# Slow handshakes.
 
 
-async def test_silent_handshake_costs_the_connect_timeout(
+async def test_silent_handshake_ends_after_connect_timeout(
     kit: Kit, start_server: StartServer, tls_host: dict[str, Any]
 ) -> None:
     def script(peer: Peer) -> None:
@@ -194,7 +198,7 @@ async def test_silent_handshake_costs_the_connect_timeout(
         await client.submit_job("task", b"data")
 
 
-async def test_silent_handshake_delays_nobody(
+async def test_silent_handshake_does_not_delay_other_calls(
     kit: Kit, gearmand: Gearmand, start_server: StartServer, tls_host: dict[str, Any], task: str
 ) -> None:
     begun = threading.Event()
@@ -219,7 +223,7 @@ async def test_silent_handshake_delays_nobody(
         await connecting.result()
 
 
-# Much data, and a tunnel that dies.
+# Large transfers, and a tunnel that dies.
 
 
 @pytest.mark.slow
@@ -232,12 +236,12 @@ async def test_much_both_ways(
     task: str,
     version: ssl.TLSVersion,
 ) -> None:
-    """Results come while jobs are still being sent."""
+    """Receive results while jobs are still being sent."""
     await kit.start_worker(gearmand.address, tasks={task: reverse})
     tls_context.minimum_version = tls_context.maximum_version = version
     client = await kit.client(("localhost", tls_tunnel.port), ssl_context=tls_context)
     many = [bytes([number]) * 50_000 + b"\0\1" * 250_000 for number in range(8)]
-    # Many small ones lie in one record, which a selector does not see.
+    # One TLS record holds many small results, and a selector cannot see buffered ones.
     many += [b"%d" % number for number in range(500)]
     jobs = [{"task": task, "data": data} for data in many]
     requests = await client.submit_multiple_jobs(jobs, poll_timeout=PATIENCE)
@@ -253,7 +257,7 @@ async def test_worker(kit: Kit, gearmand: Gearmand, tls_host: dict[str, Any], ta
     assert [request.result for request in requests] == [data[::-1] for data in many]
 
 
-async def test_tunnel_dies(
+async def test_client_reconnects_after_its_tunnel_died(
     kit: Kit,
     gearmand: Gearmand,
     tls_certificates: Path,
@@ -275,7 +279,7 @@ async def test_tunnel_dies(
         await kit.blocking(tunnel.start)
         request = await client.submit_job(task, b"data", poll_timeout=PATIENCE)
         assert request.result == b"data"
-        # Between two calls, this time, and nobody has looked since.
+        # This time, the tunnel dies between two calls.
         tunnel.kill()
         tunnel.start()
         request = await client.submit_job(task, b"data", poll_timeout=PATIENCE)

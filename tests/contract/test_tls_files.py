@@ -1,4 +1,4 @@
-"""Files of keys and certificates that are not what they should be: it is said which, and why."""
+"""Invalid key and certificate files. The error names the file and the cause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEYS = ("ca_certs", "certfile", "keyfile")
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files, good and bad. Those of `client` are the good ones."""
+    """A directory of invalid files, with valid ones for `client`."""
     directory = make_certificates(tmp_path_factory.mktemp("files"))
     certificate = (directory / "client.pem").read_text()
     (directory / "empty").touch()
@@ -32,7 +32,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def said(kit: Kit, kind: str, directory: Path, files: dict[str, str]) -> OSError:
-    """What is raised for a server with these files."""
+    """Return the error that a client, worker or admin client raises for these files."""
     paths = {key: str(directory / name) for key, name in files.items()}
     makers: dict[str, Any] = {
         "client": kit.client, "worker": kit.make_worker, "admin": kit.admin_client,
@@ -44,7 +44,9 @@ async def said(kit: Kit, kind: str, directory: Path, files: dict[str, str]) -> O
 
 @pytest.mark.parametrize("kind", ["client", "worker", "admin"])
 @pytest.mark.parametrize("key", KEYS)
-async def test_a_file_that_is_not_there(kit: Kit, directory: Path, key: str, kind: str) -> None:
+async def test_missing_file_or_directory_raises(
+    kit: Kit, directory: Path, key: str, kind: str
+) -> None:
     good = {"certfile": "client.pem"} if key == "keyfile" else {}
     error = await said(kit, kind, directory, {**good, key: "none"})
     assert isinstance(error, FileNotFoundError)
@@ -56,7 +58,7 @@ async def test_a_file_that_is_not_there(kit: Kit, directory: Path, key: str, kin
 
 @pytest.mark.parametrize("name", ["empty", "text", "cut short", "client.csr"])
 @pytest.mark.parametrize("key", KEYS)
-async def test_a_file_without_what_it_should_have(
+async def test_file_without_a_key_or_certificate_raises(
     kit: Kit, directory: Path, key: str, name: str
 ) -> None:
     good = {"certfile": "client.pem", "keyfile": "client.key", "ca_certs": "ca.pem"}
@@ -66,7 +68,7 @@ async def test_a_file_without_what_it_should_have(
     assert str(error) == f"{key} '{directory}/{name}' has no {what} in PEM form"
 
 
-async def test_a_key_that_does_not_fit(kit: Kit, directory: Path) -> None:
+async def test_key_of_another_certificate_raises(kit: Kit, directory: Path) -> None:
     files = {"certfile": "client.pem", "keyfile": "server.key"}
     error = await said(kit, "client", directory, files)
     assert isinstance(error, ssl.SSLError)
@@ -78,14 +80,14 @@ async def test_a_key_that_does_not_fit(kit: Kit, directory: Path) -> None:
     assert str(error).startswith(f"the key in certfile '{directory}/both' is not that of")
 
 
-async def test_no_key(kit: Kit, directory: Path) -> None:
+async def test_certificate_without_a_key_raises(kit: Kit, directory: Path) -> None:
     error = await said(kit, "client", directory, {"certfile": "client.pem"})
     assert isinstance(error, ssl.SSLError)
     assert str(error) == f"certfile '{directory}/client.pem' has no private key in PEM form"
 
 
-async def test_an_encrypted_key(kit: Kit, directory: Path) -> None:
-    """Nobody is asked for its passphrase, which would stop the program."""
+async def test_encrypted_key_raises(kit: Kit, directory: Path) -> None:
+    """Raise an error instead of prompting for the passphrase, which would block the program."""
     files = {"certfile": "client.pem", "keyfile": "encrypted.key"}
     assert str(await said(kit, "client", directory, files)) == (
         f"the key in keyfile '{directory}/encrypted.key' is encrypted, and its passphrase is not "

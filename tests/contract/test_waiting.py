@@ -1,4 +1,4 @@
-"""Timeouts that leave the job running, waits that go on later, and results as they come."""
+"""Timeouts that leave the job running, repeated waits, and streams of results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_submit_then_wait(kit: Kit, server: Server, task: str) -> None:
     assert (request.state, request.complete, request.result) == ("COMPLETE", True, b"data")
 
 
-async def test_accepted_sends_what_is_unknown_and_completed_does_not(
+async def test_accepted_sends_new_requests_and_completed_does_not(
     kit: Kit, server: Server, task: str
 ) -> None:
     client = await kit.client(server.address)
@@ -46,14 +46,14 @@ async def test_no_time_at_all(kit: Kit, server: Server, task: str, timeout: floa
     request = await client.submit_job(task, b"data", poll_timeout=timeout)
     assert (request.timed_out, request.complete, request.error) == (True, False, None)
     assert request.state in ("PENDING", "CREATED")
-    # Whatever was not sent by then is sent as soon as anybody waits, and sent once.
+    # The next wait sends the pending job, once.
     await client.wait_until_jobs_accepted([request])
     assert (request.state, request.timed_out) == ("CREATED", False)
     assert await server.counts(task) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("how", ["submit_multiple_requests", "wait_until_jobs_completed"])
-async def test_time_runs_out_and_the_wait_goes_on(
+async def test_wait_after_a_timeout_continues(
     kit: Kit, server: Server, task: str, how: str
 ) -> None:
     gate = kit.gate()
@@ -72,9 +72,7 @@ async def test_time_runs_out_and_the_wait_goes_on(
     assert request.connection_attempts == 1
 
 
-async def test_a_timeout_is_of_those_only_that_have_not_ended(
-    kit: Kit, server: Server, task: str
-) -> None:
+async def test_timeout_marks_only_unfinished_requests(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: echo})
     jobs = [{"task": task, "data": b"x"}, {"task": f"{task}-nobody", "data": b"x"}]
@@ -85,25 +83,25 @@ async def test_a_timeout_is_of_those_only_that_have_not_ended(
     assert [request.result for request in requests] == [b"x", None]
 
 
-async def test_timeouts_beyond_any_clock(kit: Kit, server: Server, task: str) -> None:
+async def test_very_long_timeouts_work(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: echo})
     for timeout in (float("inf"), 10**400, 1e300, 1e8):
         assert (await client.submit_job(task, b"data", poll_timeout=timeout)).result == b"data"
 
 
-async def test_a_result_that_came_between_two_calls(kit: Kit, server: Server, task: str) -> None:
+async def test_result_received_between_two_calls(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: echo})
     request = await client.submit_job(task, b"data", wait_until_complete=False)
-    # There is one worker: another job's result comes behind the first's.
+    # The only worker runs the jobs in order, so the first result has arrived.
     await client.submit_job(task, b"other")
     assert (request.state, request.result) == ("COMPLETE", b"data")
     await client.wait_until_jobs_completed([request], poll_timeout=0)
     assert not request.timed_out
 
 
-async def test_calls_at_the_same_time(kit: Kit, server: Server, task: str) -> None:
+async def test_concurrent_calls_return_independently(kit: Kit, server: Server, task: str) -> None:
     gates = {b"a": kit.gate(), b"b": kit.gate()}
     client = await kit.client(server.address)
     tasks = {task: lambda worker, job: gates[job.data](worker, job)}
@@ -118,11 +116,11 @@ async def test_calls_at_the_same_time(kit: Kit, server: Server, task: str) -> No
     assert (await calls[b"a"].result()).result == b"a"
 
 
-async def test_shutdown_ends_calls_that_wait(kit: Kit, server: Server, task: str) -> None:
+async def test_shutdown_ends_waiting_calls(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: gate})
-    # The call returns when the server has the job: until then its end would be ServerUnavailable.
+    # `submit_job` returns after the acknowledgment. Before that, shutdown raises ServerUnavailable.
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     call = await kit.spawn(client.wait_until_jobs_completed, [request])
     await kit.wait_for(gate.begun)
@@ -132,7 +130,7 @@ async def test_shutdown_ends_calls_that_wait(kit: Kit, server: Server, task: str
     assert str(request.error) == "the client was shut down"
 
 
-# updates.
+# Updates.
 
 
 @pytest.mark.both_servers
@@ -165,7 +163,7 @@ async def test_updates_of_a_job_that_fails(kit: Kit, server: Server, task: str) 
     assert updates == [JobWarning(b"oh"), JobEnded("FAILED", None, b"why")]
 
 
-async def test_updates_taken_in_part(kit: Kit, server: Server, task: str) -> None:
+async def test_updates_left_early_keep_the_rest(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
 
     def function(worker: Any, job: WorkerJob) -> Any:
@@ -179,7 +177,7 @@ async def test_updates_taken_in_part(kit: Kit, server: Server, task: str) -> Non
     async for update in client.updates(request):
         assert update == JobData(b"1")
         break
-    # As it comes: the job has not ended.
+    # The update arrives before the job ends.
     assert (request.state, await client.updates(request).__anext__()) == ("CREATED", JobData(b"2"))
     assert not gate.open.is_set()
     gate.open.set()
@@ -188,7 +186,7 @@ async def test_updates_taken_in_part(kit: Kit, server: Server, task: str) -> Non
     assert await collect(client.updates(request)) == [JobData(b"3"), JobEnded("COMPLETE", b"end")]
 
 
-async def test_updates_until_the_time_is_up(kit: Kit, server: Server, task: str) -> None:
+async def test_updates_end_at_the_timeout(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
 
     def function(worker: Any, job: WorkerJob) -> Any:
@@ -208,11 +206,11 @@ async def test_updates_until_the_time_is_up(kit: Kit, server: Server, task: str)
     assert not request.timed_out
 
 
-# as_completed.
+# Completed requests.
 
 
 async def submit_three(kit: Kit, server: Server, task: str) -> tuple[Any, list[Any], list[Gate]]:
-    """A client, and its requests, each of which ends when its gate is opened."""
+    """Return a client, its requests, and the gate that each request waits for."""
     gates = {name: kit.gate() for name in (b"a", b"b", b"c")}
     client = await kit.client(server.address)
     tasks = {task: lambda worker, job: gates[job.data](worker, job)}
@@ -231,12 +229,12 @@ async def test_as_completed(kit: Kit, server: Server, task: str) -> None:
         order.append((await ended.__anext__()).result)
     assert order == [b"c", b"a", b"b"]
     assert await collect(ended) == []
-    # Those that have ended before come at once.
+    # Finished requests are returned at once.
     results = [request.result async for request in client.as_completed(tuple(requests), 0)]
     assert sorted(results) == [b"a", b"b", b"c"]
 
 
-async def test_as_completed_until_the_time_is_up(kit: Kit, server: Server, task: str) -> None:
+async def test_as_completed_ends_at_the_timeout(kit: Kit, server: Server, task: str) -> None:
     client, requests, gates = await submit_three(kit, server, task)
     gates[1].open.set()
     await client.wait_until_jobs_completed([requests[1]])
@@ -248,7 +246,9 @@ async def test_as_completed_until_the_time_is_up(kit: Kit, server: Server, task:
     assert [request.timed_out for request in requests] == [False] * 3
 
 
-async def test_as_completed_left_early(kit: Kit, server: Server, task: str) -> None:
+async def test_as_completed_left_early_keeps_the_requests(
+    kit: Kit, server: Server, task: str
+) -> None:
     client, requests, gates = await submit_three(kit, server, task)
     gates[0].open.set()
     async for request in client.as_completed(requests):
@@ -272,7 +272,7 @@ async def test_two_streams_over_the_same_requests(kit: Kit, server: Server, task
     assert set(await collect(second)) == set(requests[1:])
 
 
-async def test_as_completed_of_all_that_is_not_under_way(
+async def test_as_completed_returns_requests_not_in_flight(
     kit: Kit, server: Server, task: str
 ) -> None:
     client = await kit.client(server.address)

@@ -1,4 +1,4 @@
-"""The worker: what it can do, what its callbacks send, and how a job ends."""
+"""The worker: its tasks, the messages of its callbacks, and the ends of jobs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WORK = (WorkComplete, WorkFail, WorkException, WorkData, WorkStatus, WorkWarning
 
 
 def give(*jobs: bytes) -> Callable[[Peer], None]:
-    """A scripted server's script: give these jobs of "task", one by one, and then none."""
+    """Return a server script that assigns these jobs of "task" in order, then sends NO_JOB."""
 
     def script(peer: Peer) -> None:
         left = list(jobs)
@@ -66,11 +66,11 @@ def give(*jobs: bytes) -> Callable[[Peer], None]:
 
 
 def about_jobs(server: ScriptedServer) -> list[Event]:
-    """What a worker has sent about its jobs."""
+    """Return the events that a worker sent about its jobs."""
     return [event for event in server.events if isinstance(event, WORK)]
 
 
-# What it can do.
+# Tasks and client ids.
 
 
 async def test_register_and_unregister(kit: Kit, task: str) -> None:
@@ -82,7 +82,7 @@ async def test_register_and_unregister(kit: Kit, task: str) -> None:
     assert worker.worker_abilities == {task: reverse, f"{task}-b": echo, "c": echo}
     assert worker.unregister_task(task.encode()) == task
     assert worker.worker_abilities == {f"{task}-b": echo, "c": echo}
-    assert worker.unregister_task(task) == task  # It does nothing, as in python-gearman.
+    assert worker.unregister_task(task) == task  # This does nothing, as in python-gearman.
     assert repr(worker) == f"<GearmanWorker [one:1, [::1]:2] {task}-b, c>"
     assert [(c.gearman_host, c.connected) for c in worker.connection_list] == [
         ("one", False),
@@ -93,7 +93,9 @@ async def test_register_and_unregister(kit: Kit, task: str) -> None:
     assert repr(mine) == f"<Mine [one:1] {task}>"
 
 
-async def test_what_a_server_is_told(kit: Kit, start_server: StartServer) -> None:
+async def test_worker_registers_its_client_id_and_tasks(
+    kit: Kit, start_server: StartServer
+) -> None:
     server = start_server(give())
     worker = await kit.make_worker(server.address, tasks={"a": echo, "b": echo})
     worker.register_task("c", echo, timeout=1.5)
@@ -144,7 +146,7 @@ async def test_client_id(kit: Kit, server: Server, task: str) -> None:
 
 
 @pytest.mark.both_servers
-async def test_tasks_come_and_go_while_it_works(kit: Kit, server: Server, task: str) -> None:
+async def test_tasks_change_during_work(kit: Kit, server: Server, task: str) -> None:
     def function(worker: Any, job: WorkerJob) -> Any:
         worker.register_task(f"{task}-2", reverse)
         worker.unregister_task(f"{task}-1")
@@ -166,12 +168,12 @@ async def test_tasks_come_and_go_while_it_works(kit: Kit, server: Server, task: 
     assert worker.worker_client_id == task
     worker.register_task(f"{task}-0", lambda worker, job: b"new")
     assert (await client.submit_job(f"{task}-0", b"ab")).result == b"new"
-    # One that is refused changes nothing.
+    # A refused registration changes nothing.
     with pytest.raises(ValueError, match="timeout"):
         worker.register_task(f"{task}-0", lambda worker, job: b"wrong", timeout=-1)
     assert (await client.submit_job(f"{task}-0", b"ab")).result == b"new"
     assert await server.counts(f"{task}-0") == (0, 0, 1)
-    # What was left in the queue is done as soon as somebody can.
+    # The queued job runs once a task can handle it.
     worker.register_task(f"{task}-1", echo, timeout=100)
     await client.wait_until_jobs_completed(requests)
     assert requests[3].result == b"ab"
@@ -220,10 +222,10 @@ async def test_attributes_of_a_job(kit: Kit, server: Server, task: str) -> None:
 
 
 @pytest.mark.parametrize(("max_jobs", "count"), [(2, 1), (7, 1), (4, 2)])
-async def test_slots(
+async def test_all_slots_run_callbacks_at_once(
     kit: Kit, launch: Launch, server: Server, task: str, max_jobs: int, count: int
 ) -> None:
-    """As many callbacks as there are slots run at once, whatever the servers have; never more."""
+    """Run exactly as many callbacks at once as there are slots."""
     barrier = threading.Barrier(max_jobs)
     lock = threading.Lock()
     inside: list[Any] = []
@@ -232,7 +234,7 @@ async def test_slots(
     def function(worker: Any, job: WorkerJob) -> Any:
         with lock:
             inside.append(job.handle)
-        # None leaves before all have come, nor comes before all have looked.
+        # The two barriers let every callback count while all of them are running.
         barrier.wait(PATIENCE)
         most.append(len(inside))
         barrier.wait(PATIENCE)
@@ -252,7 +254,7 @@ async def test_slots(
 
 
 async def test_two_servers_share_the_slots(kit: Kit, launch: Launch, task: str) -> None:
-    """Both are served, though each has enough for all the slots."""
+    """Serve both servers, although each has enough jobs for all slots."""
     gate = kit.gate()
     servers = [await launch(), await launch()]
     requests = []
@@ -285,8 +287,8 @@ async def test_one_job_at_a_time(kit: Kit, server: Server, task: str) -> None:
     assert gate.order == [b"0", b"1", b"2"]
 
 
-async def test_callback_that_submits(kit: Kit, server: Server, task: str) -> None:
-    """A job that waits for another, which the same worker does."""
+async def test_callback_that_submits_a_job(kit: Kit, server: Server, task: str) -> None:
+    """Run a job that waits for another job of the same worker."""
     client = await kit.client(server.address)
 
     async def outer(worker: Any, job: WorkerJob) -> Any:
@@ -299,7 +301,9 @@ async def test_callback_that_submits(kit: Kit, server: Server, task: str) -> Non
 
 
 @pytest.mark.both_servers
-async def test_two_servers(kit: Kit, server: Server, launch: Launch, task: str) -> None:
+async def test_two_servers_and_a_restart(
+    kit: Kit, server: Server, launch: Launch, task: str
+) -> None:
     other = await launch()
     client = await kit.client(server.address, other.address)
     worker = await kit.start_worker(server.address, other.address, tasks={task: echo})
@@ -309,7 +313,7 @@ async def test_two_servers(kit: Kit, server: Server, launch: Launch, task: str) 
     ports = [request.connection.port for request in requests]
     assert sorted(map(ports.count, set(ports))) == [5, 5]
     await other.kill()
-    # The other one goes on, and the one that was lost is come back to.
+    # The remaining server takes all jobs, and the worker reconnects to the lost one.
     requests = await client.submit_multiple_jobs(jobs)
     assert [request.result for request in requests] == [job["data"] for job in jobs]
     await kit.eventually(lambda: [c.connected for c in worker.connection_list] == [True, False])
@@ -319,12 +323,12 @@ async def test_two_servers(kit: Kit, server: Server, launch: Launch, task: str) 
     assert (await only.submit_job(task, b"back")).result == b"back"
 
 
-# What callbacks send.
+# Messages of callbacks.
 
 
 @pytest.mark.both_servers
-async def test_all_that_is_sent(kit: Kit, server: Server, task: str) -> None:
-    """By a plain callback, and by what is an async one where there are such."""
+async def test_messages_of_callbacks_reach_the_client(kit: Kit, server: Server, task: str) -> None:
+    """Send messages from a plain callback and, if the adapter has them, from an async one."""
 
     def plain(worker: Any, job: WorkerJob) -> Any:
         worker.send_job_data(job, b"one")
@@ -361,7 +365,7 @@ async def test_all_that_is_sent(kit: Kit, server: Server, task: str) -> None:
 
 
 def not_taken(worker: Any, job: WorkerJob) -> list[Callable[[], Any]]:
-    """Calls that no server would understand."""
+    """Return calls whose packets no server would accept."""
     return [
         functools.partial(worker.send_job_status, job, "1\0", "2"),
         functools.partial(worker.send_job_status, job, "1", "1" * 12),
@@ -372,7 +376,7 @@ def not_taken(worker: Any, job: WorkerJob) -> list[Callable[[], Any]]:
     ]
 
 
-async def test_updates_that_servers_do_not_take(kit: Kit, server: Server, task: str) -> None:
+async def test_invalid_updates_are_refused(kit: Kit, server: Server, task: str) -> None:
     refused: list[type[Exception]] = []
 
     def plain(worker: Any, job: WorkerJob) -> Any:
@@ -401,7 +405,7 @@ async def test_updates_that_servers_do_not_take(kit: Kit, server: Server, task: 
 
 
 def all_sends(worker: Any, job: WorkerJob) -> list[Callable[[], Any]]:
-    """A call of each that sends something about a job."""
+    """Return one call of each method that sends something about a job."""
     return [
         functools.partial(worker.send_job_status, job, 1, 2),
         functools.partial(worker.send_job_data, job, b""),
@@ -440,12 +444,12 @@ async def test_nothing_is_sent_after_the_end(kit: Kit, server: Server, task: str
         assert (request.result, len(request.data_updates)) == (b"done", 0)
         await kit.wait_for(finished)
         assert refused == ["ended"] * 6
-        # The connection is in step.
+        # The connection still works.
         finished.clear()
         refused.clear()
 
 
-# How a job ends.
+# Ends of jobs.
 
 
 def raise_error(worker: Any, job: WorkerJob) -> Any:
@@ -486,13 +490,13 @@ UNENCODABLE = (
     b"'ascii' codec can't encode character '\\xfc' in position 0: ordinal not in range(128)"
 )
 
-# The exception in the log, of those that raise although the job has ended.
+# Logged exception types of callbacks that raise after their job has ended.
 LATE = {
     "completes and raises": "ZeroDivisionError",
     "completes twice": "InvalidWorkerState",
     "exception and failure": "InvalidWorkerState",
 }
-# The callback, the job's data, and what is sent. A bytes object is the text of what was raised.
+# Callback, data of the job, and expected messages. Bytes are the text of the raised exception.
 ENDS: dict[str, tuple[Any, bytes, list[Event | bytes]]] = {
     "value": (lambda worker, job: "ok", b"in", [WorkComplete(b"H:1", b"ok")]),
     "None": (lambda worker, job: None, b"in", [WorkComplete(b"H:1", b"")]),
@@ -549,7 +553,7 @@ async def test_every_job_ends_once(
         else:
             expected += [WorkWarning(b"H:1", end), WorkFail(b"H:1")]
     events = about_jobs(server)
-    # With two slots, they may end in any order.
+    # With two slots, the jobs can end in any order.
     events.remove(last)
     assert events == expected
     raised = {end.partition(b":")[0].decode() for end in ends if isinstance(end, bytes)}
@@ -561,8 +565,10 @@ async def test_every_job_ends_once(
     assert logged == raised | ({LATE[how]} if how in LATE else set())
 
 
-async def test_text_that_the_encoder_does_not_take(kit: Kit, start_server: StartServer) -> None:
-    """It is sent as it is."""
+async def test_exception_text_refused_by_the_encoder_is_sent_raw(
+    kit: Kit, start_server: StartServer
+) -> None:
+    """Send the exception's text unencoded."""
 
     class Numbers(DataEncoder):
         @classmethod
@@ -586,17 +592,17 @@ async def test_text_that_the_encoder_does_not_take(kit: Kit, start_server: Start
     assert warning.data.startswith(b"ZeroDivisionError: ")
 
 
-async def test_job_of_a_task_that_is_unknown(kit: Kit, start_server: StartServer) -> None:
+async def test_job_of_an_unknown_task_fails(kit: Kit, start_server: StartServer) -> None:
     server = start_server(give(b"1"))
     await kit.start_worker(server.address, tasks={"another": reverse})
     expected = [WorkWarning(b"H:1", b"KeyError: 'task'"), WorkFail(b"H:1")]
     await kit.eventually(lambda: about_jobs(server) == expected)
 
 
-async def test_garbage_from_a_server(
+async def test_garbage_from_a_server_causes_a_reconnect(
     kit: Kit, start_server: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It costs the connection, and the server is used again."""
+    """Drop the connection, then reconnect."""
 
     def script(peer: Peer) -> None:
         if len(server.peers) > 1:
@@ -615,8 +621,8 @@ async def test_garbage_from_a_server(
 
 
 @pytest.mark.both_servers
-async def test_woken_at_once(kit: Kit, server: Server, task: str) -> None:
-    """By the server, and not by looking again."""
+async def test_sleeping_worker_is_woken_at_once(kit: Kit, server: Server, task: str) -> None:
+    """Wake the worker by the server's NOOP, not by polling the queue."""
     client = await kit.client(server.address)
     worker = await kit.make_worker(server.address, tasks={task: reverse}, look_again=1000)
     await kit.work(worker, poll_timeout=None)
@@ -639,7 +645,7 @@ async def test_big_job(kit: Kit, server: Server, task: str) -> None:
 
 
 @pytest.mark.parametrize("exceptions", [False, True], ids=["plain", "exceptions"])
-async def test_what_a_client_sees_of_an_exception(
+async def test_exception_reaches_the_client_and_the_log(
     kit: Kit,
     server: Server,
     task: str,
@@ -685,7 +691,7 @@ async def test_encoder(kit: Kit, server: Server, task: str, encoder: Any) -> Non
     assert (await client.submit_job(task, "fail")).exception == ["why"]
     raised = await client.submit_job(task, "raise")
     assert list(raised.warning_updates) == [{"warning": 2}, "ZeroDivisionError: text"]
-    # It has a form for None.
+    # This encoder can encode None.
     none = await client.submit_job(task, None)
     assert (none.state, none.result) == ("COMPLETE", None)
     assert kit.gearman.GearmanWorker.data_encoder is not encoder

@@ -1,1 +1,1 @@
-"""Tests of what everything else stands on."""
+"""Tests of the modules that all others depend on."""

@@ -1,4 +1,4 @@
-"""Addresses: each form that is taken, and that each impossible one is refused at once."""
+"""Addresses: every valid form is parsed, and invalid ones are refused at once."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_forms(spec: Any, host: str, port: int) -> None:
         {"host": "h", "keepidle": 32768, "keepalive": False},
     ],
 )
-def test_impossible_values(spec: Any) -> None:
+def test_impossible_value_raises(spec: Any) -> None:
     with pytest.raises(ValueError):
         parse_address(spec)
 
@@ -117,12 +117,12 @@ def test_impossible_values(spec: Any) -> None:
         {"host": "h", "keepcnt": True},
     ],
 )
-def test_impossible_types(spec: Any) -> None:
+def test_impossible_type_raises(spec: Any) -> None:
     with pytest.raises(TypeError):
         parse_address(spec)
 
 
-def test_tls() -> None:
+def test_tls_settings_are_parsed() -> None:
     address = parse_address({"host": "h", "certfile": "c", "keyfile": "k", "ca_certs": "a"})
     assert address == ServerAddress("h", 4730, "k", "c", "a")
     assert address.uses_tls
@@ -142,7 +142,7 @@ def test_keepalive() -> None:
     assert not parse_address({"host": "h", "keepalive": False}).keepalive
 
 
-def test_what_is_wrong_with_a_time_is_said() -> None:
+def test_wrong_keepalive_setting_is_named() -> None:
     with pytest.raises(ValueError, match="keepcnt is 128: it must be from 1 to 127"):
         parse_address({"host": "h", "keepcnt": 128})
     with pytest.raises(TypeError, match="keepidle is a whole number, not '30'"):
@@ -151,13 +151,13 @@ def test_what_is_wrong_with_a_time_is_said() -> None:
         ServerAddress("h", keepidle=0)
 
 
-def test_as_text() -> None:
+def test_address_as_text_can_be_parsed() -> None:
     assert str(ServerAddress("h", 7)) == "h:7"
     assert str(ServerAddress("::1", 7)) == "[::1]:7"
     assert parse_address(str(ServerAddress("::1", 7))) == ServerAddress("::1", 7)
 
 
-def test_host_list() -> None:
+def test_host_list_keeps_the_order_without_duplicates() -> None:
     assert parse_host_list(None) == [ServerAddress("localhost")]
     assert parse_host_list([]) == []
     assert parse_host_list(["b", ("a", 1), {"host": "b"}, "a:1"]) == [
@@ -167,8 +167,8 @@ def test_host_list() -> None:
 
 
 @pytest.mark.parametrize("spec", ["::1:4730", b"::1:4730", "fe80::1:2:4730"])
-def test_an_address_with_a_port_has_brackets(spec: Any) -> None:
-    """It is an address, too, but nobody who writes this means that."""
+def test_ipv6_address_with_a_port_needs_brackets(spec: Any) -> None:
+    """Refuse this form, although it is a valid IPv6 address, since its author meant a port."""
     host = (spec if isinstance(spec, str) else spec.decode()).removesuffix(":4730")
     expected = f"'{host}:4730' has no brackets: with a port it is '[{host}]:4730', without "
     with pytest.raises(ValueError, match=re.escape(expected + f"'[{host}:4730]'")):
@@ -177,7 +177,7 @@ def test_an_address_with_a_port_has_brackets(spec: Any) -> None:
 
 
 @pytest.mark.parametrize("hosts", ["h", b"h", {"host": "h"}, 7, ServerAddress("h"), object()])
-def test_no_list(hosts: Any) -> None:
+def test_host_list_of_another_type_raises(hosts: Any) -> None:
     with pytest.raises(TypeError, match="host_list is a list of servers, not "):
         parse_host_list(hosts)
 
@@ -194,14 +194,14 @@ def test_no_list(hosts: Any) -> None:
         (ServerAddress("localhost"), f"[{ServerAddress('localhost')!r}]"),
     ],
 )
-def test_one_server_in_place_of_a_list(hosts: Any, hint: str) -> None:
+def test_single_server_as_host_list_raises_with_a_hint(hosts: Any, hint: str) -> None:
     with pytest.raises(TypeError) as caught:
         parse_host_list(hosts)
     assert str(caught.value) == f"host_list is a list of servers, not {hosts!r}: {hint}?"
 
 
 @pytest.mark.parametrize("kind", [tuple, list])
-def test_two_servers_that_may_look_like_one(kind: type) -> None:
+def test_two_servers_like_a_host_and_port_are_parsed(kind: type) -> None:
     assert parse_host_list(kind(["a", "b"])) == [ServerAddress("a"), ServerAddress("b")]
     assert parse_host_list(kind([("a", 1), "b"])) == [ServerAddress("a", 1), ServerAddress("b")]
     assert parse_host_list(["a", "1"]) == [ServerAddress("a"), ServerAddress("1")]
@@ -213,7 +213,7 @@ def test_address_without_ssl_context_is_pickled() -> None:
 
 
 def test_address_with_ssl_context_is_copied_but_not_pickled() -> None:
-    """Without its context it would be the address of a plain connection."""
+    """Refuse to pickle the context, without which the address would mean a plain connection."""
     address = ServerAddress("localhost", ssl_context=ssl.create_default_context())
     assert copy.copy(address) is copy.deepcopy(address) is address
     with pytest.raises(TypeError, match="localhost:4730 has an ssl_context, which can't"):

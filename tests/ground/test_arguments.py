@@ -1,4 +1,4 @@
-"""What applications give as a timeout, and the deadline that it means."""
+"""Timeouts given by applications, and the resulting deadlines."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_to_seconds(poll_timeout: float | None, seconds: float | None) -> None:
 
 
 @pytest.mark.parametrize("poll_timeout", ["1", True, b"", [1.0]])
-def test_to_seconds_of_no_number(poll_timeout: Any) -> None:
+def test_to_seconds_of_another_type_raises(poll_timeout: Any) -> None:
     with pytest.raises(TypeError, match="poll_timeout is a number"):
         to_seconds(poll_timeout)
 
 
-def test_to_seconds_of_nan() -> None:
+def test_to_seconds_of_nan_raises() -> None:
     with pytest.raises(ValueError, match="nan"):
         to_seconds(float("nan"))
 
@@ -53,7 +53,7 @@ def test_deadline_of(poll_timeout: float | None, deadline: float | None) -> None
     assert deadline_of(100.0, poll_timeout) == deadline
 
 
-def test_time_limits() -> None:
+def test_check_timeout_limits() -> None:
     assert check_timeout(None) is None
     assert check_timeout(1.5) == 1.5
     odd: list[Any] = [True, "1"]
@@ -65,7 +65,7 @@ def test_time_limits() -> None:
             check_timeout(seconds)
 
 
-def test_seconds() -> None:
+def test_to_seconds_and_deadline_of_edge_values() -> None:
     assert [to_seconds(each) for each in (None, 1, 0.5, -1, math.inf)] == [
         None,
         1.0,
@@ -98,7 +98,7 @@ def test_check_number_of_a_bad_value_names_it_and_its_limits(
     assert check_number("rate", 1, 1, 1e6) == 1
 
 
-def test_check_type_of_another_type_names_what_is_wanted() -> None:
+def test_check_type_of_another_type_names_the_wanted_type() -> None:
     assert check_type("name", "f", str, "a str") == "f"
     with pytest.raises(TypeError, match="name is a str, not 5"):
         check_type("name", 5, str, "a str")

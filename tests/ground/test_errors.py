@@ -1,4 +1,4 @@
-"""The errors' own parts."""
+"""The attributes, texts and copies of errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_errors_survive_pickling() -> None:
     assert error.job_requests == ["a request"]
 
 
-def test_what_a_server_says() -> None:
+def test_server_error_has_code_and_text() -> None:
     error = pickle.loads(pickle.dumps(ServerError("QUEUE_ERROR", "it is full")))
     assert (error.code, error.text, str(error)) == (
         "QUEUE_ERROR",

@@ -1,4 +1,4 @@
-"""Text that somebody else has made: shown as one line, which tells what it was."""
+"""Text from other programs is shown on one line, without losing information."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from tests.support import hostile
         (b"gr\xc3\xbcn \x9b \xff", r"grün \x9b \xff"),
     ],
 )
-def test_what_is_shown(text: str | bytes, expected: str) -> None:
+def test_shown_escapes_control_characters(text: str | bytes, expected: str) -> None:
     assert shown(text) == expected
 
 
-def test_only_so_much_is_shown() -> None:
+def test_shown_truncates_long_text() -> None:
     assert shown("x" * 5, 5) == "xxxxx"
     assert shown("x" * 6, 5) == "xxxxx…"
     assert shown("\n" * 6, 2) == r"\n\n…"
 
 
 def was(line: str) -> str:
-    """What was shown, if its backslashes were doubled."""
+    """Return the original text of a shown line, if its backslashes were doubled."""
 
     def character(match: re.Match[str]) -> str:
         escape = match[1]
@@ -53,10 +53,10 @@ def was(line: str) -> str:
 
 
 @given(st.one_of(st.text(), hostile.BYTES, st.text(st.characters(categories=["Cs", "Cc", "Cf"]))))
-def test_it_is_one_line_and_tells_what_it_was(text: str | bytes) -> None:
+def test_shown_text_is_one_line_and_reversible(text: str | bytes) -> None:
     line = shown(text)
     assert hostile.is_harmless(line)
-    line.encode()  # It has no surrogates.
+    line.encode()  # Surrogates would raise UnicodeEncodeError.
     assert shown(line) == line
     given = text if isinstance(text, str) else text.decode("utf-8", "surrogateescape")
     assert was(shown(given.replace("\\", r"\\"))) == given
@@ -75,7 +75,7 @@ def test_errors_are_single_lines(one: bytes, two: bytes) -> None:
         assert (type(again), str(again)) == (type(error), str(error))
 
 
-def test_an_error_does_not_repeat_a_quarter_of_a_gigabyte() -> None:
+def test_message_of_a_huge_server_error_is_truncated() -> None:
     error = ServerError("QUEUE_ERROR", "\x1b" * 1_000_000)
     assert len(str(error)) < 20_000
     assert len(error.text) == 1_000_000

@@ -78,7 +78,7 @@ def test_exception_without_traceback_is_not_from_a_handler() -> None:
     assert not is_from_handler(ValueError())
 
 
-def test_handlers_run_in_the_main_thread_only() -> None:
+def test_exception_in_another_thread_is_not_from_a_handler() -> None:
     signal.signal(signal.SIGUSR1, fail)
     answers: list[bool] = []
 
@@ -92,7 +92,7 @@ def test_handlers_run_in_the_main_thread_only() -> None:
 
 
 @pytest.mark.parametrize(("module", "expected"), [("signal", False), ("threading", True)])
-def test_program_without_a_module(
+def test_is_from_handler_in_a_program_without_a_module(
     monkeypatch: pytest.MonkeyPatch, module: str, expected: bool
 ) -> None:
     signal.signal(signal.SIGUSR1, fail)

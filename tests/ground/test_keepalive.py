@@ -1,4 +1,4 @@
-"""The options of sockets and the size of their send queues, with stand-ins for `socket`."""
+"""Socket options and the size of send queues, with stand-ins for `socket`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ODD: Final = {"SO_KEEPALIVE": 8, "TCP_NODELAY": 1}
 
 
 def asked(address: ServerAddress | None, system: dict[str, int]) -> dict[str, int]:
-    """The options that are set on such a system, by name."""
+    """Return the options that are set on a system, by name."""
     module: Any = ModuleType("socket")
     vars(module).update(system, SOL_SOCKET=-1, IPPROTO_TCP=-2)
     names = {(-1 if name.startswith("SO_") else -2, system[name]): name for name in system}
@@ -40,7 +40,7 @@ def asked(address: ServerAddress | None, system: dict[str, int]) -> dict[str, in
 
 
 def test_defaults() -> None:
-    """A silent peer is asked after 30 s; 60 s after its last byte it is given up."""
+    """Probe a silent peer after 30 s, and give it up 60 s after its last byte."""
     assert asked(ServerAddress("h"), LINUX) == {
         "TCP_NODELAY": 1,
         "TCP_NOTSENT_LOWAT": 131_072,
@@ -52,21 +52,21 @@ def test_defaults() -> None:
     }
 
 
-def test_an_accepted_connection_may_be_left_unread() -> None:
-    """So it has no TCP_USER_TIMEOUT, which would end it."""
+def test_accepted_connection_has_no_user_timeout() -> None:
+    """Set no TCP_USER_TIMEOUT, which would end the connection."""
     expected = asked(ServerAddress("h"), LINUX)
     del expected["TCP_USER_TIMEOUT"]
     assert asked(None, LINUX) == expected
 
 
-def test_times_of_its_own() -> None:
+def test_keepalive_times_of_an_address_are_set() -> None:
     address = parse_address({"host": "h", "keepidle": 5, "keepintvl": 2, "keepcnt": 4})
     options = asked(address, LINUX)
     assert (options["TCP_KEEPIDLE"], options["TCP_KEEPINTVL"], options["TCP_KEEPCNT"]) == (5, 2, 4)
     assert options["TCP_USER_TIMEOUT"] == 13_000
 
 
-def test_the_longest_times_fit() -> None:
+def test_longest_times_fit_into_the_user_timeout() -> None:
     address = ServerAddress("h", keepidle=32767, keepintvl=32767, keepcnt=127)
     assert asked(address, LINUX)["TCP_USER_TIMEOUT"] == 2**31 - 1
 
@@ -77,14 +77,14 @@ def test_turned_off() -> None:
 
 
 @pytest.mark.parametrize("system", [MACOS, ODD])
-def test_what_a_system_does_not_have_is_left_out(system: dict[str, int]) -> None:
+def test_options_missing_on_a_system_are_omitted(system: dict[str, int]) -> None:
     assert asked(ServerAddress("h"), system).keys() == system.keys()
     if system is MACOS:
         assert asked(ServerAddress("h"), system)["TCP_KEEPALIVE"] == 30
 
 
-def test_this_system_takes_the_extremes() -> None:
-    """Each end of each range of `ServerAddress`."""
+def test_kernel_accepts_the_extreme_values() -> None:
+    """Set the options to both limits of each range of `ServerAddress`."""
     with socket.socket() as sock:
         for count, most in ((1, 1), (127, 32767)):
             address = ServerAddress("h", keepidle=most, keepintvl=most, keepcnt=count)
@@ -94,7 +94,7 @@ def test_this_system_takes_the_extremes() -> None:
 
 
 class Sock:
-    """A socket with these addresses."""
+    """A socket with the given addresses."""
 
     def __init__(self, here: Any, there: Any) -> None:
         self.getsockname = lambda: here
@@ -102,7 +102,7 @@ class Sock:
 
 
 def send_queue(here: Any, there: Any, error: OSError | None = None) -> int | None:
-    """The answer of a system whose send queue has 700 bytes, or that raises `error`."""
+    """Call `unacknowledged` on a system whose send queue has 700 bytes, or that raises `error`."""
     fcntl: Any = ModuleType("fcntl")
     termios: Any = ModuleType("termios")
     termios.TIOCOUTQ = 0x5411

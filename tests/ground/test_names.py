@@ -20,7 +20,7 @@ def test_names() -> None:
         to_text(7)  # type: ignore[arg-type]
 
 
-def test_a_checked_name() -> None:
+def test_check_name_refuses_invalid_names() -> None:
     assert check_name("task", "ü\udcff", 3) == b"\xc3\xbc\xff"
     with pytest.raises(ValueError, match="the task 'üü' has 4 bytes, more than the 3"):
         check_name("task", "üü", 3)

@@ -1,4 +1,4 @@
-"""Records are what `dataclasses` would have made of the same classes, but for how they are made."""
+"""Records behave like classes made by `dataclasses`, which builds them differently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gearman_proto.records import hidden, record, replaced
 
 @record()
 class Empty:
-    """No fields."""
+    """A record without fields."""
 
 
 @record()
@@ -29,7 +29,7 @@ class Pair:
 
 @record()
 class Told:
-    """A field that is neither shown nor compared, behind one that is both."""
+    """A record with a normal field and one that repr and comparison ignore."""
 
     name: str
     token: Any = hidden(default=None, compare=False)
@@ -37,7 +37,7 @@ class Told:
 
 @record(frozen=True)
 class Fixed:
-    """It can't be changed, and one field is not shown."""
+    """A frozen record with a field that repr omits."""
 
     name: str
     secret: Any = hidden(default=0)
@@ -49,7 +49,7 @@ class Fixed:
 
 @record(frozen=True, eq=False)
 class Row:
-    """Each is equal to itself alone."""
+    """A record that is equal only to itself."""
 
     name: str
 
@@ -58,14 +58,14 @@ class Row:
 
 
 class Derived(Pair):
-    """Has no fields of its own."""
+    """A subclass without fields of its own."""
 
     __slots__ = ()
 
 
 @dataclasses.dataclass(slots=True)
 class Model:
-    """What `dataclasses` makes of a Pair."""
+    """The dataclass that corresponds to Pair."""
 
     left: int
     right: Any = None
@@ -85,7 +85,7 @@ def test_fields_are_parameters() -> None:
         Empty(1)  # type: ignore[call-arg]
 
 
-def test_signatures_and_patterns_are_those_of_dataclasses() -> None:
+def test_signature_and_match_args_equal_those_of_a_dataclass() -> None:
     kind: Any = Pair
     assert inspect.signature(kind) == inspect.signature(Model)
     assert kind.__match_args__ == Model.__match_args__
@@ -99,7 +99,7 @@ def test_signatures_and_patterns_are_those_of_dataclasses() -> None:
             assert (left, right) == (1, 2)
 
 
-def test_repr() -> None:
+def test_repr_shows_visible_fields() -> None:
     assert [repr(each) for each in ALL] == [
         "Empty()",
         "Pair(left=1, right=[2])",
@@ -110,7 +110,7 @@ def test_repr() -> None:
     ]
 
 
-def test_equal_are_those_of_one_class_with_equal_fields() -> None:
+def test_records_of_one_class_with_equal_fields_are_equal() -> None:
     assert Empty() == Empty()
     assert Pair(1) == Pair(1, None) != Pair(1, 1)
     assert Told("a", 1) == Told("a", 2) != Told("b", 1)
@@ -121,7 +121,7 @@ def test_equal_are_those_of_one_class_with_equal_fields() -> None:
     assert Row("a") != Row("a")
 
 
-def test_what_is_frozen_can_be_hashed() -> None:
+def test_only_frozen_records_are_hashable() -> None:
     assert len({Fixed("a", 1), Fixed("a", 1), Fixed("a", 2)}) == 2
     assert len({Row("a"), Row("a")}) == 2
     for changing in (Pair(1), Derived(1), Empty()):
@@ -129,7 +129,7 @@ def test_what_is_frozen_can_be_hashed() -> None:
             hash(changing)
 
 
-def test_what_is_frozen_does_not_change() -> None:
+def test_frozen_record_refuses_assignment() -> None:
     fixed: Any = Fixed("a")
     for name in ("name", "other"):
         with pytest.raises(AttributeError, match=f"a Fixed does not change: not its '{name}'"):
@@ -140,7 +140,7 @@ def test_what_is_frozen_does_not_change() -> None:
 
 
 @pytest.mark.parametrize("each", ALL, ids=lambda each: type(each).__name__)
-def test_there_is_nothing_beside_the_fields(each: Any) -> None:
+def test_record_accepts_no_other_attributes(each: Any) -> None:
     assert not hasattr(each, "__dict__")
     with pytest.raises(AttributeError):
         each.other = 1
@@ -158,7 +158,7 @@ def test_copies_have_all_fields(copied: Any, each: Any) -> None:
     assert [getattr(other, name) for name in names] == [getattr(each, name) for name in names]
 
 
-def test_replaced() -> None:
+def test_replaced_returns_a_changed_copy() -> None:
     told = replaced(Told("a", 1), name="b")
     assert (told.name, told.token) == ("b", 1)
     assert replaced(Derived(1), right=2) == Derived(1, 2)
@@ -170,7 +170,7 @@ def test_replaced() -> None:
         replaced(Pair(1), other=2)
 
 
-def test_defaults_come_last() -> None:
+def test_field_without_default_after_default_raises() -> None:
     with pytest.raises(TypeError, match="Wrong: a field without a default follows one with"):
 
         @record()

@@ -1,4 +1,4 @@
-"""Which servers get which TLS context, and which is one; with a stand-in for `ssl`."""
+"""Selection and checks of TLS contexts, and errors of TLS, with a stand-in for `ssl`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Ssl:
     create_default_context = Context
 
 
-def test_context_of_all() -> None:
-    """It is for those that have none of their own."""
+def test_common_context_is_a_default() -> None:
+    """Use the common context only for servers without their own settings."""
     hosts: list[Any] = [
         "one",
         {"host": "two", "ca_certs": "ca"},
@@ -56,7 +56,7 @@ def test_context_of_all() -> None:
     ]
 
 
-def test_contexts() -> None:
+def test_make_contexts_selects_a_context_per_address() -> None:
     own = Context()
     plain, given, verified, known = addresses = [
         ServerAddress("one"),
@@ -75,17 +75,17 @@ def never() -> Any:
     raise AssertionError("ssl is loaded where there is no TLS")
 
 
-def test_without_tls_nothing_is_loaded() -> None:
+def test_ssl_is_not_loaded_without_tls() -> None:
     assert make_contexts([ServerAddress("one")], never) == {}
 
 
-def test_what_is_no_context() -> None:
+def test_context_of_another_type_raises() -> None:
     with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not 'ca'"):
         make_contexts([ServerAddress("one", ssl_context="ca")], Ssl)
 
 
 class SslError(OSError):
-    """As `ssl.SSLError`."""
+    """A stand-in for `ssl.SSLError`."""
 
     def __init__(self, reason: str | None) -> None:
         super().__init__(1, f"[SSL: {reason}]")
@@ -95,7 +95,7 @@ class SslError(OSError):
 def load(
     *, create: Any = None, chain: Any = None, verify: Any = None, key: str | None = "key"
 ) -> str:
-    """What is said where one of the three calls raises an error, or calls its last argument."""
+    """Return the error message of `load_context` if a call raises or asks for a passphrase."""
 
     def play(what: Any, *args: Any) -> None:
         if isinstance(what, Exception):
@@ -121,7 +121,7 @@ def load(
 
 
 class FileError(OSError):
-    """As `ssl.SSLError` is of a file."""
+    """A stand-in for the `ssl.SSLError` of a file."""
 
     def __init__(self, number: int, text: str, reason: str | None = None) -> None:
         super().__init__(number, text)
@@ -135,7 +135,7 @@ MISSING = FileNotFoundError(2, "No such file or directory")
 EMPTY = FileError(9, "[SSL] PEM lib")
 
 
-def test_files_that_can_not_be_read() -> None:
+def test_unreadable_file_is_named() -> None:
     said = "can't be read: No such file or directory"
     assert load(create=MISSING) == f"[Errno 2] ca_certs 'ca' {said}"
     assert load(chain=MISSING, verify=MISSING) == f"[Errno 2] certfile 'cert' {said}"
@@ -145,7 +145,7 @@ def test_files_that_can_not_be_read() -> None:
     )
 
 
-def test_files_without_what_they_should_have() -> None:
+def test_file_without_a_key_or_certificate_is_named() -> None:
     none = FileError(9, "[X509: …]", "NO_CERTIFICATE_OR_CRL_FOUND")
     assert load(create=none) == "ca_certs 'ca' has no certificate in PEM form"
     assert load(chain=EMPTY, verify=none) == "certfile 'cert' has no certificate in PEM form"
@@ -153,7 +153,7 @@ def test_files_without_what_they_should_have() -> None:
     assert load(chain=EMPTY, key=None) == "certfile 'cert' has no private key in PEM form"
 
 
-def test_files_that_something_else_is_wrong_with() -> None:
+def test_other_file_errors_name_the_files() -> None:
     other = FileError(9, "[SSL: EE_KEY_TOO_SMALL] ee key too small", "EE_KEY_TOO_SMALL")
     assert load(create=other) == f"ca_certs 'ca': {other}"
     assert load(chain=other) == f"certfile 'cert', keyfile 'key': {other}"
@@ -161,12 +161,12 @@ def test_files_that_something_else_is_wrong_with() -> None:
 
 
 @pytest.mark.parametrize("reason", ["KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"])
-def test_a_key_that_is_not_the_certificates(reason: str) -> None:
+def test_key_of_another_certificate_is_named(reason: str) -> None:
     said = load(chain=FileError(9, "", reason))
     assert said == "the key in keyfile 'key' is not that of the certificate in certfile 'cert'"
 
 
-def test_nobody_is_asked_for_a_passphrase() -> None:
+def test_encrypted_key_raises_without_a_prompt() -> None:
     assert load(chain=True) == (
         "the key in keyfile 'key' is encrypted, and its passphrase is not asked for; "
         "an ssl_context can be made with it"
@@ -182,13 +182,13 @@ def test_nobody_is_asked_for_a_passphrase() -> None:
         ConnectionResetError(104, "Connection reset by peer"),
     ],
 )
-def test_a_handshake_that_was_answered_in_something_else(error: OSError) -> None:
+def test_handshake_with_a_reply_other_than_tls(error: OSError) -> None:
     said = handshake_failure(error)
     assert isinstance(said, ConnectionError)
     assert str(said) == f"{error} during the TLS handshake; does this server speak TLS?"
 
 
-def test_a_handshake_that_was_cut_short() -> None:
+def test_handshake_with_early_end_of_stream() -> None:
     said = str(handshake_failure(SslError("UNEXPECTED_EOF_WHILE_READING")))
     assert said == "the connection was closed during the TLS handshake; does this server speak TLS?"
 
@@ -202,7 +202,7 @@ def test_a_handshake_that_was_cut_short() -> None:
         ValueError("server_hostname cannot be an empty string"),
     ],
 )
-def test_a_handshake_that_failed_for_another_reason(error: Exception) -> None:
+def test_handshake_error_with_another_reason_is_kept(error: Exception) -> None:
     assert handshake_failure(error) is error
 
 
@@ -212,7 +212,7 @@ def test_no_connection_in_time() -> None:
     assert said.startswith("no connection within 0.5 seconds, including the TLS handshake; does")
 
 
-def test_context_of_a_job_server() -> None:
+def test_check_context_of_a_job_server() -> None:
     context = Context()
     assert check_context(None, never) is None
     assert check_context(context, Ssl) is context

@@ -1,4 +1,4 @@
-"""Which callbacks are refused when they are registered, and which are let through."""
+"""The checks of a callback when it is registered."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def waits_for_one(job: Any) -> bytes:
 
 
 def wrapper_of(function: Any) -> Any:
-    """What many decorators make: it says that it takes what `function` does, and takes two."""
+    """Return a decorated callback: `functools.wraps` shows one parameter, but it takes two."""
 
     @functools.wraps(function)
     def wrapper(worker: Any, job: Any) -> Any:
@@ -77,7 +77,7 @@ class Methods:
 
 
 class Result:
-    """A class is called, too."""
+    """A class whose constructor is used as a callback."""
 
     def __init__(self, worker: Any, job: Any) -> None:
         pass
@@ -94,11 +94,11 @@ class AsyncCallable:
 
 
 class Bare:
-    """Its instances can't be called; the class takes no arguments."""
+    """A class that takes no arguments and whose instances can't be called."""
 
 
 class Unclear:
-    """Whoever asks what it takes gets nonsense."""
+    """A callable with an invalid `__signature__`."""
 
     __signature__ = "nothing"
 
@@ -122,7 +122,7 @@ PLAIN = [
     wrapper_of(one),
     Result,
     Callable(),
-    # These do not say what they take, or say something else.
+    # These have no signature or a wrong one.
     Unclear(),
     mock.Mock(),
     mock.create_autospec(one),
@@ -155,13 +155,13 @@ WRONG = [
 
 @pytest.mark.parametrize("callback", PLAIN)
 @pytest.mark.parametrize("is_awaited", [False, True])
-def test_good_ones(callback: Any, is_awaited: bool) -> None:
+def test_plain_callback_is_accepted(callback: Any, is_awaited: bool) -> None:
     check_callback("t", callback, is_awaited=is_awaited)
     assert not is_async(callback)
 
 
 @pytest.mark.parametrize("callback", ASYNC)
-def test_async_ones(callback: Any) -> None:
+def test_async_callback_is_accepted_by_gearman_anyio_only(callback: Any) -> None:
     assert is_async(callback)
     check_callback("t", callback, is_awaited=True)
     with pytest.raises(TypeError, match=r"'t' is async, .*: gearman_anyio\.GearmanWorker does"):
@@ -169,7 +169,7 @@ def test_async_ones(callback: Any) -> None:
 
 
 @pytest.mark.parametrize("callback", WRONG)
-def test_wrong_ones(callback: Any) -> None:
+def test_callback_with_wrong_parameters_is_refused(callback: Any) -> None:
     with pytest.raises(
         TypeError, match=r"'t' is called with the worker and the job, which .* does"
     ):
@@ -177,6 +177,6 @@ def test_wrong_ones(callback: Any) -> None:
 
 
 @pytest.mark.parametrize("callback", [None, 5, b"reverse", Bare(), []])
-def test_what_can_not_be_called(callback: Any) -> None:
+def test_callback_that_is_not_callable_is_refused(callback: Any) -> None:
     with pytest.raises(TypeError, match="the callback of 't' can't be called: "):
         check_callback("t", callback, is_awaited=True)

@@ -1,4 +1,4 @@
-"""No text that a server sends gets into an error, a `repr` or the log as it is."""
+"""Text from a server is escaped in errors, in `repr` and in the log."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def messages(error: BaseException | None) -> list[str]:
-    """What there is to read of an error."""
+    """Return the texts of an error that an application might print."""
     return [] if error is None else [str(error), repr(error)]
 
 
 def raised(call: Callable[[], Any]) -> list[str]:
-    """The same of what `call` raises, if it does."""
+    """Return the messages of the GearmanError that `call` raises, if any."""
     try:
         call()
     except GearmanError as error:
@@ -40,7 +40,7 @@ def raised(call: Callable[[], Any]) -> list[str]:
 
 
 def answers(one: bytes, two: bytes) -> Iterator[bytes]:
-    """What may come where the answer to a submit, or to a question, is due."""
+    """Generate possible replies to a submit or a query."""
     yield raw(Error(one, two))
     yield raw(JobCreated(one), WorkFail(one))
     yield one
@@ -63,7 +63,7 @@ def test_a_client(one: bytes, two: bytes, which: int) -> None:
     server.send_raw(answer)
     if server.link.alive:
         server.lose(OSError(one.decode("utf-8", "surrogateescape")))
-    # The question is asked once more.
+    # The client repeats the query.
     world.act()
     for peer in world.peers:
         if peer.link.alive:
@@ -147,7 +147,7 @@ def test_an_admin_client(command: Any, one: bytes, two: bytes, which: int) -> No
     assert [line for line in found if not hostile.is_harmless(line)] == []
 
 
-def test_what_is_shown_is_what_was_said() -> None:
+def test_escaped_error_keeps_the_original_text() -> None:
     world = World()
     request = world.request()
     world.submit(request)

@@ -1,4 +1,4 @@
-"""What the surface itself does, with an adapter in memory that only passes calls on to engines."""
+"""The surface's own behaviour, with an in-memory adapter that passes calls to engines."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ E_ = TypeVar("E_")
 
 
 class Driver(Generic[E_]):
-    """Uses an engine, at time 0, and moves no bytes."""
+    """A driver that calls an engine at time 0 and transfers no data."""
 
     def __init__(self, engine: E_) -> None:
         self.engine = engine
@@ -99,7 +99,7 @@ class JobServer(surface.JobServer[object]):
 
 
 def concrete(kind: Any) -> Any:
-    """A class without the methods that wait, of which there are none here."""
+    """Return the class without its abstract methods, which these tests do not use."""
     kind.__abstractmethods__ = frozenset()
     return kind
 
@@ -111,7 +111,7 @@ make_admin_client, make_job_server = concrete(AdminClient), concrete(JobServer)
 @pytest.mark.parametrize(
     "kind", [surface.Client, surface.Worker, surface.AdminClient, surface.JobServer]
 )
-def test_what_waits_is_abstract(kind: Any) -> None:
+def test_waiting_methods_are_abstract(kind: Any) -> None:
     with pytest.raises(TypeError, match="abstract"):
         kind()
 
@@ -138,7 +138,7 @@ def test_a_client() -> None:
         make_client(routing="round")
 
 
-def test_a_client_finds_its_servers() -> None:
+def test_client_finds_its_servers() -> None:
     client = make_client(["one:1", "two"])
     first, second = client.connection_list
     assert client._gm_find("one:1") is client._gm_find(first) is first
@@ -148,13 +148,13 @@ def test_a_client_finds_its_servers() -> None:
 
 
 def submit(client: Any, requests: Any) -> RequestsWait:
-    """Do what `submit_multiple_requests` does."""
+    """Submit requests as `submit_multiple_requests` does."""
     assert client._gm_prepare(requests, 5) == 5.0
     wait: RequestsWait = client._gm_driver.run(ClientEngine.submit, requests, accepted_only=True)
     return wait
 
 
-def test_status_queries_are_about_the_servers_of_the_client() -> None:
+def test_status_queries_use_the_servers_of_the_client() -> None:
     client = make_client(["one:1", "two:2"])
     first, second = client.connection_list
     known = GearmanJobRequest.from_handle("H:1", "one:1")
@@ -166,8 +166,8 @@ def test_status_queries_are_about_the_servers_of_the_client() -> None:
     ]
 
 
-def test_many_jobs_that_a_client_begins() -> None:
-    """Their requests are made later; those of few, now."""
+def test_requests_of_many_jobs_are_created_lazily() -> None:
+    """Create the requests of many jobs lazily, and those of a few jobs at once."""
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
     many = client._gm_requests_of(jobs, True, 2)
@@ -180,8 +180,8 @@ def test_many_jobs_that_a_client_begins() -> None:
     assert (request.background, request.max_connection_attempts) == (True, 3)
 
 
-def test_many_jobs_that_somebody_changes_on_the_way() -> None:
-    """As `submit_multiple_requests` of an application may: they are looked at once more."""
+def test_changed_requests_of_many_jobs_are_checked_again() -> None:
+    """Check the requests again if an application's `submit_multiple_requests` changed them."""
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
     many = client._gm_requests_of(jobs, True, 2)
@@ -196,8 +196,8 @@ def test_many_jobs_that_somebody_changes_on_the_way() -> None:
         client._gm_prepare(bad, None)
 
 
-def test_many_jobs_that_somebody_submits_again() -> None:
-    """When no server has taken them: it is the same requests that are sent then."""
+def test_requests_of_many_jobs_are_reused_for_a_retry() -> None:
+    """Submit the same requests again after no server has accepted them."""
     client = make_client([])
     many = client._gm_requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0)
     for _ in range(2):
@@ -209,7 +209,7 @@ def test_many_jobs_that_somebody_submits_again() -> None:
         assert list(caught.value.job_requests) == list(many)
 
 
-def test_the_dict_of_a_job() -> None:
+def test_make_job_omits_defaults() -> None:
     assert make_job("t", b"x", None, None, None, None) == {"task": "t", "data": b"x"}
     special: dict[str, Any] = {"task": "t", "data": b"x", "unique": "u", "priority": "LOW"}
     special.update(run_at=5.0, reducer="r")
@@ -228,7 +228,7 @@ COPIES: list[Callable[[Any], Any]] = [
 
 @pytest.mark.parametrize("copied", COPIES)
 @pytest.mark.parametrize("make", [make_client, make_worker, make_admin_client])
-def test_copies(make: Any, copied: Callable[[Any], Any]) -> None:
+def test_copy_has_the_same_options(make: Any, copied: Callable[[Any], Any]) -> None:
     original = make(["one:1"], connect_timeout=3.0)
     original.data_encoder, original.mine = "an encoder", [1]
     other = copied(original)
@@ -242,7 +242,7 @@ def test_copies(make: Any, copied: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize("copied", COPIES)
-def test_copies_of_a_worker(copied: Callable[[Any], Any]) -> None:
+def test_copy_of_a_worker_has_its_tasks(copied: Callable[[Any], Any]) -> None:
     worker = make_worker(["one:1"])
     worker.register_task("reverse", reverse, 2.5)
     worker.set_client_id("me")
@@ -256,7 +256,7 @@ def test_copies_of_a_worker(copied: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize("copied", COPIES)
-def test_what_has_connected_is_not_copied(copied: Callable[[Any], Any]) -> None:
+def test_connected_client_cannot_be_copied(copied: Callable[[Any], Any]) -> None:
     client = make_client(["one:1"])
     client._gm_driver.run(ClientEngine.connect, client.connection_list[0])
     closed = make_client(["one:1"])
@@ -274,7 +274,7 @@ def reverse(worker: Any, job: WorkerJob) -> Any:
 
 
 class Peer:
-    """The server of a worker that works."""
+    """The server of a running worker."""
 
     def __init__(self, engine: WorkerEngine) -> None:
         action = engine.next_action()
@@ -311,7 +311,7 @@ def test_a_worker() -> None:
     assert worker.unregister_task("a") == "a"
     assert worker.unregister_task("unknown") == "unknown"
     assert worker.worker_abilities == {"b": reverse}
-    # A job of it may still come.
+    # The server might still assign jobs of the unregistered task.
     assert worker._gm_registered == {
         "a": Ability(reverse, None, False),
         "b": Ability(reverse, 1.5, False),
@@ -321,7 +321,7 @@ def test_a_worker() -> None:
     assert (worker.after_job(), worker.after_poll(False)) == (True, True)
 
 
-def test_what_a_worker_refuses() -> None:
+def test_worker_refuses_wrong_arguments() -> None:
     worker = make_worker(["one:1"])
     bad: list[tuple[type[Exception], Callable[[], Any]]] = [
         (ValueError, lambda: worker.register_task("a\0b", reverse)),
@@ -341,8 +341,8 @@ def test_what_a_worker_refuses() -> None:
 
 
 @pytest.mark.parametrize("client_id", [None, "me"])
-def test_a_new_engine_is_told_everything(client_id: str | None) -> None:
-    """As after a fork."""
+def test_new_engine_registers_all_tasks(client_id: str | None) -> None:
+    """Register all tasks with a new engine, as after a fork."""
     worker = make_worker(["one:1"])
     worker.register_task("a", reverse)
     worker.register_task("b", reverse, timeout=1.5)
@@ -393,7 +393,7 @@ def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
     assert stream.done
 
 
-def test_whose_say_a_job_is_behind_its_end() -> None:
+def test_worker_with_an_after_job_hook_does_not_end_at_once() -> None:
     class Plain(Worker):
         pass
 
@@ -427,7 +427,7 @@ def test_an_admin_client() -> None:
 # The job server.
 
 
-def test_a_job_server() -> None:
+def test_job_server_options_and_address() -> None:
     server = make_job_server(port=1, max_queue_size=5)
     assert server.options.pop("version").startswith("gearman-sansio-")
     assert server.options == {

@@ -1,8 +1,8 @@
-"""Odd arguments, in memory: to constructors, and any number of them at once to methods.
+"""Odd arguments in memory: one for a constructor, and several at once for a method.
 
-The client and the worker are gearman_sync's, with a driver that moves bytes between the engine and
-a scripted server, and that treats what an engine raises as drivers do. In tests/contract, a list
-of values goes through all adapters.
+The client and the worker are those of gearman_sync. Their driver connects the engine to a scripted
+server and handles exceptions as real drivers do. In tests/contract, a list of values is passed to
+all adapters.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ MAKERS: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_constructors(kind: str) -> None:
-    """What is wrong is wrong at once, and not when something is connected."""
+def test_constructors_refuse_odd_values(kind: str) -> None:
+    """Refuse wrong arguments in the constructor, not when the object connects."""
     make = MAKERS[kind]
     refused: set[str] = set()
     names = [name for name in inspect.signature(make).parameters if name != "self"]
@@ -79,10 +79,10 @@ def test_constructors(kind: str) -> None:
                 made = make(**{**options, name: value})
             except CLEAR as error:
                 refused.add(name)
-                assert isinstance(error, odd.StubbornError) or str(error)  # noqa: PT017 - or not
+                assert isinstance(error, odd.StubbornError) or str(error)  # noqa: PT017 - may pass
             else:
                 assert repr(made)
-    # Flags are whether something is true; a context is looked at by whoever has the module `ssl`.
+    # Flags accept any truth value. Only an adapter with the module `ssl` checks the context.
     assert set(names) - refused <= {"exceptions", "ssl_context"}
 
 
@@ -109,10 +109,12 @@ NUMBERS: list[tuple[str, str, list[Any], list[Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "name", "bad", "good"), NUMBERS)
-def test_numbers(kind: str, name: str, bad: list[Any], good: list[Any]) -> None:
+def test_number_out_of_range_is_named(
+    kind: str, name: str, bad: list[Any], good: list[Any]
+) -> None:
     options: dict[str, Any] = {} if kind == "JobServer" else {"host_list": ["h"]}
     for value in bad:
-        # The error says which argument it is.
+        # The error names the argument.
         with pytest.raises((TypeError, ValueError), match=f"^{name} is "):
             MAKERS[kind](**options, **{name: value})
     for value in good:
@@ -120,14 +122,14 @@ def test_numbers(kind: str, name: str, bad: list[Any], good: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GearmanClient", "GearmanWorker", "GearmanAdminClient"])
-def test_what_opens_streams(kind: str) -> None:
+def test_connect_that_is_not_a_function_is_refused(kind: str) -> None:
     bad: list[Any] = [5, "host", [], 0, False]
     for value in bad:
         with pytest.raises(TypeError, match="connect is a function that opens a stream"):
             getattr(gearman_anyio, kind)(["h"], connect=value)
 
 
-def test_what_a_request_is_made_of() -> None:
+def test_request_of_odd_values_raises_only_clear_errors() -> None:
     for value in odd.VALUES:
         with contextlib.suppress(*CLEAR):
             GearmanJobRequest(value)
@@ -144,7 +146,7 @@ def test_what_a_request_is_made_of() -> None:
         GearmanJobRequest(None)  # type: ignore[arg-type]
 
 
-def test_a_name_is_what_an_enum_has() -> None:
+def test_enum_name_is_replaced_by_its_value() -> None:
     job = gearman_sync.GearmanJob(None, odd.Name.ODD, odd.Name.ODD, odd.Name.ODD, b"")
     assert (job.handle, job.task, job.unique) == ("odd", "odd", "odd")
     assert {type(name) for name in (job.handle, job.task, job.unique)} == {str}
@@ -154,7 +156,7 @@ def test_a_name_is_what_an_enum_has() -> None:
 
 
 class Driver:
-    """Runs a client's engine against a server that acknowledges jobs, and does none."""
+    """A driver that runs a client's engine with a server that acknowledges jobs but runs none."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -175,7 +177,7 @@ class Driver:
         call.wait = self.call(begin)
 
     def block(self, wait: Any, bell: object) -> None:
-        """Nothing more will come: so much time passes that it is over, if it has an end at all."""
+        """Expire the wait's timeout, since the server has sent all its data."""
         self.serve()
         if not wait.ready:
             wait.expire(0.0)
@@ -196,10 +198,10 @@ class Driver:
             self.engine.release(wait, 0.0)
 
     def tidy(self) -> None:
-        """All is done by `over`."""
+        """Do nothing: `over` has released the wait."""
 
     def close(self) -> None:
-        """It has no sockets."""
+        """Do nothing, since the driver has no sockets."""
 
     def serve(self) -> Peer:
         server = self.world.serve()
@@ -217,19 +219,19 @@ class Driver:
 class Client(gearman_sync.GearmanClient):
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         self.world = World(addresses, **options)
-        # An odd request need not agree with itself.
+        # The attributes of an odd request may contradict each other.
         self.world.check = lambda: None  # type: ignore[method-assign]
         self._gm_driver: Any = Driver(self.world)
 
 
 class Odd(NamedTuple):
-    """One of odd.VALUES. Hypothesis could not show all of them."""
+    """The index of one of odd.VALUES, since Hypothesis cannot print all of those values."""
 
     number: int
 
 
 def given_as(value: Any) -> Any:
-    """What an example stands for."""
+    """Return the value that an example represents."""
     if isinstance(value, Odd):
         return odd.VALUES[value.number]
     if isinstance(value, list):
@@ -260,7 +262,7 @@ def calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 def held(client: Client) -> tuple[GearmanJobRequest, bytes]:
-    """A job that is under way."""
+    """Submit a job. Return its request, which stays in flight, and its handle."""
     request: GearmanJobRequest = client.submit_job("held", b"in", wait_until_complete=False)
     assert request.state == JOB_CREATED
     return request, client._gm_driver.handles[-1]
@@ -268,7 +270,9 @@ def held(client: Client) -> tuple[GearmanJobRequest, bytes]:
 
 @given(st.lists(calls(), min_size=1, max_size=5), st.sampled_from(["random", "unique"]))
 @settings(examples(3, suppress_health_check=[HealthCheck.too_slow]))
-def test_any_arguments_of_a_client(made: list[tuple[str, dict[str, Any]]], routing: str) -> None:
+def test_client_survives_any_arguments(
+    made: list[tuple[str, dict[str, Any]]], routing: str
+) -> None:
     client = Client(["h"], routing=routing)
     request, handle = held(client)
     link = client.world.peer().link
@@ -294,7 +298,7 @@ def repr_of(error: BaseException) -> str:
 
 
 def acknowledge(peer: Peer, events: list[Event]) -> None:
-    """Answer all that has come."""
+    """Reply to the received events."""
     for number, event in enumerate(events):
         if isinstance(event, EchoReq):
             peer.send(EchoRes(event.data))
@@ -314,10 +318,10 @@ ATTRIBUTES: Final = (
     st.sampled_from(["unsent", "sent", "acknowledged"]),
 )
 @settings(examples(3))
-def test_a_request_that_is_changed_while_it_is_under_way(
+def test_request_changed_in_flight_leaves_others_intact(
     changes: list[tuple[str, Any]], routing: str, when: str
 ) -> None:
-    """It may be lost by that; another over the same connection is not, although that is lost."""
+    """Keep another request intact, even if the changed one or the connection is lost."""
     world = World(2, routing=routing)
     world.check = lambda: None  # type: ignore[method-assign]
     changed = world.request(data=b"changed", retries=2, unique="u1")
@@ -351,7 +355,7 @@ def test_a_request_that_is_changed_while_it_is_under_way(
 
 
 class WorkerDriver:
-    """Runs a worker's engine, and treats what it raises as drivers do."""
+    """A driver that runs a worker's engine and handles its exceptions as real drivers do."""
 
     def __init__(self, engine: WorkerEngine) -> None:
         self.engine = engine
@@ -372,10 +376,10 @@ class WorkerDriver:
         self.call(begin).raise_error()
 
     def post(self, function: Callable[..., Any]) -> None:
-        """What is posted is not done here: that the worker stops would be no wonder."""
+        """Do nothing, because a posted call could stop the worker."""
 
     def close(self) -> None:
-        """It has no sockets."""
+        """Do nothing, since the driver has no sockets."""
 
 
 class Worker(gearman_sync.GearmanWorker):
@@ -385,7 +389,7 @@ class Worker(gearman_sync.GearmanWorker):
         )
 
 
-#: The methods, and arguments with which they work; JOB is the job that is being done.
+#: Methods with valid arguments. JOB stands for the current job.
 JOB: Final = object()
 METHODS: Final[dict[str, dict[str, Any]]] = {
     "register_task": {"task": "another", "callback": reverse},
@@ -395,7 +399,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "send_job_status": {"current_job": JOB, "numerator": 1, "denominator": 2},
     "send_job_data": {"current_job": JOB, "data": b""},
     "send_job_warning": {"current_job": JOB, "data": b""},
-    # Those that would end the job.
+    # With the current job, these methods would end it.
     "send_job_complete": {"current_job": None, "data": b""},
     "send_job_failure": {"current_job": None},
     "send_job_exception": {"current_job": None, "data": b""},
@@ -412,7 +416,7 @@ def worker_calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 @given(st.lists(worker_calls(), min_size=1, max_size=5))
 @settings(examples(3))
-def test_any_arguments_of_a_worker(made: list[tuple[str, dict[str, Any]]]) -> None:
+def test_worker_survives_any_arguments(made: list[tuple[str, dict[str, Any]]]) -> None:
     worker = Worker(["h"])
     worker.register_task("a", reverse)
     engine = worker._gm_driver.engine

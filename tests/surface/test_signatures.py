@@ -1,4 +1,4 @@
-"""Both adapters have the surface's methods, with its parameters, and with its documentation."""
+"""Both adapters have the surface's methods, parameters and documentation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAIRS: Final = {
 }
 ADAPTERS: Final = (gearman_sync, gearman_anyio)
 
-# What one adapter has beyond the surface: parameters of a method, or methods.
+# Parameters and methods that only one adapter has.
 MORE_PARAMETERS: Final = {
     (gearman_anyio, "GearmanClient", "__init__"): {"connect"},
     (gearman_anyio, "GearmanWorker", "__init__"): {"connect"},
@@ -35,7 +35,7 @@ MORE_METHODS: Final = {
     (gearman_sync, "JobServer"): {"start"},
     (gearman_anyio, "JobServer"): {"handle", "connect"},
 }
-# What is the adapter's own type: the hooks of gearman_anyio may be overridden by async ones.
+# Types that each adapter replaces by its own.
 PARAMETERS_OF_TYPES: Final = {
     "ServerT": "Server",
     "ContextT": "ssl.SSLContext",
@@ -45,7 +45,7 @@ each_adapter = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda module: m
 
 
 def public(kind: type) -> set[str]:
-    """The methods and properties of a class that applications may use."""
+    """Return the public methods and properties of a class."""
     return {
         name
         for name in dir(kind)
@@ -59,7 +59,7 @@ def signature_of(kind: type, name: str) -> inspect.Signature:
 
 
 def exact(annotation: object) -> str:
-    """An annotation of the surface, as an adapter has to have it."""
+    """Return an annotation of the surface with the adapter's own types."""
     text = str(annotation)
     for parameter, kind in PARAMETERS_OF_TYPES.items():
         text = re.sub(rf"\b{parameter}\b", kind, text)
@@ -67,14 +67,14 @@ def exact(annotation: object) -> str:
 
 
 def returned(annotation: object, iterator: str) -> str:
-    """What a method of the surface that waits returns in an adapter."""
+    """Return the adapter's return type of a waiting method."""
     text = re.sub(r"^Waited\[(.*)\]$", r"\1", exact(annotation))
     return re.sub(r"^Iterated\[", f"{iterator}[", text)
 
 
 @each_adapter
 @each_class
-def test_same_methods(adapter: ModuleType, name: str) -> None:
+def test_adapter_has_the_methods_of_the_surface(adapter: ModuleType, name: str) -> None:
     own, kind = PAIRS[name], getattr(adapter, name)
     assert issubclass(kind, own)
     assert not inspect.isabstract(kind)
@@ -83,12 +83,12 @@ def test_same_methods(adapter: ModuleType, name: str) -> None:
 
 @each_adapter
 @each_class
-def test_same_parameters(adapter: ModuleType, name: str) -> None:
+def test_adapter_has_the_parameters_of_the_surface(adapter: ModuleType, name: str) -> None:
     own, kind = PAIRS[name], getattr(adapter, name)
     iterator = "Iterator" if adapter is gearman_sync else "AsyncIterator"
     for method in ["__init__", *public(own)]:
         if not callable(getattr(own, method)) and not isinstance(getattr(own, method), property):
-            continue  # An attribute.
+            continue  # Skip plain attributes.
         expected, actual = signature_of(own, method), signature_of(kind, method)
         more = MORE_PARAMETERS.get((adapter, name, method), set())
         assert set(actual.parameters) == set(expected.parameters) | more, method
@@ -97,7 +97,7 @@ def test_same_parameters(adapter: ModuleType, name: str) -> None:
             assert (there.kind, there.default) == (parameter.kind, parameter.default), method
             assert exact(there.annotation) == exact(parameter.annotation), method
         assert all(actual.parameters[each].default is not inspect.Parameter.empty for each in more)
-        if method == "wait":  # The two differ in what it tells.
+        if method == "wait":  # Only the return types differ here.
             continue
         inherited = getattr(kind, method) is getattr(own, method)
         result = exact(actual.return_annotation)
@@ -105,7 +105,7 @@ def test_same_parameters(adapter: ModuleType, name: str) -> None:
 
 
 @each_class
-def test_order_of_parameters(name: str) -> None:
+def test_adapters_have_the_same_parameter_order(name: str) -> None:
     for method in public(PAIRS[name]) & {"submit_job", "work", "register_task", "send_job_data"}:
         orders = [
             list(signature_of(getattr(adapter, name), method).parameters) for adapter in ADAPTERS
@@ -114,22 +114,22 @@ def test_order_of_parameters(name: str) -> None:
 
 
 @each_class
-def test_what_is_awaited(name: str) -> None:
-    """In gearman_anyio whatever the surface says that it waits; in gearman_sync nothing."""
+def test_waiting_methods_are_async_in_gearman_anyio_only(name: str) -> None:
+    """Make the surface's waiting methods async in gearman_anyio, and none in gearman_sync."""
     own = PAIRS[name]
     for method in public(own):
         if not inspect.isfunction(inspect.getattr_static(own, method)):
             continue
         waits = str(signature_of(own, method).return_annotation).startswith("Waited[")
         is_async = inspect.iscoroutinefunction(getattr(getattr(gearman_anyio, name), method))
-        # These two are called for every job, and are plain unless somebody overrides them.
+        # These hooks are called for every job, and are plain functions unless overridden.
         assert is_async == (waits and method not in ("after_job", "after_poll")), method
         assert not inspect.iscoroutinefunction(getattr(getattr(gearman_sync, name), method))
 
 
 @each_adapter
 @each_class
-def test_everything_is_documented(adapter: ModuleType, name: str) -> None:
+def test_public_methods_are_documented(adapter: ModuleType, name: str) -> None:
     kind: Any = getattr(adapter, name)
     assert kind.__doc__
     assert "Args:" in inspect.getdoc(kind.__init__)  # type: ignore[operator] # or None: it fails
