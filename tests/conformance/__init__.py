@@ -1,1 +1,1 @@
-"""The conformance suite is tried on what is right, what is wrong, and what others have made."""
+"""Runs of the conformance suite against our programs, broken doubles and other implementations."""

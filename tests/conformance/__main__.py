@@ -1,12 +1,12 @@
-"""Judges all that is installed, and writes what came of it to docs/explanation/conformance.md.
+"""Judge all installed peers and write the results to docs/explanation/conformance.md.
 
-    python -m tests.conformance                    # all, printed
-    python -m tests.conformance server:gearmand    # one of them, or several, or one side
-    python -m tests.conformance --write            # all, into the page
-    python -m tests.conformance --update           # and the lists of expected failures
+    python -m tests.conformance                    # print the results of all peers
+    python -m tests.conformance server:gearmand    # only some peers, or one side
+    python -m tests.conformance --write            # write the results into the page
+    python -m tests.conformance --update           # also the lists of expected failures
 
-`tests/conformance/peers` says what there is, and how it is installed. What fails is listed in
-`tests/conformance/expected`, with what goes wrong for a user.
+`tests/conformance/peers` lists the peers and how to install them. `tests/conformance/expected`
+lists the expected failures and their effects on users.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PAGE: Final = ROOT / "docs" / "explanation" / "conformance.md"
 EXPECTED: Final = Path(__file__).parent / "expected"
-#: The list there of what JobServer does differently from gearmand.
+#: The list of JobServer's differences from gearmand, in the same directory.
 DIFFERENCES: Final = "JobServer-as-gearmand-1.1"
 PEERS: Final[dict[str, Mapping[str, Peer]]] = {
     "server": SERVERS,
     "worker": WORKERS,
     "client": CLIENTS,
 }
-#: Seconds that an answer of a server is waited for; and those for programs, many of which give up
-#: after ten.
+#: Seconds to wait for a reply of a server, and for a program. Many programs give up after ten
+#: seconds.
 TIMEOUT: Final = 5.0
 LONG_TIMEOUT: Final = 12.0
 
 
 def subject_of(side: str, peer: Peer) -> Subject:
-    """Return what is judged."""
+    """Return the subject to judge."""
     if side == "server":
         return ServerSubject(None, peer.argv, (), TIMEOUT)
     return ProgramSubject(side, peer.argv, (), LONG_TIMEOUT)
 
 
 def reasons_of(side: str, name: str) -> dict[str, str]:
-    """Return which cases are expected to fail, and what goes wrong for a user then."""
+    """Return the cases that are expected to fail, with the effects on users."""
     path = EXPECTED / f"{side}-{name}"
     return expected.load(path, SUITES[side].cases) if path.exists() else {}
 
 
 def judged(side: str, name: str, version: str, *, update: bool) -> Report:
-    """Judge one of them."""
+    """Judge one peer."""
     peer = PEERS[side][name]
     reasons = reasons_of(side, name)
     with subject_of(side, peer) as subject:
@@ -80,7 +80,7 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
         if not path.read_text():
             path.unlink()
         reasons = reasons_of(side, name)
-    # Some say more than their version.
+    # Some programs print more than their version.
     number = re.search(r"[0-9]\S*", version)
     subject_name = f"{name} {number[0] if number else version}"
     sys.stderr.write(f"{side} {subject_name}: {len(outcomes)} cases\n")
@@ -88,7 +88,7 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
 
 
 def table(reports: Sequence[Report]) -> Iterator[str]:
-    """Yield the lines of a table of all of one side."""
+    """Yield the lines of the table of verdicts for one side."""
     shown = [verdict for verdict in Verdict if verdict is not Verdict.SKIPPED]
     yield f"| {reports[0].side} | {' | '.join(verdict.value for verdict in shown)} |"
     yield f"| --- |{' --- |' * len(shown)}"
@@ -99,7 +99,7 @@ def table(reports: Sequence[Report]) -> Iterator[str]:
 
 
 def failures(report: Report) -> Iterator[str]:
-    """Yield the lines of a list of what fails."""
+    """Yield the lines of the list of failures."""
     bad = [outcome for outcome in report.outcomes if outcome.is_bad]
     if not bad:
         return
@@ -112,7 +112,7 @@ def failures(report: Report) -> Iterator[str]:
 
 
 def information(reports: Sequence[Report]) -> Iterator[str]:
-    """Yield the lines of a table of which known behaviour each has."""
+    """Yield the lines of the table of known behaviours, one column per peer."""
     cases = {outcome.case.id: outcome.case for report in reports for outcome in report.outcomes}
     told = {
         (report.subject, outcome.case.id): outcome.got
@@ -130,7 +130,7 @@ def information(reports: Sequence[Report]) -> Iterator[str]:
 
 
 def page_of(reports: Sequence[Report], missing: Sequence[str]) -> str:
-    """Return the part of the page that says what has come of it."""
+    """Return the generated part of the page, with the results."""
     lines: list[str] = []
     for side in PEERS:
         some = [report for report in reports if report.side == side]
@@ -146,7 +146,7 @@ def page_of(reports: Sequence[Report], missing: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; return the exit status."""
+    """Run the program and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("peers", nargs="*", metavar="SIDE[:NAME]")
     parser.add_argument("--jobs", type=int, default=4, help="how many are judged at once")
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(environment())
     futures: list[Future[Report]] = []
     missing: list[str] = []
-    # Most of the time is waited for programs that start, and for what does not come.
+    # Threads help: most of the time goes to starting programs and waiting for timeouts.
     with ThreadPoolExecutor(options.jobs) as threads:
         for side, peers in PEERS.items():
             for name, peer in peers.items():

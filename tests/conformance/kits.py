@@ -1,4 +1,4 @@
-"""The servers, workers and clients of `gearman_sync` in this process, to be judged."""
+"""Kits for the servers, workers and clients of `gearman_sync` in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for an answer.
 PATIENCE: Final = 20.0
-#: How long a program takes that sleeps for a while, in seconds.
+#: Seconds that a program sleeps for the `slow` data.
 WHILE: Final = 0.2
 
 Address = tuple[str, int]
@@ -36,7 +36,7 @@ def name_of(case: Case) -> str:
 
 # Servers.
 
-# A server has a case many times: what is wrong may leave jobs behind, which are not the next one's.
+# Each case runs many times, and a failing run may leave jobs in the queue of a function.
 _TIMES: Final = itertools.count(1)
 
 
@@ -63,7 +63,7 @@ def server_kit(
 
 
 class Thread:
-    """A program that is a thread of this process: `Running`."""
+    """A program that runs as a thread of this process: `Running`."""
 
     def __init__(self, main: Callable[[Thread], int], stop: Callable[[], None]) -> None:
         self.status: int | None = None
@@ -83,11 +83,11 @@ class Thread:
         self.status = status
 
     def signal(self, number: int = 15) -> None:
-        """Ask it to end."""
+        """Ask the program to stop."""
         self._stop()
 
     def end(self) -> None:
-        """Ask it to end, and wait for that."""
+        """Ask the program to stop, and wait until it has."""
         self._stop()
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
@@ -108,7 +108,7 @@ def sync_worker(values: Mapping[str, str], payloads: Sequence[str]) -> Thread:
 
 
 def reverse(worker: Any, job: Any) -> bytes:
-    """Return the data in reverse order, perhaps after updates; or fail."""
+    """Return the data in reverse order, optionally after updates, or fail."""
     data: bytes = job.data
     if data.startswith(b"fail"):
         raise ValueError("asked to fail")
@@ -120,7 +120,7 @@ def reverse(worker: Any, job: Any) -> bytes:
 
 
 def reverse_slowly(worker: Any, job: Any) -> bytes:
-    """Do the same, after a while if the data begins with `slow`."""
+    """Do the same as `reverse`; sleep first if the data begins with `slow`."""
     if job.data.startswith(b"slow"):
         time.sleep(WHILE)
     return reverse(worker, job)
@@ -133,7 +133,7 @@ CALLBACKS: Final[dict[str, Callable[[Any, Any], bytes]]] = {
 
 
 def printed(requests: Sequence[Any], program: Any) -> int:
-    """Print results, a line each, and return the exit status."""
+    """Print the results, one per line, and return the exit status."""
     for request in requests:
         if request.state != gearman_sync.JOB_COMPLETE:
             program.errors += repr(request).encode() + b"\n"
@@ -143,7 +143,7 @@ def printed(requests: Sequence[Any], program: Any) -> int:
 
 
 def jobs_of(values: Mapping[str, str], payloads: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what is to be submitted."""
+    """Return the jobs to submit."""
     return [{"task": values["function"], "data": os.fsencode(data)} for data in payloads]
 
 
@@ -155,7 +155,7 @@ def sync_client(values: Mapping[str, str], payloads: Sequence[str]) -> Thread:
         try:
             return printed(client.submit_multiple_jobs(jobs_of(values, payloads)), program)
         finally:
-            client.shutdown()  # As the end of a process closes its connections.
+            client.shutdown()  # Close its connections, as the exit of a process does.
 
     return Thread(main, client.shutdown)
 

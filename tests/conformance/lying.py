@@ -1,10 +1,10 @@
 """Lies: changes to the packets of a connection, which make a case fail.
 
-Each case is shown to fail with the smallest change that makes it fail, because a suite that can't
-fail judges nothing. A lie is about packets of one type: ">NOOP" are those to the server, "<NOOP"
-those from it. "TEXT" in place of a type means lines. "<END" means that the server closes the
-connection or refuses it: the lie hides that, and only its bytes pass. ">" alone are packets of
-unknown types, and ">LOST" is data that begins like no packet.
+Each case must fail with a small change, because a suite that cannot fail judges nothing. A lie
+applies to packets of one type: ">NOOP" selects NOOP packets to the server, "<NOOP" those from it.
+"TEXT" in place of a type selects lines. "<END" selects the end of a connection that the server
+closes or refuses: the lie hides the end, and only the lie's bytes pass. ">" alone selects packets
+of unknown types, and ">LOST" selects data that does not begin like a packet.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from gearman_proto.testing.packing import pack
 from gearman_proto.testing.units import packet_of
 from gearman_proto.wire.packets import BY_NAME, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE
 
-#: Gets the arguments of a packet, and returns what passes in its place.
+#: A function from the arguments of a packet to the bytes that pass in its place.
 Change: TypeAlias = Callable[[list[bytes]], bytes]
 
-#: So many that no case has more.
+#: More packets than any case has.
 MANY: Final = 1_000_000
-#: What closes the connection in place of passing something.
+#: Closes the connection in place of passing bytes.
 CLOSE: Final = b"close"
 
 
 @dataclass
 class Lie:
-    """What is done with the packets of one type, or with lines of text.
+    """A change to the packets of one type, or to lines of text.
 
     Attributes:
         name: The direction and the type.
-        change: Gets the arguments of the packet (of a line: the line), and returns the bytes that
+        change: Called with the arguments of the packet (or with the line). Returns the bytes that
             pass, or `CLOSE`.
-        first: How many of them pass as they are before, in each connection.
-        last: How many are changed then.
-        since: How many of the connections that have such packets are left as they are before.
+        first: Number of packets that pass unchanged first, in each connection.
+        last: Number of packets to change after that.
+        since: Number of connections with such packets to leave unchanged first.
     """
 
     name: str
@@ -54,17 +54,17 @@ def packet(name: str, *args: bytes) -> bytes:
 
 
 def drop(name: str, *, first: int = 0, last: int = MANY) -> Lie:
-    """They do not pass."""
+    """Drop the packets."""
     return Lie(name, lambda args: b"", first, last)
 
 
 def close(name: str, *, first: int = 0) -> Lie:
-    """The connection is closed in their place."""
+    """Close the connection in place of passing the packets."""
     return Lie(name, lambda args: CLOSE, first)
 
 
 def twice(name: str, *, first: int = 0, last: int = MANY) -> Lie:
-    """They pass twice."""
+    """Send each packet twice."""
     return Lie(name, lambda args: _unit(name, args) * 2, first, last)
 
 
@@ -76,7 +76,7 @@ def field_of(
     first: int = 0,
     last: int = MANY,
 ) -> Lie:
-    """One of their arguments is another."""
+    """Replace one argument of the packets."""
 
     def change(args: list[bytes]) -> bytes:
         args[number] = value if isinstance(value, bytes) else value(args[number])
@@ -86,27 +86,27 @@ def field_of(
 
 
 def becomes(name: str, *replacement: bytes, first: int = 0, last: int = MANY) -> Lie:
-    """These bytes pass in their place."""
+    """Replace the packets by these bytes."""
     return Lie(name, lambda args: b"".join(replacement), first, last)
 
 
 def before(name: str, *data: bytes, first: int = 0, last: int = MANY) -> Lie:
-    """These bytes pass before them."""
+    """Insert these bytes before each packet."""
     return Lie(name, lambda args: b"".join(data) + _unit(name, args), first, last)
 
 
 def after(name: str, *data: bytes, first: int = 0, last: int = MANY) -> Lie:
-    """These bytes pass behind them."""
+    """Insert these bytes after each packet."""
     return Lie(name, lambda args: _unit(name, args) + b"".join(data), first, last)
 
 
 def as_kind(name: str, other: str) -> Lie:
-    """They pass as packets of another type that has the same arguments."""
+    """Change the packets' type to another one with the same arguments."""
     return Lie(name, lambda args: packet(other, *args))
 
 
 def stuck(name: str, number: int) -> Lie:
-    """One of their arguments is always what it was in the first one."""
+    """Repeat the first packet's value of an argument in all packets."""
     first: list[bytes] = []
 
     def value(arg: bytes) -> bytes:
@@ -117,7 +117,7 @@ def stuck(name: str, number: int) -> Lie:
 
 
 def late(name: str, behind: str) -> list[Lie]:
-    """Each passes behind the next packet of another type, or of its own."""
+    """Delay each packet until after the next packet of another type, or of its own."""
     held: list[bytes] = []
 
     def keep(args: list[bytes]) -> bytes:
@@ -140,19 +140,19 @@ def _unit(name: str, args: list[bytes]) -> bytes:
 
 
 def typed(name: str, other: str) -> Lie:
-    """They are of another type, which has as many arguments at least: those to come are empty."""
+    """Change the packets' type to one with at least as many arguments; fill up with empty ones."""
     count = len(BY_NAME[other[1:]].args)
     return Lie(name, lambda args: packet(other, *(args + [b""] * count)[:count]))
 
 
 def later(lie: Lie, since: int = 1) -> Lie:
-    """It is told in later connections only."""
+    """Apply the lie to later connections only."""
     lie.since = since
     return lie
 
 
 def told(lies: Sequence[Lie], unit: bytes, way: str, connection: int, odd: str = "") -> bytes:
-    """Return what passes in place of a packet or line."""
+    """Return the bytes that pass in place of a packet or line."""
     kind = None if odd else packet_of(unit)
     name = way + (odd or ("TEXT" if unit[0] else kind.name if kind else ""))
     for lie in lies:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from gearman_proto.testing.memory import MemoryStream
     from tests.conformance.lying import Lie
 
-# Bytes to read at once.
+# Number of bytes to read at once.
 _ALL: Final = 1 << 30
-# The functions of workers.
+# Functions of the workers.
 _FUNCTIONS: Final = {"reverse": reverse, "other": reverse}
 
 
@@ -34,9 +34,9 @@ class LyingStream:
     """A connection to an engine, with lies in both directions.
 
     Args:
-        world: The world of the engine.
+        world: The engine's world.
         inner: The connection.
-        lies: The lies. The first one that fits a packet applies.
+        lies: The lies. The first one that matches a packet applies.
         serves: True if this end is the server's.
     """
 
@@ -91,14 +91,14 @@ class LyingStream:
         return any(lie.name == f"{way}END" for lie in self._lies)
 
     def _end(self, way: str) -> bytes:
-        """Return what passes in place of the end of the stream."""
+        """Return the bytes that pass in place of the end of the stream."""
         rest = self._cutters[way].rest
         self._cutters[way] = Cutter()
         lies = [lie for lie in self._lies if lie.name == f"{way}END"]
         return rest + b"".join([lie.change([]) for lie in lies])
 
     def _change(self, data: bytes, way: str) -> bytes:
-        """Return what passes in place of `data`."""
+        """Return the bytes that pass in place of `data`."""
         cutter = self._cutters[way]
         parts = []
         for unit in cutter.cut(data):
@@ -146,7 +146,7 @@ class ProgramWorld(World):
         self.errors: bytes = b""
         self.lies = lies
         self._wait: Any = None
-        # The lies that hide that the server is down.
+        # Lies that hide that the server is down.
         self._hidden: list[Lie] = []
         super().__init__(self._make_engine)
 
@@ -186,7 +186,7 @@ class WorkerWorld(ProgramWorld):
     """A worker in memory, with the functions of the programs in `kits`."""
 
     def __init__(self, lies: Sequence[Lie] = ()) -> None:
-        # The running jobs, with the times of their ends.
+        # The end times of running jobs.
         self._jobs: list[tuple[float, Any]] = []
         super().__init__(lies)
 

@@ -1,4 +1,4 @@
-"""What holds for each case: it is short, it says what it demands and whence, and has a name."""
+"""Rules for all cases: a short function, a demand, a source and a valid name."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 15
 NAME: Final = re.compile(r"([a-z-]+/){1,2}[a-z-]+/[0-9]+")
-#: What clients may lack, beside what servers may.
+#: Capabilities that clients may lack, in addition to those of servers.
 OF_CLIENTS: Final = {"several"}
 
 
 def lines_of(case: Case) -> int:
-    """How many lines its function has, but for its head and its docstring."""
+    """Return the number of lines in a case's function, without its head and docstring."""
     (function,) = ast.parse(textwrap.dedent(inspect.getsource(case.check))).body
     assert isinstance(function, ast.FunctionDef)
     assert function.end_lineno is not None
@@ -34,7 +34,7 @@ def lines_of(case: Case) -> int:
 
 
 @pytest.mark.parametrize("side", SUITES)
-def test_each_case(side: str) -> None:
+def test_case_follows_the_rules(side: str) -> None:
     for name, case in SUITES[side].cases.items():
         assert NAME.fullmatch(name), name
         assert lines_of(case) <= LONGEST, name
@@ -47,18 +47,18 @@ def test_each_case(side: str) -> None:
         assert case.level is not INFO or len(case.known) > 1, name
 
 
-def test_there_are_many() -> None:
+def test_suites_have_many_cases() -> None:
     assert len(SUITES["server"].cases) >= 200
     assert len(SUITES["worker"].cases) >= 50
     assert len(SUITES["client"].cases) >= 60
 
 
-def test_what_is_written_about_cases_names_those_that_there_are() -> None:
+def test_page_and_lists_name_only_existing_cases() -> None:
     names = {name for suite in SUITES.values() for name in suite.cases}
-    # Cases and files are both written like that.
+    # Names of cases and of files have the same form.
     told = set(re.findall(r"`((?:[a-z-]+/){2,3}[0-9]+)`", PAGE.read_text(encoding="utf-8")))
     assert len(told) > 100
-    # One is the example of how to write a case.
+    # One name is the example of how to write a case.
     assert told - names <= {"submit/answers/1"}
     for path in EXPECTED.iterdir():
         side = path.name.partition("-")[0] if path.name != DIFFERENCES else "server"

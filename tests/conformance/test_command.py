@@ -1,4 +1,4 @@
-"""``gearmanctl conformance``: what it prints, which files it reads and writes, and how it ends."""
+"""``gearmanctl conformance``: output, files and exit status."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ gearman_sync.GearmanClient([address]).submit_job(function, payload)
 
 @pytest.fixture(scope="module")
 def right() -> Iterator[str]:
-    """The address of a server that is right."""
+    """The address of a correct server."""
     with serving() as (host, port):
         yield f"{host}:{port}"
 
 
 @pytest.fixture(scope="module")
 def wrong() -> Iterator[str]:
-    """Yield the address of a server that changes the NULs in an ECHO_REQ."""
+    """The address of a server that changes the NULs in an ECHO_REQ."""
 
     def answer(engine: Any, link: Any, _: Any, args: Any, __: float) -> None:
         engine._send(link, EchoRes, [args[0].replace(b"\0", b"-")])
@@ -59,7 +59,7 @@ def wrong() -> Iterator[str]:
 
 
 def tried(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Return the exit status, and what was printed."""
+    """Return the exit status and the output."""
     status = run(["conformance", *words])
     printed = capfd.readouterr()
     return status, printed.out, printed.err
@@ -68,23 +68,23 @@ def tried(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
 def judged(
     capfd: pytest.CaptureFixture[str], address: str, *words: str, only: str = ECHO
 ) -> tuple[int, str]:
-    """Return the exit status, and what was printed of one case; nothing may be complained of."""
+    """Return the exit status and the output for one case; check that no error is printed."""
     status, out, err = tried(capfd, "server", address, "--only", only, "--timeout", "5", *words)
     assert not err
     return status, out
 
 
-# Forms.
+# Output formats.
 
 
-def test_a_pass(right: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_with_a_pass_exits_with_0(right: str, capfd: pytest.CaptureFixture[str]) -> None:
     status, out = judged(capfd, right)
     assert status == 0
     assert out == f"1 case of {right}: 1 pass\n"
     assert judged(capfd, right, "-v")[1].startswith(f"pass         {ECHO}  ECHO_REQ is answered")
 
 
-def test_a_failure(wrong: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_with_a_failure_exits_with_1(wrong: str, capfd: pytest.CaptureFixture[str]) -> None:
     status, out = judged(capfd, wrong)
     assert status == 1
     lines = out.splitlines()
@@ -100,7 +100,7 @@ def test_a_failure(wrong: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert lines[-1] == f"1 case of {wrong}: 1 fail"
 
 
-def test_json(wrong: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_json_contains_the_verdicts(wrong: str, capfd: pytest.CaptureFixture[str]) -> None:
     status, out = judged(capfd, wrong, "--json")
     assert status == 1
     value = json.loads(out)
@@ -113,7 +113,9 @@ def test_json(wrong: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert row["exchange"][0]["decoded"].startswith("REQ ECHO_REQ")
 
 
-def test_junit(wrong: str, right: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_junit_contains_the_failures(
+    wrong: str, right: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     status, out = judged(capfd, wrong, "--junit")
     assert status == 1
     suite = ET.fromstring(out)
@@ -133,20 +135,20 @@ def test_junit(wrong: str, right: str, capfd: pytest.CaptureFixture[str]) -> Non
     assert [node.attrib["message"] for node in case] == ["unsupported: it lacks echo"]
 
 
-def test_markdown(right: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_markdown_contains_the_cases(right: str, capfd: pytest.CaptureFixture[str]) -> None:
     status, out = judged(capfd, right, "--markdown")
     assert status == 0
     assert out.splitlines()[-1].startswith(f"| `{ECHO}` | must | ECHO_REQ is answered")
 
 
 def test_help_names_the_profiles(capfd: pytest.CaptureFixture[str]) -> None:
-    """They are spelled out there, so that other commands need not import the suite."""
+    """List the profiles in the help, spelled out so that other commands don't import the suite."""
     status, out, _ = tried(capfd, "--help")
     assert status == 0
     assert f"held to: {', '.join(PROFILES)}." in " ".join(out.split())
 
 
-def test_list(capfd: pytest.CaptureFixture[str]) -> None:
+def test_list_prints_the_cases(capfd: pytest.CaptureFixture[str]) -> None:
     status, out, _ = tried(capfd, "list")
     assert status == 0
     rows = [line.split("\t") for line in out.splitlines()]
@@ -158,7 +160,7 @@ def test_list(capfd: pytest.CaptureFixture[str]) -> None:
 # Expected failures.
 
 
-def test_expected_failures(
+def test_expected_failures_exit_with_0(
     wrong: str, right: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "failures"
@@ -171,7 +173,7 @@ def test_expected_failures(
     assert status == 0
     assert out.startswith(f"expected     {ECHO}  ")
     assert "it is a mirror" in out
-    # Listed, and passing.
+    # Listed cases that pass.
     status, out = judged(capfd, right, *options)
     assert status == 1
     assert out.startswith(f"stale        {ECHO}  ")
@@ -183,7 +185,7 @@ def test_expected_failures(
 
 
 @pytest.mark.parametrize("line", ["no/such/1 reason", ECHO, f"{ECHO} one\n{ECHO} two"])
-def test_a_list_that_is_wrong(line: str, tmp_path: Path) -> None:
+def test_list_with_an_error_is_refused(line: str, tmp_path: Path) -> None:
     path = tmp_path / "failures"
     path.write_text(line)
     with pytest.raises(ValueError, match="a case and why it fails are expected"):
@@ -193,7 +195,7 @@ def test_a_list_that_is_wrong(line: str, tmp_path: Path) -> None:
 # Traces.
 
 
-def test_trace_and_replay(
+def test_trace_of_a_failure_replays(
     wrong: str, right: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     judged(capfd, wrong, "--trace", str(tmp_path))
@@ -208,9 +210,9 @@ def test_trace_and_replay(
     assert "expected RES ECHO_RES 'a-b-'" in out
 
 
-def test_the_trace_of_a_client(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_trace_of_a_client_replays(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["{address}", "{function}", "{payload}"]
-    # It submits, and does not know what becomes of that.
+    # The client submits and ignores the outcome of the job.
     forgetful = [sys.executable, "-c", FORGETFUL, *words]
     options = ["--only", "result/plain/1", "--trace", str(tmp_path)]
     status, out, _ = tried(capfd, "client", *options, "--", *forgetful)
@@ -226,7 +228,7 @@ def test_the_trace_of_a_client(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert "element 0, client: REQ OPTION_REQ 'exceptions' did not come" in out
 
 
-# What is wrong with the command line, and who is not there.
+# Usage errors and missing peers.
 
 
 @pytest.mark.parametrize(
@@ -251,13 +253,15 @@ def test_the_trace_of_a_client(tmp_path: Path, capfd: pytest.CaptureFixture[str]
         (["server", "--", "/no/such/server", "{port}"], "there is no program /no/such/server"),
     ],
 )
-def test_usage(words: list[str], complaint: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_usage_error_exits_with_2(
+    words: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     status, _, err = tried(capfd, *words)
     assert status == 2
     assert complaint in err
 
 
-def test_nobody_is_there(capfd: pytest.CaptureFixture[str]) -> None:
+def test_command_without_a_server_fails(capfd: pytest.CaptureFixture[str]) -> None:
     status, _, err = tried(capfd, "server", f"127.0.0.1:{free_port()}")
     assert status == 3
     assert "nobody listens at 127.0.0.1:" in err
@@ -269,7 +273,7 @@ def test_nobody_is_there(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_was_started_is_ended(number: int, tmp_path: Path) -> None:
+def test_command_stops_the_server_that_it_started(number: int, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     sleeper = f"import os, pathlib, time; pathlib.Path({str(path)!r}).write_text(str(os.getpid()))"
     command = [
@@ -291,7 +295,7 @@ def test_what_was_started_is_ended(number: int, tmp_path: Path) -> None:
     assert not is_alive(int(path.read_text()))
 
 
-def test_a_bar_shows_how_many_cases_are_done(right: str) -> None:
+def test_progress_bar_shows_the_number_of_cases(right: str) -> None:
     command = (*PROGRAM, "conformance", "server", right)
     with Terminal(*command) as terminal:
         terminal.wait_until(lambda: re.search(r"total .*[1-9]/[0-9]+ ", terminal.text), "the bar")

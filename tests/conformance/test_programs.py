@@ -28,7 +28,7 @@ CASES: Final = {case.id: (side, case) for side in LAUNCHES for case in SUITES[si
         for name, (side, case) in CASES.items()
     ],
 )
-def test_ours_pass(side: str, case: Case) -> None:
+def test_our_program_passes_the_case(side: str, case: Case) -> None:
     launch = LAUNCHES[side]
     judge = Judge(lambda case: program_kit(case, launch, PATIENCE), HAS, selection=SLOW_TOO)
     outcome = judge.judge(case)

@@ -1,4 +1,4 @@
-"""Servers and programs that end, and how the judge handles them."""
+"""Servers and programs that exit, and the judge's response."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.testing.conformance.case import Case
 
-#: A server that says its version, and ends when somebody says so.
+#: A server that reports its version, and stops on request.
 MORTAL: Final = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -43,7 +43,7 @@ while True:
     else:
         sock.close()
 """
-#: A client that submits nothing, prints what it was told, and how it was called.
+#: A client that submits nothing, prints its arguments and an error, and fails.
 ECHO: Final = "import sys; print(sys.argv[1:]); sys.stderr.write('why'); sys.exit(3)"
 
 
@@ -77,7 +77,7 @@ def test_judge_over_sockets_adds_the_recording_and_the_errors() -> None:
 # Servers that end.
 
 
-def test_a_server_that_dies_is_started_again() -> None:
+def test_judge_with_a_server_that_dies_restarts_it() -> None:
     words = [sys.executable, "-c", MORTAL, "{port}"]
     with ServerSubject(None, words, (), 20) as subject:
         assert subject.has == {"text", "restart"}
@@ -97,7 +97,7 @@ def test_a_server_that_dies_is_started_again() -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_and_was_not_started_here() -> None:
+def test_judge_with_an_external_server_that_dies_stops() -> None:
     words = [sys.executable, "-c", MORTAL, "{port}"]
     with contextlib.ExitStack() as stack:
         started = stack.enter_context(ServerSubject(None, words, (), 20))
@@ -118,8 +118,8 @@ def test_a_server_that_dies_and_was_not_started_here() -> None:
             kit.client()
 
 
-def test_what_is_no_server() -> None:
-    """Each case would wait for its answer."""
+def test_judge_of_a_peer_that_is_not_a_server_stops() -> None:
+    """Skip the cases: each one would wait for its timeout."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         subject = ServerSubject(silent.getsockname(), [], (), 0.05)
         with pytest.raises(Gone, match="is no server"), subject:
@@ -137,7 +137,7 @@ def test_words() -> None:
     assert filled(["a", "{payloads}", "b"], values, ["p", "q"]) == ["a", "p", "q", "b"]
 
 
-def test_a_program() -> None:
+def test_program_returns_its_output() -> None:
     program = Program([sys.executable, "-c", ECHO, "word"])
     try:
         assert wait_for(SocketPlace(), program, 20) == 3
@@ -147,7 +147,7 @@ def test_a_program() -> None:
         program.end()
 
 
-def test_a_program_that_does_not_end() -> None:
+def test_program_that_does_not_exit_fails() -> None:
     program = Program([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(99)"])
     try:
         with pytest.raises(Failed, match=r"the end of the program, and got nothing in 0\.1"):
@@ -158,7 +158,7 @@ def test_a_program_that_does_not_end() -> None:
         program.end()
 
 
-def test_a_client_that_does_not_connect() -> None:
+def test_client_that_does_not_connect_fails() -> None:
     subject = ProgramSubject("client", [sys.executable, "-c", ECHO, "{payloads}"], (), 20)
     assert subject.has == {"several"}
     with subject as entered, entered.kit(case_of(told(None))) as kit:
@@ -170,7 +170,7 @@ def test_a_client_that_does_not_connect() -> None:
         assert kit.errors == b"why"
 
 
-def test_a_program_that_is_not_there() -> None:
+def test_missing_program_fails() -> None:
     place = SocketProgramPlace(launcher(["/no/such/program"]))
     with ClientKit(place, "f", 1) as kit, pytest.raises(OSError):
         kit.start()

@@ -28,7 +28,7 @@ CASES: Final = SUITES["server"].cases
 HAS: Final = frozenset(CAPABILITIES) - {"restart"}
 ALL: Final = Selection(slow=True)
 RESTARTING: Final = [case for case in CASES.values() if "restart" in case.requires]
-#: How servers are started that can be started again, by the names of their programs.
+#: Commands that start the servers that can be restarted, by program name.
 STARTED: Final = {
     "JobServer": [
         sys.executable,
@@ -61,7 +61,9 @@ def job_server() -> Iterator[Address]:
         for case in CASES.values()
     ],
 )
-def test_what_is_right_passes(case: Case, address: Address, request: pytest.FixtureRequest) -> None:
+def test_server_passes_the_case(
+    case: Case, address: Address, request: pytest.FixtureRequest
+) -> None:
     of_gearmand = request.node.callspec.params["address"] == "gearmand"
     profile = "gearmand-1.1" if of_gearmand else "document"
     judge = Judge(lambda case: server_kit(case, address, HAS, PATIENCE), HAS, profile, ALL)
@@ -72,7 +74,7 @@ def test_what_is_right_passes(case: Case, address: Address, request: pytest.Fixt
 
 
 @pytest.mark.parametrize("name", STARTED)
-def test_what_is_right_passes_where_a_server_starts_again(name: str) -> None:
+def test_server_that_restarts_passes_the_case(name: str) -> None:
     program, *options = STARTED[name]
     server = StartedServer([require(program), *options])
     try:
@@ -89,11 +91,11 @@ def test_what_is_right_passes_where_a_server_starts_again(name: str) -> None:
         server.close()
 
 
-def test_what_the_job_server_does_differently_is_listed(job_server: Address) -> None:
-    """As docs/reference/server.md has it: what an info case would be on gearmand."""
+def test_differences_of_the_job_server_are_listed(job_server: Address) -> None:
+    """Report each documented difference; see docs/reference/server.md."""
     reasons = expected.load(EXPECTED / DIFFERENCES, CASES)
     judge = Judge(lambda case: server_kit(case, job_server, HAS, PATIENCE), HAS, "gearmand-1.1")
-    # The others are demanded of everybody.
+    # The other cases are required of every server.
     cases = [case for case in CASES.values() if case.known]
     report = Report("JobServer", "server", judge.profile, list(judge.run(cases)), reasons)
     assert not report.unexpected

@@ -1,4 +1,4 @@
-"""The server of most tests here. tests/contract tests both kinds of servers."""
+"""The server of most tests here. tests/contract runs its tests on both kinds of servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A JobServer, for one test."""
+    """A JobServer for one test."""
     embedded = EmbeddedServer()
     yield embedded
     embedded.kill()

@@ -1,4 +1,4 @@
-"""A blocking callback called by hand."""
+"""Blocking callbacks called without a server."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_call() -> None:
         ("send_job_exception", ("no",), JobEnded("FAILED", None, b"no")),
     ],
 )
-def test_end(method: str, arguments: tuple[Any, ...], end: JobEnded) -> None:
+def test_job_double_ended_by_its_callback_refuses_updates(
+    method: str, arguments: tuple[Any, ...], end: JobEnded
+) -> None:
     def callback(worker: Any, job: WorkerJob) -> str:
         getattr(worker, method)(job, *arguments)
         return "not looked at"
@@ -62,7 +64,7 @@ def test_end(method: str, arguments: tuple[Any, ...], end: JobEnded) -> None:
         job.worker.send_job_status(job, 1, 2)
 
 
-def test_what_goes_wrong() -> None:
+def test_job_double_with_invalid_calls_raises() -> None:
     job = JobDouble("task", "")
     with pytest.raises(ZeroDivisionError):
         job.call(lambda worker, job: 1 // 0)
@@ -95,7 +97,7 @@ class Worker(GearmanWorker):
 
 
 def test_own_worker() -> None:
-    """Its class, attributes and encoder are those of the copy; it still works itself."""
+    """Copy the worker with its class, attributes and encoder; the original still works."""
 
     def callback(worker: Any, job: WorkerJob) -> bytes:
         worker.seen.append(job.data)

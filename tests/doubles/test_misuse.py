@@ -1,4 +1,4 @@
-"""What is used wrongly says so at once: the argument, its value, and what it must be."""
+"""Misuse raises at once; the message names the argument, its value and the valid ones."""
 
 # ruff: noqa: PT012 - it is the end of a `with` that raises
 # mypy: disable-error-code="arg-type,dict-item"
@@ -51,17 +51,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
 
-# Nothing listens there, and nothing is to be tried.
+# No server listens there, and these tests must not connect.
 NOWHERE = ("127.0.0.1", 1)
 HUGE = 10**5000
 
 
 class Unknown(Toxic):
-    """A kind that no proxy knows."""
+    """A toxic of a kind that the proxy does not know."""
 
 
 def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Expectation:
-    """What `ScriptedServer.expect` returns, without a server."""
+    """Return the result of `ScriptedServer.expect` without a server."""
     return Expectation(what, fields, connection)
 
 
@@ -113,9 +113,7 @@ def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Exp
         (lambda: expect().times(-1), "count is -1: it must be at least 0"),
     ],
 )
-def test_value_that_can_not_be_is_an_error_at_once(
-    make: Callable[[], object], message: str
-) -> None:
+def test_invalid_value_raises_at_once(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -157,7 +155,7 @@ def test_value_that_can_not_be_is_an_error_at_once(
         (lambda: expect().times(None), "count is a whole number, not None"),
     ],
 )
-def test_type_that_can_not_be_is_an_error_at_once(make: Callable[[], object], message: str) -> None:
+def test_argument_of_a_wrong_type_raises_at_once(make: Callable[[], object], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         make()
 
@@ -185,7 +183,7 @@ def test_unknown_toxic_is_refused_by_the_proxy(method: str, toxic: Any) -> None:
         ({"timeout": None}, TypeError, "timeout is a number of seconds, not None"),
     ],
 )
-def test_worker_under_test_with_a_bad_argument_is_an_error_at_once(
+def test_worker_under_test_with_a_bad_argument_raises_at_once(
     options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -209,17 +207,17 @@ async def later(worker: Any, job: Any) -> None:
         (call_of(later), "is async, and can be called by gearman_anyio.testing.JobDouble"),
     ],
 )
-def test_job_double_with_a_bad_argument_is_an_error_at_once(
+def test_job_double_with_a_bad_argument_raises_at_once(
     call: Callable[[], object], message: str
 ) -> None:
     with pytest.raises(TypeError, match=message):
         call()
 
 
-# The order of calls.
+# Call order.
 
 
-def test_job_double_that_has_ended_is_not_done_again() -> None:
+def test_job_double_that_has_ended_refuses_calls() -> None:
     job = JobDouble("f", "")
     job.call(lambda worker, job: b"first")
     with pytest.raises(InvalidWorkerState, match="has ended: make another one"):
@@ -307,7 +305,7 @@ def job_server() -> Iterator[JobServer]:
 
 
 def echoed(proxy: FaultyProxy) -> None:
-    """Have an ECHO_REQ answered through the proxy."""
+    """Send an ECHO_REQ through the proxy and receive the reply."""
     with ScriptedClient(proxy.address, timeout=PATIENCE) as client:
         client.echo()
 
@@ -331,13 +329,13 @@ def test_tap_that_adds_a_toxic_ends_the_connection_before_these_bytes_pass(
     ):
         client.send(EchoReq(b"hello"))
         if toxic == HalfOpen(direction=Direction.UP):
-            eventually(lambda: proxy.toxics)  # The client is not told.
+            eventually(lambda: proxy.toxics)  # The client receives no notice.
         else:
             assert client.rest() == b""
     assert len(taken) == 1
 
 
-def test_tap_that_stops_the_proxy_is_an_error_of_stop(job_server: JobServer) -> None:
+def test_tap_that_stops_the_proxy_makes_stop_raise(job_server: JobServer) -> None:
     proxy = FaultyProxy(job_server.address, tap=lambda *_: proxy.stop())
     with (
         pytest.raises(RuntimeError, match=r"plan and tap can't call stop\(\)"),
@@ -392,7 +390,7 @@ def test_scripted_server_that_its_own_script_stops_raises(method: str) -> None:
         (lambda job: job.send_data("text"), TypeError, "bytes"),
     ],
 )
-def test_scripted_function_that_is_wrong_fails_its_job_and_stop_raises(
+def test_scripted_function_that_raises_fails_its_job_and_stop_raises(
     job_server: JobServer, function: Any, error: type[Exception], message: str
 ) -> None:
     worker = ScriptedWorker(job_server.address, {"f": function})
@@ -402,8 +400,8 @@ def test_scripted_function_that_is_wrong_fails_its_job_and_stop_raises(
         worker.stop()
 
 
-def test_call_that_meets_the_end_of_the_proxy_returns() -> None:
-    """Another thread may stop the proxy while a call waits for it."""
+def test_call_during_the_stop_of_the_proxy_returns() -> None:
+    """Return from the call if another thread stops the proxy meanwhile."""
     proxy = FaultyProxy(NOWHERE)
     proxy.start()
     held = threading.Event()
@@ -414,7 +412,7 @@ def test_call_that_meets_the_end_of_the_proxy_returns() -> None:
         assert isinstance(call.exception(PATIENCE), (RuntimeError, type(None)))
 
 
-def test_address_in_any_form_is_taken(job_server: JobServer) -> None:
+def test_address_in_any_form_is_accepted(job_server: JobServer) -> None:
     host, port = job_server.address
     with FaultyProxy(f"{host}:{port}") as proxy:
         assert proxy.upstream == (host, port)

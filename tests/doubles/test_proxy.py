@@ -1,4 +1,4 @@
-"""The proxy does to connections what faults say, and nothing else."""
+"""The proxy injects the configured faults into connections, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 UP, DOWN = Direction.UP, Direction.DOWN
-# The question of Linux for the bytes in a socket's send queue.
+# The Linux ioctl for the unsent and unacknowledged bytes in a socket's send queue.
 _SIOCOUTQ = 0x5411
 
 
 class EchoServer:
-    """Sends back all data. `ends` is how its connections have ended, `socks` their sockets."""
+    """A server that echoes all data. `ends` lists how connections ended, `socks` their sockets."""
 
     def __init__(self) -> None:
         self.ends: list[str] = []
@@ -88,7 +88,7 @@ def echo_server() -> Iterator[EchoServer]:
 def through(
     echo_server: EchoServer, no_hang: None, no_leak: None
 ) -> Iterator[Callable[..., tuple[FaultyProxy, Any]]]:
-    """Connects through a proxy with faults."""
+    """A function that connects through a proxy with faults."""
     with contextlib.ExitStack() as stack:
 
         def connect(*faults: Toxic) -> tuple[FaultyProxy, socket.socket]:
@@ -115,7 +115,7 @@ def rest(sock: socket.socket) -> None:
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """Return how many bytes the sender's system keeps, since the receiver's does not have them."""
+    """Return the number of sent bytes that the receiver's system has not acknowledged."""
     return int.from_bytes(fcntl.ioctl(sock, _SIOCOUTQ, bytes(4)), sys.byteorder)
 
 
@@ -130,7 +130,7 @@ def is_silent(sock: socket.socket, seconds: float = 0.1) -> bool:
     return False
 
 
-def test_without_faults(through: Any) -> None:
+def test_proxy_without_faults_passes_data(through: Any) -> None:
     proxy, sock = through()
     data = bytes(range(256)) * 4096
     sender = threading.Thread(target=sock.sendall, args=(data,))
@@ -140,7 +140,7 @@ def test_without_faults(through: Any) -> None:
     assert proxy.connections == proxy.accepted == 1
 
 
-def test_half_closed(through: Any) -> None:
+def test_half_closed_connection_passes_data(through: Any) -> None:
     _, sock = through()
     sock.sendall(b"hello")
     sock.shutdown(socket.SHUT_WR)
@@ -202,7 +202,7 @@ def test_slicer(through: Any) -> None:
     begin = time.monotonic()
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
-    # One by one, these would take two seconds or more.
+    # Single-byte chunks would take at least two seconds.
     assert time.monotonic() - begin < 2.0
 
 
@@ -216,7 +216,7 @@ def test_timeout(through: Any, echo_server: EchoServer, direction: Direction) ->
     assert not echo_server.ends
 
 
-def test_the_end_of_a_server_in_a_timeout(through: Any, echo_server: EchoServer) -> None:
+def test_server_close_during_a_timeout(through: Any, echo_server: EchoServer) -> None:
     _, sock = through(Timeout(after=2))
     sock.sendall(b"hello")
     assert receive(sock, 2) == b"he"
@@ -227,7 +227,7 @@ def test_the_end_of_a_server_in_a_timeout(through: Any, echo_server: EchoServer)
         assert is_silent(sock)
 
 
-def test_half_open_client(through: Any, echo_server: EchoServer) -> None:
+def test_half_open_client_connection(through: Any, echo_server: EchoServer) -> None:
     _, sock = through(HalfOpen(direction=UP, after=2))
     sock.sendall(b"hello")
     eventually(lambda: echo_server.ends == ["end"])
@@ -235,13 +235,13 @@ def test_half_open_client(through: Any, echo_server: EchoServer) -> None:
     receive(sock, 0)
     time.sleep(0.05)
     sock.setblocking(False)
-    # It may have heard what came before, and no end.
+    # The server may have received the earlier bytes, but no end.
     with pytest.raises(BlockingIOError):
         rest(sock)
     assert bytes(echo_server.taken) == b"he"
 
 
-def test_half_open_server(through: Any, echo_server: EchoServer) -> None:
+def test_half_open_server_connection(through: Any, echo_server: EchoServer) -> None:
     _, sock = through(HalfOpen(after=2))
     sock.sendall(b"hello")
     assert receive(sock, 2) == b"he"
@@ -260,11 +260,11 @@ def test_corrupt(through: Any, direction: Direction) -> None:
         assert receive(sock, 5) == expected
 
 
-def test_where_a_byte_was_changed(through: Any) -> None:
+def test_journal_has_the_place_of_a_corrupt_byte(through: Any) -> None:
     proxy, sock = through(Corrupt(direction=UP, after=5))
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
-    # It happens to the byte that comes next.
+    # The proxy corrupts the next byte that arrives.
     assert [happened.what for happened in proxy.journal] == ["accept"]
     sock.sendall(b"again")
     assert receive(sock, 5) == b"\xe1gain"
@@ -274,7 +274,7 @@ def test_where_a_byte_was_changed(through: Any) -> None:
     )
 
 
-def test_refuse_and_accept_again(echo_server: EchoServer) -> None:
+def test_proxy_that_refused_accepts_again(echo_server: EchoServer) -> None:
     with FaultyProxy(echo_server.address) as proxy:
         for _ in range(3):
             proxy.refuse()
@@ -296,7 +296,7 @@ def test_ignore(echo_server: EchoServer) -> None:
             assert receive(sock, 5) == b"hello"
 
 
-def test_nobody_listens(echo_server: EchoServer) -> None:
+def test_proxy_without_an_upstream_server_ends_the_connection(echo_server: EchoServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         target = nobody.getsockname()
     with (
@@ -309,7 +309,7 @@ def test_nobody_listens(echo_server: EchoServer) -> None:
 
 
 @pytest.mark.parametrize("fault", [LimitData(), ResetPeer(), HalfOpen()])
-def test_injected_into_a_silent_connection(through: Any, fault: Toxic) -> None:
+def test_fault_injected_into_a_silent_connection(through: Any, fault: Toxic) -> None:
     proxy, sock = through()
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
@@ -320,7 +320,7 @@ def test_injected_into_a_silent_connection(through: Any, fault: Toxic) -> None:
         assert isinstance(fault, ResetPeer)
 
 
-def test_injected_for_later(through: Any) -> None:
+def test_fault_injected_into_a_connection_hits_later_data(through: Any) -> None:
     proxy, sock = through()
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
@@ -331,7 +331,7 @@ def test_injected_for_later(through: Any) -> None:
     assert [happened.what for happened in proxy.journal] == ["accept", LimitData(2)]
 
 
-def test_the_plan_is_by_number(echo_server: EchoServer) -> None:
+def test_plan_selects_faults_by_connection_number(echo_server: EchoServer) -> None:
     plans = {0: [LimitData(1)], 1: [], 2: [LimitData(2)]}
     with FaultyProxy(echo_server.address, plans.__getitem__) as proxy:
         for number, expected in enumerate((b"h", b"hello", b"he")):
@@ -341,7 +341,7 @@ def test_the_plan_is_by_number(echo_server: EchoServer) -> None:
                 assert proxy.accepted == number + 1
 
 
-def test_it_is_started_once_and_ended(echo_server: EchoServer, no_leak: None) -> None:
+def test_stopped_proxy_cannot_be_reused(echo_server: EchoServer, no_leak: None) -> None:
     proxy = FaultyProxy(echo_server.address)
     with proxy:
         assert proxy.connections == 0
@@ -349,8 +349,8 @@ def test_it_is_started_once_and_ended(echo_server: EchoServer, no_leak: None) ->
         proxy.stop()
 
 
-def test_latency_does_not_add_up(through: Any) -> None:
-    """What comes while something else is late is late by as much, and not behind that."""
+def test_latency_is_not_cumulative(through: Any) -> None:
+    """Delay each chunk by the same time, without adding to the delay of earlier chunks."""
     _, sock = through(Latency(1.0, jitter=0.01))
     begin = time.monotonic()
     for _ in range(5):
@@ -360,7 +360,7 @@ def test_latency_does_not_add_up(through: Any) -> None:
     assert 1.03 <= time.monotonic() - begin < 5.0
 
 
-def test_latency_that_is_removed(through: Any) -> None:
+def test_removed_latency_has_no_effect(through: Any) -> None:
     proxy, sock = through()
     slow = proxy.add(Latency(2.0))
     begin = time.monotonic()
@@ -381,14 +381,14 @@ def test_bandwidth_passes_bytes_at_its_rate(through: Any) -> None:
     begin = time.monotonic()
     sock.sendall(bytes(1000))
     assert receive(sock, 1000) == bytes(1000)
-    assert time.monotonic() - begin >= 0.9  # A tick of unused time may count.
+    assert time.monotonic() - begin >= 0.9  # The rate limiter may credit one tick of unused time.
 
 
 @pytest.mark.parametrize("direction", Direction)
 def test_buffer_when_small_leaves_bytes_with_their_sender(
     echo_server: EchoServer, direction: Direction
 ) -> None:
-    """The sender's system knows how much a slow link has not carried yet."""
+    """Leave bytes with the sender, whose system reports how many the slow link has not carried."""
     held = Bandwidth(1.0, direction=direction)
     with (
         FaultyProxy(echo_server.address, lambda _: [held], buffer=4096) as proxy,
@@ -400,7 +400,7 @@ def test_buffer_when_small_leaves_bytes_with_their_sender(
             sock.sendall(b"hello")
             eventually(lambda: echo_server.socks)
             (sender,) = echo_server.socks
-        # Only these calls must not wait: the echo server's thread reads from its socket.
+        # Only these sends must not block: the echo server's thread reads from its socket meanwhile.
         sender.settimeout(None)
         sent = 0
         with contextlib.suppress(BlockingIOError):
@@ -421,14 +421,14 @@ def test_slow_close(through: Any, echo_server: EchoServer) -> None:
     assert time.monotonic() - begin >= 0.1
 
 
-def test_timeout_that_ends(through: Any) -> None:
+def test_timeout_that_elapses_closes_the_connection(through: Any) -> None:
     _, sock = through(Timeout(0.05, direction=UP))
     sock.sendall(b"hello")
     assert sock.recv(1) == b""
 
 
-def test_timeout_that_is_removed(through: Any) -> None:
-    """The bytes that were lost are missing, so the connection ends."""
+def test_removed_timeout_ends_the_connection(through: Any) -> None:
+    """End the connection, as the discarded bytes are missing from the stream."""
     proxy, sock = through()
     timeout = proxy.add(Timeout(10.0))
     sock.sendall(b"hello")
@@ -437,7 +437,7 @@ def test_timeout_that_is_removed(through: Any) -> None:
     assert sock.recv(1) == b""
 
 
-def test_reset_peer_later(through: Any) -> None:
+def test_reset_peer_with_a_delay(through: Any) -> None:
     _, sock = through(ResetPeer(2.0))
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"
@@ -445,18 +445,18 @@ def test_reset_peer_later(through: Any) -> None:
         rest(sock)
 
 
-def test_reset_peer_that_is_removed(through: Any) -> None:
+def test_removed_reset_peer_has_no_effect(through: Any) -> None:
     proxy, sock = through()
     proxy.remove(proxy.add(ResetPeer(0.05)))
     assert is_silent(sock)
 
 
-def test_sizes_are_by_the_seed(echo_server: EchoServer) -> None:
+def test_slicer_with_a_seed_repeats_its_sizes(echo_server: EchoServer) -> None:
     def sizes(seed: int) -> list[int]:
         passed: list[int] = []
 
         def tap(number: int, direction: Direction, data: bytes) -> None:
-            # It is empty at the stream's end, which the proxy may not get to see.
+            # `data` is empty at the end of the stream, which the proxy may miss.
             if direction is UP and data:
                 passed.append(len(data))
 
@@ -476,7 +476,7 @@ def test_sizes_are_by_the_seed(echo_server: EchoServer) -> None:
     assert sizes(1) == first != sizes(2)
 
 
-def test_some_have_it_and_some_do_not(echo_server: EchoServer) -> None:
+def test_toxicity_selects_connections_by_the_seed(echo_server: EchoServer) -> None:
     def plan(seed: int) -> list[bool]:
         ends = []
         with FaultyProxy(echo_server.address, seed=seed) as proxy:
@@ -493,7 +493,7 @@ def test_some_have_it_and_some_do_not(echo_server: EchoServer) -> None:
     assert plan(1) == first
 
 
-def test_down_and_up(through: Any) -> None:
+def test_proxy_that_was_down_accepts_again(through: Any) -> None:
     proxy, sock = through()
     sock.sendall(b"hello")
     assert receive(sock, 5) == b"hello"

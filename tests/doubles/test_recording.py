@@ -1,4 +1,4 @@
-"""What passes between a server and its peers is written down, and can be played again."""
+"""Recordings of the traffic between a server and its peers: saving, decoding and replaying."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
 
 
 @pytest.mark.parametrize("prefix", FOLDERS)
-def test_files_come_out_as_they_went_in(prefix: str, tmp_path: Path) -> None:
+def test_recording_saved_after_load_is_unchanged(prefix: str, tmp_path: Path) -> None:
     for path in FOLDERS[prefix].glob("*.json"):
         copy = tmp_path / path.name
         Recording.load(path).save(copy)
         assert copy.read_text() == path.read_text().rstrip("\n") + "\n"
 
 
-def test_what_is_decoded() -> None:
-    """It is what the first recorder made of it, but of what is no packet and no line."""
+def test_element_decodes_as_recorded() -> None:
+    """Decode as the first recorder did, except for malformed packets and lines."""
     odd = {"02_pipelined_and_split", "30_bad_magic", "32_response_magic_and_unexpected"}
     for name in VECTORS.keys() - odd:
         for element in VECTORS[name].exchange:
@@ -74,7 +74,7 @@ def test_what_is_decoded() -> None:
 
 
 def exchange(address: tuple[str, int], data: bytes = b"data") -> None:
-    """A worker that is woken, a client, an admin."""
+    """Run a worker that is woken, a client and an admin client."""
     with ScriptedClient(address) as worker, GearmanClient([address]) as client:
         worker.send(CanDo(b"reverse"), GrabJob())
         worker.expect(NoJob)
@@ -94,13 +94,13 @@ def exchange(address: tuple[str, int], data: bytes = b"data") -> None:
 
 @pytest.fixture
 def recording(launch: Callable[[], Server]) -> Recording:
-    """That, recorded with a gearmand and with a JobServer."""
+    """The recording of that exchange with gearmand, and with a JobServer."""
     with Recorder(launch().address, name="reverse", server="a server") as recorder:
         exchange(recorder.address)
     return recorder.recording
 
 
-def test_recording(recording: Recording, tmp_path: Path) -> None:
+def test_recording_contains_the_exchange(recording: Recording, tmp_path: Path) -> None:
     shown = [(each.sender, each.conn, each.decoded) for each in recording.exchange]
     created, assigned = (
         next(text.split("'")[1] for _, _, text in shown if name in text)
@@ -140,8 +140,8 @@ def test_recording(recording: Recording, tmp_path: Path) -> None:
     assert Recording.load(path) == recording
 
 
-def test_the_end_of_a_server() -> None:
-    """What was said before is part of it, though there was to be more."""
+def test_recording_of_a_server_that_closes_replays() -> None:
+    """Record the data before the end of the connection, although the reply is incomplete."""
     lines = b"f\t0\t0\t0\n"
     with ScriptedServer() as server:
         server.expect(TextLine(b"status")).send_raw(lines).close()
@@ -155,25 +155,25 @@ def test_the_end_of_a_server() -> None:
         assert replay(recorder.recording, server.address) == []
 
 
-def test_replayed_against_a_job_server(recording: Recording) -> None:
+def test_replay_against_a_job_server_finds_no_differences(recording: Recording) -> None:
     with JobServer() as server:
         assert replay(recording, server.address) == []
 
 
-def test_replayed_against_gearmand(
+def test_replay_against_gearmand_finds_no_differences(
     recording: Recording, start_gearmand: Callable[..., Gearmand]
 ) -> None:
     assert replay(recording, start_gearmand().address) == []
 
 
-def test_replayed_against_peers(recording: Recording) -> None:
-    """Their uniques are others."""
+def test_replay_server_accepts_the_recorded_peers(recording: Recording) -> None:
+    """Accept uniques other than the recorded ones."""
     with ReplayServer(recording) as server:
         exchange(server.address)
 
 
 def play(server: ReplayServer, *events: Event, closes: bool = True) -> None:
-    """Send something to a server; then all is over, or it closes."""
+    """Send events to a server. Then receive until it closes, or check it."""
     with server, ScriptedClient(server.address) as client:
         client.send(*events)
         if closes:
@@ -188,20 +188,20 @@ def play_garbage(server: ReplayServer) -> None:
         client.rest()
 
 
-def test_peers_that_do_something_else(recording: Recording) -> None:
+def test_replay_server_with_other_packets_raises(recording: Recording) -> None:
     with pytest.raises(AssertionError, match=r"element 1, worker: .*GrabJob.*, and got PreSleep"):
         play(ReplayServer(recording), CanDo(b"reverse"), PreSleep())
     with pytest.raises(AssertionError, match="what a recorded connection begins with, and got Can"):
         play(ReplayServer(recording), CanDo(b"another"))
 
 
-def test_peers_that_do_not_go_on(recording: Recording) -> None:
+def test_replay_server_with_missing_packets_raises(recording: Recording) -> None:
     with pytest.raises(AssertionError, match="element 1, worker: REQ GRAB_JOB '' did not come"):
         play(ReplayServer(recording, timeout=0.05), CanDo(b"reverse"), closes=False)
 
 
-def test_peers_that_ask_for_more() -> None:
-    """Echoes and options are by settings and by the clock."""
+def test_replay_server_answers_additional_echoes() -> None:
+    """Answer additional echoes and options, which depend on settings and on the clock."""
     vector = Recording([element("client", GrabJob()), element("server", NoJob())])
     with ReplayServer(vector) as server, ScriptedClient(server.address) as client:
         client.send(OptionReq(b"exceptions"))
@@ -211,8 +211,8 @@ def test_peers_that_ask_for_more() -> None:
         client.echo()
 
 
-def test_uniques_stay_the_same() -> None:
-    """Two jobs that were one have to be one."""
+def test_replay_server_with_different_uniques_raises() -> None:
+    """Require one unique for two jobs that had one unique when they were recorded."""
     same = SubmitJobBg(b"f", b"recorded", b"")
     vector = Recording([element("client", same, same)])
     with ReplayServer(vector) as server, ScriptedClient(server.address) as client:
@@ -221,39 +221,39 @@ def test_uniques_stay_the_same() -> None:
         play(ReplayServer(vector), *[SubmitJobBg(b"f", b"u%d" % at, b"") for at in range(2)])
 
 
-def test_a_server_that_closed() -> None:
+def test_replay_server_closes_as_recorded() -> None:
     vector = Recording([element("client", GrabJob()), Element("server", "client", closes=True)])
     with ReplayServer(vector) as server, ScriptedClient(server.address) as client:
         client.send(GrabJob())
         assert client.rest() == b""
 
 
-def test_peers_that_go_on() -> None:
+def test_replay_server_with_additional_packets_raises() -> None:
     short = Recording([element("client", CanDo(b"f"))])
     with pytest.raises(AssertionError, match="expected nothing more, and got GrabJob"):
         play(ReplayServer(short), CanDo(b"f"), GrabJob())
 
 
-def test_peers_that_do_not_speak_gearman() -> None:
+def test_replay_server_with_garbage_raises() -> None:
     server = ReplayServer(Recording([element("client", CanDo(b"f"))]))
     with pytest.raises(AssertionError, match="expected Gearman, and got"):
         play_garbage(server)
 
 
-# Both halves, and all recordings.
+# Client and server replay of all recordings.
 
-# Those in which peers close connections: to see that it was taken, one asks for a list.
+# Recordings with peers that close a connection. The replay then polls the server's list.
 CLOSING = {
     name
     for name, vector in VECTORS.items()
     if any(each.closes and not each.of_server for each in vector.exchange)
 }
-#: What a `Connection` does not let through.
+#: Recordings of bytes that a `Connection` rejects.
 UNSOUND = {"30_bad_magic", "31_unknown_type", "33_missing_nul", "43_text_six_words"}
 
 
 @pytest.mark.parametrize("name", sorted(VECTORS.keys() - CLOSING - UNSOUND))
-def test_both_halves_agree(name: str) -> None:
+def test_replay_against_the_replay_server_finds_no_differences(name: str) -> None:
     vector = VECTORS[name]
     at_once = [dataclasses.replace(each, pause=0.0) for each in vector.exchange]
     vector = dataclasses.replace(vector, exchange=at_once)
@@ -261,7 +261,7 @@ def test_both_halves_agree(name: str) -> None:
         assert replay(vector, server.address) == []
 
 
-#: A few of everything: lists, coalescing, errors, what is sent in pieces, ends, text.
+#: Samples of all kinds: lists, coalescing, errors, chunks, disconnects, text.
 SOME = [
     "02_pipelined_and_split",
     "08_exception_without_option",
@@ -278,21 +278,21 @@ SOME = [
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_gearmand_does_as_recorded(name: str, start_gearmand: Callable[..., Gearmand]) -> None:
+def test_gearmand_replies_as_recorded(name: str, start_gearmand: Callable[..., Gearmand]) -> None:
     vector = VECTORS[name]
     assert replay(vector, start_gearmand(*vector.server_args[2:]).address) == []
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_where_the_job_server_differs(name: str) -> None:
-    """It is where tests/engines says so."""
+def test_job_server_differs_only_where_listed(name: str) -> None:
+    """Differ only in the recordings that tests/engines lists."""
     is_different = name in DIFFERENT
     with JobServer() as server:
         differences = replay(VECTORS[name], server.address, timeout=0.2 if is_different else 5.0)
     assert bool(differences) == is_different
 
 
-def test_what_a_difference_says() -> None:
+def test_difference_as_text_has_both_replies() -> None:
     vector = VECTORS["42_admin_create_drop"]
     with JobServer() as server:
         first = replay(vector, server.address)[0]
@@ -303,13 +303,13 @@ def test_what_a_difference_says() -> None:
 
 
 def element(side: str, *events: PacketEvent) -> Element:
-    """What was sent."""
+    """Return an element with the packets of some events."""
     magic = MAGIC_RESPONSE if side == "server" else MAGIC_REQUEST
     data = b"".join(pack_event(each, magic) for each in events)
     return Element(side, "client" if side == "server" else side, data)
 
 
-def test_what_came_in_addition() -> None:
+def test_replay_with_an_additional_reply_finds_a_difference() -> None:
     vector = Recording([element("client", GrabJob()), element("server", NoJob())])
     with ScriptedServer() as server:
         server.expect(GrabJob).answer(NoJob(), Noop())
@@ -317,8 +317,8 @@ def test_what_came_in_addition() -> None:
     assert str(difference) == "element 2, client: expected nothing more, and got RES NOOP ''"
 
 
-def test_two_handles_are_two() -> None:
-    """They may be any, and what was one is one."""
+def test_replay_with_equal_handles_finds_a_difference() -> None:
+    """Accept any handles, as long as equal ones stay equal and different ones differ."""
     vector = Recording(
         [
             element("client", SubmitJobBg(b"f", b"1", b""), SubmitJobBg(b"f", b"2", b"")),
@@ -334,7 +334,7 @@ def test_two_handles_are_two() -> None:
     assert difference.expected == "RES JOB_CREATED 'H:2'"
 
 
-def test_another_speaks_when_the_server_has_taken_all() -> None:
+def test_replay_waits_until_the_server_has_received_all() -> None:
     no_job = dataclasses.replace(element("server", NoJob()), conn="client2")
     vector = Recording([element("client", PreSleep()), element("client2", GrabJob()), no_job])
     with ScriptedServer() as server:
@@ -348,7 +348,7 @@ def test_another_speaks_when_the_server_has_taken_all() -> None:
         assert replay(vector, server.address) == []
 
 
-def test_another_speaks_when_the_server_has_noted_an_end() -> None:
+def test_replay_waits_until_the_server_has_noticed_a_close() -> None:
     vector = Recording(
         [
             element("client", GrabJob()),
@@ -364,8 +364,8 @@ def test_another_speaks_when_the_server_has_noted_an_end() -> None:
         assert replay(vector, server.address) == []
 
 
-def test_a_server_waits_for_all_of_a_write() -> None:
-    """As it would for the rest, what is to come afterwards over another connection."""
+def test_replay_server_waits_for_a_complete_write() -> None:
+    """Delay the replies on other connections until the server has received the complete write."""
     no_job = dataclasses.replace(element("server", NoJob()), conn="client2")
     vector = Recording(
         [element("client", CanDo(b"f"), PreSleep()), element("client2", GrabJob()), no_job]
@@ -385,7 +385,7 @@ def test_a_server_waits_for_all_of_a_write() -> None:
         assert second.sock.recv(100)[4:8] == b"\0\0\0\x0a"
 
 
-def test_a_server_that_answers_no_echoes() -> None:
+def test_replay_against_a_server_without_echoes_passes() -> None:
     vector = Recording(
         [element("client", GrabJob()), element("client2", GrabJob()), element("client", GrabJob())]
     )
@@ -393,11 +393,11 @@ def test_a_server_that_answers_no_echoes() -> None:
         server.whenever(EchoReq).silence()
         server.expect(GrabJob).times(3)
         assert replay(vector, server.address, timeout=0.05) == []
-        server.check()  # The last of these came behind all echoes.
+        server.check()  # The last GRAB_JOB arrives after all echoes.
         assert len([event for event in server.events if isinstance(event, EchoReq)]) == 1
 
 
-def test_the_end_of_a_connection() -> None:
+def test_replay_with_a_missing_close_finds_a_difference() -> None:
     vector = Recording([element("client", GrabJob()), Element("server", "client", closes=True)])
     with ScriptedServer() as server:
         server.expect(GrabJob).close()
@@ -410,7 +410,7 @@ def test_the_end_of_a_connection() -> None:
         assert difference.got == "nothing in 0.05 s"
 
 
-def test_what_is_torn() -> None:
+def test_replay_with_a_partial_packet_finds_a_difference() -> None:
     vector = Recording([element("client", GrabJob()), element("server", NoJob())])
     with ScriptedServer() as server:
         server.expect(GrabJob).send_raw(b"\0RES\0").close()
@@ -424,7 +424,7 @@ def test_what_is_torn() -> None:
         assert difference.got == "the end of the connection"
 
 
-def test_times_of_jobs_for_later() -> None:
+def test_replay_shifts_the_times_of_delayed_jobs() -> None:
     submit = SubmitJobEpoch(b"f", b"", b"1000000002", b"x")
     vector = Recording(
         [element("client", submit), element("server", JobCreated(b"H:1"))], epoch_base=10**9
@@ -439,10 +439,10 @@ def test_times_of_jobs_for_later() -> None:
         assert abs(int(came.epoch) - expected) < 2
 
 
-# What the recorder makes of odd things.
+# Odd traffic at the recorder.
 
 
-def test_a_reset_is_an_end() -> None:
+def test_recorder_records_a_reset_as_a_close() -> None:
     with ScriptedServer() as server, Recorder(server.address) as recorder:
         client = ScriptedClient(recorder.address)
         client.echo()
@@ -455,7 +455,7 @@ def test_a_reset_is_an_end() -> None:
     ]
 
 
-def test_what_is_no_packet_is_written_down() -> None:
+def test_recorder_records_malformed_packets() -> None:
     for data, shown in ((b"\0REQ\0", "PARTIAL 0052455100"), (b"\0BAD", "PARTIAL 00424144")):
         with ScriptedServer(lambda peer: peer.rest()) as server:
             with Recorder(server.address) as recorder, ScriptedClient(recorder.address) as client:
@@ -465,7 +465,7 @@ def test_what_is_no_packet_is_written_down() -> None:
             assert [each.decoded for each in recorder.recording.exchange] == [shown, ""]
 
 
-def test_names_and_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorder_names_connections_and_records_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gearman_sync.testing.recording._PAUSE", 0.0)
     with JobServer() as server, Recorder(server.address) as recorder:
         clients = [ScriptedClient(recorder.address) for _ in range(4)]
@@ -490,7 +490,7 @@ def test_names_and_times(monkeypatch: pytest.MonkeyPatch) -> None:
     "text",
     ["no", "[]", "{}", '{"exchange": [1]}', '{"exchange": [], "other": 1}', '{"exchange": 1}'],
 )
-def test_what_is_no_recording(text: str, tmp_path: Path) -> None:
+def test_load_of_an_invalid_recording_raises(text: str, tmp_path: Path) -> None:
     path = tmp_path / "recording.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"recording\.json is no recording: "):

@@ -1,4 +1,4 @@
-"""WorkerUnderTest, the blocking one: jobs done in the test's thread, and in a thread of its own."""
+"""The blocking WorkerUnderTest: jobs run in the test's thread, and in a thread of its own."""
 
 # ruff: noqa: PT012 - it is the end of a `with` that raises
 
@@ -44,7 +44,7 @@ def client(server: Server) -> Iterator[GearmanClient]:
 
 @pytest.fixture
 def queue(client: GearmanClient, task: str) -> Callable[..., Any]:
-    """Submits a background job."""
+    """A function that submits a background job."""
 
     def submit(data: str = "", **options: Any) -> Any:
         return client.submit_job(task, data, background=True, **options)
@@ -60,7 +60,7 @@ def data_of(runs: list[JobRun]) -> list[Any]:
 
 
 def test_drain(server: Server, task: str, queue: Callable[..., Any]) -> None:
-    """What was queued before is done, in this thread, on a server that others see, too."""
+    """Run the jobs queued so far, in this thread, on a server that other workers use, too."""
     threads: list[threading.Thread] = []
 
     def callback(worker: Any, job: WorkerJob) -> Any:
@@ -86,7 +86,7 @@ def test_drain(server: Server, task: str, queue: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("max_jobs", [1, 3])
-def test_jobs_that_submit_jobs(
+def test_drain_runs_jobs_submitted_by_jobs(
     server: Server, task: str, queue: Callable[..., Any], max_jobs: int
 ) -> None:
     def countdown(worker: Any, job: WorkerJob) -> None:
@@ -102,7 +102,9 @@ def test_jobs_that_submit_jobs(
     )
 
 
-def test_several_slots_are_used(server: Server, task: str, queue: Callable[..., Any]) -> None:
+def test_drain_with_several_slots_uses_them(
+    server: Server, task: str, queue: Callable[..., Any]
+) -> None:
     barrier = threading.Barrier(3, timeout=PATIENCE)
     worker = GearmanWorker([server.address], max_jobs=3)
     worker.register_task(task, lambda worker, job: str(barrier.wait()))
@@ -113,10 +115,10 @@ def test_several_slots_are_used(server: Server, task: str, queue: Callable[..., 
 
 
 @pytest.mark.parametrize("later", [-10, 3600])
-def test_jobs_for_later(
+def test_drain_skips_delayed_jobs(
     server: Server, task: str, queue: Callable[..., Any], client: GearmanClient, later: int
 ) -> None:
-    """One that is not due is not waited for."""
+    """Skip delayed jobs that are not due."""
     request = queue("later", run_at=time.time() + later)
     queue("now")
     done = data_of(WorkerUnderTest({task: reverse}, server.address).drain())
@@ -125,7 +127,7 @@ def test_jobs_for_later(
 
 
 def test_failure(server: Server, task: str, queue: Callable[..., Any]) -> None:
-    """What a callback raises is raised, with the line that has done it; all jobs are done first."""
+    """Raise the callback's exception with its original traceback, after all jobs have run."""
     under_test = WorkerUnderTest({task: fail}, server.address)
     for data in ("first", "second"):
         queue(data)
@@ -136,11 +138,11 @@ def test_failure(server: Server, task: str, queue: Callable[..., Any]) -> None:
     assert first == f"It was raised for {under_test.runs[0].job!r}."
     assert second.startswith(repr(under_test.runs[1].job))
     assert [type(run.error) for run in under_test.runs] == [ZeroDivisionError] * 2
-    # Once.
+    # Each error is raised only once.
     assert under_test.drain() == []
 
 
-def test_many_failures(server: Server, task: str, queue: Callable[..., Any]) -> None:
+def test_many_failures_are_summarized(server: Server, task: str, queue: Callable[..., Any]) -> None:
     for _ in range(14):
         queue()
     with pytest.raises(ZeroDivisionError) as caught:
@@ -149,14 +151,18 @@ def test_many_failures(server: Server, task: str, queue: Callable[..., Any]) -> 
     assert caught.value.__notes__[-1] == "So have 3 others."
 
 
-def test_failures_that_are_meant(server: Server, task: str, queue: Callable[..., Any]) -> None:
+def test_expected_failures_are_not_raised(
+    server: Server, task: str, queue: Callable[..., Any]
+) -> None:
     queue("data")
     (run,) = WorkerUnderTest({task: fail}, server.address, raise_errors=False).drain()
     assert isinstance(run.error, ZeroDivisionError)
     assert run.result is None
 
 
-def test_result_that_can_not_be_sent(server: Server, task: str, queue: Callable[..., Any]) -> None:
+def test_result_that_cannot_be_sent_is_raised(
+    server: Server, task: str, queue: Callable[..., Any]
+) -> None:
     queue()
     under_test = WorkerUnderTest({task: lambda worker, job: {"a": 1}}, server.address)
     with pytest.raises(TypeError, match="dict"):
@@ -164,11 +170,11 @@ def test_result_that_can_not_be_sent(server: Server, task: str, queue: Callable[
     assert under_test.runs[0].result is None
 
 
-# The application's own worker.
+# Workers of the application.
 
 
 class Counting(GearmanWorker):
-    """One with hooks of its own, and a state."""
+    """A worker with its own hooks and state."""
 
     done = 0
     polls = 0
@@ -187,7 +193,7 @@ class Counting(GearmanWorker):
 
 
 def test_own_worker(server: Server, task: str, queue: Callable[..., Any]) -> None:
-    """It goes on where it ends by itself, and is as it was behind that, with its own servers."""
+    """Continue if the worker ends by itself; restore its state and servers afterwards."""
     worker = Counting(["nowhere.invalid:1"])
     worker.register_task(task, reverse)
     before = vars(worker).keys()
@@ -204,7 +210,9 @@ def test_own_worker(server: Server, task: str, queue: Callable[..., Any]) -> Non
         worker.work()
 
 
-def test_hooks_of_the_object_itself(server: Server, task: str, queue: Callable[..., Any]) -> None:
+def test_hooks_set_on_the_object_are_called_and_restored(
+    server: Server, task: str, queue: Callable[..., Any]
+) -> None:
     worker = GearmanWorker([server.address])
     calls: list[bool] = []
 
@@ -220,7 +228,9 @@ def test_hooks_of_the_object_itself(server: Server, task: str, queue: Callable[.
     assert worker.after_poll is after_poll
 
 
-def test_own_hook_that_raises(server: Server, task: str, queue: Callable[..., Any]) -> None:
+def test_exception_of_a_hook_is_raised(
+    server: Server, task: str, queue: Callable[..., Any]
+) -> None:
     class Worker(GearmanWorker):
         def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
             raise LookupError("hook")
@@ -232,7 +242,7 @@ def test_own_hook_that_raises(server: Server, task: str, queue: Callable[..., An
         WorkerUnderTest(worker, server.address).drain()
 
 
-def test_own_worker_that_is_connected(server: Server, task: str) -> None:
+def test_connected_worker_is_refused(server: Server, task: str) -> None:
     worker = GearmanWorker([server.address])
     worker.register_task(task, reverse)
     with WorkerUnderTest(worker, server.address):
@@ -244,8 +254,10 @@ def test_own_worker_that_is_connected(server: Server, task: str) -> None:
         WorkerUnderTest(worker, server.address).drain()
 
 
-def test_ctrl_c(server: Server, task: str, queue: Callable[..., Any]) -> None:
-    """It leaves the test; the job is not done."""
+def test_ctrl_c_in_a_callback_is_raised(
+    server: Server, task: str, queue: Callable[..., Any]
+) -> None:
+    """Raise out of the test; the job stays in the queue."""
 
     def callback(worker: Any, job: WorkerJob) -> None:
         raise KeyboardInterrupt
@@ -258,10 +270,10 @@ def test_ctrl_c(server: Server, task: str, queue: Callable[..., Any]) -> None:
     assert data_of(WorkerUnderTest({task: reverse}, server.address).drain()) == [b"ab"]
 
 
-# With a thread.
+# In a thread of its own.
 
 
-def test_in_a_thread(
+def test_worker_in_a_thread_runs_jobs(
     server: Server, task: str, queue: Callable[..., Any], client: GearmanClient
 ) -> None:
     threads: set[threading.Thread] = set()
@@ -279,12 +291,12 @@ def test_in_a_thread(
         queue("last")
     assert data_of(under_test.runs)[3:] == [b"ef", b"last"]
     assert threading.main_thread() not in threads
-    # It may be used again.
+    # The thread can be started again.
     with under_test:
         assert client.submit_job(task, "gh", poll_timeout=PATIENCE).result == b"hg"
 
 
-def test_failure_in_a_thread(
+def test_failure_in_a_thread_is_raised_once(
     server: Server, task: str, queue: Callable[..., Any], client: GearmanClient
 ) -> None:
     under_test = WorkerUnderTest({task: fail}, server.address)
@@ -292,21 +304,23 @@ def test_failure_in_a_thread(
         queue("first")
         with pytest.raises(ZeroDivisionError, match="first"):
             under_test.drain()
-        # That was it: it goes on, and does not raise this again.
+        # The failure is raised once. The worker continues and does not raise it again.
     with pytest.raises(ZeroDivisionError, match="second"), under_test:
         request = client.submit_job(task, "second", poll_timeout=PATIENCE)
         assert "ZeroDivisionError" in (request.reason or "")
 
 
 def test_test_that_fails(server: Server, task: str, queue: Callable[..., Any]) -> None:
-    """Its own exception is what comes out, at once."""
+    """Raise the test's own exception, at once."""
     under_test = WorkerUnderTest({task: fail}, server.address)
     with pytest.raises(LookupError, match="the test"), under_test:
         queue()
         raise LookupError("the test")
 
 
-def test_worker_that_ends_by_itself(server: Server, task: str, client: GearmanClient) -> None:
+def test_worker_that_ends_by_itself_continues(
+    server: Server, task: str, client: GearmanClient
+) -> None:
     worker = Counting([server.address])
     worker.register_task(task, reverse)
     with WorkerUnderTest(worker, server.address):
@@ -314,7 +328,7 @@ def test_worker_that_ends_by_itself(server: Server, task: str, client: GearmanCl
             assert client.submit_job(task, "ab", poll_timeout=PATIENCE).result == b"ba"
 
 
-# Time limits, and servers that are not there.
+# Time limits and missing servers.
 
 
 @pytest.fixture
@@ -325,7 +339,7 @@ def quiet() -> Iterator[None]:
 
 
 def test_time_limit(server: Server, task: str, queue: Callable[..., Any]) -> None:
-    """A callback that waits for ever is left, and the test is told which job that was."""
+    """Leave a callback that never returns; the error names its job."""
     never = threading.Event()
     left = threading.Event()
 
@@ -345,14 +359,16 @@ def test_time_limit(server: Server, task: str, queue: Callable[..., Any]) -> Non
     assert left.is_set()
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    # It is in the queue again.
+    # The job is in the queue again.
     (run,) = WorkerUnderTest({task: reverse}, server.address).drain()
     assert run.job.handle == request.job.handle
 
 
 @pytest.mark.slow
-def test_jobs_without_end(server: Server, task: str, queue: Callable[..., Any]) -> None:
-    """Also in another thread, and where somebody else has set the alarm."""
+def test_drain_with_endless_jobs_raises(
+    server: Server, task: str, queue: Callable[..., Any]
+) -> None:
+    """Stop in another thread as well, and if the test has set its own alarm."""
 
     def again(worker: Any, job: WorkerJob) -> None:
         queue()
@@ -373,10 +389,10 @@ def test_jobs_without_end(server: Server, task: str, queue: Callable[..., Any]) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["drain", "end", "failure"])
-def test_time_limit_in_a_thread(
+def test_worker_in_a_thread_after_the_time_limit_raises(
     server: Server, task: str, queue: Callable[..., Any], quiet: None, how: str
 ) -> None:
-    """The thread goes on, as threads do, and nobody waits for it."""
+    """Raise without waiting for the thread, which continues to run."""
     begun, go_on = threading.Event(), threading.Event()
 
     def callback(worker: Any, job: WorkerJob) -> None:
@@ -407,7 +423,7 @@ def test_no_server(task: str, how: str, caplog: pytest.LogCaptureFixture) -> Non
         else:
             with under_test:
                 eventually(lambda: "has ended" in caplog.text, "the log")
-    # At once, and not only at the end: a test may wait for a result meanwhile.
+    # The error is logged at once, not only at the end: a test may wait for a result meanwhile.
     assert ("the worker under test has ended" in caplog.text) == (how == "with")
 
 
@@ -438,7 +454,7 @@ def test_no_callbacks() -> None:
         WorkerUnderTest(GearmanWorker(), "localhost")
 
 
-def test_other_arguments() -> None:
+def test_invalid_argument_raises() -> None:
     async def callback(worker: Any, job: WorkerJob) -> None: ...
 
     with pytest.raises(TypeError, match="async"):

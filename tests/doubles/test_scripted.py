@@ -1,4 +1,4 @@
-"""A scripted server does as the test says, and says what was not as expected."""
+"""A scripted server follows the test and reports what differs from it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SUBMIT = SubmitJob(b"f", b"u", b"data")
 
 
 def said(server: ScriptedServer) -> str:
-    """What its check says."""
+    """Return the message of the server's check."""
     with pytest.raises(AssertionError) as caught:
         server.check()
     return str(caught.value)
@@ -50,14 +50,14 @@ def said(server: ScriptedServer) -> str:
 def submit_to(
     server: ScriptedServer, data: bytes = b"", then: Callable[[], object] = lambda: None
 ) -> None:
-    """Send something to a server that closes then."""
+    """Send a submit or other bytes to a server, and receive its close."""
     with server, ScriptedClient(server.address) as client:
         client.send_raw(data or client.connection.send(SUBMIT))
         assert client.rest() == b""
         then()
 
 
-def test_a_client_gets_what_the_test_says() -> None:
+def test_client_receives_the_scripted_replies() -> None:
     with ScriptedServer() as server:
         server.expect(SubmitJob, function=b"f", data=b"data").answer(
             JobCreated(b"H:1"), WorkData(b"H:1", b"a"), WorkComplete(b"H:1", b"b")
@@ -67,7 +67,7 @@ def test_a_client_gets_what_the_test_says() -> None:
         assert (request.state, request.result) == ("COMPLETE", b"b")
 
 
-def test_a_worker_gets_what_the_test_says() -> None:
+def test_worker_receives_the_scripted_replies() -> None:
     with ScriptedServer() as server:
         server.expect(CanDo(b"f"))
         server.whenever(lambda event: type(event).__name__.startswith("GrabJob")).answer(NoJob())
@@ -81,7 +81,7 @@ def test_a_worker_gets_what_the_test_says() -> None:
             working.result(5)
 
 
-def test_an_admin_gets_what_the_test_says() -> None:
+def test_admin_receives_the_scripted_replies() -> None:
     with ScriptedServer() as server:
         server.expect(TextLine(b"version")).send_raw(b"OK 1.2.3\r\n")
         server.expect(TextLine, line=b"status").answer(
@@ -93,7 +93,7 @@ def test_an_admin_gets_what_the_test_says() -> None:
             assert dict(status) == {"task": "f", "queued": 2, "running": 1, "workers": 3}
 
 
-def test_answers_may_be_functions_of_what_came() -> None:
+def test_reply_may_be_a_function_of_the_event() -> None:
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
         server.expect(SubmitJob).times(2).answer(
             lambda event: JobCreated(b"H:" + event.unique),
@@ -109,7 +109,7 @@ def test_answers_may_be_functions_of_what_came() -> None:
         assert client.sock.recv(3) == b"raw"
 
 
-def test_silence() -> None:
+def test_silence_sends_no_reply() -> None:
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
         server.expect(SUBMIT).silence()
         client.send(SUBMIT)
@@ -119,7 +119,7 @@ def test_silence() -> None:
             client.receive()
 
 
-def test_close_and_reset() -> None:
+def test_close_and_reset_end_the_connection() -> None:
     with ScriptedServer() as server:
         server.expect(GrabJob, connection=0).close()
         server.expect(GrabJob, connection=1).reset()
@@ -133,7 +133,7 @@ def test_close_and_reset() -> None:
                 client.receive()
 
 
-def test_out_of_order() -> None:
+def test_answer_anyway_sends_packets_out_of_order() -> None:
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
         server.expect(SUBMIT).answer_anyway(Noop(), JobCreated(b"H:1"), JobCreated(b"H:2"))
         with pytest.raises(TypeError, match=r"ConnectionClosed\(\) can't be sent"):
@@ -146,8 +146,8 @@ def test_out_of_order() -> None:
 
 
 @pytest.mark.parametrize("connections", [(0, 1), (1, 0)])
-def test_each_connection_has_its_order(connections: tuple[int, int]) -> None:
-    """Which of two connections is the first is not for the test to say, unless it does."""
+def test_connections_match_in_any_order(connections: tuple[int, int]) -> None:
+    """Match connections in any order, unless the test gives their numbers."""
     with ScriptedServer() as server:
         for number in range(2):
             server.expect(CanDo(b"f%d" % number), connection=number)
@@ -163,15 +163,15 @@ def test_each_connection_has_its_order(connections: tuple[int, int]) -> None:
             first.send(PreSleep())
 
 
-def test_what_nobody_asked_for() -> None:
+def test_peer_may_send_unsolicited_packets() -> None:
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
         client.echo()
         server.peers[0].send(Noop())
         client.expect(Noop)
 
 
-def test_options_and_echoes() -> None:
-    """They are answered, unless the test says something else."""
+def test_options_and_echoes_are_answered() -> None:
+    """Answer options and echoes, unless the test overrides that."""
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
         client.send(OptionReq(b"exceptions"), EchoReq(b"e"))
         client.expect(OptionRes, option=b"exceptions")
@@ -185,7 +185,7 @@ def test_options_and_echoes() -> None:
         assert server.events == [EchoReq(b"e")]
 
 
-def test_then_waits_for_the_test() -> None:
+def test_then_delays_the_reply() -> None:
     gate = threading.Event()
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
         server.expect(SUBMIT).then(lambda peer, event: gate.wait(5)).answer(JobCreated(b"H:1"))
@@ -198,7 +198,7 @@ def test_then_waits_for_the_test() -> None:
         client.expect(JobCreated)
 
 
-def test_check_waits_for_what_is_being_done() -> None:
+def test_check_waits_for_a_running_function() -> None:
     begun, gate = threading.Event(), threading.Event()
     done = []
 
@@ -216,7 +216,7 @@ def test_check_waits_for_what_is_being_done() -> None:
         assert done == [SUBMIT]
 
 
-def test_lines_nobody_asked_for() -> None:
+def test_peer_may_send_unsolicited_lines() -> None:
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
         server.expect(GrabJob).answer_anyway(TextLine(b"hello", b"\n"))
         server.expect(TextLine)
@@ -224,7 +224,7 @@ def test_lines_nobody_asked_for() -> None:
         assert client.sock.recv(10) == b"hello\n"
 
 
-def test_the_end_of_a_connection_may_be_expected() -> None:
+def test_close_of_a_connection_may_be_expected() -> None:
     with ScriptedServer() as server:
         server.expect(GrabJob).answer(NoJob())
         server.expect(ConnectionClosed)
@@ -233,7 +233,7 @@ def test_the_end_of_a_connection_may_be_expected() -> None:
             client.expect(NoJob)
 
 
-def test_what_did_not_come() -> None:
+def test_check_with_missing_events_raises() -> None:
     with ScriptedServer(timeout=1.0) as server, ScriptedClient(server.address) as client:
         server.expect(SubmitJob, function=b"f").answer(JobCreated(b"H:1"))
         server.expect(PreSleep).times(2)
@@ -252,8 +252,8 @@ def test_what_did_not_come() -> None:
         client.echo()
 
 
-def test_what_came_instead() -> None:
-    """All connections end, so that nobody waits for more."""
+def test_check_with_another_event_raises() -> None:
+    """Close all connections after a wrong packet, so that no client waits forever."""
     server = ScriptedServer()
     server.start()
     try:
@@ -272,18 +272,18 @@ def test_what_came_instead() -> None:
         server.stop()
 
 
-def test_what_nothing_is_expected_for() -> None:
+def test_check_with_an_unexpected_event_raises() -> None:
     with pytest.raises(AssertionError, match="where nothing was expected"):
         submit_to(ScriptedServer())
 
 
-def test_what_is_not_gearman() -> None:
+def test_check_with_garbage_raises() -> None:
     with pytest.raises(AssertionError, match="connection 0: a packet begins with"):
         submit_to(ScriptedServer(), b"\0BAD" + bytes(8))
 
 
-def test_a_test_that_fails_says_what_came() -> None:
-    """Its own failure stays, and may well come of that."""
+def test_failing_test_reports_the_received_events() -> None:
+    """Keep the test's own failure, which the wrong packets may have caused."""
 
     def broken(peer: Peer, event: Event) -> None:
         raise RuntimeError("broken")
@@ -298,7 +298,7 @@ def test_a_test_that_fails_says_what_came() -> None:
     assert "a script has raised RuntimeError('broken')" in notes
 
 
-def test_a_function_that_raises() -> None:
+def test_reply_function_that_raises_fails_the_test() -> None:
     def broken(event: Event) -> Event:
         raise RuntimeError("broken")
 
@@ -308,7 +308,7 @@ def test_a_function_that_raises() -> None:
         submit_to(server)
 
 
-def test_a_script() -> None:
+def test_script_runs_for_each_connection() -> None:
     def script(peer: Peer) -> None:
         peer.expect(SubmitJob, data=b"data")
         peer.send(JobCreated(b"H:%d" % peer.number))
@@ -327,12 +327,12 @@ def test_a_script() -> None:
             server.whenever(EchoReq)
 
 
-def test_a_script_that_fails() -> None:
+def test_script_that_fails_fails_the_test() -> None:
     with pytest.raises(AssertionError, match="expected GrabJob, and not SubmitJob"):
         submit_to(ScriptedServer(lambda peer: peer.expect(GrabJob)))
 
 
-def test_a_script_that_does_not_end() -> None:
+def test_script_that_does_not_end_fails_the_test() -> None:
     begun, forever = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -345,7 +345,7 @@ def test_a_script_that_does_not_end() -> None:
     forever.set()
 
 
-def test_what_says_nothing_about_events() -> None:
+def test_expect_with_an_invalid_matcher_raises() -> None:
     server = ScriptedServer()
     with pytest.raises(TypeError, match="SubmitJob has no handle"):
         server.expect(SubmitJob, handle=b"H:1")
@@ -357,7 +357,7 @@ def test_what_says_nothing_about_events() -> None:
     server.stop()
 
 
-def test_a_function_says_what_is_meant() -> None:
+def test_function_as_matcher_selects_events() -> None:
     with ScriptedServer() as server, ScriptedClient(server.address) as client:
 
         def is_empty(event: Event) -> bool:

@@ -1,4 +1,4 @@
-"""A scripted worker and a scripted client do as the test says, at a job server."""
+"""A scripted worker and a scripted client follow the test at a job server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
 
 
-def test_how_a_job_ends(server: Server, task: str) -> None:
+def test_scripted_worker_ends_a_job_as_scripted(server: Server, task: str) -> None:
     def tell(job: ScriptedJob) -> bytes:
         job.send_data(b"one")
         job.send_warning(b"careful")
@@ -75,7 +75,7 @@ def test_how_a_job_ends(server: Server, task: str) -> None:
     assert worker.order == [b"abc"] * 4
 
 
-def test_a_gate(server: Server, task: str) -> None:
+def test_worker_with_a_gate_waits_until_it_opens(server: Server, task: str) -> None:
     gate = Gate()
     with (
         ScriptedWorker(server.address, {task: gate}),
@@ -88,7 +88,7 @@ def test_a_gate(server: Server, task: str) -> None:
         assert submitting.result(PATIENCE).result == b"x"
 
 
-def test_a_gate_that_nobody_opens(server: Server, task: str) -> None:
+def test_gate_that_stays_closed_fails_the_test(server: Server, task: str) -> None:
     worker = ScriptedWorker(server.address, {task: Gate(timeout=0.01)})
     with GearmanClient([server.address]) as client:
         request = client.submit_job(task, b"", poll_timeout=PATIENCE)
@@ -98,7 +98,7 @@ def test_a_gate_that_nobody_opens(server: Server, task: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_function_that_does_not_end(server: Server, task: str) -> None:
+def test_function_that_does_not_end_fails_the_test(server: Server, task: str) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def hang(job: ScriptedJob) -> bytes:
@@ -115,8 +115,8 @@ def test_a_function_that_does_not_end(server: Server, task: str) -> None:
         end.set()
 
 
-def test_a_function_that_closes(server: Server, task: str) -> None:
-    """The server gives the job to another worker."""
+def test_function_that_resets_the_connection_requeues_its_job(server: Server, task: str) -> None:
+    """Check that the server assigns the job to another worker."""
 
     def vanish(job: ScriptedJob) -> bytes:
         job.worker.reset()
@@ -128,7 +128,7 @@ def test_a_function_that_closes(server: Server, task: str) -> None:
             assert client.wait_until_jobs_completed([request])[0].result == b"x"
 
 
-def test_a_job_with_a_reducer(server: Server, task: str) -> None:
+def test_worker_receives_the_reducer_of_a_job(server: Server, task: str) -> None:
     with (
         ScriptedWorker(server.address, {task: echo}) as worker,
         ScriptedClient(server.address) as client,
@@ -139,8 +139,8 @@ def test_a_job_with_a_reducer(server: Server, task: str) -> None:
         assert worker.jobs[0].reducer == b"reducer"
 
 
-def test_a_worker_that_looks_again(gearmand: Gearmand, task: str) -> None:
-    """That gearmand wakes nobody when the time of a job has come."""
+def test_worker_that_polls_receives_a_delayed_job(gearmand: Gearmand, task: str) -> None:
+    """Poll, as gearmand wakes no worker when a delayed job becomes due."""
     with (
         ScriptedWorker(gearmand.address, {task: echo}, look_again=0.05) as worker,
         ScriptedClient(gearmand.address) as client,
@@ -150,14 +150,14 @@ def test_a_worker_that_looks_again(gearmand: Gearmand, task: str) -> None:
         eventually(lambda: worker.jobs)
 
 
-def test_a_server_that_does_not_answer() -> None:
+def test_worker_of_a_silent_server_raises() -> None:
     with ScriptedServer() as server:
         server.whenever(lambda event: True).silence()
         with pytest.raises(AssertionError, match="the server does not answer"):
             ScriptedWorker(server.address, {"f": echo}, timeout=0.05)
 
 
-def test_what_a_worker_does_not_get() -> None:
+def test_worker_with_an_unexpected_packet_raises() -> None:
     with ScriptedServer() as server:
         server.expect(CanDo)
         server.expect(GrabJobAll).answer(Error(b"code", b"text"))
@@ -166,12 +166,12 @@ def test_what_a_worker_does_not_get() -> None:
             worker.stop()
 
 
-def test_a_worker_without_a_server() -> None:
+def test_worker_without_a_server_raises() -> None:
     with pytest.raises(ConnectionRefusedError):
         ScriptedWorker(("127.0.0.1", free_port()), {"f": echo})
 
 
-def test_a_client_with_tls_and_a_small_buffer(
+def test_client_with_tls_and_a_small_buffer_receives_all(
     tls_host: dict[str, Any], tls_context: ssl.SSLContext
 ) -> None:
     address = ("127.0.0.1", tls_host["port"])
@@ -179,7 +179,7 @@ def test_a_client_with_tls_and_a_small_buffer(
         client.echo(b"x" * 100_000)
 
 
-def test_a_client_says_what_it_got(server: Server) -> None:
+def test_client_with_another_packet_names_it(server: Server) -> None:
     with ScriptedClient(server.address) as client:
         client.send(EchoReq(b"1"))
         with pytest.raises(AssertionError, match=r"expected NoJob, and not EchoRes\(data=b'1'\)"):
@@ -194,12 +194,12 @@ def test_ipv6() -> None:
     assert scripted.address[0] == "::1"
 
 
-def test_black_hole() -> None:
+def test_black_hole_accepts_no_connections() -> None:
     with black_hole() as address, pytest.raises(TimeoutError):
         ScriptedClient(address, timeout=0.05)
 
 
-def test_no_black_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_black_hole_that_cannot_be_filled_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gearman_sync.testing.unreachable._MAX_BACKLOG", 0)
     with pytest.raises(OSError, match="can't be filled"), black_hole():
         pass

@@ -1,1 +1,1 @@
-"""Real clients, real workers and both servers, each with each."""
+"""Combinations of real clients and workers with both servers."""

@@ -1,4 +1,4 @@
-"""What all workers here can do. As a program: one function from standard input to output."""
+"""The functions of all workers here. As a program: one function from standard input to output."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ if TYPE_CHECKING:
 
 
 def wrap(data: bytes) -> bytes:
-    """The data in brackets: even an empty result shows that there was a worker."""
+    """Return the data in brackets, so that even an empty result shows a worker's reply."""
     return b"<" + data + b">"
 
 
 def touch(data: bytes) -> bytes:
-    """Make the file of that name."""
+    """Create the file of that name."""
     with open(data, "xb"):
         return b""
 
 
 def fail(data: bytes) -> bytes:
-    """Fail."""
+    """Raise an error."""
     raise RuntimeError("this job fails")
 
 
 FUNCTIONS: dict[str, Callable[[bytes], bytes]] = {"wrap": wrap, "touch": touch, "fail": fail}
 
 if __name__ == "__main__":
-    # All is read before anything is written: the `gearman` program does not read before that.
+    # Read all input before writing: the `gearman` program does not read until it has sent all.
     sys.stdout.buffer.write(FUNCTIONS[sys.argv[1]](sys.stdin.buffer.read()))

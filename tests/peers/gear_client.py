@@ -12,7 +12,7 @@ from tests.peers.scripts import Answer, Submit, serve
 
 
 class Client(gear.Client):  # type: ignore[misc]
-    """A client that says when a job has ended."""
+    """A client that reports when a job has ended."""
 
     def __init__(self) -> None:
         super().__init__("gear")

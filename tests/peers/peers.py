@@ -1,4 +1,4 @@
-"""The peers: servers, clients and workers of one shape each, by their names."""
+"""Servers, clients and workers by name, with one interface for each kind."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ FUNCTIONS_SCRIPT = Path(__file__).with_name("functions.py")
 
 
 class JobFailed(Exception):
-    """Raised by a client: the job has failed."""
+    """Raised by a client if the job failed."""
 
 
 class Peer(Protocol):
-    """What can be closed."""
+    """A peer that can be closed."""
 
     def close(self) -> None: ...
 
 
 class Client(Peer, Protocol):
-    """Submits jobs, with a priority of "high", "low" or None."""
+    """A client that submits jobs with a priority of "high", "low" or None."""
 
     def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
-        """The job's result."""
+        """Return the job's result."""
 
     def queue(self, task: str, data: bytes, priority: str | None = None) -> None:
-        """Leave a job to the background."""
+        """Submit a background job."""
 
 
 # Servers.
 
 
 def gearadmin(address: Address, *options: str) -> subprocess.CompletedProcess[str]:
-    """What `gearadmin` says."""
+    """Run `gearadmin` and return its output."""
     host, port = address
     return subprocess.run(
         [require("gearadmin"), "-h", host, "-p", str(port), *options],
@@ -70,7 +70,7 @@ def gearadmin(address: Address, *options: str) -> subprocess.CompletedProcess[st
 
 
 def counts(address: Address, task: str) -> tuple[int, int, int]:
-    """How many jobs of `task` there are, how many of them run, and how many workers."""
+    """Return the numbers of jobs of `task`, of running jobs and of workers."""
     for line in gearadmin(address, "--status").stdout.splitlines():
         name, *numbers = line.split("\t")
         if name == task:
@@ -111,7 +111,7 @@ SERVERS: dict[str, Callable[[], Server]] = {"gearmand": GearmandServer, "JobServ
 
 
 class Script:
-    """A module of this package, run in a process of its own."""
+    """A module of this package that runs in a process of its own."""
 
     def __init__(self, name: str, *args: str) -> None:
         self._process = subprocess.Popen(
@@ -147,7 +147,7 @@ class ScriptClient:
     def __init__(self, address: Address) -> None:
         require_module(self.module)
         host, port = address
-        # Half of it: what goes wrong there is known here before it is too late.
+        # With half the time, the script reports its errors before this process gives up.
         self._script = Script(self.script, host, str(port), str(PATIENCE / 2))
 
     def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
@@ -197,7 +197,7 @@ class LibgearmanClient:
     def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
         process = self._call(task, data, *self._options(priority))
         if process.returncode:
-            # What was a warning comes before it.
+            # A warning may precede this line.
             assert process.stderr.endswith(b"Job failed\n"), process
             raise JobFailed
         return process.stdout
@@ -260,16 +260,16 @@ CLIENTS: dict[str, Callable[[Address], Client]] = {
 }
 
 
-# Workers: for all of FUNCTIONS, as tasks with a prefix.
+# Workers register all of FUNCTIONS, with a prefix.
 
 
 class LibgearmanWorker:
-    """libgearman's `gearman` program, one for each function: it has one command only."""
+    """libgearman's `gearman` program, one process per function, as each runs one command only."""
 
     def __init__(self, address: Address, prefix: str) -> None:
         host, port = address
         gearman = (require("gearman"), "-w", "-h", host, "-p", str(port))
-        # -I and -S make it start sooner.
+        # -I and -S make Python start faster.
         python = (sys.executable, "-I", "-S", str(FUNCTIONS_SCRIPT))
         self._programs = [
             Program(*gearman, "-f", prefix + name, "--", *python, name) for name in FUNCTIONS
@@ -328,14 +328,14 @@ WORKERS: dict[str, Callable[[Address, str], Peer]] = {
 
 
 class Peers:
-    """Starts peers when they are first asked for, and ends all of them."""
+    """Starts peers on first use, and stops all of them."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._servers: dict[str, Server] = {}
         self._clients: dict[tuple[str, str], Client] = {}
         self._workers: dict[tuple[str, str], str] = {}
-        # Those that do not come up are not waited for again and again.
+        # Don't wait again for peers that failed to start.
         self._missing: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
@@ -345,25 +345,25 @@ class Peers:
         self._stack.close()
 
     def address(self, server: str) -> Address:
-        """The address of a server."""
+        """Return the address of a server."""
         if server not in self._servers:
             peer = self._servers[server] = SERVERS[server]()
             self._stack.callback(peer.close)
         return self._servers[server].address
 
     def client(self, server: str, name: str) -> Client:
-        """A client of a server."""
+        """Return a client of a server."""
         if (server, name) not in self._clients:
             peer = self._clients[server, name] = CLIENTS[name](self.address(server))
             self._stack.callback(peer.close)
         return self._clients[server, name]
 
     def worker(self, server: str, name: str) -> str:
-        """The prefix of the tasks of a worker of a server."""
+        """Return the prefix of the tasks of a worker of a server."""
         assert (server, name) not in self._missing, f"{server} has not got its worker {name}"
         if (server, name) not in self._workers:
             address, prefix = self.address(server), f"{name}-"
-            counts(address, prefix)  # Where that can't be asked, nothing is started in vain.
+            counts(address, prefix)  # Skip before starting anything if gearadmin is missing.
             peer = WORKERS[name](address, prefix)
             self._stack.callback(peer.close)
             tasks = [prefix + function for function in FUNCTIONS]

@@ -1,4 +1,4 @@
-"""pygearman's admin client: prints what it is told. The arguments are host and port."""
+"""pygearman's admin client: prints the replies. The arguments are host and port."""
 
 from __future__ import annotations
 

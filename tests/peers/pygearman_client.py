@@ -22,7 +22,7 @@ def main(host: str, port: str, patience: str) -> None:
                 "low": gearman.PRIORITY_LOW,
             }[job.priority],
             background=job.background,
-            # Without it, it does not wait at all.
+            # Without a timeout, pygearman does not wait at all.
             poll_timeout=float(patience),
         )
         assert not request.timed_out

@@ -20,7 +20,7 @@ def make_callback(function: Callable[[bytes], bytes]) -> Callable[[Any, Any], by
 def main(host: str, port: str, prefix: str) -> None:
     worker = gearman.GearmanWorker([(host, int(port))])
     for name, function in FUNCTIONS.items():
-        # It looks tasks up by what is on the wire.
+        # pygearman looks tasks up by their encoded names.
         worker.register_task((prefix + name).encode(), make_callback(function))
     worker.work()
 

@@ -1,4 +1,4 @@
-"""What a test and a client in a process of its own tell each other, pickled, over pipes."""
+"""Pickled messages between a test and a client in a process of its own, over pipes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Submit(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What became of it. A job in the background has no result."""
+    """The outcome of a job. A background job has no result."""
 
     failed: bool
     result: bytes | None
 
 
 def serve(submit: Callable[[Submit], Answer]) -> None:
-    """Do what comes in at standard input, until that ends."""
+    """Run the jobs from standard input until it ends."""
     while True:
         try:
             request: Submit = pickle.load(sys.stdin.buffer)

@@ -1,4 +1,4 @@
-"""Our admin client says what `gearadmin` and pygearman say, and lives with gear's server."""
+"""Our admin client agrees with `gearadmin` and pygearman, and works with gear's server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_hang")
 
 each_server = pytest.mark.parametrize("number", range(2), ids=list(SERVERS))
 
-#: `gearadmin`'s option, our method, and a record as a line of the server's list.
+#: `gearadmin`'s option, our method, and a function from a record to a line of the server's list.
 LISTS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "--status": ("get_status", lambda r: f"{r.task}\t{r.queued}\t{r.running}\t{r.workers}"),
     "--priority-status": (
@@ -66,7 +66,7 @@ def test_lists_as_gearadmin_prints_them(busy: Both, number: int) -> None:  # noq
         seen: list[list[str]] = []
 
         def are_the_same() -> bool:
-            # Connections that were closed just now may still be among the workers.
+            # Recently closed connections may still be among the workers.
             seen[:] = [theirs(option), ours(name, line_of)]  # noqa: B023 - called at once
             return seen[0] == seen[1]  # noqa: B023 - as above
 
@@ -115,7 +115,7 @@ def test_records_as_pygearman_has_them(busy: Both, number: int) -> None:  # noqa
         assert sorted(theirs["get_status"], key=str) == sorted(
             [dict(record) for record in client.get_status()], key=str
         )
-        # The number of the socket is text there.
+        # pygearman has the socket's number as text.
         (their_worker,) = (each for each in theirs["get_workers"] if each["tasks"])
         (our_worker,) = (record for record in client.get_workers() if record.tasks)
         assert their_worker == {
@@ -127,7 +127,7 @@ def test_records_as_pygearman_has_them(busy: Both, number: int) -> None:  # noqa
         assert theirs["get_pid"] == f"OK {client.get_pid()}"
 
 
-# gear's server: it has `status`, `workers` and `cancel job`, and drops the rest without a word.
+# gear's server has `status`, `workers` and `cancel job`. It drops other commands silently.
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def gear() -> Iterator[Address]:
         program.kill()
 
 
-def test_what_gears_server_answers(gear: Address) -> None:
+def test_commands_of_gears_server_return_replies(gear: Address) -> None:
     with GearmanAdminClient([gear]) as admin, GearmanClient([gear]) as client:
         assert admin.get_status() == ()
         worker = GearmanWorker([gear])
@@ -185,10 +185,10 @@ UNANSWERED: dict[str, list[Any]] = {
 }
 
 
-def test_what_gears_server_does_not_answer_ends_in_time(gear: Address) -> None:
+def test_unknown_command_at_gears_server_times_out(gear: Address) -> None:
     with GearmanAdminClient([gear]) as admin:
         for name, arguments in UNANSWERED.items():
-            # With a connection, the time is only for the answer.
+            # With an open connection, the timeout covers only the reply.
             admin.poll_timeout = PATIENCE
             assert admin.get_status() == ()
             admin.poll_timeout = 0.02
@@ -199,9 +199,7 @@ def test_what_gears_server_does_not_answer_ends_in_time(gear: Address) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_what_gears_server_does_not_answer_ends_in_time_awaited(
-    gear: Address, backend: str
-) -> None:
+def test_unknown_command_at_gears_server_times_out_async(gear: Address, backend: str) -> None:
     async def main() -> None:
         async with AwaitedAdminClient([gear]) as admin:
             for name, arguments in UNANSWERED.items():

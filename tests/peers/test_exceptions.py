@@ -1,4 +1,4 @@
-"""What a callback raises comes from our worker to our client, through both servers."""
+"""Exceptions pass from our worker to our client through both servers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXT = b"this job fails"
 
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server that has a worker that sends exceptions."""
+    """A server with a worker that sends exceptions."""
     server = SERVERS[request.param]()
     try:
         worker = OurWorker(server.address, "ours-", exceptions=True)
@@ -36,7 +36,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         server.close()
 
 
-def test_who_asks_gets_it(server: Server) -> None:
+def test_client_with_exceptions_enabled_receives_them(server: Server) -> None:
     with GearmanClient([server.address]) as client:
         request = client.submit_job(TASK, b"data", poll_timeout=PATIENCE)
     assert request.state == JOB_FAILED
@@ -45,15 +45,15 @@ def test_who_asks_gets_it(server: Server) -> None:
     assert not request.warning_updates
 
 
-def test_who_does_not_ask_sees_a_failure(server: Server) -> None:
+def test_client_without_exceptions_sees_a_failure(server: Server) -> None:
     with GearmanClient([server.address], exceptions=False) as client:
         request = client.submit_job(TASK, b"data", poll_timeout=PATIENCE)
     assert request.state == JOB_FAILED
     assert request.exception is None
 
 
-# gearmand adds a NUL to the WORK_FAIL that it makes of an exception. The client of libgearman waits
-# on then, and that of pygearman ends with a KeyError.
+# gearmand adds a NUL to the WORK_FAIL that it makes of an exception. libgearman's client then keeps
+# waiting, and pygearman's raises a KeyError.
 @pytest.mark.parametrize("server", ["JobServer"], indirect=True)
 @pytest.mark.parametrize("name", ["libgearman", "pygearman", "gear"])
 def test_other_clients_see_a_failure(server: Server, name: str) -> None:

@@ -1,4 +1,4 @@
-"""`gearadmin` is told the same by both servers about the same clients, workers and jobs."""
+"""`gearadmin` prints the same for both servers with the same clients, workers and jobs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("no_hang")
 
-#: What must be the same: the return code, and what was written to standard output and error.
+#: The parts to compare: return code, standard output and standard error.
 Said = tuple[int, str, str]
 
 
 class Both:
-    """gearmand and a JobServer."""
+    """A gearmand and a JobServer with the same contents."""
 
     def __init__(self, gearmand: Address, ours: Address) -> None:
         self.gearmand = gearmand
@@ -34,7 +34,7 @@ class Both:
         self.addresses = (gearmand, ours)
 
     def ask(self, *options: str) -> Said:
-        """What both say to `gearadmin`; lists are sorted."""
+        """Run `gearadmin` with both servers and return both outputs; lists are sorted."""
         expected, actual = (self._ask(address, options) for address in self.addresses)
         assert actual == expected
         return actual
@@ -47,14 +47,14 @@ class Both:
 
 
 def _without_numbers(line: str) -> str:
-    """A line without its handle, or its file descriptor and address."""
+    """Return a line without its handle, or its file descriptor and address."""
     line = re.sub(r"^H:[!-~]+:\d+(?=\t)", "HANDLE", line)
     return re.sub(r"^\d+ 127\.0\.0\.1 ", "FD ADDRESS ", line)
 
 
 @pytest.fixture
 def both() -> Iterator[Both]:
-    """Both servers, with nothing in them."""
+    """Both servers, empty."""
     with contextlib.ExitStack() as stack:
         addresses = []
         for start in SERVERS.values():
@@ -66,7 +66,7 @@ def both() -> Iterator[Both]:
 
 @pytest.fixture
 def busy(both: Both) -> Iterator[Both]:
-    """Both servers, with a job that runs, jobs of all priorities that wait, and a free function."""
+    """Both servers with a running job, queued jobs of all priorities, and an idle function."""
     with contextlib.ExitStack() as stack:
         for address in both.addresses:
             client = stack.enter_context(GearmanClient([address]))
@@ -93,7 +93,7 @@ def busy(both: Both) -> Iterator[Both]:
 LISTS = {
     "--status": ".\nfree\t0\t0\t1\nheld\t2\t1\t1\nidle\t4\t0\t0\n",
     "--priority-status": ".\nfree\t0\t0\t0\t1\nheld\t0\t1\t0\t1\nidle\t2\t1\t1\t0\n",
-    # gearadmin's own connection, the client's, and the worker's.
+    # The connections of gearadmin, of the client and of the worker.
     "--workers": ".\nFD ADDRESS - :\nFD ADDRESS - :\nFD ADDRESS - : free held\n",
     "--show-jobs": ".\n" + 6 * "HANDLE\t0\t0\t1\n",
     "--show-unique-jobs": ".\nhigh 1\nhigh 2\nlow\nnormal\nqueued\nrunning\n",
@@ -105,7 +105,7 @@ def test_lists(busy: Both) -> None:
         assert busy.ask(option) == (0, output, "")
 
 
-def test_empty_lists(both: Both) -> None:
+def test_empty_lists_are_equal(both: Both) -> None:
     for option in LISTS:
         own = "FD ADDRESS - :\n" if option == "--workers" else ""
         assert both.ask(option) == (0, f".\n{own}", "")
@@ -155,5 +155,5 @@ def test_cancel(both: Both, start_worker: Callable[..., ScriptedWorker], name: s
         request = client.submit_job("task", b"wanted", poll_timeout=PATIENCE)
         assert request.result == b"wanted"
         assert worker.order == [b"wanted"]
-        # gearmand drops it when a worker asks for a job.
+        # gearmand drops the job when a worker grabs.
         eventually(lambda: counts(address, "task")[0] == 0, "the end of all jobs")

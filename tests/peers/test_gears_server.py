@@ -1,7 +1,7 @@
-"""What becomes of jobs at gear's server when something fails: see docs/explanation/reliability.md.
+"""Jobs at gear's server after failures; see docs/explanation/reliability.md.
 
-It knows no CAN_DO_TIMEOUT, no unique that makes one job of two, and it gives no job to a second
-worker.
+gear's server supports neither CAN_DO_TIMEOUT nor coalescing by unique, and it assigns no job
+twice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _A_WHILE = 0.2
 
 
 def connected(gear: Address, *events: CanDo) -> ScriptedClient:  # noqa: F811
-    """A worker's connection that works, see `waiting`: what is asked on it is answered."""
+    """Return a working connection of a worker, after one reply (see `waiting`)."""
     while True:
         link = ScriptedClient(gear)
         try:
@@ -71,15 +71,15 @@ def take(worker: ScriptedClient) -> JobAssignUniq:
 
 
 def waiting(client: GearmanClient, task: str, **options: Any) -> Any:
-    # Now and then it closes a connection in place of one that has just ended (of whoever looked
-    # whether it listens).
+    # gear's server sometimes closes a new connection in place of one that has just ended, such as
+    # that of the check for readiness. Retry in that case.
     return client.submit_job(task, b"data", wait_until_complete=False, max_retries=2, **options)
 
 
 def test_a_job_ends_with_its_worker(
     client: GearmanClient, worker: ScriptedClient, task: str
 ) -> None:
-    """Its client is told; no other worker gets it."""
+    """Fail the job at its client, and assign it to no other worker."""
     request = waiting(client, task)
     take(worker)
     worker.close()
@@ -116,7 +116,7 @@ def test_a_job_ends_with_its_client(
     with GearmanClient([gear]) as other:
         request = waiting(other, task)
         if job is not None:
-            # Nobody minds the result of the one that has ended.
+            # The server ignores the result of the running job.
             worker.send(WorkComplete(job.handle, b"late"))
         worker.send(WorkComplete(take(worker).handle, b"done"))
         other.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
@@ -153,7 +153,7 @@ def test_sleeping_loses_no_live_job(
 
 
 def test_handles_begin_at_one(gear: Address, client: GearmanClient, task: str) -> None:  # noqa: F811
-    """With each start."""
+    """Number the handles from 1 after each start."""
     handle = waiting(client, task).handle
     assert handle is not None
     assert handle.startswith("H:127.0.0.1:")
@@ -165,7 +165,7 @@ def test_no_time_limit(
     gear: Address,  # noqa: F811
     task: str,
 ) -> None:
-    """It drops CAN_DO_TIMEOUT: such a worker gets nothing to do."""
+    """Drop CAN_DO_TIMEOUT, so that such a worker receives no jobs."""
     link = ScriptedClient(gear)
     link.send(CanDoTimeout(task.encode(), b"50"))
     request = waiting(client, task)
@@ -176,7 +176,7 @@ def test_no_time_limit(
 
 
 def test_a_cancelled_job_is_gone(client: GearmanClient, gear: Address, task: str) -> None:  # noqa: F811
-    """Its client is not told."""
+    """Remove the job without a notice to its client."""
     request = waiting(client, task)
     assert ServerAt(gear).admin(f"cancel job {request.handle}").startswith("OK")
     client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)

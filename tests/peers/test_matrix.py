@@ -1,6 +1,7 @@
-"""Every client gets its jobs done by every worker, through every server.
+"""Every client's jobs run on every worker, through every server.
 
-Either the client or the worker is ours, or both are of the same project and the server is ours.
+In each combination, the client or the worker is ours, or both belong to the same project and the
+server is ours.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def client(peers: Peers, names: tuple[str, str, str]) -> Client:
 
 @pytest.fixture
 def prefix(peers: Peers, names: tuple[str, str, str]) -> str:
-    """What the tasks of the worker begin with."""
+    """The prefix of the worker's tasks."""
     server, _, worker = names
     return peers.worker(server, worker)
 
@@ -68,7 +69,7 @@ def test_jobs_one_after_the_other(client: Client, prefix: str) -> None:
 def test_failure(client: Client, prefix: str) -> None:
     with pytest.raises(JobFailed):
         client.run(prefix + "fail", b"data")
-    # Both are good for more.
+    # The client and the worker still work.
     with pytest.raises(JobFailed):
         client.run(prefix + "fail", b"")
     assert client.run(prefix + "wrap", b"data") == b"<data>"

@@ -1,4 +1,4 @@
-"""Where a program is not installed, the tests that need it are skipped, or with CI set fail."""
+"""Tests that need a missing program are skipped, or fail if CI is set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
-# Of each file's tests some, of all kinds: with the program, and without it.
+# A sample of tests of each file and kind: some need the program, some don't.
 SOME = "(matrix and one_after and libgearman) or exceptions or empty_lists or cancel"
 
 RUN = """
@@ -30,7 +30,7 @@ sys.exit(pytest.main(sys.argv[2:]))
 
 
 def run_without(program: str, ci: str) -> tuple[int, dict[str, int], str]:
-    """Run some of the tests of the peers: pytest's status, how many ended how, and its output."""
+    """Run some of the peers' tests and return pytest's status, counts and output."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, program, "-q", "-p", "no:cacheprovider", "-k", SOME,
          str(Path(__file__).parent)],
@@ -45,14 +45,14 @@ def run_without(program: str, ci: str) -> tuple[int, dict[str, int], str]:
 
 
 @pytest.mark.parametrize("program", ["gearmand", "gearman", "gearadmin"])
-def test_without(program: str) -> None:
+def test_missing_program_skips_its_tests(program: str) -> None:
     status, ends, output = run_without(program, ci="")
     assert status == 0, output
     assert "skipped" in ends, output
 
 
 @pytest.mark.parametrize("program", ["gearmand", "gearman", "gearadmin"])
-def test_without_where_ci_runs(program: str) -> None:
+def test_missing_program_in_ci_fails_its_tests(program: str) -> None:
     status, ends, output = run_without(program, ci="true")
     assert status == 1, output
     assert "skipped" not in ends, output

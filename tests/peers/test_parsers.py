@@ -1,4 +1,4 @@
-"""The parsers of other libraries, put through the properties: what these find is true."""
+"""Parsers of other libraries under the properties, which find real faults."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXAMPLE = ROOT / "examples" / "check_pygearman.py"
 
 
 @pytest.mark.slow
-def test_the_example_finds_a_fault_of_pygearman(tmp_path: Path) -> None:
+def test_example_finds_a_fault_of_pygearman(tmp_path: Path) -> None:
     require_module("gearman")
     ran = subprocess.run(
         [sys.executable, str(EXAMPLE)],
@@ -46,18 +46,18 @@ def test_the_example_finds_a_fault_of_pygearman(tmp_path: Path) -> None:
     )
     assert ran.returncode == 1
     assert "an exception that is not allowed: error: " in ran.stderr
-    # One function in the list is enough, if its name does not begin with ASCII.
+    # One such function in the list is enough, if its name does not begin with ASCII.
     (sent,) = re.findall(r"sent: 10 bytes, b'(.+)'", ran.stderr)
     assert re.fullmatch(r"\\x[89a-f][0-9a-f]\\t0\\t0\\t0\\n\.\\n", sent)
 
 
-def test_the_example_is_short() -> None:
+def test_example_is_short() -> None:
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     assert len([line for line in lines if line]) <= 20
 
 
-def test_what_the_example_finds_is_true() -> None:
-    """Where a server has such a function, pygearman can't list its functions."""
+def test_fault_that_the_example_finds_is_real() -> None:
+    """Check that pygearman can't list the functions of a server with such a function."""
     require_module("gearman")
     gearman: Any = importlib.import_module("gearman")
     server = EmbeddedServer()
@@ -88,13 +88,13 @@ class Gear:
 
 
 def result(size: int) -> list[bytes]:
-    """A result of so many bytes, as it comes."""
+    """Return the chunks of a result of `size` bytes."""
     data = pack_event(WorkComplete(b"H:1", bytes(size)), MAGIC_RESPONSE)
     return [data[at : at + 4096] for at in range(0, len(data), 4096)]
 
 
-def test_gear_takes_longer_for_each_byte_of_a_larger_result() -> None:
-    """It joins all that has come with each 4096 bytes."""
+def test_gear_parses_large_results_in_quadratic_time() -> None:
+    """Join all received data again for each 4096 bytes, as gear does."""
     require_module("gear")
     check_meaning(Gear, b"".join(result(5000)), [(13, b"H:1\0" + bytes(5000))])
     with pytest.raises(PropertyFailed, match="time grows faster than the input"):
@@ -102,7 +102,7 @@ def test_gear_takes_longer_for_each_byte_of_a_larger_result() -> None:
     check_time(functools.partial(ConnectionParser, Role.CLIENT), result, time.process_time)
 
 
-def test_gear_raises_something_of_its_parts_where_text_comes_that_nobody_asked_for() -> None:
+def test_gear_with_unsolicited_text_raises_an_index_error() -> None:
     require_module("gear")
     with pytest.raises(PropertyFailed, match="IndexError: pop from empty list"):
         check_exceptions(Gear, b"HTTP/1.1 400 Bad Request\r\n", ())

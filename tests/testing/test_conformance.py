@@ -1,4 +1,4 @@
-"""The conformance suite in memory: our engines pass, and changed bytes make each case fail."""
+"""The conformance suite in memory: our engines pass each case, and a lie makes it fail."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 HAS: Final = frozenset(CAPABILITIES) | {"several"}
 ALL: Final = Selection(slow=True)
-#: Seconds of virtual time.
+#: The time limit of a case, in seconds of virtual time.
 PATIENCE: Final = 20.0
-#: The same for programs. A worker asks for jobs after 0.5 seconds, again and again.
+#: The time limit of a case with programs. A worker polls for jobs every 0.5 seconds.
 IMPATIENCE: Final = 0.25
 LIES: Final = {
     "server": {**LIES_OF_JOBS, **LIES_OF_WORK},
@@ -87,7 +87,7 @@ def test_case_with_lying_connections_fails(side: str, name: str, number: int) ->
 
 
 @pytest.mark.parametrize("side", LIES)
-def test_each_case_has_a_lie(side: str) -> None:
+def test_every_case_has_a_lie(side: str) -> None:
     cases = SUITES[side].cases
     judged = {case.id for case in cases.values() if case.level is not INFO}
     assert not judged - LIES[side].keys()

@@ -1,4 +1,4 @@
-"""The judge, and the ends of connections that cases use."""
+"""The judge, and the doubles of connections that the cases use."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.testing.conformance.case import Case
 
-#: Seconds of virtual time.
+#: The time limit of a case, in seconds of virtual time.
 PATIENCE: Final = 20.0
 ALL: Final = frozenset(CAPABILITIES)
 
@@ -120,7 +120,7 @@ def test_judge_of_a_case_returns_its_verdict(
     assert got in outcome.got
 
 
-def test_judge_skips_and_says_why() -> None:
+def test_judge_that_skips_returns_the_reason() -> None:
     check = raises(AssertionError("it is run"))
     lacking = Judge(no_kit).judge(case_of(check, requires=("sense",)))
     assert (lacking.verdict, lacking.got) == (Verdict.UNSUPPORTED, "it lacks sense")
@@ -142,7 +142,7 @@ def test_judge_without_a_kit_returns_an_error() -> None:
     assert "no sockets left" in outcome.got
 
 
-def test_selection_by_prefix() -> None:
+def test_selection_by_prefix_returns_matching_cases() -> None:
     case = case_of(told(None))
     for words in (["a"], ["a/"], ["a/b"], ["a/b/1"]):
         assert Selection(only=words).of([case]) == [case]
@@ -166,7 +166,7 @@ def test_suite_with_a_second_case_of_the_same_name_raises() -> None:
 
 
 class Script:
-    """A stream that returns a script, item by item."""
+    """A stream that returns the items of a script, one per call."""
 
     def __init__(self, *items: bytes | Event | Exception, magic: bytes = MAGIC_RESPONSE) -> None:
         self.items = list(items)
@@ -209,7 +209,9 @@ GARBAGE: Final = b"\0XYZ" + bytes(8)
         (ConnectionResetError("reset"), Closed, "reset"),
     ],
 )
-def test_talk_without_an_event_fails(item: bytes | Exception, kind: type[Failed], got: str) -> None:
+def test_talk_without_the_event_fails(
+    item: bytes | Exception, kind: type[Failed], got: str
+) -> None:
     with pytest.raises(Failed, match=got) as caught:
         talk(item).next()
     assert type(caught.value) is kind
@@ -301,7 +303,7 @@ def test_probe_of_a_silent_server_finds_nothing() -> None:
     assert sorted(died) == sorted(ALL - {"restart"})
 
 
-def test_probe_of_a_server_that_gives_out_no_jobs_lacks_the_grabs() -> None:
+def test_probe_of_a_server_that_assigns_no_jobs_lacks_the_grabs() -> None:
     lies = [Lie("<JOB_ASSIGN", lambda _: pack_event(NoJob(), MAGIC_RESPONSE))]
     found = probe(lambda has: server_kit(*lies, has=has), lambda _: None)
     assert ALL - found == {"grab", "restart"}
@@ -319,12 +321,12 @@ def test_line_without_grab_uniq_grabs_jobs_without_uniques() -> None:
         assert not worker.runs()
 
 
-def test_line_without_an_answer_to_its_echo_fails() -> None:
+def test_line_without_a_reply_to_its_echo_fails() -> None:
     with server_kit(drop("<ECHO_RES")) as it, pytest.raises(Failed, match="an ECHO_REQ or GET"):
         it.client().heard()
 
 
-def test_kit_that_can_not_connect_fails() -> None:
+def test_kit_that_cannot_connect_fails() -> None:
     class Nowhere(World):
         def connect(self, _side: str = "", /) -> Any:
             raise ConnectionRefusedError("refused")
@@ -337,12 +339,12 @@ def test_kit_that_can_not_connect_fails() -> None:
     assert it.errors == b""
 
 
-def test_kit_of_a_server_that_was_not_started_here_can_not_restart_it() -> None:
+def test_kit_of_an_external_server_cannot_restart_it() -> None:
     with server_kit(has=frozenset()) as it, pytest.raises(Unsupported, match="not started"):
         it.restart()
 
 
-def test_kit_that_waits_in_vain_fails_after_its_timeout() -> None:
+def test_kit_without_an_event_fails_after_its_timeout() -> None:
     with server_kit() as it:
         client = it.client()
         with pytest.raises(Failed, match=r"expected a miracle, and got nothing of that in 20 s"):
@@ -416,7 +418,7 @@ def test_session_tracks_the_functions_of_a_worker() -> None:
     assert it.asleep
 
 
-def test_session_that_answers_nothing_ignores_echoes_and_options() -> None:
+def test_session_without_replies_ignores_echoes_and_options() -> None:
     it, stream = session(EchoReq(b"1"), OptionReq(b"o"), PreSleep())
     it.answers_echoes = it.grants_options = False
     assert it.receive() == PreSleep()
@@ -454,7 +456,7 @@ def test_session_with_a_worker_that_sleeps_on_fails() -> None:
         it.wakes()
 
 
-def test_session_counts_grabs_until_the_time_is_over() -> None:
+def test_session_counts_grabs_until_the_time_limit() -> None:
     it, stream = session(GrabJob(), PreSleep(), GrabJob(), TimeoutError())
     assert it.grabs_within(1.0) == 2
     assert stream.sent == pack_event(NoJob(), MAGIC_RESPONSE) * 2
@@ -479,7 +481,7 @@ def test_session_that_does_not_end_fails(item: bytes | Exception, got: str) -> N
         session(PreSleep(), item)[0].rest_of()
 
 
-def test_session_whose_time_is_over_fails() -> None:
+def test_session_after_its_time_limit_fails() -> None:
     it, _ = session(PreSleep(), PreSleep())
     place: Any = it._place
 
@@ -491,7 +493,7 @@ def test_session_whose_time_is_over_fails() -> None:
 
 
 class Scripts:
-    """A place whose program connects with one scripted stream after another."""
+    """A place whose program opens one scripted stream after another."""
 
     def __init__(self, *scripts: Script, status: int | None = None, output: bytes = b"") -> None:
         self.now = 0.0
@@ -552,7 +554,7 @@ def test_worker_kit_whose_worker_ends_is_unsupported() -> None:
 @pytest.mark.parametrize(
     ("items", "got"), [([b""], "the end of the connection"), ([CanDo(b"g"), PreSleep()], "b'g'")]
 )
-def test_worker_kit_whose_worker_is_not_back_in_time_fails(items: Any, got: str) -> None:
+def test_worker_kit_whose_worker_reconnects_late_fails(items: Any, got: str) -> None:
     with worker_kit(*[script(*items) for _ in range(300)]) as it:
         it.ready()
         with pytest.raises(Failed, match=got):
@@ -564,7 +566,7 @@ def client_kit(*scripts: Script, status: int, output: bytes = b"") -> ClientKit:
     return ClientKit(place, "f", 1.0)
 
 
-def test_client_kit_whose_client_submits_again_tells_it() -> None:
+def test_client_kit_whose_client_resubmits_reports_it() -> None:
     again = [script(b""), script(SubmitJob(b"f", b"", b""), b"")]
     with client_kit(*again, status=0, output=b"result\n") as it:
         it.start()

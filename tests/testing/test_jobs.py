@@ -1,6 +1,6 @@
-"""JobDouble: what a callback gets, and what it sends about it.
+"""JobDouble: the job that a callback receives, and the updates that it sends.
 
-Those of the adapters are in tests/doubles and tests/anyio.
+Tests of the adapters' job doubles are in tests/doubles and tests/anyio.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Json(DataEncoder):
 
 
 class Worker:
-    """What is needed of a worker."""
+    """The parts of a worker that a JobDouble needs."""
 
     data_encoder: Any = DataEncoder
 
@@ -52,7 +52,7 @@ class Worker:
         self._gm_driver = types.SimpleNamespace(run=None)
 
     def send(self, job: Any, event: Any) -> None:
-        """As the surface's methods do."""
+        """Send an update as the surface's methods do."""
         self._gm_driver.run(WorkerEngine.send, job, event, timeout=None)
 
 
@@ -68,7 +68,7 @@ class JobDouble(jobs.JobDouble):
         return self._returned(result)
 
 
-def test_what_a_callback_gets() -> None:
+def test_job_double_has_the_attributes_of_a_job() -> None:
     job = JobDouble("task", {"a": 1}, unique="mine")
     assert isinstance(job, WorkerJob)
     assert (job.task, job.unique, job.data) == ("task", "mine", {"a": 1})
@@ -78,7 +78,7 @@ def test_what_a_callback_gets() -> None:
     assert JobDouble(b"t\xff", None).task == "t\udcff"
 
 
-def test_what_it_sends() -> None:
+def test_job_double_records_its_updates() -> None:
     job = JobDouble("task", None)
     handle = job.wire_handle
     for event in (
@@ -105,20 +105,20 @@ def test_what_it_sends() -> None:
         (WorkException(b"H", b'"no"'), JobEnded("FAILED", None, "no")),
     ],
 )
-def test_it_ends_the_job_itself(event: Any, end: JobEnded) -> None:
+def test_job_double_ended_by_its_callback_ignores_the_result(event: Any, end: JobEnded) -> None:
     job = JobDouble("task", None)
     job.worker.send(job, event)
     assert job.updates == [end]
     assert job.ended
     with pytest.raises(InvalidWorkerState, match="has ended"):
         job.worker.send(job, WorkStatus(b"H", b"1", b"2"))
-    # What it returns is of no use then.
+    # The callback's return value is ignored after that.
     assert job.call("anything") == end.result
     assert job.updates == [end]
 
 
 def test_result() -> None:
-    """It is what the client makes of it."""
+    """Return the result as the client decodes it."""
     job = JobDouble("task", None)
     assert job.call((1, 2)) == [1, 2]
     assert job.updates == [JobEnded("COMPLETE", [1, 2])]
@@ -126,7 +126,7 @@ def test_result() -> None:
         JobDouble("task", None).call({1, 2})
 
 
-def test_lost() -> None:
+def test_lost_job_double_raises_on_send() -> None:
     job = JobDouble("task", None)
     job.lose()
     assert job.is_lost
@@ -145,7 +145,7 @@ def test_what_servers_do_not_take() -> None:
 
 
 def test_own_worker() -> None:
-    """It is copied, and stays as it was."""
+    """Copy the worker, and leave the original unchanged."""
     worker = Worker(Json())
     worker.database = {"a": 1}  # type: ignore[attr-defined]
     worker._gm_driver.run = "its own"
@@ -187,7 +187,7 @@ def test_worker_of_another_kind_is_refused(worker: Any) -> None:
         JobDouble("task", "data", worker=worker)
 
 
-def test_call_of_a_job_that_can_not_be_done_is_refused() -> None:
+def test_call_of_a_finished_job_is_refused() -> None:
     job = JobDouble("task", "data")
     with pytest.raises(TypeError, match="callback is a function of a worker and a job, not 5"):
         job._check_call(5)

@@ -1,4 +1,4 @@
-"""What is used wrongly says so at once: the argument, its value, and what it must be."""
+"""Misuse raises at once; the message names the argument, its value and the valid ones."""
 
 # mypy: disable-error-code="arg-type,list-item,return-value,type-var,union-attr"
 from __future__ import annotations
@@ -51,7 +51,7 @@ ECHO = BY_NAME["ECHO_REQ"]
 
 
 class Bytes:
-    """A parser that gives single bytes."""
+    """A parser that yields single bytes."""
 
     def receive(self, data: bytes) -> Iterator[int]:
         yield from data
@@ -203,7 +203,7 @@ def test_argument_that_can_not_be_is_an_error_at_once(
         make()
 
 
-# The order of calls.
+# Call order.
 
 
 def cast(net: Network) -> tuple[ServerNode, WorkerNode, ClientNode]:
@@ -211,7 +211,7 @@ def cast(net: Network) -> tuple[ServerNode, WorkerNode, ClientNode]:
     return server, net.worker([server], {"reverse": reverse}), net.client([server])
 
 
-def test_run_without_an_end_is_refused_where_there_will_always_be_something_to_do() -> None:
+def test_run_without_a_limit_is_refused_with_endless_events() -> None:
     net = network()
     _, worker, _ = cast(net)
     with pytest.raises(ValueError, match="until is None, and worker1 looks for jobs for ever"):
@@ -223,7 +223,7 @@ def test_run_without_an_end_is_refused_where_there_will_always_be_something_to_d
         network(faults=Faults(rate=1.0)).run()
 
 
-def test_run_without_an_end_fails_where_something_goes_on_and_on() -> None:
+def test_run_without_a_limit_fails_with_endless_events() -> None:
     net = network()
 
     def again() -> None:
@@ -234,7 +234,7 @@ def test_run_without_an_end_fails_where_something_goes_on_and_on() -> None:
         net.run()
 
 
-def test_name_that_is_taken_is_refused_before_the_node_begins() -> None:
+def test_duplicate_name_is_refused_before_the_node_starts() -> None:
     net = network()
     server, worker, _ = cast(net)
     with pytest.raises(ValueError, match="there is a node 'worker1' already"):
@@ -244,7 +244,7 @@ def test_name_that_is_taken_is_refused_before_the_node_begins() -> None:
     assert net.accepted == 1
 
 
-def test_network_that_is_over_refuses_calls() -> None:
+def test_finished_network_refuses_calls() -> None:
     net = network()
     net.server()
     net.check()
@@ -253,14 +253,14 @@ def test_network_that_is_over_refuses_calls() -> None:
             call()
 
 
-def test_fault_of_a_node_that_is_not_there_fails_and_names_those_that_are() -> None:
+def test_fault_of_an_unknown_node_raises_and_names_the_known() -> None:
     net = network(replay=[Fault(0.5, "crash", "worker2", 1.0)])
     cast(net)
     with pytest.raises(SimulationError, match="no node 'worker2'; there are server1, worker1, cl"):
         net.run(until=1.0)
 
 
-def test_question_that_is_no_command_is_refused() -> None:
+def test_admin_request_that_is_not_a_command_is_refused() -> None:
     net = network()
     admin = net.admin(net.server())
     with pytest.raises(TypeError, match=r"command is one of those in gearman_proto.text, not 'st"):
@@ -281,7 +281,7 @@ def test_callback_that_runs_the_network_fails_the_simulation(method: str) -> Non
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, "soon", None])
-def test_callback_that_yields_no_step_fails_the_simulation(value: Any) -> None:
+def test_callback_that_yields_an_invalid_step_fails_the_simulation(value: Any) -> None:
     def work(job: WorkerJob) -> Iterator[Any]:
         yield value
 

@@ -1,4 +1,4 @@
-"""The simulated network: what is in it, what goes wrong, and that it is the same each time."""
+"""The simulated network: nodes, faults and reproducible runs."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def run(net: Network, seconds: float) -> None:
     net.run(net.now + seconds)
 
 
-# What there is.
+# Nodes and jobs.
 
 
-def test_a_job_from_submit_to_result() -> None:
+def test_job_runs_from_submit_to_result() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     call = cast.submit("reverse")
@@ -106,7 +106,7 @@ def test_a_job_from_submit_to_result() -> None:
     assert net.books.counts["executions"] == 1
 
 
-def test_what_comes_of_a_job_that_takes_a_while() -> None:
+def test_slow_job_sends_updates_and_a_result() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     call = cast.submit("slowly", timeout=1.5)
@@ -124,7 +124,7 @@ def test_what_comes_of_a_job_that_takes_a_while() -> None:
 
 
 @pytest.mark.parametrize("exceptions", [False, True])
-def test_a_job_that_fails(exceptions: bool) -> None:
+def test_job_that_raises_fails(exceptions: bool) -> None:
     net = Network(random.Random, seed=1)
     call = Cast(net, exceptions=exceptions).submit("fail")
     run(net, 1.0)
@@ -134,7 +134,7 @@ def test_a_job_that_fails(exceptions: bool) -> None:
     net.check()
 
 
-def test_a_background_job_and_what_is_given_up() -> None:
+def test_background_job_and_abandoned_call_end() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     background = cast.submit("slowly", background=True)
@@ -155,7 +155,7 @@ def test_a_background_job_and_what_is_given_up() -> None:
     assert net.books.counts["background jobs done"] == 1
 
 
-def test_statuses_and_admin_commands() -> None:
+def test_statuses_and_admin_commands_return_replies() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     admin = net.admin(cast.server)
@@ -174,7 +174,7 @@ def test_statuses_and_admin_commands() -> None:
     net.check()
 
 
-def test_an_admin_client_of_a_server_that_is_down() -> None:
+def test_admin_client_of_a_stopped_server_fails() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(1.0, "crash", "server1", 5.0)])
     server = net.server()
     admin = net.admin(server)
@@ -189,7 +189,7 @@ def test_an_admin_client_of_a_server_that_is_down() -> None:
     net.check()
 
 
-def test_statuses_of_a_server_that_is_stopped_time_out() -> None:
+def test_statuses_of_a_frozen_server_time_out() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.5, "freeze", "server1", 5.0)])
     cast = Cast(net)
     call = cast.submit("slowly")
@@ -200,7 +200,7 @@ def test_statuses_of_a_server_that_is_stopped_time_out() -> None:
     net.check()
 
 
-def test_worker_with_a_dead_server_works_for_the_other_one() -> None:
+def test_worker_with_a_dead_server_serves_the_other_one() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.0, "crash", "server2", 5.0)])
     servers = [net.server(), net.server()]
     net.worker(servers, CALLBACKS)
@@ -210,13 +210,13 @@ def test_worker_with_a_dead_server_works_for_the_other_one() -> None:
     net.check()
 
 
-def test_a_worker_stops_and_works_again() -> None:
+def test_worker_that_stopped_works_again() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     cast.submit("slowly")
     run(net, 0.5)
     cast.worker.stop()
-    cast.worker.work()  # As soon as it has stopped.
+    cast.worker.work()  # It takes effect as soon as the worker has stopped.
     run(net, 5.0)
     cast.worker.unregister("reverse")
     call = cast.submit("reverse", timeout=5.0)
@@ -232,13 +232,13 @@ def test_a_worker_stops_and_works_again() -> None:
     net.check()
 
 
-def test_a_worker_that_gives_up_tries_again() -> None:
+def test_worker_that_gave_up_tries_again() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(1.0, "crash", "server1", 20.0)])
     cast = Cast(net, max_outage=2.0)
     run(net, 10.0)
     assert any("ends its work" in line for line in net.trace.lines())
     call = cast.submit("reverse", timeout=30.0)
-    cast.worker.stop()  # It is about to work again, and does not.
+    cast.worker.stop()  # The worker is about to restart; the call prevents that.
     run(net, 20.0)
     assert cast.worker.stream is None
     cast.worker.work()
@@ -246,7 +246,7 @@ def test_a_worker_that_gives_up_tries_again() -> None:
     assert call.is_over
 
 
-def test_a_worker_that_sends_more_than_is_read_waits() -> None:
+def test_worker_with_a_full_send_buffer_waits() -> None:
     def much(job: WorkerJob) -> Generator[Any, None, bytes]:
         for _ in range(4):
             yield JobData(bytes(MEGABYTE))
@@ -263,7 +263,7 @@ def test_a_worker_that_sends_more_than_is_read_waits() -> None:
     assert net.books.counts["waits for room"] > 0
 
 
-def test_a_client_that_ends() -> None:
+def test_client_closed_with_a_pending_job_reports_it_lost() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     call = cast.submit("slowly")
@@ -274,7 +274,7 @@ def test_a_client_that_ends() -> None:
     net.check()
 
 
-def test_names_are_unique() -> None:
+def test_node_with_a_duplicate_name_is_refused() -> None:
     net = Network(random.Random)
     server = net.server("s")
     assert net.nodes["s"] is server
@@ -282,7 +282,7 @@ def test_names_are_unique() -> None:
         net.client([server], "s")
 
 
-def test_events_run_out() -> None:
+def test_run_without_events_returns() -> None:
     net = Network(random.Random)
     net.schedule(3.0, lambda: net.schedule(1.0, seen.append, net.now))
     seen: list[float] = []
@@ -291,7 +291,7 @@ def test_events_run_out() -> None:
     assert net.now == 3.0
 
 
-def test_calls_that_are_over_at_once() -> None:
+def test_wait_for_finished_requests_returns_at_once() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     call = cast.submit("reverse")
@@ -306,7 +306,7 @@ def test_calls_that_are_over_at_once() -> None:
     net.check()
 
 
-def test_a_result_that_is_none_fails_the_job() -> None:
+def test_invalid_result_fails_the_job() -> None:
     net = Network(random.Random, seed=1)
     server = net.server()
     net.worker([server], {"strange": lambda job: 7}, pause=0.5)
@@ -317,9 +317,7 @@ def test_a_result_that_is_none_fails_the_job() -> None:
 
 
 @pytest.mark.parametrize(("kind", "seconds"), [("crash", 5.0), ("freeze", 5.0)])
-def test_a_worker_that_is_hit_between_the_end_of_a_job_and_its_hooks(
-    kind: str, seconds: float
-) -> None:
+def test_worker_with_a_fault_before_its_hooks_recovers(kind: str, seconds: float) -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.5, kind, "worker1", seconds)])
     cast = Cast(net, pause=1.0)
     call = cast.submit("reverse")
@@ -333,10 +331,10 @@ def test_a_worker_that_is_hit_between_the_end_of_a_job_and_its_hooks(
     assert later.over_at > 5.5
 
 
-def test_a_worker_that_is_lost_while_it_sends_its_end() -> None:
+def test_worker_lost_while_it_sends_a_result_recovers() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(1.5, "reset", "worker1>server1")])
     cast = Cast(net)
-    # It would send two packets, a warning and the end.
+    # Without the fault, it would send two packets: a warning and the end.
     cast.worker.callbacks["fail"] = fail_late
     call = cast.submit("fail", background=True)
     run(net, 3.0)
@@ -349,7 +347,7 @@ def fail_late(job: WorkerJob) -> Iterator[Any]:
     raise RuntimeError("no")
 
 
-def test_more_than_a_server_does_in_a_turn() -> None:
+def test_submits_beyond_the_budget_of_a_server_complete() -> None:
     net = Network(random.Random, seed=1, faults=Faults(cut=0.9, latency=(0.01, 0.01)))
     cast = Cast(net)
     jobs = [{"task": "reverse", "data": b"%d" % number} for number in range(600)]
@@ -359,7 +357,7 @@ def test_more_than_a_server_does_in_a_turn() -> None:
     assert net.books.counts["background jobs done"] == 600
 
 
-def test_a_server_that_is_told_to_end() -> None:
+def test_server_after_a_shutdown_command_refuses_connections() -> None:
     net = Network(random.Random, seed=1)
     server = net.server()
     admin = net.admin(server)
@@ -372,7 +370,7 @@ def test_a_server_that_is_told_to_end() -> None:
     assert isinstance(refused.error, ServerUnavailable)
 
 
-def test_an_application_that_ends_when_it_is_called_back() -> None:
+def test_client_that_dies_in_a_callback_restarts() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     cast.submit("reverse", then=lambda call: cast.client.die(quietly=False))
@@ -382,7 +380,7 @@ def test_an_application_that_ends_when_it_is_called_back() -> None:
     net.check()
 
 
-def test_a_client_vanishes_before_it_is_accepted() -> None:
+def test_client_that_vanishes_before_accept_leaves_the_backlog() -> None:
     faults = [Fault(0.5, "freeze", "server1", 100.0), Fault(0.9, "vanish", "client1", 5.0)]
     net = Network(random.Random, seed=1, replay=faults)
     cast = Cast(net)
@@ -395,7 +393,7 @@ def test_a_client_vanishes_before_it_is_accepted() -> None:
     net.check()
 
 
-def test_a_client_leaves_before_it_is_connected() -> None:
+def test_client_that_closes_before_it_is_connected_ends() -> None:
     net = Network(random.Random, seed=1, faults=Faults(latency=(1.0, 1.0)))
     cast = Cast(net)
     cast.submit("reverse")
@@ -405,7 +403,7 @@ def test_a_client_leaves_before_it_is_connected() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_what_is_under_way_is_lost_in_part(seed: int) -> None:
+def test_reset_loses_a_part_of_the_data_in_flight(seed: int) -> None:
     net = Network(random.Random, seed=seed, faults=Faults(latency=(0.5, 0.5)))
     cast = Cast(net)
     run(net, 3.0)
@@ -423,7 +421,7 @@ def test_what_is_under_way_is_lost_in_part(seed: int) -> None:
     net.check()
 
 
-def test_a_reset_of_what_one_end_has_closed() -> None:
+def test_reset_after_a_close_loses_the_job() -> None:
     faults = [Fault(3.0, "crash", "server1", 9.0), Fault(3.1, "reset", "client1>server1")]
     net = Network(random.Random, seed=1, faults=Faults(latency=(0.5, 0.5)), replay=faults)
     call = Cast(net).submit("slowly")
@@ -432,7 +430,7 @@ def test_a_reset_of_what_one_end_has_closed() -> None:
     net.check()
 
 
-def test_no_room_at_all() -> None:
+def test_write_to_a_full_buffer_keeps_the_rest() -> None:
     net = Network(random.Random, seed=1, faults=Faults(capacity=1000))
     cast = Cast(net)
     cast.submit("reverse")
@@ -443,7 +441,7 @@ def test_no_room_at_all() -> None:
     assert end.rest == b"more"
 
 
-def test_no_fault_happens_at_the_end() -> None:
+def test_fault_during_the_final_check_is_skipped() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(50.0, "crash", "server1", 1.0)])
     Cast(net).submit("reverse")
     run(net, 1.0)
@@ -452,7 +450,7 @@ def test_no_fault_happens_at_the_end() -> None:
     assert not net.happened
 
 
-def test_a_client_without_a_heartbeat() -> None:
+def test_client_without_a_heartbeat_completes_a_job() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     client = net.client([cast.server], heartbeat=None)
@@ -460,7 +458,7 @@ def test_a_client_without_a_heartbeat() -> None:
     net.check()
 
 
-def test_long_waits_are_watched() -> None:
+def test_heartbeat_during_a_long_job_keeps_the_connection() -> None:
     def long(job: WorkerJob) -> Generator[Any, None, bytes]:
         yield 30.0
         return b""
@@ -480,13 +478,13 @@ SLOW = 20_000
 
 
 def of_slow(**options: Any) -> Cast:
-    """A cast whose links carry 20 kB a second."""
+    """Return a cast whose links carry 20 kB per second."""
     faults = Faults(**{"bandwidth": (SLOW, SLOW), "receive_buffer": 65_536, **options})
     return Cast(Network(random.Random, seed=1, faults=faults))
 
 
 def uploading(size: int = 100_000, **options: Any) -> tuple[Cast, End]:
-    """A cast whose client has just begun to send so many bytes, and its end."""
+    """Return a cast whose client has just begun to send, and the client's end of the connection."""
     cast = of_slow(**options)
     run(cast.net, 0.5)
     cast.submit("reverse", bytes(size))
@@ -502,7 +500,7 @@ def test_slow_link_with_large_job_takes_as_long_as_its_bytes(receive_buffer: int
     cast.net.check()
     assert call.requests[0].result == bytes(100_000)
     assert call.over_at is not None
-    # The data goes to the server and the worker, the result to the server and the client.
+    # The data travels to the server and the worker, the result to the server and the client.
     assert 4 * 100_000 / SLOW < call.over_at < 4 * 100_000 / SLOW + 0.5
 
 
@@ -512,7 +510,7 @@ def test_slow_link_with_small_send_buffer_leaves_the_rest_to_the_driver() -> Non
     assert before > 100_000
     assert before - len(end.rest) == 10_000
     run(cast.net, 2.0)
-    # The server acknowledges 20 kB a second. The driver refills a buffer that is half empty.
+    # The server acknowledges 20 kB per second. The driver refills a half-empty buffer.
     assert before - end.unacknowledged == pytest.approx(2 * SLOW, abs=4_000)
     assert 5_000 <= end.unacknowledged - len(end.rest) <= 10_000
     run(cast.net, 10.0)
@@ -540,12 +538,12 @@ def test_link_that_stalls_acknowledges_nothing() -> None:
     run(cast.net, 9.0)
     assert end.unacknowledged == before
     run(cast.net, 2.0)
-    # Afterwards, the rate is the same as before.
+    # Afterwards, the link has its original rate again.
     assert before - end.unacknowledged < 30_000
     cast.net.check()
 
 
-def test_link_that_is_throttled_carries_less_for_a_while() -> None:
+def test_throttled_link_carries_less_data_for_a_while() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.4, "throttle", "client1>server1", 3.0)])
     cast = Cast(net)
     cast.submit("slowly")
@@ -559,7 +557,7 @@ def test_link_that_is_throttled_carries_less_for_a_while() -> None:
     net.check()
 
 
-def test_slow_link_that_is_throttled_is_no_quicker() -> None:
+def test_slow_link_that_is_throttled_keeps_a_lower_rate() -> None:
     cast, end = uploading(bandwidth=(1000.0, 1000.0))
     cast.net.break_(Fault(cast.net.now, "throttle", "client1>server1", 10.0))
     assert end.line.rate == 1000.0
@@ -579,16 +577,16 @@ def test_system_still_sends_its_buffer_after_its_node_has_closed() -> None:
     assert sum(heard) == left
 
 
-def test_system_drops_its_buffer_where_its_node_has_left_bytes_unread() -> None:
+def test_system_drops_its_buffer_if_its_node_left_bytes_unread() -> None:
     cast, end = uploading()
     end.expect(b"not read")
     end.close()
     run(cast.net, 1.0)
-    # The server was told of a reset, and not of an end in order.
+    # The server received a reset, not an orderly close.
     assert end.peer.gone
 
 
-def test_peer_that_has_closed_refuses_what_arrives() -> None:
+def test_closed_peer_resets_on_late_data() -> None:
     cast, end = uploading()
     cast.client.freeze(cast.net.now + 5.0)
     cast.server._forget(end.peer, closes=True)
@@ -598,7 +596,7 @@ def test_peer_that_has_closed_refuses_what_arrives() -> None:
     assert end.unacknowledged == left
 
 
-def test_link_that_breaks_sends_nothing_more() -> None:
+def test_broken_link_sends_no_data() -> None:
     cast, end = uploading()
     end.fall_silent()
     before = end.unacknowledged
@@ -618,7 +616,7 @@ def test_node_that_is_stopped_writes_nothing() -> None:
     cast.net.check()
 
 
-def test_tunnel_takes_more_than_the_system() -> None:
+def test_tunnel_buffers_more_than_the_system() -> None:
     cast, end = uploading(capacity=10_000, tunnel=50_000)
     assert end.unacknowledged - len(end.rest) == 60_000
     cast.net.check()
@@ -654,7 +652,7 @@ def test_faults_with_impossible_links_are_refused(options: Any, problem: str) ->
 @pytest.mark.parametrize(
     ("measures", "tunnel", "count"), [(True, 0, 1), (False, 0, 0), (True, 1, 0)]
 )
-def test_driver_measures_where_it_can(measures: bool, tunnel: int, count: int) -> None:
+def test_driver_measures_where_the_system_allows(measures: bool, tunnel: int, count: int) -> None:
     told: list[Any] = []
     cast, end = uploading(tunnel=tunnel)
     engine: Any = cast.client.engine
@@ -673,11 +671,11 @@ def test_nodes_draw_whether_their_driver_measures() -> None:
     assert {node.measures for node in nodes} == {False, True}
 
 
-# A stranger's engine.
+# A third-party engine.
 
 
 class Echo:
-    """The least that has the transport side of an engine: a client that sends ECHO_REQ, once."""
+    """A minimal engine with a transport side: a client that sends one ECHO_REQ."""
 
     closed = False
 
@@ -713,7 +711,7 @@ class Echo:
         return None
 
 
-def test_an_engine_of_a_stranger() -> None:
+def test_third_party_engine_runs() -> None:
     net = Network(random.Random, seed=1)
     server = net.server("here")
     stranger = net.add(Node(net, "stranger", Echo, [server]))
@@ -724,11 +722,11 @@ def test_an_engine_of_a_stranger() -> None:
     assert stranger.engine.answers == [b"hello"]
 
 
-# What goes wrong.
+# Faults.
 
 
 def lost_by(kind: str, seconds: float = 0.0, target: str = "client1>server1") -> Any:
-    """The request of a job during which something has gone wrong."""
+    """Return the request of a job during which the fault occurred."""
     net = Network(random.Random, seed=1, replay=[Fault(0.5, kind, target, seconds)])
     call = Cast(net).submit("slowly")
     net.run(until=200.0)
@@ -739,18 +737,18 @@ def lost_by(kind: str, seconds: float = 0.0, target: str = "client1>server1") ->
 
 
 @pytest.mark.parametrize("kind", ["reset", "hang-up", "half-open"])
-def test_a_connection_ends(kind: str) -> None:
+def test_connection_that_is_lost_loses_the_job(kind: str) -> None:
     request = lost_by(kind)
     assert request.state == JOB_UNKNOWN
     assert isinstance(request.error, ConnectionError)
 
 
 @pytest.mark.parametrize("kind", ["stall", "partition"])
-def test_a_connection_stands_still(kind: str) -> None:
+def test_connection_that_stalls_delays_the_job(kind: str) -> None:
     assert lost_by(kind, 10.0).state == JOB_COMPLETE
 
 
-def test_nothing_connects_through_a_partition() -> None:
+def test_partition_prevents_connections() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.5, "partition", "client1>server1", 3.0)])
     cast = Cast(net)
     run(net, 1.0)
@@ -760,7 +758,7 @@ def test_nothing_connects_through_a_partition() -> None:
     assert 3.5 < call.over_at < 3.6
 
 
-def test_a_node_is_stopped_for_a_while() -> None:
+def test_node_frozen_for_a_while_recovers() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.5, "freeze", "worker1", 3.0)])
     cast = Cast(net)
     call = cast.submit("slowly")
@@ -770,7 +768,7 @@ def test_a_node_is_stopped_for_a_while() -> None:
     assert 4.5 < call.over_at < 5.0
 
 
-def test_a_client_is_stopped_at_its_deadline() -> None:
+def test_client_frozen_at_its_deadline_times_out() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.5, "freeze", "client1", 3.0)])
     call = Cast(net).submit("slowly", timeout=1.0)
     run(net, 1.0)
@@ -780,16 +778,16 @@ def test_a_client_is_stopped_at_its_deadline() -> None:
 
 @pytest.mark.parametrize("kind", ["crash", "vanish"])
 @pytest.mark.parametrize("target", ["worker1", "server1"])
-def test_a_node_dies(kind: str, target: str) -> None:
+def test_node_that_dies_loses_its_connections(kind: str, target: str) -> None:
     request = lost_by(kind, 5.0, target)
     assert request.state == (JOB_COMPLETE if target == "worker1" else JOB_UNKNOWN)
 
 
-def test_a_client_dies_and_its_calls_with_it() -> None:
+def test_client_that_dies_drops_its_calls() -> None:
     assert lost_by("crash", 5.0, "client1").state == JOB_CREATED
 
 
-def test_a_client_has_died_with_what_is_under_way() -> None:
+def test_client_that_is_down_leaves_its_calls_pending() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.5, "crash", "client1", 50.0)])
     call = Cast(net).submit("slowly")
     run(net, 1.0)
@@ -797,7 +795,7 @@ def test_a_client_has_died_with_what_is_under_way() -> None:
     assert not call.is_over
 
 
-def test_a_client_dies_while_its_faults_are_looked_at() -> None:
+def test_client_that_is_down_at_the_final_check_passes() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     cast.submit("slowly")
@@ -807,7 +805,7 @@ def test_a_client_dies_while_its_faults_are_looked_at() -> None:
     net.check()
 
 
-def test_a_background_job_that_its_server_has_lost() -> None:
+def test_background_job_lost_with_its_server_is_counted() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.5, "crash", "server1", 1.0)])
     Cast(net).submit("slowly", background=True)
     run(net, 1.0)
@@ -815,7 +813,7 @@ def test_a_background_job_that_its_server_has_lost() -> None:
     assert net.books.counts["background jobs lost with their server"] == 1
 
 
-def test_a_node_that_is_down_does_not_die_again() -> None:
+def test_crash_of_a_stopped_node_is_skipped() -> None:
     faults = [Fault(0.5, "crash", "server1", 9.0), Fault(0.6, "vanish", "server1", 1.0)]
     net = Network(random.Random, seed=1, replay=faults)
     cast = Cast(net)
@@ -827,7 +825,7 @@ def test_a_node_that_is_down_does_not_die_again() -> None:
     assert life == 1
 
 
-def test_a_server_that_has_vanished_does_not_even_refuse() -> None:
+def test_server_that_vanished_lets_connects_time_out() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.5, "vanish", "server1", 30.0)])
     cast = Cast(net)
     run(net, 1.0)
@@ -837,7 +835,7 @@ def test_a_server_that_has_vanished_does_not_even_refuse() -> None:
     assert isinstance(call.error, ServerUnavailable)
 
 
-def test_a_server_that_takes_connections_and_closes_them() -> None:
+def test_server_that_closes_accepted_connections_delays_the_call() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(0.5, "flaky", "server1", 3.0)])
     cast = Cast(net)
     run(net, 1.0)
@@ -848,19 +846,19 @@ def test_a_server_that_takes_connections_and_closes_them() -> None:
     assert call.over_at > 3.5
 
 
-def test_a_clock_jumps() -> None:
+def test_clock_that_jumps_starts_a_delayed_job() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(1.0, "clock", "server1", 3600.0)])
     cast = Cast(net)
     job = {"task": "reverse", "data": b"", "run_at": net.epoch + 1800.0}
     cast.client.submit([job], background=True)
     run(net, 0.9)
     assert "executions" not in net.books.counts
-    run(net, 61.0)  # The server looks at the clock so often.
+    run(net, 61.0)  # The server checks the clock at least once a minute.
     assert net.books.counts["executions"] == 1
     net.check()
 
 
-def test_a_job_that_takes_too_long_is_given_up() -> None:
+def test_job_that_exceeds_its_time_limit_fails() -> None:
     net = Network(random.Random, seed=1)
     server = net.server(job_retries=1)
     net.worker([server], CALLBACKS, limit=1.5)
@@ -871,7 +869,7 @@ def test_a_job_that_takes_too_long_is_given_up() -> None:
     assert foreground.requests[0].state == JOB_FAILED
 
 
-def test_a_job_is_done_twice_where_its_worker_is_lost() -> None:
+def test_job_whose_worker_is_lost_runs_again() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(1.5, "reset", "worker1>server1")])
     call = Cast(net).submit("slowly")
     run(net, 2.0)
@@ -882,7 +880,7 @@ def test_a_job_is_done_twice_where_its_worker_is_lost() -> None:
     assert len(entry.updates) > 3
 
 
-def test_a_job_that_was_given_away_while_its_worker_was_stopped() -> None:
+def test_job_of_a_frozen_worker_runs_elsewhere() -> None:
     faults = [Fault(0.5, "freeze", "worker1", 60.0), Fault(1.5, "hang-up", "worker1>server1")]
     net = Network(random.Random, seed=3, replay=faults)
     cast = Cast(net)
@@ -916,17 +914,17 @@ def test_faults_are_drawn_and_replayed() -> None:
     assert again.trace.digest == first.trace.digest
 
 
-def test_small_capacity_and_many_pieces() -> None:
+def test_small_capacity_and_many_chunks_complete() -> None:
     net = Network(random.Random, seed=1, faults=Faults(capacity=40, cut=0.9))
     call = Cast(net).submit("reverse", bytes(3000))
     net.check()
     assert call.requests[0].result == bytes(3000)
 
 
-# The same each time.
+# Reproducible runs.
 
 
-def test_the_same_seed_is_the_same_run() -> None:
+def test_same_seed_repeats_the_run() -> None:
     digests = []
     for seed in (3, 3, 4):
         plan = Run(plan_of(random.Random(seed)))
@@ -935,7 +933,7 @@ def test_the_same_seed_is_the_same_run() -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_forgotten_request_is_gone_without_the_collector() -> None:
+def test_dropped_request_is_freed_without_the_collector() -> None:
     net = Network(random.Random, seed=1)
     cast = Cast(net)
     call = cast.submit("reverse")
@@ -949,7 +947,7 @@ def test_forgotten_request_is_gone_without_the_collector() -> None:
         gc.enable()
 
 
-def test_the_same_seed_is_the_same_run_in_another_process() -> None:
+def test_same_seed_in_another_process_repeats_the_run() -> None:
     program = (
         "import random\nfrom fuzz.simulation import Run, plan_of\n"
         "for seed in (3, 8):\n"
@@ -970,15 +968,15 @@ def test_the_same_seed_is_the_same_run_in_another_process() -> None:
     assert said[0] == said[1] != b""
 
 
-# Any plan.
+# Random plans.
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_plans_of_seeds(seed: int) -> None:
+def test_plan_of_a_seed_passes(seed: int) -> None:
     assert fails(plan_of(random.Random(seed), size=30)) is None
 
 
-def test_plans_of_bytes() -> None:
+def test_plan_of_bytes_passes() -> None:
     kinds = set()
     for number in range(4):
         data = random.Random(number).randbytes(300)
@@ -988,7 +986,7 @@ def test_plans_of_bytes() -> None:
     assert check(b"") > 0
 
 
-def test_all_kinds_of_faults_are_drawn() -> None:
+def test_plans_draw_all_kinds_of_faults() -> None:
     steps = [step for seed in range(15) for step in plan_of(random.Random(seed))]
     assert {Fault.parse(step[2]).kind for step in steps if step[0] == "fault"} == set(KINDS)
 
@@ -996,7 +994,7 @@ def test_all_kinds_of_faults_are_drawn() -> None:
 # The trace.
 
 
-def test_what_packets_look_like() -> None:
+def test_describe_returns_the_packets_as_text() -> None:
     connection = Connection(Role.CLIENT)
     data = connection.send(EchoReq(b"hello"))
     assert describe(data) == "ECHO_REQ(b'hello')"
@@ -1007,7 +1005,7 @@ def test_what_packets_look_like() -> None:
     assert describe(b"\0REQ\0\0\0\x63\0\0\0\0") == "packet 99(b'')"
 
 
-def test_a_failure_says_all_that_there_is_to_say() -> None:
+def test_simulation_error_contains_the_seed_faults_and_trace() -> None:
     net = Network(random.Random, seed=7, replay=[Fault(0.5, "stall", "client1>server1", 0.1)])
     Cast(net).submit("slowly")
 

@@ -1,4 +1,4 @@
-"""What an audit of an engine looks at."""
+"""Audits of an engine's waits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def engine() -> ClientEngine:
     return ClientEngine(parse_host_list(["s"]), rng=random.Random(1), wall_clock=lambda: 0.0)
 
 
-def test_waits_of_a_client() -> None:
+def test_audit_of_a_client_finds_a_wrong_wait() -> None:
     client = engine()
     requests = make_requests([{"task": "f", "data": b""}] * 2)
     prepare(requests, NoopEncoder)
@@ -34,7 +34,7 @@ def test_waits_of_a_client() -> None:
     check_wait(client.connect(1.0, lambda: None, client.pool.servers[0]))
 
 
-def test_waits_of_a_client_that_is_abandoned() -> None:
+def test_audit_of_an_abandoned_client_finds_a_wrong_wait() -> None:
     client = engine()
     requests = make_requests([{"task": "f", "data": b""}])
     prepare(requests, NoopEncoder)

@@ -1,4 +1,4 @@
-"""Each check of a simulated network fails when there is something to be found: doubles that lie."""
+"""Lying doubles that violate one invariant each, and the simulated network's check for it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def work(job: Any) -> Generator[Any, None, bytes]:
 
 
 class Cast:
-    """A server, a worker, a client and an admin client; a submit is under way."""
+    """A server, a worker, a client and an admin client, with one submit in flight."""
 
     def __init__(
         self, *faults: Fault, bandwidth: tuple[float, float] | None = None, **options: Any
@@ -64,7 +64,7 @@ class Cast:
 
     @property
     def call(self) -> Any:
-        """The one that waits."""
+        """The client's only pending call."""
         (call,) = self.client.calls
         return call
 
@@ -72,7 +72,7 @@ class Cast:
         (entry,) = call.entries
         try:
             self.net.books.told(entry)
-        finally:  # It would be seen again.
+        finally:  # Otherwise, the next check would report the entry again.
             entry.request = None
 
     def run(self, seconds: float) -> None:
@@ -80,7 +80,7 @@ class Cast:
 
 
 def doing(limit: float | None = None) -> Cast:
-    """A cast whose worker does a job."""
+    """Return a cast whose worker is executing a job."""
     cast = Cast()
     if limit is not None:
         cast.worker.limit = limit
@@ -96,7 +96,7 @@ def found(do: Callable[[], object], problem: str) -> None:
 
 
 def lie(request: Any, **values: Any) -> None:
-    """The engine says something else of a request."""
+    """Overwrite attributes of a request, as a faulty engine would."""
     for name, value in values.items():
         setattr(request, name, value)
 
@@ -116,13 +116,15 @@ def lie(request: Any, **values: Any) -> None:
         ({"state": JOB_PENDING, "_gm_link": None}, "under way nowhere"),
     ],
 )
-def test_what_is_said_of_a_job_that_is_being_done(values: dict[str, Any], problem: str) -> None:
+def test_running_job_reported_with_a_wrong_state_fails(
+    values: dict[str, Any], problem: str
+) -> None:
     cast = doing()
     lie(cast.call.requests[0], **values)
     found(lambda: cast.told(cast.call), problem)
 
 
-def test_a_result_of_a_background_job() -> None:
+def test_background_job_with_a_result_fails() -> None:
     cast = Cast()
     call = cast.submit(background=True)
     cast.run(5.0)
@@ -131,7 +133,7 @@ def test_a_result_of_a_background_job() -> None:
     found(lambda: cast.told(call), "nobody waited for one")
 
 
-def test_a_refusal_is_allowed() -> None:
+def test_submit_refused_by_a_full_queue_passes() -> None:
     cast = Cast(max_queue_size=1)
     first, second = cast.submit(), cast.submit()
     cast.net.check()
@@ -139,7 +141,7 @@ def test_a_refusal_is_allowed() -> None:
     assert first.requests[0].state == JOB_COMPLETE
 
 
-def test_a_loss_although_servers_were_reached() -> None:
+def test_request_lost_although_servers_were_reachable_fails() -> None:
     cast = Cast(Fault(0.4, "reset", "client1>server1"))
     cast.run(0.3)
     call = cast.submit()
@@ -149,7 +151,7 @@ def test_a_loss_although_servers_were_reached() -> None:
     found(lambda: cast.told(call), "all servers were reached")
 
 
-def test_a_request_ends_once() -> None:
+def test_request_that_ends_twice_fails() -> None:
     cast = Cast()
     call = cast.submit()
     cast.run(5.0)
@@ -157,7 +159,7 @@ def test_a_request_ends_once() -> None:
     found(cast.net.check, "had ended with")
 
 
-def test_a_request_that_has_not_ended() -> None:
+def test_request_that_never_ends_fails() -> None:
     cast = Cast()
     call = cast.submit()
     cast.run(5.0)
@@ -168,7 +170,7 @@ def test_a_request_that_has_not_ended() -> None:
 
 
 @pytest.mark.parametrize("unique", [None, "mine"])
-def test_updates_that_no_execution_gave(unique: str | None) -> None:
+def test_update_that_no_execution_sent_fails(unique: str | None) -> None:
     cast = Cast()
     call = cast.client.submit([{"task": "work", "data": b"data", "unique": unique}])
     cast.run(5.0)
@@ -176,7 +178,7 @@ def test_updates_that_no_execution_gave(unique: str | None) -> None:
     found(cast.net.check, "has the updates")
 
 
-def test_updates_that_are_missing() -> None:
+def test_update_that_is_missing_fails() -> None:
     cast = Cast()
     call = cast.submit()
     cast.run(5.0)
@@ -184,7 +186,7 @@ def test_updates_that_are_missing() -> None:
     found(cast.net.check, "has the updates")
 
 
-def test_a_background_job_that_is_lost() -> None:
+def test_background_job_that_is_lost_fails() -> None:
     cast = Cast()
     cast.submit(background=True)
     cast.run(5.0)
@@ -193,7 +195,7 @@ def test_a_background_job_that_is_lost() -> None:
     found(cast.net.check, "was acknowledged .* and is lost")
 
 
-def test_a_background_job_may_be_given_up() -> None:
+def test_background_job_without_retries_may_be_dropped() -> None:
     cast = Cast(Fault(0.5, "reset", "worker1>server1"), job_retries=0)
     cast.submit(background=True)
     cast.run(1.0)
@@ -201,13 +203,13 @@ def test_a_background_job_may_be_given_up() -> None:
     assert cast.net.books.counts["background jobs given up"] == 1
 
 
-def test_a_submit_that_is_sent_again_with_the_same_unique() -> None:
+def test_submit_repeated_with_the_same_unique_fails() -> None:
     cast = doing()
     unique = cast.call.requests[0].unique.encode()
     found(lambda: cast.net.books.seen(cast.server, b"work", unique, b"data"), "sent .* again")
 
 
-def test_a_job_that_is_done_again_for_no_reason() -> None:
+def test_job_executed_twice_without_a_fault_fails() -> None:
     cast = Cast()
     cast.submit()
     cast.run(5.0)
@@ -220,24 +222,21 @@ def test_a_job_that_is_done_again_for_no_reason() -> None:
     )
 
 
-# Executions.
-
-
-def test_a_job_that_nobody_has_submitted() -> None:
+def test_execution_of_a_job_never_submitted_fails() -> None:
     cast = Cast()
     cast.submit()
     cast.net.books._submitted.clear()
     found(cast.net.check, "that nobody has submitted")
 
 
-def test_a_job_of_another_unique() -> None:
+def test_execution_with_another_unique_fails() -> None:
     cast = Cast()
     cast.client.submit([{"task": "work", "data": b"data", "unique": "mine"}])
     cast.net.books._submitted["work", b"data"] = {"yours"}
     found(cast.net.check, "of another unique")
 
 
-def test_a_job_that_another_worker_has() -> None:
+def test_job_assigned_to_two_workers_fails() -> None:
     cast = doing()
     ((key, (first,)),) = cast.net.books.executions.items()
     job = (key[1], "work", None, b"data")
@@ -250,8 +249,8 @@ def test_a_job_that_another_worker_has() -> None:
     assert late.may_be_again(0.6)
 
 
-def test_a_job_of_a_worker_that_has_ended() -> None:
-    """The server may keep its connection for what it has left to send."""
+def test_job_of_a_stopped_worker_may_run_again() -> None:
+    """Allow a second execution: the server may keep the connection until its output is flushed."""
     cast = doing()
     ((execution,),) = cast.net.books.executions.values()
     assert not execution.may_be_again(0.6)
@@ -261,7 +260,7 @@ def test_a_job_of_a_worker_that_has_ended() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "losses"), [(59.9, 0), (60.1, 1)])
-def test_a_worker_that_stops_does_not_wait_for_ever(seconds: float, losses: int) -> None:
+def test_stopping_worker_gives_up_after_a_minute(seconds: float, losses: int) -> None:
     cast = doing()
     (end,) = cast.worker.ends.values()
     cast.net.leaving.add("worker1")
@@ -271,7 +270,7 @@ def test_a_worker_that_stops_does_not_wait_for_ever(seconds: float, losses: int)
     assert cast.net.books.counts["workers' losses"] == losses
 
 
-def test_more_jobs_than_slots() -> None:
+def test_worker_with_more_jobs_than_slots_fails() -> None:
     cast = Cast()
     cast.submit()
     cast.submit()
@@ -279,7 +278,7 @@ def test_more_jobs_than_slots() -> None:
     found(cast.net.check, "it wants 0")
 
 
-def test_a_job_of_a_connection_that_is_no_more() -> None:
+def test_job_of_a_closed_connection_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.submit()
@@ -289,7 +288,7 @@ def test_a_job_of_a_connection_that_is_no_more() -> None:
     found(lambda: cast.worker._start(run.job), "of a connection that is no more")
 
 
-def test_a_worker_that_says_that_it_has_lost_what_it_has() -> None:
+def test_connected_worker_that_reports_a_loss_fails() -> None:
     cast = doing()
 
     def send(*args: Any, **options: Any) -> Wait:
@@ -299,27 +298,27 @@ def test_a_worker_that_says_that_it_has_lost_what_it_has() -> None:
     found(cast.net.check, "although it is connected")
 
 
-def test_abilities_that_a_server_does_not_know() -> None:
+def test_ability_unknown_to_the_server_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.worker.registered["more"] = None
     found(cast.net.check, "which server1 does not know")
 
 
-def test_a_worker_that_tries_in_vain() -> None:
+def test_worker_that_does_not_report_failed_connects_fails() -> None:
     cast = Cast(Fault(0.0, "crash", "server1", 30.0))
     cast.worker.engine._untried.add(object())  # type: ignore[union-attr, arg-type]
     found(lambda: cast.run(1.0), "in vain, and does not say so")
 
 
-def test_a_worker_that_does_not_look() -> None:
+def test_worker_that_does_not_poll_fails() -> None:
     cast = Cast()
     cast.worker.engine._look_again = 1000.0
     cast.run(1.0)
     found(cast.net.check, "has not looked for jobs since")
 
 
-def test_a_worker_that_does_not_say_that_it_sleeps() -> None:
+def test_worker_that_neither_sleeps_nor_grabs_fails() -> None:
     cast = Cast()
     cast.server.engine._handlers[PreSleep] = lambda *args: None
     cast.run(2.0)
@@ -327,7 +326,7 @@ def test_a_worker_that_does_not_say_that_it_sleeps() -> None:
     found(lambda: cast.run(1.0), "neither sleeps nor asks again")
 
 
-def test_a_worker_that_leaves_before_its_result_has_arrived() -> None:
+def test_worker_that_closes_before_its_result_arrives_fails() -> None:
     cast = Cast()
     cast.submit()
     cast.run(2.003)
@@ -339,13 +338,13 @@ def test_a_worker_that_leaves_before_its_result_has_arrived() -> None:
     found(cast.worker.pump, "before its last result has arrived: .'H:server1-0:")
 
 
-# Connections that are healthy.
+# Healthy connections.
 
 SLOW = (20_000.0, 20_000.0)
 
 
 def given_up(cast: Cast, node: Any) -> None:
-    """The engine of `node` closes its first connection."""
+    """Make the engine of `node` close its first connection."""
     end = next(iter(node.ends.values()))
     node.engine._actions.append(Close(end.link))
     node.pump()
@@ -353,9 +352,7 @@ def given_up(cast: Cast, node: Any) -> None:
 
 @pytest.mark.parametrize("name", ["client", "worker", "server"])
 @pytest.mark.parametrize("kind", [None, "throttle"])
-def test_engine_that_closes_a_healthy_connection_has_given_it_up(
-    name: str, kind: str | None
-) -> None:
+def test_engine_that_closes_a_healthy_connection_fails(name: str, kind: str | None) -> None:
     faults = [Fault(0.2, kind, "client1>server1", 9.0)] if kind else []
     cast = Cast(*faults, bandwidth=SLOW)
     cast.submit()
@@ -402,7 +399,7 @@ def test_engine_may_close_healthy_connections_at_its_end() -> None:
     assert not [end for end in cast.server.ends.values() if end.link.is_up]
 
 
-# Workers' ends.
+# Ends of the workers' `work` calls.
 
 
 def end(cast: Cast, error: Exception | None) -> None:
@@ -413,32 +410,32 @@ def end(cast: Cast, error: Exception | None) -> None:
     cast.worker.pump()
 
 
-def test_work_ends_by_itself() -> None:
+def test_work_that_returns_without_stop_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     found(lambda: end(cast, None), "was not told to")
 
 
-def test_work_ends_with_something_strange() -> None:
+def test_work_that_raises_an_unexpected_error_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     found(lambda: end(cast, GearmanError("bug")), "has ended its work with")
 
 
-def test_work_ends_before_its_jobs() -> None:
+def test_work_that_returns_before_its_jobs_fails() -> None:
     cast = doing()
     cast.worker.stop()
     found(lambda: end(cast, None), "and has 1 jobs")
 
 
-def test_work_that_does_not_end() -> None:
+def test_work_that_never_returns_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign, misc]
     found(cast.net.check, "worker1 does not stop")
 
 
-def test_work_that_does_not_end_in_a_slow_network() -> None:
+def test_work_that_never_returns_after_a_clock_fault_fails() -> None:
     cast = Cast(Fault(0.1, "clock", "server1", 1.0))
     cast.run(0.5)
     cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign, misc]
@@ -448,7 +445,7 @@ def test_work_that_does_not_end_in_a_slow_network() -> None:
 # Calls.
 
 
-def test_a_late_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_with_a_late_deadline_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     cast = Cast()
     cast.run(0.5)
     monkeypatch.setattr(
@@ -458,7 +455,7 @@ def test_a_late_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     found(cast.net.check, "should have been over at 1.5")
 
 
-def test_a_call_that_returns_late() -> None:
+def test_call_that_returns_late_fails() -> None:
     cast = Cast()
     call = cast.submit(timeout=1.0)
     cast.client._wake = lambda: False  # type: ignore[method-assign]
@@ -468,7 +465,7 @@ def test_a_call_that_returns_late() -> None:
 
 
 @pytest.mark.parametrize(("timeout", "problem"), [(1.0, "too early"), (None, "has no timeout")])
-def test_a_call_that_says_that_it_has_timed_out(timeout: float | None, problem: str) -> None:
+def test_call_that_times_out_early_fails(timeout: float | None, problem: str) -> None:
     cast = Cast()
     call = cast.submit(timeout=timeout)
     cast.run(0.5)
@@ -476,13 +473,13 @@ def test_a_call_that_says_that_it_has_timed_out(timeout: float | None, problem: 
     found(cast.client.pump, problem)
 
 
-def test_a_call_that_returns_before_its_end() -> None:
+def test_call_that_returns_before_its_request_ends_fails() -> None:
     cast = doing()
     cast.call.wait.finish()
     found(cast.client.pump, "is still under way")
 
 
-def test_a_call_that_never_ends() -> None:
+def test_call_that_never_returns_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.client._make = lambda node: cast.client.engine
@@ -491,7 +488,7 @@ def test_a_call_that_never_ends() -> None:
     found(lambda: cast.net.check(patience=10.0), "not everything ends: .*submit")
 
 
-def test_a_job_that_nobody_does() -> None:
+def test_job_without_a_worker_fails() -> None:
     cast = Cast()
     cast.client.submit([{"task": "nothing", "data": b""}])
     found(
@@ -499,7 +496,7 @@ def test_a_job_that_nobody_does() -> None:
     )
 
 
-def test_an_admin_client_that_takes_offence() -> None:
+def test_admin_client_that_rejects_a_valid_reply_fails() -> None:
     cast = Cast()
     call = cast.admin.ask(text.version())
     assert call.wait is not None
@@ -507,7 +504,7 @@ def test_an_admin_client_that_takes_offence() -> None:
     found(cast.admin.pump, "has raised .*nonsense")
 
 
-def test_an_admin_client_that_is_not_answered() -> None:
+def test_admin_client_that_closes_a_working_connection_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.admin.receive = lambda end, data: None  # type: ignore[method-assign]
@@ -515,7 +512,7 @@ def test_an_admin_client_that_is_not_answered() -> None:
     found(lambda: cast.run(2.0), "admin1 closes a connection")
 
 
-def test_a_client_that_is_not_told_what_is_known() -> None:
+def test_client_that_ignores_a_known_status_fails() -> None:
     cast = Cast()
     cast.client.submit([{"task": "work", "data": b"data", "unique": "mine"}], background=True)
     cast.run(0.5)
@@ -527,7 +524,7 @@ def test_a_client_that_is_not_told_what_is_known() -> None:
     found(lambda: cast.run(0.5), "was not told of")
 
 
-def test_a_client_that_ends_with_what_nobody_waits_for() -> None:
+def test_client_that_closes_with_an_abandoned_request_fails() -> None:
     cast = doing()
     call = cast.call
     cast.client.give_up(call)
@@ -536,7 +533,7 @@ def test_a_client_that_ends_with_what_nobody_waits_for() -> None:
     found(cast.client.close, "has ended, and with it")
 
 
-def test_a_client_that_does_not_wait_for_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_that_exceeds_its_window_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gearman_proto.engines.client.engine._WINDOW", 10_000)
     cast = Cast()
     jobs = [{"task": "work", "data": b"%d" % number} for number in range(5000)]
@@ -544,14 +541,14 @@ def test_a_client_that_does_not_wait_for_answers(monkeypatch: pytest.MonkeyPatch
     found(lambda: cast.run(1.0), "does not wait for")
 
 
-def test_a_client_that_closes_for_no_reason() -> None:
+def test_client_that_closes_without_a_fault_fails() -> None:
     cast = doing()
     (link,) = cast.client.ends
     cast.client.engine._close(link, ConnectionError("why not"), 0.5)
     found(cast.client.pump, "and nothing has happened")
 
 
-def test_a_client_that_waits_for_what_is_silent() -> None:
+def test_client_that_waits_for_a_silent_server_fails() -> None:
     cast = Cast(Fault(0.5, "freeze", "server1", 200.0))
     client = cast.net.client([cast.server], heartbeat=2.0)
     client.submit([{"task": "work", "data": b"data"}])
@@ -562,7 +559,7 @@ def test_a_client_that_waits_for_what_is_silent() -> None:
 # Nodes.
 
 
-def test_a_node_that_writes_on_what_is_no_more() -> None:
+def test_node_that_writes_to_a_lost_connection_fails() -> None:
     cast = Cast(Fault(0.5, "reset", "client1>server1"))
     cast.submit()
     cast.run(0.4)
@@ -573,7 +570,7 @@ def test_a_node_that_writes_on_what_is_no_more() -> None:
     found(lambda: cast.run(1.0), "writes on .* which is no more")
 
 
-def test_a_node_that_closes_twice() -> None:
+def test_node_that_closes_a_connection_twice_fails() -> None:
     cast = doing()
     (link,) = cast.client.ends
     cast.client.ends.clear()
@@ -581,7 +578,7 @@ def test_a_node_that_closes_twice() -> None:
     found(cast.client.pump, "which it has closed, or was lost")
 
 
-def test_a_node_that_spins() -> None:
+def test_node_that_spins_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.client.engine.next_deadline = lambda: 0.0  # type: ignore[method-assign]
@@ -589,7 +586,7 @@ def test_a_node_that_spins() -> None:
     found(lambda: cast.run(1.0), "client1 spins")
 
 
-def test_a_node_that_connects_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_that_reconnects_without_a_delay_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     cast = Cast(Fault(0.5, "crash", "server1", 30.0))
     monkeypatch.setattr(
         "gearman_proto.engines.servers.Server.failed", lambda self, error, now, rng: None
@@ -597,7 +594,7 @@ def test_a_node_that_connects_without_a_pause(monkeypatch: pytest.MonkeyPatch) -
     found(lambda: cast.run(20.0), "worker1 tries to connect again and again")
 
 
-def test_no_time_passes() -> None:
+def test_network_whose_time_stands_still_fails() -> None:
     net = Network(random.Random)
     node = Cast().client
     node.net = net
@@ -610,7 +607,7 @@ def test_no_time_passes() -> None:
     found(net.run, "no time passes any more")
 
 
-# The witness of a server.
+# Audits of the server engine.
 
 
 def of_server(cast: Cast) -> Any:
@@ -618,12 +615,12 @@ def of_server(cast: Cast) -> Any:
 
 
 def with_job(cast: Cast) -> tuple[Any, Any]:
-    """The server's engine, and the only job that it has."""
+    """Return the server's engine and its only job."""
     (job,) = cast.server.engine.queue.jobs.values()
     return cast.server.engine, job
 
 
-def test_a_submit_that_is_not_joined() -> None:
+def test_submit_that_is_not_coalesced_fails() -> None:
     cast = Cast()
     job = {"task": "work", "data": b"data", "unique": "mine"}
     cast.client.submit([job], background=True)
@@ -633,7 +630,7 @@ def test_a_submit_that_is_not_joined() -> None:
     found(lambda: cast.run(0.5), "was not joined to")
 
 
-def test_a_worker_that_sleeps_on() -> None:
+def test_worker_that_is_not_woken_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     of_server(cast)._wake = lambda link: None
@@ -641,14 +638,14 @@ def test_a_worker_that_sleeps_on() -> None:
     found(lambda: cast.run(0.5), "sleeps on although")
 
 
-def test_a_worker_that_is_let_sleep() -> None:
+def test_worker_refused_an_available_job_fails() -> None:
     cast = Cast()
     cast.submit()
     of_server(cast).queue.next_job = lambda link: None
     found(lambda: cast.run(1.0), "was let sleep|was given")
 
 
-def test_a_worker_that_is_let_sleep_when_it_asks() -> None:
+def test_pre_sleep_accepted_with_jobs_queued_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.submit()
@@ -660,7 +657,7 @@ def test_a_worker_that_is_let_sleep_when_it_asks() -> None:
     found(lambda: engine._on_pre_sleep(link, None, (), 1.0), "was let sleep although")
 
 
-def test_a_job_that_is_not_the_next_one() -> None:
+def test_job_assigned_out_of_order_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.submit()
@@ -677,7 +674,7 @@ def test_a_job_that_is_not_the_next_one() -> None:
 @pytest.mark.parametrize(
     ("seconds", "problem"), [(0.5, "after 0.5 seconds|after 0.49"), (2.5, "seconds too late")]
 )
-def test_a_job_that_is_taken_away(seconds: float, problem: str) -> None:
+def test_job_timed_out_too_early_or_late_fails(seconds: float, problem: str) -> None:
     cast = doing(limit=1.5)
     engine, job = with_job(cast)
     since, limit = engine._begun[job]
@@ -685,7 +682,7 @@ def test_a_job_that_is_taken_away(seconds: float, problem: str) -> None:
     found(lambda: engine._take_away(job, since + seconds), problem)
 
 
-def test_a_job_that_is_lost_too_early() -> None:
+def test_job_dropped_before_its_retries_are_used_fails() -> None:
     cast = doing()
     engine, job = with_job(cast)
     engine._job_retries = 0
@@ -693,7 +690,7 @@ def test_a_job_that_is_lost_too_early() -> None:
     found(lambda: engine._take_away(job, 0.6), "was lost 1 times, and is ENDED")
 
 
-def test_a_job_in_a_state_that_nobody_was_told_of() -> None:
+def test_job_in_an_unreported_state_fails() -> None:
     cast = doing()
     engine, job = with_job(cast)
     job.state = JobState.QUEUED
@@ -702,7 +699,7 @@ def test_a_job_in_a_state_that_nobody_was_told_of() -> None:
     found(engine.check, "is DELAYED since")
 
 
-def test_a_submit_that_is_joined_to_another_job() -> None:
+def test_submit_coalesced_with_another_job_fails() -> None:
     cast = Cast()
     job = {"task": "work", "data": b"data", "unique": "mine"}
     cast.client.submit([job], background=True)
@@ -713,7 +710,7 @@ def test_a_submit_that_is_joined_to_another_job() -> None:
     found(lambda: cast.run(0.5), "was joined to another job")
 
 
-def test_submits_without_a_unique_are_not_joined() -> None:
+def test_submits_without_a_unique_are_not_coalesced() -> None:
     cast = Cast()
     cast.run(0.5)
     engine = of_server(cast)
@@ -723,7 +720,7 @@ def test_submits_without_a_unique_are_not_joined() -> None:
     assert len(engine.queue.jobs) == 2
 
 
-def test_more_jobs_than_there_may_be() -> None:
+def test_queue_longer_than_its_limit_fails() -> None:
     cast = Cast()
     of_server(cast)._most = 1
     cast.submit()
@@ -731,7 +728,7 @@ def test_more_jobs_than_there_may_be() -> None:
     found(lambda: cast.run(0.5), "more than 1")
 
 
-def test_a_worker_that_is_not_woken_by_what_it_registers_for() -> None:
+def test_worker_not_woken_for_a_new_function_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.client.submit([{"task": "more", "data": b""}])
@@ -742,13 +739,13 @@ def test_a_worker_that_is_not_woken_by_what_it_registers_for() -> None:
     found(lambda: engine._add_ability(link, b"more", 0), "to do for it now")
 
 
-def test_a_worker_that_gives_up_what_it_has() -> None:
+def test_running_job_requeued_on_cant_do_fails() -> None:
     cast = doing()
     engine, job = with_job(cast)
     found(lambda: engine._on_cant_do(job.worker, None, (b"work",), 0.5), "gearmand takes it away")
 
 
-def test_a_worker_that_would_get_an_error() -> None:
+def test_timeout_that_causes_a_worker_error_fails() -> None:
     cast = doing(limit=1.5)
     engine, job = with_job(cast)
     engine._leave_before_its_end = engine._leave_worker
@@ -756,7 +753,7 @@ def test_a_worker_that_would_get_an_error() -> None:
     found(lambda: engine._take_away(job, since + limit), "would get an error")
 
 
-def test_a_count_of_jobs_that_is_wrong() -> None:
+def test_wrong_job_count_fails() -> None:
     cast = Cast()
     cast.submit()
     cast.client.submit([{"task": "work", "data": b"2", "priority": PRIORITY_HIGH}])
@@ -770,10 +767,10 @@ def test_a_count_of_jobs_that_is_wrong() -> None:
     found(lambda: cast.run(0.5), "there wait")
 
 
-# What is left.
+# Leftover state.
 
 
-def test_something_is_left() -> None:
+def test_engine_with_wrong_accounting_fails() -> None:
     cast = Cast()
     cast.submit()
     cast.run(5.0)
@@ -781,14 +778,14 @@ def test_something_is_left() -> None:
     found(cast.net.check, "AssertionError")
 
 
-def test_something_is_left_at_the_end() -> None:
+def test_engine_with_a_leftover_watcher_fails() -> None:
     cast = Cast()
     cast.run(0.5)
     cast.client.engine._watchers.add(Stream((), None, lambda: None))
     found(cast.net.check, "at the end: AssertionError")
 
 
-def test_a_worker_that_asks_nothing_has_reached_its_server() -> None:
+def test_worker_without_functions_counts_as_connected() -> None:
     net = Network(random.Random, seed=1, replay=[Fault(1.0, "flaky", "server1", 8.0)])
     worker = net.worker([net.server()], {"f": lambda job: b""})
     net.schedule(0.1, worker.stop)

@@ -1,4 +1,4 @@
-"""Delta debugging takes away all that a failure does not need."""
+"""Delta debugging reduces a failing input to its necessary parts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def test_what_is_left_is_needed() -> None:
+def test_shrink_keeps_only_the_necessary_items() -> None:
     assert shrink(range(100), lambda left: {17, 71} <= set(left)) == [17, 71]
     assert shrink([1, 2, 3], lambda left: True) == []
     assert shrink([1, 2, 3], lambda left: left == [1, 2, 3]) == [1, 2, 3]
     assert shrink([], lambda left: True) == []
 
 
-def test_a_limit() -> None:
+def test_shrink_with_a_limit_stops_after_it() -> None:
     tried = []
 
     def fails(left: list[int]) -> bool:
@@ -33,7 +33,7 @@ def work(job: Any) -> Iterator[float]:
     yield 1.0
 
 
-def test_the_fault_that_matters_is_found() -> None:
+def test_shrink_of_faults_finds_the_cause() -> None:
     def is_lost(faults: list[Fault]) -> bool:
         net = Network(random.Random, seed=1, replay=faults)
         server = net.server()

@@ -1,4 +1,4 @@
-"""The properties hold for a sound parser, and each notices what it is there for, and says it."""
+"""Properties pass for a correct parser; each one fails for its own kind of fault."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """A parser of lines, which is sound."""
+    """A correct parser of lines."""
 
     def __init__(self) -> None:
         self.held = b""
@@ -55,7 +55,7 @@ class Lines:
 
 
 class Torn(Lines):
-    """A parser that keeps nothing from one chunk to the next."""
+    """A parser that discards an incomplete line at the end of each chunk."""
 
     def receive(self, data: bytes) -> Iterator[bytes]:
         yield from super().receive(data)
@@ -63,7 +63,7 @@ class Torn(Lines):
 
 
 class Picky(Lines):
-    """A parser that takes no empty line, and raises one exception or another."""
+    """A parser that rejects empty lines with one of two exceptions."""
 
     def receive(self, data: bytes) -> Iterator[bytes]:
         for line in super().receive(data):
@@ -78,7 +78,7 @@ def failure_of(call: Callable[..., None], *args: Any, **options: Any) -> Propert
     return caught.value
 
 
-# What comes out of a parser.
+# Outcomes of a parser.
 
 
 def test_outcomes() -> None:
@@ -89,7 +89,7 @@ def test_outcomes() -> None:
     assert outcome != Outcome((b"a",), KeyError, outcome.error)
 
 
-def test_a_parser_hears_of_the_end_of_the_stream() -> None:
+def test_parser_receives_empty_data_at_the_end_of_the_stream() -> None:
     received = []
 
     class Noting:
@@ -102,7 +102,7 @@ def test_a_parser_hears_of_the_end_of_the_stream() -> None:
     assert received == [b"a", b"b", b"", b""]
 
 
-def test_what_is_no_exception_of_a_parser_is_let_through() -> None:
+def test_keyboard_interrupt_in_a_parser_propagates() -> None:
     class Interrupted:
         def receive(self, data: bytes) -> list[object]:
             raise KeyboardInterrupt
@@ -114,7 +114,7 @@ def test_what_is_no_exception_of_a_parser_is_let_through() -> None:
 # A Connection as a parser.
 
 
-def test_a_connection() -> None:
+def test_connection_parser_returns_events_and_errors() -> None:
     data = b"\0REQ\0\0\0\x10\0\0\0\x01xstatus\n"
     events = (EchoReq(b"x"), TextLine(b"status", b"\n"), ConnectionClosed())
     assert parse(lambda: ConnectionParser(Role.SERVER), [data]) == Outcome(events)
@@ -123,7 +123,7 @@ def test_a_connection() -> None:
     )
 
 
-def test_a_connection_that_has_asked() -> None:
+def test_connection_parser_with_requests_accepts_their_replies() -> None:
     asked = [EchoReq(b"x"), GrabJob()]
     parser = ConnectionParser(Role.WORKER, asked)
     assert list(parser.connection.unanswered_tokens()) == asked
@@ -134,7 +134,7 @@ def test_a_connection_that_has_asked() -> None:
         ConnectionParser(Role.WORKER, [NoJob()])
 
 
-def test_a_connection_with_a_limit() -> None:
+def test_connection_parser_with_a_size_limit_rejects_larger_packets() -> None:
     def make() -> ConnectionParser:
         return ConnectionParser(Role.SERVER, max_packet_size=4)
 
@@ -145,7 +145,7 @@ def test_a_connection_with_a_limit() -> None:
 # Bytes.
 
 
-def test_packing() -> None:
+def test_pack_returns_the_bytes_of_a_packet() -> None:
     assert pack(BY_NAME["CAN_DO"], [b"f", b"", b"x"], b"\0ABC") == b"\0ABC\0\0\0\1\0\0\0\4f\0\0x"
     assert pack(BY_NAME["CAN_DO"], [], MAGIC_REQUEST) == b"\0REQ\0\0\0\1\0\0\0\0"
     assert pack_event(CanDo(b"f"), MAGIC_REQUEST) == b"\0REQ\0\0\0\1\0\0\0\1f"
@@ -159,13 +159,13 @@ def test_packing() -> None:
 # Chunks.
 
 
-def test_chunkings() -> None:
+def test_chunkings_of_short_data_cut_everywhere() -> None:
     assert list(chunkings(b"")) == list(chunkings(b"a")) == []
     assert list(chunkings(b"abc")) == [[b"a", b"b", b"c"], [b"a", b"bc"], [b"ab", b"c"]]
 
 
 @pytest.mark.parametrize(("size", "count"), [(256, 256), (257, 1 + 31 + 32)])
-def test_long_data_is_not_cut_everywhere(size: int, count: int) -> None:
+def test_chunkings_of_long_data_are_limited(size: int, count: int) -> None:
     data = bytes(index % 251 for index in range(size))
     found = list(chunkings(data))
     assert len(found) == count
@@ -179,7 +179,7 @@ def test_chunks_make_no_difference(data: bytes) -> None:
     check_chunking(Lines, data, [data] if data else [])
 
 
-def test_chunks_that_make_a_difference() -> None:
+def test_check_chunking_of_a_torn_parser_fails() -> None:
     failure = failure_of(check_chunking, Torn, b"a\nbc\n", [b"a\nb", b"c\n"])
     assert str(failure) == (
         "what comes out depends on how the bytes are cut\n"
@@ -193,7 +193,7 @@ def test_chunks_that_make_a_difference() -> None:
     check_chunking(Torn, b"a\nbc\n", [b"a\n", b"bc\n"])
 
 
-def test_an_exception_that_depends_on_the_chunks() -> None:
+def test_check_chunking_with_different_exceptions_fails() -> None:
     failure = failure_of(check_chunking, Picky, b"a\n\nb\n", [b"a\n\n", b"b\n"])
     assert str(failure).endswith(
         "at once: 1 events: [b'a']; IndexError: an empty line\n"
@@ -203,12 +203,12 @@ def test_an_exception_that_depends_on_the_chunks() -> None:
     assert isinstance(failure.__cause__, EOFError)
 
 
-def test_an_event_that_is_missing() -> None:
+def test_check_chunking_with_a_missing_event_fails() -> None:
     failure = failure_of(check_chunking, Torn, b"a\n", [b"a", b"\n"])
     assert str(failure).endswith("the first difference: event 1")
     failure = failure_of(check_chunking, Torn, b"a\nb\nc", [b"a\nb", b"\nc"])
     assert "the first difference: event 2" in str(failure)
-    # The one that is there on one side only may be None.
+    # The extra event may be None.
     none_at_end = failure_of(check_meaning, Lines, b"a\n", [b"a", None])
     assert str(none_at_end).endswith("the first difference: event 2")
 
@@ -222,7 +222,7 @@ def test_an_event_that_is_missing() -> None:
         lambda chunks: check_round_trip(Lines, b"ab", bytes, chunks),
     ],
 )
-def test_chunks_of_something_else(check: Callable[[list[bytes]], None]) -> None:
+def test_check_with_chunks_of_other_data_raises(check: Callable[[list[bytes]], None]) -> None:
     with pytest.raises(ValueError, match="not those of the data"):
         check([b"a"])
 
@@ -230,14 +230,14 @@ def test_chunks_of_something_else(check: Callable[[list[bytes]], None]) -> None:
 # Exceptions.
 
 
-def test_exceptions_that_are_allowed() -> None:
+def test_check_exceptions_with_an_allowed_exception_passes() -> None:
     check_exceptions(Picky, b"a\n\nb\n", (IndexError, EOFError))
     check_exceptions(Picky, b"a\n\nb\n", IndexError, [b"a\n\nb\n"])
     check_exceptions(Picky, b"a\n\nb\n", (LookupError, OSError, EOFError))
     check_exceptions(Lines, b"a\n\nb\n", ())
 
 
-def test_an_exception_that_is_not_allowed() -> None:
+def test_check_exceptions_with_another_exception_fails() -> None:
     failure = failure_of(check_exceptions, Picky, b"a\n\nb\n", EOFError)
     assert str(failure) == (
         "an exception that is not allowed: IndexError: an empty line\n"
@@ -247,7 +247,7 @@ def test_an_exception_that_is_not_allowed() -> None:
     assert isinstance(failure.__cause__, IndexError)
 
 
-def test_an_exception_that_comes_byte_by_byte() -> None:
+def test_check_exceptions_with_an_exception_for_single_bytes_fails() -> None:
     failure = failure_of(check_exceptions, Picky, b"\nb\n", IndexError)
     assert str(failure) == (
         "an exception that is not allowed: EOFError: the last line\n"
@@ -260,13 +260,13 @@ def test_an_exception_that_comes_byte_by_byte() -> None:
 # Meaning.
 
 
-def test_what_bytes_mean() -> None:
+def test_check_meaning_with_the_same_events_passes() -> None:
     check_meaning(Lines, b"a\nb\n", iter([b"a", b"b"]))
     check_meaning(Lines, b"a\nb\n", [b"a", b"b"], [b"a", b"\nb\n"])
     check_meaning(Lines, b"", [])
 
 
-def test_bytes_that_mean_something_else() -> None:
+def test_check_meaning_with_other_events_fails() -> None:
     failure = failure_of(check_meaning, Lines, b"a\nb\n", [b"a", b"c"])
     assert str(failure) == (
         "the bytes mean something else\n"
@@ -288,7 +288,7 @@ def with_line_feed(line: bytes) -> bytes:
     return line + b"\n"
 
 
-def test_what_comes_back() -> None:
+def test_check_round_trip_of_equal_bytes_passes() -> None:
     check_round_trip(Lines, b"a\nb\n", with_line_feed)
     check_round_trip(Lines, b"a\nb\n", with_line_feed, [b"a", b"\nb\n"])
     check_round_trip(Lines, b"", with_line_feed)
@@ -303,7 +303,7 @@ def test_what_comes_back() -> None:
         (b"a\n", lambda line: line + b"\n\n", r"3 bytes, b'a\n\n'", 2),
     ],
 )
-def test_what_does_not_come_back(
+def test_check_round_trip_of_different_bytes_fails(
     data: bytes, pack_line: Callable[[bytes], bytes], packed: str, place: int
 ) -> None:
     lines = str(failure_of(check_round_trip, Lines, data, pack_line)).splitlines()
@@ -311,7 +311,7 @@ def test_what_does_not_come_back(
     assert lines[-2:] == [f"packed: {packed}", f"the first difference: byte {place}"]
 
 
-def test_what_raises_does_not_come_back() -> None:
+def test_check_round_trip_of_a_parser_that_raises_fails() -> None:
     failure = failure_of(check_round_trip, Picky, b"a\n\n", with_line_feed)
     assert "came out: 1 events: [b'a']; EOFError: the last line\n" in str(failure)
     assert isinstance(failure.__cause__, EOFError)
@@ -321,7 +321,7 @@ def test_what_raises_does_not_come_back() -> None:
 
 
 class Clock:
-    """A clock that goes by what parsers do."""
+    """A clock that advances only when a parser sets it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -331,7 +331,7 @@ class Clock:
 
 
 def costing(clock: Clock, cost: Callable[[int, int], float]) -> type[Lines]:
-    """A parser for which a chunk takes some time: of its size, and of that of all that is held."""
+    """Return a parser whose time per chunk depends on the chunk's size and the buffered size."""
 
     class Costing(Lines):
         def receive(self, data: bytes) -> Iterator[bytes]:
@@ -345,14 +345,14 @@ def one_line(size: int) -> list[bytes]:
     return [b"x" * 100] * (size // 100) + [b"\n"]
 
 
-def test_time_that_grows_as_the_input() -> None:
+def test_check_time_with_linear_time_passes() -> None:
     clock = Clock()
     check_time(costing(clock, lambda new, held: 1e-9 * new + 1e-6), one_line, clock, size=5000)
-    # Whatever there is to pay once for all makes the short one slow, not the long one.
+    # A one-time cost slows down the short run, not the long one.
     check_time(costing(clock, lambda new, held: 0.0 if held else 1.0), one_line, clock, size=5000)
 
 
-def test_time_that_grows_as_its_square() -> None:
+def test_check_time_with_quadratic_time_fails() -> None:
     clock = Clock()
     quadratic = costing(clock, lambda new, held: 1e-9 * held)
     failure = failure_of(check_time, quadratic, one_line, clock, size=10_000)
@@ -362,13 +362,13 @@ def test_time_that_grows_as_its_square() -> None:
         "sent: 80,001 bytes took 0.032040 seconds, 400 ns a byte\n"
         "that is 63.4 times as long for 8.0 times the bytes"
     )
-    # A byte of twice the input takes twice as long.
+    # With twice the input, each byte takes twice as long.
     check_time(quadratic, one_line, clock, size=10_000, factor=2)
     failure_of(check_time, quadratic, one_line, clock, size=10_000, factor=2, slack=1.9)
 
 
-def test_time_that_others_take_counts_once() -> None:
-    """The shortest of three runs counts, and one good try is enough."""
+def test_check_time_uses_the_shortest_run() -> None:
+    """Use the shortest of three runs, and pass after one good try."""
     clock = Clock()
     sizes: list[int] = []
 
@@ -390,17 +390,17 @@ def test_time_that_others_take_counts_once() -> None:
     assert next(runs, None) is None
 
 
-def test_time_that_cannot_be_measured() -> None:
+def test_check_time_without_a_measurable_time_raises() -> None:
     with pytest.raises(ValueError, match="65536 bytes take no time"):
         check_time(Lines, lambda size: [b"x" * size], Clock())
     failure = failure_of(check_time, Picky, lambda size: [b"\n" * size], Clock())
     assert str(failure) == "there is no time to measure: IndexError: an empty line"
 
 
-# What is long is shown in part.
+# Long data is abbreviated.
 
 
-def test_long_data_in_a_message() -> None:
+def test_message_with_long_data_abbreviates_it() -> None:
     data = b"a" * 400 + b"b" * 20 + b"c" * 80
     message = str(failure_of(check_meaning, Lines, data, [1], [data[:1], data[1:]]))
     assert f"sent: 500 bytes, {b'a' * 400!r} and 20 more and {b'c' * 80!r}\n" in message

@@ -1,6 +1,6 @@
-"""Recorder and the base of WorkerUnderTest, with a worker that is none.
+"""Recorder and the base class of WorkerUnderTest, with a fake worker.
 
-True ones are in tests/doubles and tests/anyio.
+Tests of real workers are in tests/doubles and tests/anyio.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Worker:
     def stop(self) -> None:
         self.stops += 1
 
-    # Hooks. What the callback did is in `job`.
+    # Hooks. `job.did` is the outcome of the callback.
 
     def on_job_execute(self, job: Any) -> Any:
         if isinstance(job.did, list):
@@ -67,7 +67,7 @@ class Worker:
 
 
 class AsyncWorker(Worker):
-    """The same, with async hooks."""
+    """A worker with async hooks."""
 
     async def on_job_execute(self, job: Any) -> Any:
         return super().on_job_execute(job)
@@ -93,7 +93,7 @@ def make(kind: type[Worker]) -> tuple[Worker, Recorder]:
 
 
 def run(value: Any) -> Any:
-    """What a hook returns in the end."""
+    """Return the result of a hook, async or not."""
     if not isinstance(value, Coroutine):
         return value
     try:
@@ -107,7 +107,7 @@ both = pytest.mark.parametrize("kind", [Worker, AsyncWorker])
 
 
 @both
-def test_what_jobs_do(kind: type[Worker]) -> None:
+def test_recorder_records_results_and_errors(kind: type[Worker]) -> None:
     worker, recorder = make(kind)
     wrong = LookupError("wrong")
     good, bad, odd = Job(["result"]), Job(wrong), Job(["unencodable"])
@@ -123,8 +123,8 @@ def test_what_jobs_do(kind: type[Worker]) -> None:
 
 
 @both
-def test_what_leaves(kind: type[Worker]) -> None:
-    """What a hook raises fails the job; what is no Exception gives it up."""
+def test_hook_that_raises_fails_or_abandons_its_job(kind: type[Worker]) -> None:
+    """Fail the job if a hook raises an Exception; abandon it for other exceptions."""
     worker, recorder = make(kind)
     wrong = LookupError("hook")
 
@@ -147,7 +147,7 @@ def test_what_leaves(kind: type[Worker]) -> None:
     assert text == "after 2.5 seconds there were still jobs; 1 were done before"
 
 
-def test_too_late_for_what_runs() -> None:
+def test_timeout_message_names_the_running_job() -> None:
     worker, recorder = make(AsyncWorker)
     waiting = worker.on_job_execute(Job([1]))
     assert str(recorder.too_late()).startswith(
@@ -157,8 +157,8 @@ def test_too_late_for_what_runs() -> None:
     assert recorder.running == []
 
 
-def test_coroutine_that_is_dropped() -> None:
-    """That gives the job up, as it ends it without a word."""
+def test_closed_coroutine_abandons_its_job() -> None:
+    """Abandon the job if its coroutine is closed: closing reports no error."""
     worker, recorder = make(AsyncWorker)
 
     class Pause:
@@ -177,12 +177,12 @@ def test_coroutine_that_is_dropped() -> None:
 
 
 @both
-def test_rounds(kind: type[Worker]) -> None:
-    """A queue is empty when a server has said that there is no job, and none was done before."""
+def test_rounds_end_when_the_queue_is_empty(kind: type[Worker]) -> None:
+    """End the rounds when a server has no jobs left and the last round did none."""
     worker, recorder = make(kind)
     asleep = types.SimpleNamespace(phase=Phase.ASLEEP)
     asking = types.SimpleNamespace(phase=Phase.GRABBING)
-    # It serves.
+    # The worker serves.
     worker.links = [asleep]
     assert run(worker.after_poll(True)) is True
     rounds: Iterator[object] = recorder.rounds()
@@ -191,7 +191,7 @@ def test_rounds(kind: type[Worker]) -> None:
         worker.links = links
         assert run(worker.after_poll(True)) is True
     assert run(worker.after_poll(False)) is False
-    # As a worker may end by itself.
+    # A worker may end by itself.
     next(rounds)
     worker.links = [asleep]
     run(worker.on_job_execute(Job([1])))
@@ -218,7 +218,7 @@ def test_rounds(kind: type[Worker]) -> None:
     assert worker.stops == 2
 
 
-def test_the_worker_is_as_it_was() -> None:
+def test_detach_restores_the_worker() -> None:
     worker = Worker()
     worker.register_task("task", print)
     mine = worker.__dict__["after_poll"] = lambda any_activity: True
@@ -247,7 +247,7 @@ class Falsy(LookupError):
         return False
 
 
-def test_the_first_error_is_raised() -> None:
+def test_raise_error_raises_the_first_error_with_notes() -> None:
     worker, recorder = make(Worker)
     worker.on_job_execute(Job([1]))
     raise_error(recorder.runs)
@@ -272,13 +272,13 @@ class UnderTest(WorkerUnderTest[Worker, str]):
         return self._drained()
 
 
-def test_under_test() -> None:
+def test_worker_under_test_raises_each_error_once() -> None:
     under_test = UnderTest({"task": print}, "localhost")
     assert under_test.worker.worker_abilities == {"task": print}
     for _ in range(2):
         with pytest.raises(LookupError) as caught:
             under_test.drain()
-        # Each is raised once.
+        # Each error is raised once.
         assert len(caught.value.__notes__) == 1
     under_test = UnderTest(under_test.worker, "localhost", timeout=1, raise_errors=False)
     assert len(under_test.drain()) == 2
@@ -312,14 +312,14 @@ def test_recorder_of_a_worker_that_is_under_test_refuses(kind: type[Worker]) -> 
 
 
 class Draining(Worker):
-    """Its callbacks call `check_outside`, as `drain` does."""
+    """A worker whose callbacks call `check_outside`, as `drain` does."""
 
     def on_job_execute(self, job: Any) -> Any:
         job.did()
 
 
 class AsyncDraining(Draining):
-    """The same, with async callbacks."""
+    """A worker whose async callbacks call `check_outside`."""
 
     async def on_job_execute(self, job: Any) -> Any:
         job.did()

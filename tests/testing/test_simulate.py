@@ -1,4 +1,4 @@
-"""The program that runs simulations for long: what it says, and how it ends."""
+"""The program for long simulations: output, exit status and replay."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def arguments(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr("sys.argv", ["simulate", *words])
 
 
-def test_seeds_until_the_time_is_over(
+def test_simulate_runs_seeds_until_the_time_limit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments(monkeypatch, "--seconds", "0.2", "--seed", "3")
@@ -41,10 +41,10 @@ def test_seeds_until_the_time_is_over(
     assert "executions" in said
 
 
-def test_a_failure_is_shrunk(
+def test_simulate_with_a_failure_shrinks_the_plan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # The library takes results for failures.
+    # The broken client reports results as failures.
     monkeypatch.setattr(Answers, "_on_work_complete", Answers._on_work_fail)
     arguments(monkeypatch, "--seconds", "60", "--seed", "0")
     assert simulate.main() == 1
@@ -56,7 +56,7 @@ def test_a_failure_is_shrunk(
     assert replay(plan) == 1
 
 
-def test_a_part_of_a_plan_is_replayed(
+def test_simulate_replays_a_partial_plan(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "plan"

@@ -1,4 +1,4 @@
-"""What the strategies draw is what they say, and shrinks to the plainest case."""
+"""Strategies draw the documented values and shrink to the simplest case."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ T = TypeVar("T")
 BOTH = Role.CLIENT | Role.WORKER
 ROLES = [Role.CLIENT, Role.WORKER, BOTH, Role.SERVER]
 each_role = pytest.mark.parametrize("role", ROLES)
-#: The same each time, and no more than is needed.
+#: Reproducible, with only the phases that these tests need.
 QUICK = settings(
     database=None,
     deadline=None,
@@ -104,7 +104,7 @@ COMMANDS: list[Command[Any]] = [
 
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_made_before() -> None:
-    """What makes the strategies is covered here, though other tests may have used some."""
+    """Empty caches, so that this module's coverage includes building the strategies."""
     for made in (
         admin.admin_commands,
         admin._admin_replies,
@@ -115,12 +115,12 @@ def _nothing_made_before() -> None:
 
 
 def plainest(strategy: SearchStrategy[T], condition: Callable[[T], bool] = lambda _: True) -> T:
-    """What `strategy` shrinks to where `condition` holds."""
+    """Return the simplest value of `strategy` that meets `condition`."""
     return find(strategy, condition, settings=QUICK)
 
 
 def drawn(strategy: SearchStrategy[T], count: int = 50) -> list[T]:
-    """What `strategy` draws, the same each time."""
+    """Return values drawn from `strategy`, always the same ones."""
     found: list[T] = []
 
     @settings(QUICK, max_examples=count, suppress_health_check=list(HealthCheck))
@@ -135,7 +135,7 @@ def drawn(strategy: SearchStrategy[T], count: int = 50) -> list[T]:
 # Names and payloads.
 
 
-def test_function_names() -> None:
+def test_function_names_are_valid() -> None:
     found = drawn(function_names())
     assert not any(b"\0" in name for name in found)
     assert {len(name) for name in found} >= {0, 1, constants.MAX_FUNCTION_SIZE}
@@ -144,7 +144,7 @@ def test_function_names() -> None:
     assert any(not name.isascii() for name in found)
 
 
-def test_uniques_and_handles() -> None:
+def test_uniques_and_handles_are_valid() -> None:
     for strategy, limit in (
         (uniques(), constants.MAX_UNIQUE_SIZE),
         (handles(), constants.MAX_HANDLE_SIZE),
@@ -163,7 +163,7 @@ def test_payloads(max_size: int) -> None:
         assert any(b"\0RES" in payload for payload in found)
 
 
-def test_the_plainest_names() -> None:
+def test_names_shrink_to_the_simplest() -> None:
     assert plainest(function_names()) == b"f"
     assert plainest(uniques()) == b""
     assert plainest(handles()) == b"H:h:1"
@@ -176,7 +176,7 @@ def test_the_plainest_names() -> None:
 
 
 @each_role
-def test_packets_are_those_of_a_role(role: Role) -> None:
+def test_packets_belong_to_the_role(role: Role) -> None:
     found = {type(event) for event in drawn(packets(role))}
     assert found <= {kind for kind in EVENT_CLASSES.values() if kind.packet.receiver & role}
     assert len(found) > 5
@@ -188,7 +188,7 @@ EMPTY = ("unique", "data", "text", "reducer", "aggregate")
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("kind", EVENT_CLASSES.values(), ids=lambda kind: kind.packet.name)
-def test_packets_are_sound_and_plain(kind: type[PacketEvent]) -> None:
+def test_packets_are_valid(kind: type[PacketEvent]) -> None:
     role = Role.SERVER if Role.SERVER in kind.packet.receiver else BOTH
     for event in drawn(packets(role, [kind]), 3):
         assert type(event) is kind
@@ -204,21 +204,23 @@ def test_packets_are_sound_and_plain(kind: type[PacketEvent]) -> None:
     assert list(kind.arguments(plainest(packets(role, [kind])))) == expected
 
 
-def test_the_plainest_packets() -> None:
+def test_packets_shrink_to_the_simplest() -> None:
     assert plainest(packets(Role.SERVER)) == ResetAbilities()
     assert plainest(packets(Role.CLIENT)) == JobCreated(b"H:h:1")
     assert plainest(packets(Role.WORKER)) == Noop()
     assert plainest(packets(Role.SERVER, {SubmitJob, SubmitJobBg})) == SubmitJob(b"f", b"", b"")
 
 
-def test_a_failure_to_a_client_may_be_gearmands() -> None:
-    """It makes one of an exception that nobody wants, and leaves the NUL behind the handle."""
+def test_work_fail_to_a_client_may_have_gearmands_nul() -> None:
+    """Draw the WORK_FAIL that gearmand makes of an exception, with a NUL after the handle."""
     assert {event.reason for event in drawn(packets(Role.CLIENT, [WorkFail]))} == {None, b""}  # type: ignore[attr-defined]
     assert {event.reason for event in drawn(packets(Role.SERVER, [WorkFail]))} == {None}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("role", "kinds"), [(Role.CLIENT, [GrabJob]), (Role.SERVER, [])])
-def test_no_packets(role: Role, kinds: list[type[PacketEvent]]) -> None:
+def test_packets_that_the_role_never_receives_raise(
+    role: Role, kinds: list[type[PacketEvent]]
+) -> None:
     with pytest.raises(ValueError, match="receives none of these packets"):
         packets(role, kinds)
 
@@ -228,23 +230,23 @@ def test_no_packets(role: Role, kinds: list[type[PacketEvent]]) -> None:
 PAIR = pack_event(EchoReq(b"abc"), MAGIC_REQUEST) * 2
 
 
-def test_chunks() -> None:
+def test_chunks_cover_even_and_uneven_cuts() -> None:
     found = drawn(chunked(PAIR), 150)
     assert all(b"".join(chunks) == PAIR and all(chunks) for chunks in found)
     sizes = {tuple(map(len, chunks)) for chunks in found}
     assert {(30,), (1,) * 30, (15, 15), (7, 7, 7, 7, 2)} <= sizes
-    # Cut within the second header, and nowhere else.
+    # The cut is within the second header only.
     assert any(15 < size < 27 for size, *rest in sizes if len(rest) == 1)
 
 
-def test_the_plainest_chunks() -> None:
+def test_chunks_shrink_to_the_simplest() -> None:
     assert plainest(chunked(b"")) == []
     assert plainest(chunked(b"a")) == [b"a"]
     assert plainest(chunked(PAIR)) == [PAIR]
 
 
 @pytest.mark.parametrize("data", [b"ab", b"no header", b"\0REQ", b"x" * 20 + MAGIC_REQUEST])
-def test_chunks_of_what_is_no_packet(data: bytes) -> None:
+def test_chunks_of_invalid_packets_keep_all_bytes(data: bytes) -> None:
     found = drawn(chunked(data))
     assert all(b"".join(chunks) == data and all(chunks) for chunks in found)
     assert [data] in found
@@ -254,7 +256,7 @@ def test_chunks_of_what_is_no_packet(data: bytes) -> None:
 # The admin protocol.
 
 
-def test_commands() -> None:
+def test_admin_commands_cover_all_commands() -> None:
     found = {command.line.split()[0] for command in drawn(admin_commands(), 120)}
     assert found == {
         *(b"status", b"prioritystatus", b"workers", b"show", b"version", b"getpid", b"verbose"),
@@ -263,7 +265,7 @@ def test_commands() -> None:
     assert plainest(admin_commands()).line == b"status"
 
 
-def test_lines_are_taken_by_both_ends() -> None:
+def test_admin_lines_parse_at_both_ends() -> None:
     found = drawn(admin_lines())
     near = Connection(Role.CLIENT)
     for line in found:
@@ -294,7 +296,7 @@ def test_replies(command: Command[Any]) -> None:
     assert any(not isinstance(reply.value, ServerError) for reply in found)
 
 
-def test_the_plainest_replies() -> None:
+def test_replies_shrink_to_the_simplest() -> None:
     for command in COMMANDS[:5]:
         assert plainest(admin_replies(command)) == AdminReply(b".\n", ())
     lines = [(reply.data, reply.value) for reply in map(plainest, map(admin_replies, COMMANDS[5:]))]
@@ -323,7 +325,7 @@ def test_the_plainest_replies() -> None:
 
 
 def check_session(session: Session) -> None:
-    """Both ends can say that, and understand it; there is nothing left at the end."""
+    """Check that both ends can send and parse the session, with no data left over."""
     ends = {session.role: Connection(session.role), Role.SERVER: Connection(Role.SERVER)}
     for turn in session.turns:
         (receiver,) = (end for role, end in ends.items() if role is not turn.sender)
@@ -335,7 +337,7 @@ def check_session(session: Session) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES[:3])
-def test_sessions(role: Role) -> None:
+def test_sessions_are_valid(role: Role) -> None:
     found = drawn(sessions(role), 50)
     for session in found:
         assert session.role is role
@@ -350,7 +352,7 @@ WORK = [kind for kind in EVENT_CLASSES.values() if kind.packet.name.startswith("
 
 
 def says(*kinds: type[Event]) -> Callable[[Session], bool]:
-    """Whether a session has these events, in this order."""
+    """Return a condition: the session contains these events in this order."""
 
     def condition(session: Session) -> bool:
         said = iter([type(turn.event) for turn in session.turns])
@@ -364,7 +366,7 @@ def events_of(session: Session) -> list[Event]:
 
 
 @pytest.mark.unmeasured
-def test_the_plainest_sessions() -> None:
+def test_sessions_shrink_to_the_simplest() -> None:
     assert plainest(sessions()) == Session(BOTH, ())
     assert plainest(sessions(), lambda session: bool(session.turns)).turns == (
         Turn(BOTH, PreSleep()),
@@ -380,8 +382,8 @@ FOREGROUND = {"SUBMIT_JOB", "SUBMIT_JOB_HIGH", "SUBMIT_JOB_LOW", "SUBMIT_REDUCE_
 ENDS = (WorkComplete, WorkFail, WorkException)
 
 
-def test_a_session_keeps_to_the_protocol() -> None:
-    """A job's news come between its JOB_CREATED and its end, and from the worker that has it."""
+def test_session_follows_the_protocol() -> None:
+    """Send updates of a job between JOB_CREATED and its end, from the worker that runs it."""
     news = 0
     for session in drawn(sessions(), 100):
         near = Connection(session.role)
@@ -415,7 +417,7 @@ def test_a_session_keeps_to_the_protocol() -> None:
     assert news > 10
 
 
-def test_a_session_of_a_server() -> None:
+def test_session_of_a_server_raises() -> None:
     with pytest.raises(ValueError, match="no server"):
         sessions(Role.SERVER)
 
@@ -439,7 +441,7 @@ def test_streams(role: Role) -> None:
     plainest(streams(role), lambda each: any(isinstance(event, TextLine) for event in each.events))
 
 
-def test_the_plainest_streams() -> None:
+def test_streams_shrink_to_the_simplest() -> None:
     for role in ROLES:
         assert plainest(streams(role)) == Stream(b"", ())
 
@@ -457,11 +459,11 @@ def test_the_plainest_streams() -> None:
     )
 
 
-# Hostile ones.
+# Hostile streams.
 
 
 @each_role
-def test_hostile_streams(role: Role) -> None:
+def test_hostile_streams_raise_only_protocol_errors(role: Role) -> None:
     found = drawn(hostile_streams(role), 40)
     refused = 0
     for stream in found:
@@ -488,17 +490,17 @@ FAULTS = {
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_plainest_faults(fault: str) -> None:
+def test_faults_shrink_to_the_simplest(fault: str) -> None:
     stream = plainest(hostile_streams(Role.SERVER), lambda stream: fault in stream.faults)
     assert stream == HostileStream(FAULTS[fault], (fault,))
 
 
-def test_the_plainest_hostile_streams() -> None:
+def test_hostile_streams_shrink_to_the_simplest() -> None:
     for role in ROLES:
         assert plainest(hostile_streams(role)).data == b"\0"
 
 
-def test_hostile_replies() -> None:
+def test_hostile_replies_raise_only_known_errors() -> None:
     found = drawn(hostile_replies())
     for data in found:
         for command in (text.status(), text.getpid()):

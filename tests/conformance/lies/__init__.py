@@ -1,1 +1,1 @@
-"""What makes cases fail."""
+"""Lies that make the cases fail."""

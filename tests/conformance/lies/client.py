@@ -1,6 +1,6 @@
-"""What makes each case for clients fail.
+"""Lies that make each case for clients fail.
 
-The suite is the server, so what is wrong in what the server says is what a client has got wrong.
+The suite is the server, so a lie about the server's packets stands for an error of the client.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ _HANDLE: Final = b"H:conformance:1"
 
 
 def _result_is(data: bytes | Callable[[bytes], bytes], *, first: int = 0, last: int = MANY) -> Lie:
-    """The client takes something else for the result."""
+    """Make the client report another result."""
     return field_of("<WORK_COMPLETE", 1, data, first=first, last=last)
 
 
 def _ends_of(handle: bytes | Callable[[bytes], bytes], *, first: int = 0, last: int = MANY) -> Lie:
-    """The client takes the end of a job for that of another."""
+    """Make the client mistake the end of one job for that of another."""
     return field_of("<WORK_COMPLETE", 0, handle, first=first, last=last)
 
 
 def _claims_success() -> Lie:
-    """The client takes the end of its connection for an empty result."""
+    """Make the client report an empty result when its connection ends."""
     return becomes("<END", packet("<WORK_COMPLETE", _HANDLE, b""))
 
 
 def _hangs() -> Lie:
-    """The client does not notice the end of its connection."""
+    """Make the client miss the end of its connection."""
     return drop("<END")
 
 
 def _claims_all() -> Lie:
-    """The client takes the end of its connection for an acknowledged job, and an empty result."""
+    """Make the client report an accepted job and an empty result when its connection ends."""
     created = packet("<JOB_CREATED", _HANDLE)
     return becomes("<END", created, packet("<WORK_COMPLETE", _HANDLE, b""))
 
 
 def _second_is_other() -> Lie:
-    """The client does not see that two of its jobs are one."""
+    """Make the client treat two coalesced jobs as two."""
     return field_of("<JOB_CREATED", 0, b"H:other", first=1, last=1)
 
 
-#: By the case, what is wrong: one or several wrongs, each of which makes it fail alone.
+#: Lies by case. Each lie makes the case fail on its own.
 LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "submit/bytes/1": [
         lambda: [field_of(">SUBMIT_JOB", 0, b"other")],
@@ -111,7 +111,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "fail/error/1": [lambda: [drop("<ERROR")]],
     "fail/error/2": [lambda: [drop("<ERROR")]],
     "order/backwards/1": [
-        # It takes results in the order of its submits.
+        # The client takes results in the order of its submits.
         lambda: [_ends_of(lambda handle: handle.translate(bytes.maketrans(b"13", b"31")))]
     ],
     "order/early/1": [lambda: [drop("<WORK_COMPLETE", last=1)]],
@@ -133,7 +133,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "life/close/2": [lambda: [_hangs()], lambda: [_claims_success()]],
     "life/reset/1": [lambda: [_hangs()], lambda: [_claims_all()]],
     "life/reset/2": [lambda: [_hangs()], lambda: [_claims_success()]],
-    # It takes what it has for the whole.
+    # The client takes an incomplete result for the whole.
     "life/half/1": [lambda: [becomes("<END", b"?????")], lambda: [_hangs()]],
     "life/half/2": [lambda: [_hangs()]],
     "life/last/1": [lambda: [drop("<WORK_COMPLETE")], lambda: [_result_is(b"")]],

@@ -1,4 +1,4 @@
-"""What makes cases for servers fail: what they do with clients and admins."""
+"""Lies that make cases for servers fail: clients and admins."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 
 
 def _never_joined(name: str) -> Lie:
-    """Each submit has a unique of its own."""
+    """Give each submit a unique of its own."""
     numbers = itertools.count(1)
     return field_of(name, 1, lambda unique: b"%s-%d" % (unique, next(numbers)))
 
 
 def _line(name: str, old: bytes, new: bytes) -> Lie:
-    """A part of the lines is another."""
+    """Replace a part of the lines."""
     return Lie(name, lambda args: args[0].replace(old, new))
 
 
 def _without(part: bytes) -> Lie:
-    """The lines of replies that have a part do not pass."""
+    """Drop the reply lines that contain a part."""
     return Lie("<TEXT", lambda args: b"" if part in args[0] else args[0])
 
 
 def _cut(data: bytes) -> bytes:
-    """What a string of C is of it."""
+    """Return the data up to the first NUL, as a C string."""
     return data.split(b"\0")[0]
 
 
 def _refused(first: int) -> Lie:
-    """A submit is refused that has to be taken."""
+    """Refuse a submit that the server must accept."""
     return becomes("<JOB_CREATED", packet("<ERROR", b"QUEUE_ERROR", b"full"), first=first)
 
 
 def _bare_complete() -> Lie:
-    """The NUL behind the handle is missing, as there is nothing behind it."""
+    """Drop the NUL after the handle, as no data follows it."""
     kind = BY_NAME["WORK_COMPLETE"]
     return Lie("<WORK_COMPLETE", lambda args: pack(kind, args[:1], MAGIC_RESPONSE))
 
@@ -61,7 +61,7 @@ def _bare_complete() -> Lie:
 _NO_JOB: Final = packet("<NO_JOB")
 _COMPLETE: Final = packet("<WORK_COMPLETE", b"H:conformance:1", b"result")
 
-#: By the case, what is wrong: one or several wrongs, each of which makes it fail alone.
+#: Lies by case. Each lie makes the case fail on its own.
 LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     # Bytes.
     "wire/echo/1": [lambda: [field_of("<ECHO_RES", 0, b"other")]],
@@ -271,7 +271,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [field_of(">SUBMIT_JOB_BG", 1, bytes.strip)],
         lambda: [field_of(">SUBMIT_JOB_BG", 1, lambda unique: unique.removesuffix(b"e"))],
     ],
-    # Queues that are full.
+    # Full queues.
     "submit/queue-full/1": [
         lambda: [_line(">TEXT", b" 2\r", b" 0\r")],
         lambda: [drop("<ERROR")],
@@ -335,7 +335,7 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [stuck("<STATUS_RES_UNIQUE", 5)],
         lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")],
     ],
-    # Who leaves.
+    # Disconnects.
     "leave/queued/4": [lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")]],
     "leave/queued/5": [
         lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB)],

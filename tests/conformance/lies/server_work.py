@@ -1,4 +1,4 @@
-"""What makes cases for servers fail: what they do with workers."""
+"""Lies that make cases for servers fail: workers."""
 
 from __future__ import annotations
 
@@ -30,45 +30,45 @@ _ERROR: Final = packet("<ERROR", b"NOT_KNOWN", b"text")
 
 
 def _one_function() -> Lie:
-    """A server that takes one function for another one."""
+    """Make the server confuse two functions."""
     return field_of(">CAN_DO", 0, lambda name: name.removesuffix(b"-other"))
 
 
 def _failure() -> Lie:
-    """WORK_FAIL in place of WORK_EXCEPTION."""
+    """Replace WORK_EXCEPTION by WORK_FAIL."""
     return Lie("<WORK_EXCEPTION", lambda args: packet("<WORK_FAIL", args[0]))
 
 
 def _exception() -> Lie:
-    """WORK_EXCEPTION in place of WORK_FAIL."""
+    """Replace WORK_FAIL by WORK_EXCEPTION."""
     return Lie("<WORK_FAIL", lambda args: packet("<WORK_EXCEPTION", args[0], b"exception"))
 
 
 def _until_nul(name: str) -> Lie:
-    """A server that takes a NUL for the end of the data."""
+    """Truncate the data at the first NUL."""
     return field_of(name, 1, lambda data: data.split(b"\0")[0])
 
 
 def _swapped(name: str, number: int, one: bytes, other: bytes) -> Lie:
-    """Of two jobs, one has what the other one should have."""
+    """Exchange the values of two jobs."""
     swap = {one: other, other: one}
     return field_of(name, number, lambda data: swap.get(data, data))
 
 
 def _numbered(name: str, number: int) -> Lie:
-    """An argument that is never the same."""
+    """Give an argument a different value each time."""
     count = itertools.count(1)
     return field_of(name, number, lambda _: b"%d" % next(count))
 
 
 def _up_to(count: int, name: str, replacement: bytes) -> Lie:
-    """After so many, over all connections, something else passes in their place."""
+    """Replace all packets after the first `count`, over all connections."""
     counter = itertools.count()
     return Lie(name, lambda args: packet(name, *args) if next(counter) < count else replacement)
 
 
 def _late_data() -> list[Lie]:
-    """The first WORK_DATA comes behind the first WORK_STATUS."""
+    """Send the first WORK_DATA after the first WORK_STATUS."""
     data = Lie(
         "<WORK_STATUS",
         lambda args: packet("<WORK_STATUS", *args) + packet("<WORK_DATA", args[0], b"1"),
@@ -77,19 +77,19 @@ def _late_data() -> list[Lie]:
 
 
 def _without_nul() -> Lie:
-    """A WORK_COMPLETE that lacks the NUL behind its handle."""
+    """Drop the NUL after the handle of WORK_COMPLETE."""
     return Lie("<WORK_COMPLETE", lambda args: packet("<WORK_COMPLETE", args[0]))
 
 
 def _both_ends() -> Lie:
-    """A WORK_FAIL behind a WORK_COMPLETE."""
+    """Send WORK_FAIL after WORK_COMPLETE."""
     return Lie(
         "<WORK_COMPLETE",
         lambda args: packet("<WORK_COMPLETE", *args) + packet("<WORK_FAIL", args[0]),
     )
 
 
-#: By the case, what is wrong: one or several wrongs, each of which makes it fail alone.
+#: Lies by case. Each lie makes the case fail on its own.
 LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "ability/function/1": [lambda: [_one_function()]],
     "ability/function/2": [

@@ -1,4 +1,4 @@
-"""What makes each case for workers fail."""
+"""Lies that make each case for workers fail."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SLEEP: Final = packet(">PRE_SLEEP")
 
 
 def _not_back(since: int = 1) -> Lie:
-    """A worker that connects again, and does not register."""
+    """Make the worker reconnect without registering its functions."""
     return later(drop(">CAN_DO"), since)
 
 
 def _drops_jobs(fits: Callable[[bytes, bytes], object]) -> Lie:
-    """A worker that never sees jobs of some kind, told from their unique and their data."""
+    """Hide the jobs whose unique and data meet a condition."""
 
     def change(args: list[bytes]) -> bytes:
         return b"" if fits(*args[2:]) else packet("<JOB_ASSIGN_UNIQ", *args)
@@ -39,16 +39,16 @@ def _drops_jobs(fits: Callable[[bytes, bytes], object]) -> Lie:
 
 
 def _ends_with(name: str, make: Callable[[bytes, bytes], bytes]) -> Lie:
-    """A worker that says something else at the end of a job, of the handle and the result."""
+    """Change the end of a job to bytes made of its handle and result."""
     return Lie(name, lambda args: make(args[0], b"".join(args[1:])))
 
 
 def _limited(limit: bytes) -> Lie:
-    """A worker that tells a time limit."""
+    """Make the worker register with a time limit."""
     return Lie(">CAN_DO", lambda args: packet(">CAN_DO_TIMEOUT", *args, limit))
 
 
-#: By the case, what is wrong: one or several wrongs, each of which makes it fail alone.
+#: Lies by case. Each lie makes the case fail on its own.
 LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     "ability/register/1": [lambda: [drop(">CAN_DO")]],
     "ability/name/1": [lambda: [field_of(">CAN_DO", 0, lambda name: name + b"\0")]],
@@ -78,10 +78,10 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
         lambda: [becomes(">PRE_SLEEP", _GRAB * 30), drop("<NO_JOB", first=1)],
         lambda: [drop(">PRE_SLEEP")],
     ],
-    # It answers a NOOP with PRE_SLEEP.
+    # The worker answers a NOOP with PRE_SLEEP.
     "grab/wake/1": [lambda: [becomes(">GRAB_JOB_UNIQ", _SLEEP, first=1)]],
     "grab/wake/2": [lambda: [becomes(">GRAB_JOB_UNIQ", _SLEEP, first=2)]],
-    # It takes the NOOP for the answer.
+    # The worker takes the NOOP for the reply.
     "grab/noop/1": [lambda: [drop("<JOB_ASSIGN_UNIQ")]],
     "grab/noop/2": [lambda: [drop("<NO_JOB", first=1)]],
     "grab/noop/3": [lambda: [close("<NOOP", first=1)]],

@@ -1,20 +1,20 @@
-"""Clients, workers and servers of Gearman, ours and others: how each is started and installed.
+"""Clients, workers and servers of Gearman, ours and others: how to start and install them.
 
-A client is called with HOST:PORT, a function and a payload, which is read from standard input where
-it is `-`. It submits one foreground job and writes the result to standard output; where there is
-none it says so on standard error, and its exit status is not 0. Some libraries have no time limit,
-so a test that starts one has to have it.
+A client is called with HOST:PORT, a function and a payload. It reads the payload from standard
+input if the argument is `-`. It submits one foreground job and writes the result to standard
+output. If the job fails, it writes the error to standard error, and its exit status is not 0. Some
+libraries have no time limit, so a test that starts one must set its own.
 
 A worker is called with HOST:PORT, and serves until a signal ends it: `reverse` (the payload back to
 front), `fail` (fails), `slow` (the payload after half a second), and `progress` (WORK_STATUS 1/2,
-WORK_DATA `half`, then the payload), as far as the library has that.
+WORK_DATA `half`, then the payload), as far as the library supports them.
 
-Nothing of it is needed to import this module. The environment says where it is installed:
+This module can be imported without the peers. The environment tells where they are installed:
 
-* GEARMAN_PEERS_PYTHON: the Python that has gear, pygearman and aiogear; without it this one.
+* GEARMAN_PEERS_PYTHON: the Python that has gear, pygearman and aiogear; the default is this one.
 * GEARMAN_PEERS_NODE_PATH: the directory `node_modules` that has the npm packages.
 * GEARMAN_PEERS_PERL_SERVER: the directory `usr` of Perl's server where its package was unpacked
-  (`dpkg -x`). Installed, it is another `gearmand` on the PATH, which some take for the first.
+  (`dpkg -x`). If it is installed, it is a second `gearmand` on the PATH.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ NODE_PATH = os.environ.get("GEARMAN_PEERS_NODE_PATH") or os.environ.get("NODE_PA
 PERL_SERVER = os.environ.get("GEARMAN_PEERS_PERL_SERVER") or "/usr"
 
 GEARMANCTL = (sys.executable, "-c", "from gearman_sync.cli import main; main()")
-# Perl's server has the same name, and other users than root find it first in their PATH.
+# Perl's server has the same name, and users other than root find it first in their PATH.
 GEARMAND = shutil.which("gearmand", path=SBIN) or "gearmand"
 PERL_GEARMAND = ("perl", f"-I{PERL_SERVER}/share/perl5", f"{PERL_SERVER}/bin/gearmand")
 
-# How long a peer may take to say its version.
+# Seconds that a peer may take to print its version.
 PATIENCE = 30.0
 
 
 def environment() -> dict[str, str]:
-    """The environment that peers are started in."""
+    """Return the environment for starting peers."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "NODE_PATH": NODE_PATH, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 @dataclass(frozen=True)
 class Peer:
-    """How a peer is started, and what has to be installed for it."""
+    """A peer: the command that starts it, and the packages that it needs."""
 
     name: str
     argv: tuple[str, ...]
@@ -66,7 +66,7 @@ class Peer:
     """What is odd about it, and to be expected."""
 
     def version(self) -> str | None:
-        """What is installed, or None where the peer can't be started."""
+        """Return the installed version, or None if the peer cannot be started."""
         try:
             process = subprocess.run(
                 self.version_argv,
@@ -100,9 +100,9 @@ def our_version(*needs: str) -> tuple[str, ...]:
 
 
 JOB = ("{address}", "{function}", "{payload}")
-# Several payloads, which are submitted at once.
+# Several payloads, submitted at once.
 JOBS = ("{address}", "{function}", "{payloads}")
-# `gearman` can't say its version.
+# `gearman` cannot print its version.
 TOOLS_VERSION = (
     *("sh", "-c"),
     "command -v gearman >&2 && { dpkg-query -W -f '${Version}' gearman-tools || echo unknown; }",

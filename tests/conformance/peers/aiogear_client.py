@@ -14,9 +14,9 @@ async def main(address: str, function: str, data: str) -> None:
     host, port = address.rsplit(":", 1)
     payload = sys.stdin.buffer.read() if data == "-" else os.fsencode(data)
     _, client = await asyncio.get_running_loop().create_connection(Client, host, int(port))
-    client.option_req("exceptions")  # It is not awaited: gear's server does not answer that.
+    client.option_req("exceptions")  # Don't await the call: gear's server does not reply to it.
     job = await client.submit_job(function, payload)
-    # It has no timeout, and does not tell a job that waits when the connection is lost.
+    # aiogear has no timeout, and reports no lost connection to a waiting job.
     answer = await client.wait_job(job.handle)
     await client.disconnect()
     if not isinstance(answer, WorkComplete):

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiogear import Worker
 
-# A payload is text to it. It sends neither WORK_STATUS nor WORK_DATA, so there is no `progress`.
+# aiogear decodes payloads as text. Without WORK_STATUS and WORK_DATA, it has no `progress`.
 
 
 def reverse(job: Any) -> bytes:
@@ -31,7 +31,7 @@ async def main(address: str) -> None:
     _, worker = await asyncio.get_running_loop().create_connection(
         lambda: Worker(reverse, fail, slow), host, int(port)
     )
-    # Its own task does not notice that the connection is lost, as after a payload that is not text.
+    # aiogear's own task misses a lost connection, as after a payload that is not text.
     while worker.transport is not None:  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.1)
     sys.exit("the connection was lost")

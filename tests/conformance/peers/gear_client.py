@@ -14,14 +14,15 @@ def main(address: str, function: str, *payloads: str) -> None:
     client = gear.Client("gear")
     client.addServer(host, int(port))
     client.waitForServer(10)
-    # It does not ask for exceptions: gear's server does not answer that, which ends the connection.
+    # Don't request exceptions: gear's server does not reply, which ends the connection.
     jobs = [
         gear.Job(function, sys.stdin.buffer.read() if data == "-" else os.fsencode(data))
         for data in payloads
     ]
     for job in jobs:
-        client.submitJob(job, timeout=10)  # It raises an error if no server takes it.
-    # Nothing tells a program without handlers of its own that a job has ended.
+        # Raises an error if no server accepts the job.
+        client.submitJob(job, timeout=10)
+    # gear reports the end of a job only to handlers, so poll.
     while not all(job.complete for job in jobs) and client.active_connections:
         time.sleep(0.01)
     for job in jobs:

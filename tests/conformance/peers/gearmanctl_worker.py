@@ -1,6 +1,6 @@
 """A worker of gearmanctl: the argument is HOST:PORT. SIGTERM and SIGINT stop it.
 
-It has one function, so each has a process of its own. Commands can't send WORK_STATUS or WORK_DATA.
+Each process has one function. Commands can't send WORK_STATUS or WORK_DATA.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def main(address: str, function: str, *payloads: str) -> None:
         for data in payloads
     ]
     client = gearman.GearmanClient([address])
-    # Without a timeout it does not wait at all.
+    # Without a timeout, pygearman does not wait at all.
     requests = client.submit_multiple_jobs(jobs, poll_timeout=10.0)
     for request in requests:
         if request.state != gearman.JOB_COMPLETE:

@@ -31,7 +31,7 @@ def slow(worker: Any, job: Any) -> Any:
 def main(address: str) -> None:
     worker = gearman.GearmanWorker([address])
     for function in (reverse, fail, progress, slow):
-        # It looks tasks up by what is on the wire.
+        # pygearman looks tasks up by their encoded names.
         worker.register_task(function.__name__.encode(), function)
     worker.work()
 
