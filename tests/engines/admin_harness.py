@@ -1,6 +1,6 @@
-"""A small world for an admin client's engine: a scripted server, and a clock that is moved by hand.
+"""A test world for the admin client's engine, with a scripted server and a manual clock.
 
-There is no socket and no time here; see `harness`.
+The world uses no sockets and no real time; see `harness`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 class Peer(links.Server):
-    """The other end of one link."""
+    """The server's end of one link."""
 
     world: World
     link: AdminLink
 
     def take(self) -> list[Event]:
-        """All that the engine has to send, until now."""
+        """Return all events that the engine has to send."""
         events: list[Event] = []
         while data := self.world.call(self.world.engine.data_to_send, self.link, self.world.now):
             self.connection.receive_data(data)
@@ -36,30 +36,30 @@ class Peer(links.Server):
         return events
 
     def one(self) -> bytes:
-        """The command that the engine has to send."""
+        """Return the only command that the engine has to send."""
         (event,) = self.take()
         assert isinstance(event, TextLine)
         return event.line
 
     def send(self, data: bytes, *more: bytes) -> None:
-        """Send anything, in these chunks."""
+        """Send arbitrary bytes in these chunks."""
         for chunk in (data, *more):
             self.send_raw(chunk)
 
 
 class World(links.World[Peer]):
-    """An engine, and all that is around it."""
+    """An admin engine with its callers, driver and server."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(Peer)
         self.now = 100.0
         self.engine: AdminEngine = AdminEngine(parse_host_list(["s:1"]), **options)
         self.questions: list[Question[Any]] = []
-        #: Whether nobody is to be woken any more.
+        #: True once the engine is abandoned, so that it wakes no caller.
         self.abandoned = False
 
     def check(self) -> None:
-        """Look at the whole engine."""
+        """Check the engine's invariants."""
         living = [peer.link for peer in self.alive()]
         assert living == [link for link in [self.engine._link] if link is not None]
         assert self.engine.server.link is self.engine._link
@@ -75,7 +75,7 @@ class World(links.World[Peer]):
     def ask(
         self, command: text.Command[T] | None = None, timeout: float | None = None
     ) -> Question[Any]:
-        """Ask, for the status if nothing else is said."""
+        """Ask a question, by default for the status."""
         command = command or text.status()  # type: ignore[assignment]
         assert command is not None
         return self._asked(self.engine.ask(self.now, Bell(), command, timeout=timeout))
@@ -99,14 +99,14 @@ class World(links.World[Peer]):
         self.check()
 
     def wake_up(self) -> None:
-        """What a driver does when a deadline may have come."""
+        """Run the engine if its next deadline has passed."""
         deadline = self.engine.next_deadline()
         if deadline is not None and deadline <= self.now:
             self.sleep(0)
 
     def check_rest(self) -> None:
-        """Nothing is left of any question."""
-        # Releasing one again would take away what should not be there any more.
+        """Check that the engine keeps nothing of past questions."""
+        # Release only the pending questions: a second release could hide a leak.
         self.release(*self.engine._waits.copy())
         assert not self.engine._waits
         assert not self.engine._queue

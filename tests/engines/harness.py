@@ -1,6 +1,6 @@
-"""A small world for an engine: scripted servers, and a clock that stands until it is moved.
+"""A test world for the client engine, with scripted servers and a manual clock.
 
-There is no socket and no time here. A test takes the part of the driver and of the servers, so it
+The world uses no sockets and no real time. A test acts as the driver and the servers, so it
 reads like a conversation::
 
     world = World()
@@ -11,7 +11,7 @@ reads like a conversation::
     server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
     assert wait.done
 
-After each step the World checks what has to be true of an engine at any time.
+After each step the World checks the engine's invariants.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ if TYPE_CHECKING:
     from gearman_proto.engines.client.queries import StatusWait
     from gearman_proto.jobs.request import GearmanJobRequest
 
-#: What the wall clock of a World shows when its other clock shows 0.
+#: Wall-clock time of a World when its monotonic clock is 0.
 EPOCH = 1_700_000_000.0
 
 
 def raw(*events: PacketEvent) -> bytes:
-    """The packets as a server sends them, whether or not they are in order."""
+    """Return the encoded response packets of `events`, without a check of their order."""
     return b"".join(pack(e.packet, type(e).arguments(e), MAGIC_RESPONSE) for e in events)
 
 
 def wire(request: GearmanJobRequest) -> bytes:
-    """The unique of `request`, as it goes on the wire."""
+    """Return the encoded unique of `request`."""
     assert request.job.unique is not None
     return request.job.unique.encode()
 
@@ -65,7 +65,7 @@ W = TypeVar("W", bound=Wait)
 
 
 class Bell:
-    """A `wake` that counts."""
+    """A `wake` callback that counts its calls."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -75,24 +75,24 @@ class Bell:
 
 
 def wakes(wait: Wait) -> int:
-    """How often `wait` has called its `wake`."""
+    """Return the number of times that `wait` has called its `wake`."""
     assert isinstance(wait.wake, Bell)
     return wait.wake.count
 
 
 class Peer(links.Server):
-    """The other end of one link."""
+    """The server's end of one link."""
 
     world: World
     link: ClientLink
 
     def __init__(self, world: World, link: ClientLink, timeout: float) -> None:
         super().__init__(world, link, timeout)
-        #: Whether to answer OPTION_REQ, and not to show it.
+        #: If True, the Peer answers each OPTION_REQ and hides it from the test.
         self.grants_options = True
 
     def pull(self) -> bytes:
-        """One chunk of what the engine has to send. That there is some has to be known before."""
+        """Return one chunk of the engine's data. Check that `links_to_write` named the link."""
         engine = self.world.engine
         is_named = self.link in [*engine.links_to_write()]
         data: bytes = self.world.call(engine.data_to_send, self.link, self.world.now)
@@ -100,14 +100,14 @@ class Peer(links.Server):
         return data
 
     def take(self) -> list[Event]:
-        """All that the engine has to send, until now."""
+        """Return all events that the engine has to send."""
         events = []
         while data := self.pull():
             events += self.read(data)
         return events
 
     def read(self, data: bytes) -> list[Event]:
-        """What `data` from the engine means."""
+        """Return the events in `data` from the engine."""
         events: list[Event] = []
         self.connection.receive_data(data)
         while (event := self.connection.next_event()) is not NEED_DATA:
@@ -119,12 +119,12 @@ class Peer(links.Server):
         return events
 
     def send(self, *events: Event) -> None:
-        """Answer. The server's Connection refuses what is out of order."""
+        """Send `events`. The server's Connection rejects events that are out of order."""
         self.send_raw(b"".join([self.connection.send(event) for event in events]))
 
 
 class World(links.World[Peer]):
-    """An engine, and all that is around it."""
+    """A client engine with its callers, driver and servers."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class World(links.World[Peer]):
         self.waits: list[Wait] = []
 
     def serve_again(self) -> Peer:
-        """Bring up the link of a retry, when its server has cooled down, and return it."""
+        """Open the link of a retry after its server has cooled down, and return the Peer."""
         if not any(peer.link.alive for peer in self.peers):
             cool = min(server.cool_until for server in self.engine.pool.servers)
             self.sleep(max(cool - self.now, 0.0))
@@ -164,7 +164,7 @@ class World(links.World[Peer]):
         encoder: Any = NoopEncoder,
         **job: Any,
     ) -> GearmanJobRequest:
-        """A request that is ready to be submitted."""
+        """Return a request that is ready to submit."""
         requests = make_requests(
             [{"task": task, "data": data, **job}], background=background, max_retries=retries
         )
@@ -212,7 +212,7 @@ class World(links.World[Peer]):
         return wait
 
     def job(self, server: Peer, handle: bytes = b"H:1", **job: Any) -> GearmanJobRequest:
-        """A request that was submitted to `server` and acknowledged; nobody waits for it."""
+        """Return a request that `server` has acknowledged and no call waits for."""
         request = self.request(**job)
         self.release(self.submit(request))
         server.take()
@@ -220,10 +220,10 @@ class World(links.World[Peer]):
         assert request.state == JOB_CREATED
         return request
 
-    # What has to be true at any time.
+    # Invariants.
 
     def check(self) -> None:
-        """Look at the whole engine."""
+        """Check the engine's invariants."""
         links = [server.link for server in self.engine.pool.servers if server.link is not None]
         for link in links:
             assert link.alive
@@ -240,7 +240,7 @@ class World(links.World[Peer]):
 
 
 def to_be_made(wait: Wait, links: Iterable[ClientLink]) -> int:
-    """How many requests of `wait` are still to be made."""
+    """Return the number of requests of `wait` that no engine has created yet."""
     return sum(
         len(supply) - len(supply.requests)
         for link in links
@@ -250,7 +250,7 @@ def to_be_made(wait: Wait, links: Iterable[ClientLink]) -> int:
 
 
 def check_wait(wait: Wait, to_be_made: int = 0) -> None:
-    """A Wait that has not been released agrees with its requests, and has woken who waits."""
+    """Check that an unreleased Wait agrees with its requests and has woken its caller."""
     if not isinstance(wait, Stream):
         assert wakes(wait) == wait.done
     audit.check_wait(wait, to_be_made)

@@ -1,4 +1,4 @@
-"""What the small worlds of the engines share: the other end of a link, and what engines ask for."""
+"""Shared parts of the test worlds: the remote ends of links, and the execution of actions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def raise_refusal(wait: Wait) -> None:
 
 
 class Peer:
-    """The other end of one link."""
+    """The remote end of one link."""
 
     world: Any
     link: Any
@@ -32,11 +32,11 @@ class Peer:
         self.world = world
         self.link = link
         self.connection = Connection(role)
-        #: Whether the engine has asked to close it, or the peer has closed it.
+        #: True once the engine or the peer has closed the link.
         self.closed = False
 
     def send_raw(self, data: bytes) -> None:
-        """Send anything, in the world's chunks."""
+        """Send arbitrary bytes, split into chunks of the world's size."""
         size = self.world.chunk or len(data) or 1
         for at in range(0, len(data), size):
             self.world.call(
@@ -45,7 +45,7 @@ class Peer:
 
 
 class Server(Peer):
-    """The server's end of a link that an engine has asked for."""
+    """The server's end of a link that an engine has requested."""
 
     def __init__(self, world: Any, link: Any, timeout: float) -> None:
         super().__init__(world, link, Role.SERVER)
@@ -57,17 +57,17 @@ class Server(Peer):
         return host
 
     def up(self) -> Self:
-        """The connection is open."""
+        """Open the connection."""
         self.world.call(self.world.engine.connected, self.link, self.world.now)
         return self
 
     def refuse(self, error: Exception | None = None) -> None:
-        """The connection can't be made."""
+        """Refuse the connection."""
         error = error or ConnectionRefusedError("refused")
         self.world.call(self.world.engine.connect_failed, self.link, error, self.world.now)
 
     def lose(self, error: Exception | None = None) -> None:
-        """The connection ends."""
+        """End the connection, with an EOF or with `error`."""
         engine, now = self.world.engine, self.world.now
         if error is None:
             self.world.call(engine.receive_eof, self.link, now)
@@ -79,30 +79,30 @@ S = TypeVar("S", bound=Server)
 
 
 class World(Generic[S]):
-    """An engine that asks for connections, and all that is around it."""
+    """An engine that requests connections, with its driver and servers."""
 
     engine: Any
 
     def __init__(self, server: type[S], chunk: int = 0) -> None:
         self.now = 0.0
         self.chunk = chunk
-        #: All links that the engine has asked for, oldest first.
+        #: All links that the engine has requested, oldest first.
         self.peers: list[S] = []
         self._server = server
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call the engine, as the driver does."""
+        """Call the engine like a driver, then check the invariants."""
         value = function(*args, **options)
         self.pump()
         self.check()
         return value
 
     def pump(self) -> None:
-        """Do what the driver does behind each call."""
+        """Do the driver's work after each call."""
         self.act()
 
     def act(self) -> list[S]:
-        """Take all actions. Returns the new links, which are being connected."""
+        """Execute all actions. Return the peers of the new, still connecting links."""
         peers = []
         while (action := self.engine.next_action()) is not None:
             if isinstance(action, Connect):
@@ -118,27 +118,27 @@ class World(Generic[S]):
         return peers
 
     def alive(self) -> list[S]:
-        """The peers of all living links."""
+        """Return the peers of all living links."""
         return [peer for peer in self.peers if peer.link.alive]
 
     def peer(self, host: str | None = None) -> S:
-        """The living link to `host`, or the only living one."""
+        """Return the peer of the living link to `host`, or of the only living link."""
         self.act()
         (peer,) = (peer for peer in self.alive() if host in (None, peer.host))
         return peer
 
     def serve(self, host: str | None = None) -> S:
-        """Bring up the link to `host`, or the only one that there is, and return it."""
+        """Open the link to `host`, or the only living link, and return its peer."""
         peer = self.peer(host)
         return peer if peer.link.is_up else peer.up()
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, all in one piece."""
+        """Advance the clock in one step."""
         self.now += seconds
         self.call(self.engine.handle_timeout, self.now)
         deadline = self.engine.next_deadline()
         assert deadline is None or deadline > self.now
 
     def check(self) -> None:
-        """Look at the whole engine, which has to be in accord at any time."""
+        """Check the engine's invariants."""
         raise NotImplementedError

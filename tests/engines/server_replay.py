@@ -1,11 +1,12 @@
-"""Recorded exchanges with gearmand, with our server in its place.
+"""Replays of recorded exchanges with gearmand, against our server.
 
-What clients, workers and admins sent goes in, in that order; what comes out on each connection has
-to be what gearmand sent, to the byte. Where it is meant to be something else, DIFFERENT has it, and
-the reason.
+A Replay sends the recorded bytes of clients, workers and admins in their order. On each
+connection, our server must reply with exactly gearmand's bytes. DIFFERENT lists the intended
+differences and their reasons.
 
-What is nobody's choice is made the same: the prefix of handles, file descriptors, the version, the
-time. Lists are compared line by line in any order, since gearmand's is that of its hashes.
+The replay uses the recorded prefix of handles, version and time, and ignores file descriptors.
+It compares lists without regard to the order of their lines, since gearmand's order depends on
+its hashes.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from .server_harness import World
 if TYPE_CHECKING:
     from gearman_sync.testing import Element
 
-#: gearmand's --job-retries N ends a job at its Nth loss; without it, and with 0 until 2.0.0, jobs
-#: are run again for ever.
+#: gearmand's --job-retries N fails a job at its Nth loss. Without the option, gearmand retries jobs
+#: forever. Up to 2.0.0, N = 0 has the same effect.
 RETRIES: dict[str, int] = {
     "20_job_retries": 0,
     "2.0/65_job_retries_0_after_2.0.0": 0,
     "2.0/66_job_retries_2": 1,
 }
-#: Elements of the exchange that can't be played.
+#: Elements of the exchange that the replay skips, with the reason.
 LEFT_OUT: dict[str, tuple[str, dict[int, bytes]]] = {
     "41_admin_errors": (
         "shutdown is a command, as in the document and in Perl's server",
@@ -51,10 +52,10 @@ LEFT_OUT: dict[str, tuple[str, dict[int, bytes]]] = {
 LATE = "what a worker sends for a job that was its own is dropped: an ERROR stops some workers"
 AGE = "within a priority the oldest job is next, and functions do not take turns"
 WHEN_DUE = "sleeping workers are woken when the job can be run, and not before"
-#: What our server sends on a connection that gets something else from gearmand.
+#: Our server's replies that differ from gearmand's, by connection, with the reason.
 DIFFERENT: dict[str, tuple[str, dict[str, bytes]]] = {
     "08_exception_without_option": (
-        # A NUL there hangs libgearman's clients.
+        # A NUL after the handle hangs libgearman's clients.
         f"WORK_FAIL in place of an exception is the bare handle; and {LATE}",
         {
             "client": raw(JobCreated(b"H:h:1"), WorkFail(b"H:h:1")),
@@ -237,7 +238,7 @@ DIFFERENT: dict[str, tuple[str, dict[str, bytes]]] = {
 
 
 class Replay:
-    """One exchange, with our server."""
+    """One recorded exchange, replayed against our server."""
 
     def __init__(self, name: str, chunk: int = 0, world: type[World] = World) -> None:
         self.name = name
@@ -248,13 +249,13 @@ class Replay:
         self.world.ahead = vector.epoch_base or self.world.ahead
         self.world.engine.queue._handles = (b"H:h:%d" % number for number in itertools.count(1))
         self.conns: dict[str, Any] = {}
-        #: What gearmand sent on each connection, as recorded.
+        #: Recorded data from gearmand, by connection.
         self.recorded: dict[str, list[bytes]] = {}
-        #: The connections that were closed, by gearmand or by its peer.
+        #: Connections closed by gearmand or by its peer.
         self.closed: set[str] = set()
 
     def play(self) -> None:
-        """Send what was sent."""
+        """Send the recorded data of all peers."""
         left_out = LEFT_OUT.get(self.name, ("", {}))[1]
         for at, element in enumerate(self.exchange):
             self.world.sleep(element.pause)
@@ -264,7 +265,7 @@ class Replay:
                 self.step(at, element, element.data)
 
     def step(self, at: int, element: Element, data: bytes) -> None:
-        """Play the element `at`, with these bytes of it."""
+        """Replay the element `at` with `data` as its bytes."""
         conn = element.conn
         if conn not in self.conns:
             self.conns[conn] = self.world.connect()
@@ -279,7 +280,7 @@ class Replay:
             self.conns[conn].send_raw(data)
 
     def check(self) -> None:
-        """What has come back is what was recorded, or what is meant to be different."""
+        """Check that our server's replies equal the recorded ones or the intended differences."""
         different = DIFFERENT.get(self.name, ("", {}))[1]
         assert different.keys() <= self.conns.keys()
         for conn, peer in self.conns.items():
@@ -290,13 +291,13 @@ class Replay:
                 assert sent == different[conn]
                 assert sent != b"".join(recorded)
                 continue
-            # Numbers of two digits, as in the record, so that the pieces are as long.
+            # Pad file descriptors to two digits as in the recording, so that the lengths match.
             sent = re.sub(rb"(?m)^(\d) (?=127\.0\.0\.1 )", rb"3\1 ", sent)
             assert [_normal(p) for p in _cut(sent, recorded)] == [_normal(r) for r in recorded]
 
 
 def _normal(reply: bytes) -> bytes:
-    """A list in an order of its own, without file descriptors."""
+    """Return a list reply with sorted lines and without file descriptors."""
     if not reply.endswith(b".\n"):
         return reply
     lines = [re.sub(rb"^\d\d? (?=127\.0\.0\.1 )", b"", line) for line in reply.splitlines(True)]
@@ -304,7 +305,7 @@ def _normal(reply: bytes) -> bytes:
 
 
 def _cut(data: bytes, replies: list[bytes]) -> list[bytes]:
-    """`data` in pieces that are as long as `replies`, and what is left."""
+    """Split `data` into pieces of the lengths of `replies`. Append the rest, if any."""
     pieces = []
     for reply in replies:
         pieces.append(data[: len(reply)])

@@ -1,4 +1,4 @@
-"""The admin client's engine, without sockets and with a clock that stands until it is moved."""
+"""Tests of the admin client's engine, without sockets and with a manual clock."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def world() -> World:
 
 
 def check_usable(world: World) -> None:
-    """A further question gets its own answer, on a connection that is there or can be made."""
+    """Check that another question receives its own answer, on the current or a new connection."""
     question = world.ask(text.getpid())
     server = world.serve()
     assert server.one() == b"getpid"
@@ -59,13 +59,13 @@ def check_usable(world: World) -> None:
     world.check_rest()
 
 
-# Its making.
+# Construction.
 
 
 @pytest.mark.parametrize(
     ("hosts", "count"), [([], 0), (["a", "b"], 2), (["a", "a:1", ("b", 2)], 3)]
 )
-def test_there_is_one_server(hosts: list[Any], count: int) -> None:
+def test_hosts_other_than_one_raise(hosts: list[Any], count: int) -> None:
     with pytest.raises(ValueError, match=f"one server, not {count}"):
         AdminEngine(parse_host_list(hosts))
 
@@ -76,7 +76,7 @@ def test_connect_timeout_that_cannot_be(timeout: float) -> None:
         World(connect_timeout=timeout)
 
 
-def test_nothing_is_connected_before_the_first_question(world: World) -> None:
+def test_engine_connects_at_the_first_question(world: World) -> None:
     world.act()
     assert world.peers == []
     assert not world.engine.server.connected
@@ -110,7 +110,7 @@ def test_a_question(world: World) -> None:
     assert world.peers == [peer]
 
 
-def test_an_answer_in_pieces(world: World) -> None:
+def test_answer_in_pieces(world: World) -> None:
     question = world.ask()
     server = world.serve()
     server.take()
@@ -122,7 +122,7 @@ def test_an_answer_in_pieces(world: World) -> None:
     check_usable(world)
 
 
-def test_a_refusal_keeps_the_connection(world: World) -> None:
+def test_refusal_keeps_the_connection(world: World) -> None:
     question = world.ask(text.drop_function("f"))
     server = world.serve()
     server.take()
@@ -134,7 +134,7 @@ def test_a_refusal_keeps_the_connection(world: World) -> None:
     assert world.peers == [server]
 
 
-def test_questions_are_asked_one_after_the_other(world: World) -> None:
+def test_questions_are_sent_one_at_a_time(world: World) -> None:
     first, second, third = world.ask(), world.ask(text.getpid()), world.ping()
     assert repr(third) == "<Question ECHO_REQ>"
     server = world.serve()
@@ -155,7 +155,7 @@ def test_questions_are_asked_one_after_the_other(world: World) -> None:
     assert world.peers == [server]
 
 
-def test_a_ping_takes_the_time_from_its_sending(world: World) -> None:
+def test_ping_measures_the_time_since_its_sending(world: World) -> None:
     first = world.ping()
     world.sleep(3)
     server = world.serve()
@@ -172,7 +172,7 @@ def test_a_ping_takes_the_time_from_its_sending(world: World) -> None:
     check_usable(world)
 
 
-def test_an_error_to_a_ping(world: World) -> None:
+def test_error_for_a_ping_raises(world: World) -> None:
     question = world.ping()
     server = world.serve()
     server.take()
@@ -184,7 +184,7 @@ def test_an_error_to_a_ping(world: World) -> None:
     assert world.peers == [server]
 
 
-# What is no answer.
+# Invalid answers.
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_an_error_to_a_ping(world: World) -> None:
         pytest.param(World.ping, raw(JobCreated(b"H:1")), id="other answer for ECHO_RES"),
     ],
 )
-def test_what_is_no_answer_closes_the_connection(world: World, ask: Any, data: bytes) -> None:
+def test_invalid_answer_closes_the_connection(world: World, ask: Any, data: bytes) -> None:
     question, other = ask(world), world.ask(text.version())
     server = world.serve()
     server.take()
@@ -211,7 +211,7 @@ def test_what_is_no_answer_closes_the_connection(world: World, ask: Any, data: b
     with pytest.raises(RemoteProtocolError):
         question.value  # noqa: B018
     assert server.closed
-    # The other question was not asked there, so it is no worse off.
+    # The other question was not sent on that connection, so it does not fail.
     assert not other.done
     again = world.serve()
     assert again is not server
@@ -221,8 +221,8 @@ def test_what_is_no_answer_closes_the_connection(world: World, ask: Any, data: b
     check_usable(world)
 
 
-def test_text_for_echo_res_behind_a_text_command(world: World) -> None:
-    """The connection takes text by then."""
+def test_text_for_echo_res_after_a_text_command_raises(world: World) -> None:
+    """The earlier text command has switched the connection to text replies."""
     check_usable(world)
     question = world.ping()
     server = world.serve()
@@ -234,7 +234,7 @@ def test_text_for_echo_res_behind_a_text_command(world: World) -> None:
     check_usable(world)
 
 
-def test_a_reply_that_is_too_large() -> None:
+def test_oversized_reply_raises() -> None:
     world = World(max_reply_size=1000)
     question = world.ask()
     server = world.serve()
@@ -248,8 +248,8 @@ def test_a_reply_that_is_too_large() -> None:
     check_usable(world)
 
 
-def test_bytes_before_anything_was_asked(world: World) -> None:
-    """On a connection that is idle."""
+def test_bytes_on_an_idle_connection_close_it(world: World) -> None:
+    """The server sends a line although no question is pending."""
     check_usable(world)
     server = world.serve()
     server.send(b"hello\n")
@@ -259,20 +259,20 @@ def test_bytes_before_anything_was_asked(world: World) -> None:
     assert len(world.peers) == 2
 
 
-def test_bytes_before_the_question_is_sent(world: World) -> None:
+def test_bytes_before_the_first_question_fail_it(world: World) -> None:
     question = world.ask(timeout=10)
     server = world.serve()
     server.send(raw(Error(b"busy", b"come back later")))
     with pytest.raises(RemoteProtocolError, match="which nobody asked for"):
         question.value  # noqa: B018
     assert server.closed
-    # It is not tried again and again.
+    # The engine does not retry.
     assert len(world.peers) == 1
     check_usable(world)
 
 
-def test_bytes_behind_an_answer_are_not_the_next_questions_trouble(world: World) -> None:
-    """A name with a line that is a dot ends a list too early, say."""
+def test_bytes_after_an_answer_do_not_affect_the_next_question(world: World) -> None:
+    """For example, a dot line inside a name ends a list too early."""
     first, second = world.ask(), world.ask(text.version(), timeout=5)
     server = world.serve()
     server.take()
@@ -288,8 +288,8 @@ def test_bytes_behind_an_answer_are_not_the_next_questions_trouble(world: World)
 
 
 @pytest.mark.parametrize("rest", [b"O", b"ERR", b"\0", b"\0RES\0"])
-def test_the_beginning_of_something_behind_an_answer(world: World, rest: bytes) -> None:
-    """It is not taken for the beginning of the next answer."""
+def test_partial_reply_after_an_answer_closes_the_connection(world: World, rest: bytes) -> None:
+    """The next answer does not include the partial reply."""
     question = world.ask()
     server = world.serve()
     server.take()
@@ -300,7 +300,7 @@ def test_the_beginning_of_something_behind_an_answer(world: World, rest: bytes) 
 
 
 @pytest.mark.parametrize("rest", [b"O", b"\0RES"])
-def test_the_beginning_of_something_before_anything_was_asked(world: World, rest: bytes) -> None:
+def test_partial_reply_on_an_idle_connection_closes_it(world: World, rest: bytes) -> None:
     check_usable(world)
     server = world.serve()
     server.send(rest)
@@ -308,8 +308,8 @@ def test_the_beginning_of_something_before_anything_was_asked(world: World, rest
     check_usable(world)
 
 
-def test_a_reply_to_a_question_that_was_not_asked_yet_is_none(world: World) -> None:
-    """What a server sends too early is not taken for an answer."""
+def test_reply_before_its_question_is_ignored(world: World) -> None:
+    """A reply received before its question was sent is not an answer."""
     first, second = world.ask(), world.ask()
     server = world.serve()
     server.take()
@@ -322,7 +322,7 @@ def test_a_reply_to_a_question_that_was_not_asked_yet_is_none(world: World) -> N
     check_usable(world)
 
 
-def test_what_comes_on_a_dead_link_is_ignored(world: World) -> None:
+def test_events_of_a_dead_link_are_ignored(world: World) -> None:
     old = world.ask(timeout=1)
     server = world.serve()
     server.take()
@@ -365,7 +365,7 @@ def test_the_connection_ends(
     server.lose(error)
     with pytest.raises(ServerUnavailable, match=f"^{message}$"):
         question.value  # noqa: B018
-    # After an error there is nothing to close any more.
+    # After an error the link is already closed.
     assert server.closed == (error is None)
     assert not other.done
     again = world.serve()
@@ -375,7 +375,7 @@ def test_the_connection_ends(
     check_usable(world)
 
 
-def test_the_connection_ends_while_it_is_idle(world: World) -> None:
+def test_idle_connection_is_lost(world: World) -> None:
     check_usable(world)
     server = world.serve()
     server.lose()
@@ -385,18 +385,18 @@ def test_the_connection_ends_while_it_is_idle(world: World) -> None:
     assert len(world.peers) == 2
 
 
-def test_the_connection_ends_before_anything_is_sent(world: World) -> None:
+def test_connection_lost_before_the_question_is_sent_fails_it(world: World) -> None:
     question = world.ask()
     world.serve().lose()
     with pytest.raises(ServerUnavailable, match="s:1 did not answer"):
         question.value  # noqa: B018
-    # It is not tried again and again.
+    # The engine does not retry.
     assert len(world.peers) == 1
     check_usable(world)
 
 
-def test_a_server_that_closes_after_each_answer(world: World) -> None:
-    """Nobody's question is lost by that: those that wait get a connection of their own."""
+def test_server_that_closes_after_each_answer_loses_no_question(world: World) -> None:
+    """The waiting questions do not fail: each is sent on a new connection."""
     questions = [world.ask(timeout=10) for _ in range(3)]
     for question in questions:
         server = world.serve()
@@ -409,13 +409,13 @@ def test_a_server_that_closes_after_each_answer(world: World) -> None:
     check_usable(world)
 
 
-def test_a_question_that_was_given_up_is_not_asked_on_a_new_connection(world: World) -> None:
+def test_released_question_causes_no_new_connection(world: World) -> None:
     first, second = world.ask(), world.ask(text.version(), timeout=5)
     server = world.serve()
     server.take()
     server.send(STATUS)
     assert first.done
-    # It is the next to be sent.
+    # The engine would send this question next.
     world.release(second)
     server.lose()
     assert len(world.peers) == 1
@@ -458,7 +458,7 @@ def test_connecting_takes_too_long() -> None:
     check_usable(world)
 
 
-def test_the_time_to_connect_is_over_when_it_has(world: World) -> None:
+def test_connect_timeout_ends_when_the_connection_is_open(world: World) -> None:
     question = world.ask()
     server = world.serve()
     assert world.engine.next_deadline() is None
@@ -484,7 +484,7 @@ def test_no_answer_in_time(world: World) -> None:
     assert question.timed_out
     with pytest.raises(InvalidAdminClientState, match=r"^s:1 did not answer 'status' in time$"):
         question.value  # noqa: B018
-    # What may still come would pass for the next one's answer.
+    # A late reply could be mistaken for the answer to the next question.
     assert server.closed
     assert world.engine._link is None
     check_usable(world)
@@ -501,7 +501,7 @@ def test_no_echo_in_time(world: World) -> None:
 
 
 def test_no_connection_in_time(world: World) -> None:
-    """It is the question's time that is over; the connection may still be made for others."""
+    """The timeout ends the question only. The connection attempt continues for other questions."""
     question, patient = world.ask(timeout=5), world.ask(text.version(), timeout=20)
     world.sleep(5)
     assert question.timed_out
@@ -516,8 +516,8 @@ def test_no_connection_in_time(world: World) -> None:
     assert len(world.peers) == 1
 
 
-def test_a_deadline_in_the_queue(world: World) -> None:
-    """It costs the question under way nothing."""
+def test_deadline_of_a_queued_question_keeps_the_connection(world: World) -> None:
+    """The timeout does not affect the question in flight."""
     first, second, third = world.ask(), world.ask(text.version(), 5), world.ask(text.getpid())
     server = world.serve()
     server.take()
@@ -533,7 +533,7 @@ def test_a_deadline_in_the_queue(world: World) -> None:
     check_usable(world)
 
 
-def test_a_deadline_lets_the_next_one_go_on(world: World) -> None:
+def test_next_question_is_sent_after_a_deadline(world: World) -> None:
     first, second = world.ask(timeout=5), world.ask(text.version(), timeout=6)
     world.serve().take()
     world.sleep(5)
@@ -545,7 +545,7 @@ def test_a_deadline_lets_the_next_one_go_on(world: World) -> None:
     check_usable(world)
 
 
-def test_deadlines_of_all_at_once(world: World) -> None:
+def test_simultaneous_deadlines(world: World) -> None:
     questions = [world.ask(timeout=5) for _ in range(3)]
     world.serve().take()
     world.sleep(5)
@@ -584,7 +584,7 @@ def test_time_that_is_no_time(world: World, timeout: Any) -> None:
     world.check_rest()
 
 
-# Questions that nobody waits for any more.
+# Released questions.
 
 
 def test_released_in_the_queue(world: World) -> None:
@@ -601,8 +601,8 @@ def test_released_in_the_queue(world: World) -> None:
     check_usable(world)
 
 
-def test_released_while_it_connects(world: World) -> None:
-    """The connection is made all the same, and nothing is sent."""
+def test_released_while_connecting(world: World) -> None:
+    """The engine still connects, but sends nothing."""
     question = world.ask(timeout=5)
     world.release(question)
     server = world.serve()
@@ -613,8 +613,8 @@ def test_released_while_it_connects(world: World) -> None:
 
 
 @pytest.mark.parametrize("is_sent", [False, True])
-def test_a_question_after_one_that_was_given_up(world: World, is_sent: bool) -> None:
-    """Its connection is closed: the reply that may still come would pass for the next one's."""
+def test_question_after_a_released_one_gets_a_new_connection(world: World, is_sent: bool) -> None:
+    """A late reply on the old connection could be mistaken for the answer to the new question."""
     first = world.ask(timeout=5)
     old = world.serve()
     if is_sent:
@@ -635,8 +635,8 @@ def test_a_question_after_one_that_was_given_up(world: World, is_sent: bool) -> 
 
 
 @pytest.mark.parametrize("reply", [STATUS, b"ERR UNKNOWN_COMMAND x\r\n"])
-def test_the_reply_to_a_question_that_was_given_up(world: World, reply: bytes) -> None:
-    """It is the connection's end of it, which goes on."""
+def test_reply_to_a_released_question_keeps_the_connection(world: World, reply: bytes) -> None:
+    """The reply completes the released question, and the connection stays open."""
     first = world.ask(timeout=5)
     server = world.serve()
     server.take()
@@ -647,19 +647,19 @@ def test_the_reply_to_a_question_that_was_given_up(world: World, reply: bytes) -
     assert world.peers == [server]
 
 
-def test_the_deadline_of_a_question_that_was_given_up(world: World) -> None:
+def test_deadline_of_a_released_question_closes_the_connection(world: World) -> None:
     first = world.ask(timeout=5)
     server = world.serve()
     server.take()
     world.release(first)
     world.sleep(5)
     assert server.closed
-    # Nobody wants another connection.
+    # No waiting question needs a new connection.
     assert len(world.peers) == 1
     check_usable(world)
 
 
-def test_the_end_of_the_connection_of_a_question_that_was_given_up(world: World) -> None:
+def test_loss_after_a_released_question_causes_no_reconnect(world: World) -> None:
     first = world.ask(timeout=5)
     server = world.serve()
     server.take()
@@ -671,7 +671,7 @@ def test_the_end_of_the_connection_of_a_question_that_was_given_up(world: World)
 
 
 @pytest.mark.parametrize("timeout", [None, 5])
-def test_others_do_not_wait_behind_a_question_that_was_given_up(
+def test_queued_question_does_not_wait_for_a_released_one(
     world: World, timeout: float | None
 ) -> None:
     first, second = world.ask(timeout=timeout), world.ask(text.version())
@@ -687,8 +687,8 @@ def test_others_do_not_wait_behind_a_question_that_was_given_up(
     check_usable(world)
 
 
-def test_all_who_wait_give_up(world: World) -> None:
-    """Then the connection may stay."""
+def test_releasing_all_questions_keeps_the_connection(world: World) -> None:
+    """The engine keeps the connection because no other question waits for it."""
     questions = [world.ask(timeout=5) for _ in range(3)]
     server = world.serve()
     server.take()
@@ -700,7 +700,7 @@ def test_all_who_wait_give_up(world: World) -> None:
     assert world.peers == [server]
 
 
-def test_released_when_it_was_done(world: World) -> None:
+def test_released_after_its_answer(world: World) -> None:
     first = world.ask(timeout=5)
     server = world.serve()
     server.take()
@@ -719,12 +719,12 @@ def test_released_when_it_was_done(world: World) -> None:
 
 @pytest.mark.parametrize("stage", ["nothing", "connecting", "open", "asked", "given up"])
 @pytest.mark.parametrize("how", ["close", "abandon"])
-def test_the_end(world: World, stage: str, how: str) -> None:
+def test_close_and_abandon_end_all_questions(world: World, stage: str, how: str) -> None:
     questions = []
     if stage == "given up":
         world.engine.release(world.ask(timeout=50), world.now)
         world.serve().take()
-        # It was released after it was sent, so it is under way.
+        # The question was sent before its release, so it is still in flight.
     elif stage != "nothing":
         questions = [world.ask(timeout=5), world.ask(), world.ping(timeout=7)]
     if stage in ("open", "asked"):
@@ -760,7 +760,7 @@ def test_the_end(world: World, stage: str, how: str) -> None:
     world.check_rest()
 
 
-def test_the_end_with_a_question_under_way_that_was_given_up(world: World) -> None:
+def test_close_with_a_released_question_in_flight(world: World) -> None:
     question = world.ask(timeout=5)
     server = world.serve()
     server.take()
@@ -771,7 +771,7 @@ def test_the_end_with_a_question_under_way_that_was_given_up(world: World) -> No
     world.check_rest()
 
 
-def test_a_bug_is_an_internal_error(world: World) -> None:
+def test_bug_is_reported_as_an_internal_error(world: World) -> None:
     question = world.ask()
     world.abandoned = True
     world.engine.abandon(KeyError("oops"))
@@ -779,12 +779,12 @@ def test_a_bug_is_an_internal_error(world: World) -> None:
         question.value  # noqa: B018
 
 
-def test_a_question_whose_name_is_odd(world: World) -> None:
+def test_question_repr_replaces_undecodable_bytes(world: World) -> None:
     question = world.ask(text.create_function(b"\xff'"))
     assert repr(question) == '<Question "create function \ufffd\'">'
 
 
-# Whatever comes.
+# Arbitrary replies.
 
 COMMANDS = [
     text.status(),
@@ -813,10 +813,10 @@ REPLY = st.lists(PIECES | st.binary(max_size=20), max_size=8)
     ends=st.sampled_from([None, "lose", "release"]),
     waiting=st.booleans(),
 )
-def test_any_reply(
+def test_arbitrary_replies_do_not_raise(
     command: Any, before: list[bytes], reply: list[bytes], ends: str | None, waiting: bool
 ) -> None:
-    """Each question ends, and the next one has its own answer; nothing raises."""
+    """Check that each question ends, the next receives its own answer, and no call raises."""
     world = World(max_reply_size=1000)
     question = world.ask(command, 5) if command else world.ping(5)
     others = [world.ask(text.getpid(), 9)] if waiting else []
@@ -862,8 +862,8 @@ def test_any_reply(
     ],
     ids=["refuses", "closes at accept", "garbage", "NOOP", "closes", "answers once and closes"],
 )
-def test_no_more_connections_than_questions(behave: Callable[[Peer], object]) -> None:
-    """So there is nothing to pause for: who asks without end does so by itself."""
+def test_number_of_connections_is_limited_by_questions(behave: Callable[[Peer], object]) -> None:
+    """Each question causes at most one connection, so the engine needs no backoff."""
     world = World()
     questions = [world.ask() for _ in range(10)]
     while any(not question.done for question in questions):

@@ -1,4 +1,4 @@
-"""Requests that an application has changed while they were under way, and what signals leave."""
+"""Tests of requests that the application changes while they are pending, and of signals."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from gearman_proto.wire.packets import (
 from .harness import World
 
 
-def test_attempts_that_can_not_be_compared() -> None:
-    """It costs the request that was changed, and no other."""
+def test_invalid_number_of_attempts_fails_only_its_request() -> None:
+    """The other request of the lost link is sent again."""
     world = World()
     changed: Any = world.request(retries=1)
     other = world.request(retries=1)
@@ -61,8 +61,10 @@ def test_attempts_that_can_not_be_compared() -> None:
     ],
 )
 @pytest.mark.parametrize("where", [slice(0, 1), slice(2, 3), slice(0, 5)])
-def test_many_of_which_some_were_changed(name: str, value: Any, where: slice) -> None:
-    """Those are sent as they are now, or fail; the others are sent as they were."""
+def test_changed_requests_in_a_batch_do_not_affect_the_others(
+    name: str, value: Any, where: slice
+) -> None:
+    """A changed request is sent with its new values or fails. The others are sent unchanged."""
     world = World()
     requests: list[Any] = [world.request(background=True) for _ in range(5)]
     wait = world.submit(*requests)
@@ -82,7 +84,7 @@ def test_many_of_which_some_were_changed(name: str, value: Any, where: slice) ->
             assert SubmitJobBg(b"task", unique, b"data") in sent
 
 
-def test_an_exception_that_comes_behind_many_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_after_encoding_a_batch_propagates(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     world.submit(*(world.request() for _ in range(3)))
     server = world.peers[-1]
@@ -99,10 +101,10 @@ def test_an_exception_that_comes_behind_many_packets(monkeypatch: pytest.MonkeyP
         world.engine.data_to_send(server.link, world.now)
 
 
-def test_an_exception_that_comes_behind_a_packet_is_no_fault_of_the_request(
+def test_signal_after_encoding_a_packet_propagates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A signal handler's: the packet has been made, so the streams would be out of step."""
+    """The packet is already encoded, so a failure of its request would desynchronize the stream."""
     world = World()
     world.submit(world.request())
     server = world.serve()
@@ -120,7 +122,7 @@ def test_an_exception_that_comes_behind_a_packet_is_no_fault_of_the_request(
         world.engine.data_to_send(server.link, world.now)
 
 
-def test_a_question_that_can_not_be_sent_is_a_bug() -> None:
+def test_invalid_query_raises_an_error() -> None:
     world = World()
     world.statuses(GearmanJobRequest.from_handle("H:1"))
     server = world.serve()
@@ -130,7 +132,7 @@ def test_a_question_that_can_not_be_sent_is_a_bug() -> None:
         world.engine.data_to_send(server.link, world.now)
 
 
-def test_ended_request_that_an_interrupted_engine_did_not_let_go_keeps_its_result() -> None:
+def test_ended_request_attached_to_an_interrupted_engine_keeps_its_result() -> None:
     world = World()
     request = world.request()
     world.release(world.submit(request))
@@ -144,7 +146,7 @@ def test_ended_request_that_an_interrupted_engine_did_not_let_go_keeps_its_resul
     assert request._gm_link is None
 
 
-def test_a_question_of_the_heartbeat_that_is_refused() -> None:
+def test_refused_heartbeat_query_does_not_stop_the_others() -> None:
     world = World()
     requests = [world.request() for _ in range(70)]
     world.submit(*requests)

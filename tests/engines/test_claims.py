@@ -1,7 +1,7 @@
-"""One request that two engines are given at once, as two threads do with a client each.
+"""Tests of one request in two engines at once, like that of two threads with a client each.
 
-Threads take turns wherever one of them has something called. So an engine is entered here from
-what another one calls in the midst of its work: its source of randomness, or a request's attribute.
+Threads can switch at any call. The tests therefore call one engine from a callback of the other:
+from its source of randomness, or from an attribute of a request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Interrupting(random.Random):
-    """A source of randomness that calls something when an engine makes a unique."""
+    """A source of randomness with a callback for each generated unique."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         super().__init__(1)
@@ -39,7 +39,7 @@ class Interrupting(random.Random):
 
 
 class Watched(GearmanJobRequest):
-    """A request that calls `on_free` when it has left its place."""
+    """A request that calls `on_free` when it leaves its link."""
 
     on_free: Callable[[GearmanJobRequest], object] | None = None
 
@@ -56,7 +56,7 @@ def state_of(request: GearmanJobRequest) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("call", ["submit", "wait_completed", "as_completed", "updates"])
-def test_engine_given_request_that_another_submits_is_refused_and_changes_nothing(
+def test_submit_of_a_request_claimed_by_another_engine_raises_and_changes_nothing(
     call: str,
 ) -> None:
     winner, loser = World(), World()
@@ -82,7 +82,7 @@ def test_engine_given_request_that_another_submits_is_refused_and_changes_nothin
     assert other.state == JOB_PENDING
 
 
-def test_engine_interrupted_by_its_own_thread_of_another_request_goes_on() -> None:
+def test_submit_interrupted_by_a_submit_of_another_request_continues() -> None:
     one, two = World(), World()
     request, other = one.request(), two.request()
     one.engine._rng = Interrupting(lambda: two.submit(other))
@@ -90,8 +90,8 @@ def test_engine_interrupted_by_its_own_thread_of_another_request_goes_on() -> No
     assert (request.state, other.state) == (JOB_PENDING, JOB_PENDING)
 
 
-def test_request_that_has_just_been_lost_is_submitted_by_another_engine() -> None:
-    """The first engine does not touch it any more."""
+def test_just_lost_request_can_be_submitted_by_another_engine() -> None:
+    """The first engine does not change the request after its loss."""
     first, second = World(), World()
     (request,) = make_requests([{"task": "task", "data": b"data"}], kind=Watched)
     prepare([request], NoopEncoder)
@@ -118,7 +118,7 @@ def test_request_that_has_just_been_lost_is_submitted_by_another_engine() -> Non
     assert request.result == b"again"
 
 
-def test_acknowledged_background_request_is_submitted_again_by_another_engine() -> None:
+def test_acknowledged_background_request_can_be_submitted_by_another_engine() -> None:
     first, second = World(), World()
     (request,) = make_requests([{"task": "t", "data": b""}], background=True, kind=Watched)
     prepare([request], NoopEncoder)

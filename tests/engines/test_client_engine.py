@@ -1,6 +1,6 @@
 """Conversations between a client's engine and scripted servers.
 
-What becomes of a request in every turn that a job, a server, a connection or a caller may take.
+The tests cover the states of a request for every event of a job, server, connection or caller.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def test_all_kinds_in_one_batch() -> None:
     assert [request.result for request in requests] == [b"0", b"1", b"2", None, None, b"5"]
 
 
-def test_uniques_are_made_where_there_are_none() -> None:
+def test_missing_uniques_are_generated() -> None:
     world = World(unique_bytes=4)
     requests = [world.request() for _ in range(1500)]
     requests.append(world.request(unique="mine"))
@@ -178,7 +178,7 @@ def test_uniques_are_made_where_there_are_none() -> None:
     assert all(set(unique) <= set(b"0123456789abcdef") for unique in uniques)
 
 
-def test_as_many_uniques_as_were_asked_for() -> None:
+def test_make_uniques_returns_the_requested_number() -> None:
     engine = World(unique_bytes=31).engine
     for count in (0, 1, 1024, 1025, 3000):
         uniques = set(engine._make_uniques(count))
@@ -186,7 +186,7 @@ def test_as_many_uniques_as_were_asked_for() -> None:
         assert {len(unique) for unique in uniques} <= {62}
 
 
-def test_chance_comes_from_the_argument() -> None:
+def test_uniques_depend_on_the_seed() -> None:
     def unique(seed: int) -> bytes:
         world = World(seed=seed)
         request = world.request()
@@ -196,7 +196,7 @@ def test_chance_comes_from_the_argument() -> None:
     assert unique(1) == unique(1) != unique(2)
 
 
-def test_nothing_is_made_before_the_socket_takes_it() -> None:
+def test_submits_are_built_only_when_the_socket_accepts_them() -> None:
     world = World(max_packet_size=100)
     requests = [world.request(data=bytes(30_000)) for _ in range(20)]
     world.submit(*requests)
@@ -208,14 +208,14 @@ def test_nothing_is_made_before_the_socket_takes_it() -> None:
         assert len(data) < 65536 + 31_000
         received += server.read(data)
         assert sum(r.connection_attempts for r in requests) == len(received)
-        # Answers are read while there is more to send.
+        # The client reads answers while it still has requests to send.
         server.send(JobCreated(b"H:%d" % len(received)))
     assert [event.unique for event in received if isinstance(event, SubmitJob)] == [
         wire(request) for request in requests
     ]
 
 
-def test_one_connection_serves_all() -> None:
+def test_submits_share_one_connection() -> None:
     world = World()
     world.submit(world.request())
     world.submit(world.request())
@@ -226,7 +226,7 @@ def test_one_connection_serves_all() -> None:
     assert len(world.peers) == 1
 
 
-def test_nothing_to_wait_for() -> None:
+def test_calls_without_pending_requests_are_done_at_once() -> None:
     world = World()
     assert world.submit().done
     assert world.wait_completed(world.request()).done
@@ -235,12 +235,12 @@ def test_nothing_to_wait_for() -> None:
 
 
 @pytest.mark.parametrize("unique_bytes", [0, 32, -1])
-def test_impossible_size_of_uniques(unique_bytes: int) -> None:
+def test_invalid_size_of_uniques_raises(unique_bytes: int) -> None:
     with pytest.raises(ValueError, match="random_unique_bytes"):
         World(unique_bytes=unique_bytes)
 
 
-def test_impossible_options() -> None:
+def test_invalid_options_raise() -> None:
     with pytest.raises(TypeError, match="random_unique_bytes"):
         World(unique_bytes="16")
     for timeout in (0, -1.0, float("nan")):
@@ -249,7 +249,7 @@ def test_impossible_options() -> None:
 
 
 @pytest.mark.parametrize("call", ["wait_completed", "as_completed", "statuses"])
-def test_only_lists_of_requests_are_waited_for(call: str) -> None:
+def test_waiting_for_other_types_raises(call: str) -> None:
     world = World()
     impossible: list[Any] = [{}, "H:1", ["H:1"], None]
     for bad in impossible:
@@ -274,7 +274,7 @@ def test_failure() -> None:
     assert request.error is None
 
 
-def test_exceptions_are_asked_for_first() -> None:
+def test_exceptions_option_is_requested_first() -> None:
     world = World()
     request = world.request()
     wait = world.submit(request)
@@ -286,7 +286,7 @@ def test_exceptions_are_asked_for_first() -> None:
     assert (request.state, request.exception, request.result) == (JOB_FAILED, b"why", None)
 
 
-def test_exceptions_need_not_be_asked_for() -> None:
+def test_exceptions_option_can_be_disabled() -> None:
     world = World(exceptions=False)
     request = world.request()
     wait = world.submit(request)
@@ -298,7 +298,7 @@ def test_exceptions_need_not_be_asked_for() -> None:
     assert (request.state, request.exception) == (JOB_FAILED, None)
 
 
-def test_a_server_that_refuses_the_option_is_no_error() -> None:
+def test_refused_option_is_no_error() -> None:
     world = World()
     request = world.request()
     wait = world.submit(request)
@@ -311,7 +311,7 @@ def test_a_server_that_refuses_the_option_is_no_error() -> None:
     assert request.error is None
 
 
-def test_a_server_that_never_answers_the_option() -> None:
+def test_unanswered_option_does_not_block_requests() -> None:
     world = World()
     requests = [world.request() for _ in range(2)]
     wait = world.submit(*requests)
@@ -319,7 +319,7 @@ def test_a_server_that_never_answers_the_option() -> None:
     server.grants_options = False
     server.take()
     server.send_raw(raw(JobCreated(b"H:1"), Error(b"0", b"denied\0")))
-    # Python gear's server tells that a worker was lost with a request's magic.
+    # Python gear's server reports a lost worker in a packet with the magic of a request.
     server.send_raw(pack(WorkFail.packet, (b"H:1",), MAGIC_REQUEST))
     assert wait.done
     wait.raise_error()
@@ -328,13 +328,13 @@ def test_a_server_that_never_answers_the_option() -> None:
     assert not server.closed
 
 
-def test_terminal_packets_for_what_has_ended_are_dropped() -> None:
+def test_packets_for_ended_jobs_are_dropped() -> None:
     world = World()
     request = world.request()
     world.submit(request)
     server = world.serve()
     server.take()
-    # As gearmand does after `cancel job` on a running job.
+    # gearmand sends this sequence after `cancel job` on a running job.
     server.send(JobCreated(b"H:1"), WorkFail(b"H:1"), WorkComplete(b"H:1", b"late"))
     assert (request.state, request.result) == (JOB_FAILED, None)
     server.send(WorkData(b"H:1", b"later"), WorkStatus(b"H:9", b"1", b"2"), WorkFail(b"H:8"))
@@ -342,7 +342,7 @@ def test_terminal_packets_for_what_has_ended_are_dropped() -> None:
     assert not server.closed
 
 
-def test_a_refused_submit_fails_alone() -> None:
+def test_refused_submit_fails_alone() -> None:
     world = World()
     requests = [world.request() for _ in range(4)]
     wait = world.submit(*requests)
@@ -363,7 +363,7 @@ def test_a_refused_submit_fails_alone() -> None:
     assert [request.result for request in requests] == [b"1", None, b"2", b"3"]
 
 
-def test_a_refused_background_submit() -> None:
+def test_refused_background_submit_fails() -> None:
     world = World()
     request = world.request(background=True)
     wait = world.submit(request, accepted_only=True)
@@ -376,7 +376,7 @@ def test_a_refused_background_submit() -> None:
     assert request.state == JOB_FAILED
 
 
-def test_an_error_that_answers_nothing_is_dropped() -> None:
+def test_error_that_answers_nothing_is_dropped() -> None:
     world = World()
     server = world_server(world)
     request = world.job(server)
@@ -387,7 +387,7 @@ def test_an_error_that_answers_nothing_is_dropped() -> None:
 
 
 def world_server(world: World) -> Peer:
-    """A server with a connection that nobody has used."""
+    """Return a server with an unused connection."""
     world.engine.connect(world.now, Bell(), world.engine.pool.servers[0])
     return world.serve()
 
@@ -428,7 +428,7 @@ def test_updates() -> None:
     ]
 
 
-def test_a_stream_of_updates() -> None:
+def test_update_stream() -> None:
     world = World()
     request = world.request()
     world.release(world.submit(request))
@@ -452,7 +452,7 @@ def test_a_stream_of_updates() -> None:
         assert stream.take() is None
     server.send(WorkData(b"H:1", b"b"), WorkComplete(b"H:1", b"out"))
     assert stream.done
-    # The end comes behind what came before it, and once.
+    # The stream returns the end once, after all updates.
     assert [stream.take() for _ in range(4)] == [
         JobData(b"b"),
         JobEnded(JOB_COMPLETE, b"out", None),
@@ -461,7 +461,7 @@ def test_a_stream_of_updates() -> None:
     ]
 
 
-def test_a_stream_of_updates_that_times_out() -> None:
+def test_update_stream_times_out() -> None:
     world = World()
     server = world_server(world)
     request = world.job(server)
@@ -472,7 +472,7 @@ def test_a_stream_of_updates_that_times_out() -> None:
     assert stream.timed_out
     assert request.timed_out
     assert not stream.finished
-    # What had come is there, and there was no end.
+    # The update from before the timeout is available, without an end.
     assert [stream.take() for _ in range(2)] == [JobData(b"a"), None]
     world.release(stream)
     server.send(WorkComplete(b"H:1", b"out"))
@@ -480,7 +480,7 @@ def test_a_stream_of_updates_that_times_out() -> None:
     assert (request.state, wakes(stream)) == (JOB_COMPLETE, 2)
 
 
-def test_a_job_whose_updates_nobody_reads_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_with_too_many_unread_updates_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gearman_proto.jobs.updates.MAX_UNREAD_UPDATES", 1000)
     world = World()
     read, unread = (world.request(unique="u") for _ in range(2))
@@ -502,7 +502,7 @@ def test_a_job_whose_updates_nobody_reads_fails(monkeypatch: pytest.MonkeyPatch)
     assert (read.result, unread.result) == (b"out", None)
 
 
-def test_warnings_nobody_reads_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_warnings_count_as_unread_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gearman_proto.jobs.updates.MAX_UNREAD_UPDATES", 1000)
     world = World()
     server = world_server(world)
@@ -519,7 +519,7 @@ def test_warnings_nobody_reads_count_too(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def coalesced(world: World, count: int = 2) -> tuple[Peer, list[GearmanJobRequest]]:
-    """Requests of one unique, of which one was sent, and acknowledged for all."""
+    """Return a server and requests with one unique. One submit was sent and acknowledged."""
     requests = [world.request(unique="u") for _ in range(count)]
     world.submit(*requests)
     server = world.serve()
@@ -529,7 +529,7 @@ def coalesced(world: World, count: int = 2) -> tuple[Peer, list[GearmanJobReques
     return server, requests
 
 
-def test_a_handle_may_stand_for_several_requests() -> None:
+def test_several_requests_can_share_a_handle() -> None:
     server, requests = coalesced(World(), 3)
     server.send(WorkComplete(b"H:1", b"out"))
     assert [request.result for request in requests] == [b"out"] * 3
@@ -537,8 +537,8 @@ def test_a_handle_may_stand_for_several_requests() -> None:
     assert states(requests) == [JOB_COMPLETE] * 3
 
 
-def test_each_update_comes_once_however_many_submits_there_were() -> None:
-    """Of a server that attaches a connection once for each submit, or once for all of them."""
+def test_coalesced_requests_receive_each_update_once() -> None:
+    """Servers attach a connection either once per submit or once for all submits."""
     world = World()
     server, requests = coalesced(world)
     values = [b"a", b"b", b"b", b"b", b"c"]
@@ -555,7 +555,7 @@ def test_each_update_comes_once_however_many_submits_there_were() -> None:
         assert (request.state, request.exception) == (JOB_FAILED, b"x")
 
 
-def test_a_request_that_joins_gets_the_rest() -> None:
+def test_joining_request_receives_the_remaining_updates() -> None:
     world = World()
     server = world_server(world)
     first = world.job(server, unique="u")
@@ -571,7 +571,7 @@ def test_a_request_that_joins_gets_the_rest() -> None:
     assert states([first, second]) == [JOB_FAILED, JOB_FAILED]
 
 
-def test_a_unique_whose_job_has_ended_is_submitted_again() -> None:
+def test_unique_of_an_ended_job_is_submitted_again() -> None:
     world = World()
     server, _ = coalesced(world)
     server.send(WorkComplete(b"H:1", b"out"))
@@ -581,7 +581,7 @@ def test_a_unique_whose_job_has_ended_is_submitted_again() -> None:
 
 
 @pytest.mark.parametrize("first", [{"unique": "v"}, {"task": "other"}, {"background": True}, {}])
-def test_other_jobs_are_not_joined(first: dict[str, Any]) -> None:
+def test_different_jobs_are_not_coalesced(first: dict[str, Any]) -> None:
     world = World()
     server = world_server(world)
     world.job(server, **{"unique": "u", "task": "task", **first})
@@ -593,7 +593,7 @@ def test_other_jobs_are_not_joined(first: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("data", "sent"), [(b"", 3), (b"d", 1)])
 def test_the_unique_that_stands_for_the_data(data: bytes, sent: int) -> None:
-    """Recording 13_unique_dash: without data, nothing is coalesced."""
+    """gearmand does not coalesce requests without data (recording 13_unique_dash)."""
     world = World()
     world.submit(*[world.request(unique="-", data=data) for _ in range(3)])
     assert len(world.serve().take()) == sent
@@ -602,7 +602,7 @@ def test_the_unique_that_stands_for_the_data(data: bytes, sent: int) -> None:
 
 
 @pytest.mark.parametrize("joined_when_sent", [False, True])
-def test_what_has_joined_a_submit_ends_as_that_does(joined_when_sent: bool) -> None:
+def test_coalesced_requests_fail_with_a_refused_submit(joined_when_sent: bool) -> None:
     world = World()
     first, second = (world.request(unique="u") for _ in range(2))
     server = world_server(world)
@@ -616,7 +616,7 @@ def test_what_has_joined_a_submit_ends_as_that_does(joined_when_sent: bool) -> N
     assert isinstance(second.error, ServerError)
     assert wait.done
 
-    # Each is its own again.
+    # The requests are no longer coalesced.
     world.submit(second)
     assert server.take() == []
     second.reset()
@@ -625,7 +625,7 @@ def test_what_has_joined_a_submit_ends_as_that_does(joined_when_sent: bool) -> N
 
 
 @pytest.mark.parametrize("joined_when_sent", [False, True])
-def test_what_has_joined_a_submit_that_is_lost_has_attempts_of_its_own(
+def test_coalesced_requests_count_attempts_separately(
     joined_when_sent: bool,
 ) -> None:
     world = World()
@@ -645,7 +645,7 @@ def test_what_has_joined_a_submit_that_is_lost_has_attempts_of_its_own(
     assert second.result == b"out"
 
 
-def test_a_submit_that_was_changed_is_sent_for_those_who_joined_it() -> None:
+def test_changed_submit_is_sent_for_its_coalesced_requests() -> None:
     world = World()
     first, second = (world.request(unique="u") for _ in range(2))
     world.submit(first, second)
@@ -663,7 +663,7 @@ def test_a_submit_that_was_changed_is_sent_for_those_who_joined_it() -> None:
     assert len(server.take()) == 1
 
 
-def test_a_background_submit_does_not_attach() -> None:
+def test_background_submit_receives_no_updates() -> None:
     world = World()
     server = world_server(world)
     first = world.job(server, unique="u")
@@ -677,7 +677,7 @@ def test_a_background_submit_does_not_attach() -> None:
 # Timeouts and abandoned waits.
 
 
-def test_a_timeout_leaves_the_job_running() -> None:
+def test_timeout_leaves_the_job_running() -> None:
     world = World()
     requests = [world.request() for _ in range(2)]
     wait = world.submit(*requests, timeout=2.0)
@@ -707,7 +707,7 @@ def test_a_timeout_leaves_the_job_running() -> None:
     assert wakes(wait) == 1
 
 
-def test_what_ends_after_a_timeout_is_there_for_the_next_wait() -> None:
+def test_result_after_a_timeout_is_kept_for_the_next_wait() -> None:
     world = World()
     request = world.request()
     wait = world.submit(request, timeout=0.0)
@@ -724,14 +724,14 @@ def test_what_ends_after_a_timeout_is_there_for_the_next_wait() -> None:
     assert request.result == b"out"
 
 
-def test_a_negative_timeout_is_none_at_all() -> None:
+def test_negative_timeout_means_no_timeout() -> None:
     world = World()
     world.now = 100.0
     wait = world.submit(world.request(), timeout=-50.0)
     assert wait.deadline == 100.0
 
 
-def test_a_timeout_of_accepted_only_marks_what_was_not_accepted() -> None:
+def test_accepted_only_timeout_marks_unaccepted_requests() -> None:
     world = World()
     requests = [world.request() for _ in range(2)]
     wait = world.submit(*requests, accepted_only=True, timeout=1.0)
@@ -746,7 +746,7 @@ def test_a_timeout_of_accepted_only_marks_what_was_not_accepted() -> None:
     assert states(requests) == [JOB_CREATED, JOB_CREATED]
 
 
-def test_an_abandoned_wait_abandons_nothing_else() -> None:
+def test_released_wait_does_not_affect_its_requests() -> None:
     world = World()
     requests = [world.request() for _ in range(3)]
     wait = world.submit(*requests, timeout=1.0)
@@ -814,7 +814,7 @@ def test_one_request_twice_in_a_list_that_is_submitted_again() -> None:
     assert wakes(again) == 1
 
 
-def test_one_request_twice_in_a_list_that_no_server_takes() -> None:
+def test_one_request_twice_in_a_list_without_servers() -> None:
     world = World(0)
     request = world.request()
     wait = world.submit(request, request)
@@ -863,7 +863,7 @@ def test_as_completed_times_out() -> None:
     assert len(stream.finished) == 1
 
 
-def test_as_completed_of_what_is_not_accepted_does_not_raise() -> None:
+def test_as_completed_of_unaccepted_requests_does_not_raise() -> None:
     world = World()
     request = world.request()
     wait = world.submit(request)
@@ -877,10 +877,10 @@ def test_as_completed_of_what_is_not_accepted_does_not_raise() -> None:
         wait.raise_error()
 
 
-# Requests that nobody holds.
+# Unreferenced requests.
 
 
-def test_a_request_nobody_holds_is_forgotten_once_it_is_accepted() -> None:
+def test_unreferenced_request_is_forgotten_once_accepted() -> None:
     world = World()
     wait = world.submit(world.request(), timeout=1.0)
     reference = weakref.ref(next(iter(wait.requests)))
@@ -899,7 +899,7 @@ def test_a_request_nobody_holds_is_forgotten_once_it_is_accepted() -> None:
     assert server.link.jobs == {}
 
 
-def test_a_call_that_starts_also_forgets() -> None:
+def test_starting_a_call_forgets_unreferenced_requests() -> None:
     world = World()
     server = world_server(world)
     world.job(server)
@@ -909,7 +909,7 @@ def test_a_call_that_starts_also_forgets() -> None:
     assert kept.state == JOB_CREATED
 
 
-def test_one_handle_for_two_requests_that_nobody_holds() -> None:
+def test_two_unreferenced_requests_with_one_handle_are_forgotten() -> None:
     world = World()
     server = world_server(world)
     for _ in range(2):
@@ -927,7 +927,7 @@ def test_one_handle_for_two_requests_that_nobody_holds() -> None:
     assert server.link.jobs == {}
 
 
-def test_the_requests_of_a_job_that_has_ended_are_forgotten_and_not_another_of_its_handle() -> None:
+def test_forgetting_ended_requests_keeps_a_new_request_with_their_handle() -> None:
     world = World()
     server = world_server(world)
     ended = [world.job(server) for _ in range(2)]
@@ -939,7 +939,7 @@ def test_the_requests_of_a_job_that_has_ended_are_forgotten_and_not_another_of_i
     assert kept.result == b"other"
 
 
-def test_a_job_that_was_lost_before_it_is_forgotten() -> None:
+def test_lost_unreferenced_job_is_forgotten_by_the_next_submit() -> None:
     world = World()
     server = world_server(world)
     world.job(server)
@@ -955,7 +955,7 @@ def test_a_job_that_was_lost_before_it_is_forgotten() -> None:
     assert (wait.done, kept.result) == (True, b"out")
 
 
-def test_terminal_packets_and_losses_where_nobody_holds_the_request() -> None:
+def test_terminal_packets_and_losses_of_unreferenced_requests() -> None:
     world = World()
     server = world_server(world)
     for handle in (b"H:1", b"H:2", b"H:3"):
@@ -982,7 +982,7 @@ def test_one_of_two_coalesced_requests_is_forgotten() -> None:
     assert request.result == b"out"
 
 
-def test_a_forgotten_request_still_counts_where_its_unique_is_the_applications() -> None:
+def test_forgotten_request_with_a_chosen_unique_is_still_joined() -> None:
     world = World()
     server = world_server(world)
     world.job(server, unique="u")
@@ -1010,7 +1010,7 @@ def test_one_of_three_coalesced_requests_is_forgotten() -> None:
 
 
 @pytest.mark.unmeasured
-def test_many_forgotten_requests_of_one_unique_cost_no_more_each() -> None:
+def test_forgotten_requests_of_one_unique_take_linear_time() -> None:
     def seconds(count: int) -> float:
         world = World()
         requests = [world.request(unique="u") for _ in range(count)]
@@ -1026,7 +1026,7 @@ def test_many_forgotten_requests_of_one_unique_cost_no_more_each() -> None:
         server.send(WorkData(b"H:1", b"a"))
         return time.process_time() - before
 
-    # It was quadratic: 1.8 seconds for 20,000.
+    # An earlier version took quadratic time: 1.8 seconds for 20,000 requests.
     assert seconds(20_000) < 40 * max(seconds(2_000), 0.001)
 
 
@@ -1099,7 +1099,7 @@ def test_statuses_of_stored_handles_and_uniques() -> None:
 
 
 @pytest.mark.parametrize("known", [b"0", b"1"])
-def test_all_servers_are_asked_where_none_is_known(known: bytes) -> None:
+def test_status_of_an_unknown_server_is_requested_from_all(known: bytes) -> None:
     world = World(["a", "b", "c"])
     request = GearmanJobRequest.from_handle("H:1")
     wait = world.statuses(request)
@@ -1115,7 +1115,7 @@ def test_all_servers_are_asked_where_none_is_known(known: bytes) -> None:
     assert request.status["known"] == (known == b"1")
 
 
-def test_a_status_after_the_end_changes_no_result() -> None:
+def test_status_after_the_end_changes_no_result() -> None:
     world = World()
     server = world_server(world)
     request = world.job(server)
@@ -1127,7 +1127,7 @@ def test_a_status_after_the_end_changes_no_result() -> None:
     assert request.status["known"] is False
 
 
-def test_a_status_that_times_out() -> None:
+def test_status_times_out() -> None:
     world = World()
     server = world_server(world)
     requests = [world.job(server, b"H:%d" % n, background=True) for n in range(2)]
@@ -1143,7 +1143,7 @@ def test_a_status_that_times_out() -> None:
     assert wakes(wait) == 1
 
 
-def test_status_of_nothing() -> None:
+def test_status_without_handle_or_unique() -> None:
     world = World()
     with pytest.raises(InvalidClientState, match="neither"):
         world.statuses(world.request())
@@ -1168,7 +1168,7 @@ def test_status_without_servers() -> None:
         wait.raise_error()
 
 
-def test_a_refused_status() -> None:
+def test_refused_status_raises() -> None:
     world = World()
     server = world_server(world)
     requests = [world.job(server, b"H:%d" % n, background=True) for n in range(2)]
@@ -1182,7 +1182,7 @@ def test_a_refused_status() -> None:
     assert requests[1].status["known"]
 
 
-def test_a_server_that_never_answers_a_status_by_unique() -> None:
+def test_unanswered_status_by_unique() -> None:
     world = World()
     server = world_server(world)
     request = world.job(server, background=True)
@@ -1197,7 +1197,7 @@ def test_a_server_that_never_answers_a_status_by_unique() -> None:
         wait.raise_error()
 
 
-def test_a_query_that_was_answered_does_not_fail_any_more() -> None:
+def test_query_with_an_answer_ignores_a_later_error() -> None:
     world = World(["a", "b"])
     known, unknown = (GearmanJobRequest.from_unique(unique) for unique in ("u", "v"))
     wait = world.statuses(known, unknown)
@@ -1213,7 +1213,7 @@ def test_a_query_that_was_answered_does_not_fail_any_more() -> None:
     assert [r.status["known"] for r in (known, unknown)] == [True, False]
 
 
-def test_a_query_is_asked_once_more_after_a_loss() -> None:
+def test_lost_query_is_sent_once_more() -> None:
     world = World()
     server = world_server(world)
     request = world.job(server, background=True)
@@ -1231,7 +1231,7 @@ def test_a_query_is_asked_once_more_after_a_loss() -> None:
     assert list(info.value.job_requests) == [request]
 
 
-def test_an_unsent_query_is_asked_once_more_too() -> None:
+def test_unsent_query_is_sent_once_more_after_a_loss() -> None:
     world = World()
     server = world_server(world)
     wait = world.statuses(GearmanJobRequest.from_handle("H:1"))
@@ -1243,7 +1243,7 @@ def test_an_unsent_query_is_asked_once_more_too() -> None:
         wait.raise_error()
 
 
-def test_a_query_that_was_answered_is_not_asked_again() -> None:
+def test_answered_query_is_not_sent_again_after_a_loss() -> None:
     world = World(["a", "b"])
     wait = world.statuses(GearmanJobRequest.from_handle("H:1"))
     a, b = world.serve("a"), world.serve("b")
@@ -1259,7 +1259,7 @@ def test_a_query_that_was_answered_is_not_asked_again() -> None:
 # Losses.
 
 
-def test_a_loss_after_job_created() -> None:
+def test_loss_after_job_created() -> None:
     world = World()
     request = world.request(retries=3)
     wait = world.submit(request)
@@ -1276,7 +1276,7 @@ def test_a_loss_after_job_created() -> None:
     assert not server.closed
 
 
-def test_a_loss_before_anything_is_answered() -> None:
+def test_loss_before_any_answer() -> None:
     world = World()
     requests = [world.request(retries=1) for _ in range(2)]
     world.submit(*requests)
@@ -1325,7 +1325,7 @@ def test_resubmitted_after_a_loss() -> None:
     assert [request.result for request in requests] == [b"8", b"9", b"2", None]
 
 
-def test_a_submit_that_was_lost_is_sent_again() -> None:
+def test_lost_submit_is_sent_again() -> None:
     world = World(2)
     request = world.request(retries=1)
     wait = world.submit(request)
@@ -1347,7 +1347,7 @@ def test_a_submit_that_was_lost_is_sent_again() -> None:
 @pytest.mark.parametrize(
     "job", [{"background": True}, {"unique": "mine"}, {"background": True, "unique": "mine"}]
 )
-def test_what_is_sent_again_keeps_its_unique(job: dict[str, Any]) -> None:
+def test_retried_request_keeps_its_unique(job: dict[str, Any]) -> None:
     world = World()
     request = world.request(retries=1, **job)
     world.submit(request)
@@ -1358,7 +1358,7 @@ def test_what_is_sent_again_keeps_its_unique(job: dict[str, Any]) -> None:
     assert request.connection_attempts == 2
 
 
-def test_as_many_attempts_as_were_asked_for() -> None:
+def test_retries_limit_the_number_of_attempts() -> None:
     world = World()
     requests = [world.request(retries=retries) for retries in (2, 0, 5)]
     wait = world.submit(*requests)
@@ -1368,7 +1368,7 @@ def test_as_many_attempts_as_were_asked_for() -> None:
         assert len(server.take()) == sent
         server.lose(OSError("went away"))
     assert requests[2].state == JOB_PENDING
-    # The two that failed leave the call waiting only for the third to be accepted.
+    # Two requests have failed, and the call waits only for the third to be accepted.
     assert not wait.done
     server = world.serve_again()
     server.take()
@@ -1399,7 +1399,7 @@ def test_unsent_submits_move_without_counting_an_attempt() -> None:
     assert request.result == b"out"
 
 
-def test_unsent_submits_do_not_go_round_for_ever() -> None:
+def test_unsent_submits_stop_after_their_retries() -> None:
     world = World()
     request = world.request(retries=2)
     wait = world.submit(request)
@@ -1443,7 +1443,7 @@ def test_all_servers_down() -> None:
     assert set(refused) == {"s0", "s1", "s2"}
     assert sum(refused.values()) <= 6
 
-    # The servers are cooling, but nobody else is there: they are tried, and one is up again.
+    # All servers are cooling down, so the client tries them anyway. One of them is up again.
     prepare(requests, NoopEncoder)
     wait = world.submit(*requests)
     for peer in [peer for peer in world.peers if peer.link.alive][1:]:
@@ -1452,7 +1452,7 @@ def test_all_servers_down() -> None:
     assert len(server.take()) == 7
 
 
-def test_one_of_two_down() -> None:
+def test_one_of_two_servers_down() -> None:
     world = World(2)
     requests = [world.request() for _ in range(6)]
     wait = world.submit(*requests)
@@ -1469,7 +1469,7 @@ def test_one_of_two_down() -> None:
     wait.raise_error()
     assert [request.connection_attempts for request in requests] == [1] * 6
 
-    # It is left alone while it cools, and comes back into the rotation.
+    # The failed server returns to the rotation after its cool-down.
     world.submit(*[world.request() for _ in range(4)])
     assert len(world.peers) == 2
     world.sleep(1.0)
@@ -1477,7 +1477,7 @@ def test_one_of_two_down() -> None:
     assert [peer.host for peer in world.peers] == [down.host, up.host, down.host]
 
 
-def test_a_server_that_answers_has_not_failed() -> None:
+def test_answer_resets_the_failures_of_a_server() -> None:
     world = World()
     (server,) = world.engine.pool.servers
     world.submit(world.request())
@@ -1505,8 +1505,8 @@ def test_connect_timeout() -> None:
     assert world.engine.next_deadline() is None
 
 
-def test_connect_timeout_of_a_connection_that_was_not_driven_begins_anew() -> None:
-    """A blocking client runs in its calls only: an address may be due long ago, and untried."""
+def test_connect_timeout_restarts_after_a_pause_between_calls() -> None:
+    """A blocking client runs only in its calls, so the timeout can pass between two attempts."""
     world = World(connect_timeout=3.0)
     wait = world.submit(world.request())
     peer = world.peer()
@@ -1520,7 +1520,7 @@ def test_connect_timeout_of_a_connection_that_was_not_driven_begins_anew() -> No
     assert wait.done
 
 
-def test_connect_timeout_is_not_prolonged_in_time() -> None:
+def test_connect_timeout_is_not_extended_before_it_passes() -> None:
     world = World(connect_timeout=3.0)
     world.submit(world.request())
     peer = world.peer()
@@ -1528,12 +1528,12 @@ def test_connect_timeout_is_not_prolonged_in_time() -> None:
     world.call(world.engine.connecting, peer.link, world.now)
     world.sleep(0.1)
     assert peer.closed
-    # Neither does it come back.
+    # The call does not set the timeout again.
     world.call(world.engine.connecting, peer.link, world.now)
     assert world.engine.next_deadline() is None
 
 
-def test_no_connect_timeout_once_it_is_open() -> None:
+def test_connect_timeout_ends_when_the_connection_is_open() -> None:
     world = World(connect_timeout=3.0)
     world.submit(world.request())
     peer = world.serve()
@@ -1542,7 +1542,7 @@ def test_no_connect_timeout_once_it_is_open() -> None:
     assert not peer.closed
 
 
-def test_a_link_that_is_no_more_is_ignored() -> None:
+def test_events_of_a_dead_link_are_ignored() -> None:
     world = World(1, connect_timeout=1.0)
     request = world.request(retries=1)
     wait = world.submit(request)
@@ -1587,7 +1587,7 @@ def test_garbage(garbage: bytes, chunk: int) -> None:
     wait = world.submit(done, created)
     server = world.serve()
     server.take()
-    # What came before it counts.
+    # The client processes packets that arrive before the garbage.
     good = raw(JobCreated(b"H:1"), JobCreated(b"H:3"), WorkComplete(b"H:1", b"out"))
     server.send_raw(good + garbage)
     assert server.closed
@@ -1615,7 +1615,7 @@ def test_garbage_before_job_created() -> None:
         wait.raise_error()
 
 
-def test_the_largest_packet_is_the_clients_choice() -> None:
+def test_client_chooses_the_largest_packet() -> None:
     world = World(max_packet_size=100)
     server = world_server(world)
     fits, too_large = world.job(server, b"H:1"), world.job(server, b"H:2")
@@ -1655,7 +1655,7 @@ def test_split_at_every_byte() -> None:
         assert all_updates(requests[2]) == [JobProgress(1, 2)]
 
 
-def test_an_end_before_its_job_created_is_dropped() -> None:
+def test_terminal_packet_before_job_created_is_dropped() -> None:
     world = World()
     request = world.request()
     wait = world.submit(request)
@@ -1697,7 +1697,7 @@ def test_close() -> None:
     assert world.engine.next_deadline() is None
 
 
-def test_nothing_can_be_asked_of_a_closed_engine() -> None:
+def test_calls_on_a_closed_engine_raise() -> None:
     world = World()
     ended = world.job(world_server(world), background=True)
     request = world.request()
@@ -1722,7 +1722,7 @@ def test_closed_without_connections() -> None:
     assert world.act() == []
 
 
-def test_abandon_ends_all_calls_and_requests_and_a_new_engine_takes_the_requests() -> None:
+def test_abandoned_requests_can_be_submitted_to_a_new_engine() -> None:
     world = World(["a", "b"])
     requests = [world.request() for _ in range(4)]
     wait = world.submit(*requests)
@@ -1785,7 +1785,7 @@ def test_requests_of_another_engine() -> None:
     assert len(other.serve().take()) == 2
 
 
-def test_requests_of_an_engine_that_was_given_up() -> None:
+def test_requests_of_a_closed_engine_are_reusable() -> None:
     world, other = World(), World()
     server = world_server(world)
     requests = [world.job(server, b"H:%d" % n, data=b"%d" % n) for n in range(2)]
@@ -1793,13 +1793,13 @@ def test_requests_of_an_engine_that_was_given_up() -> None:
     for wait in list(world.waits):
         world.release(wait)
     world.close()
-    # It may have been a timeout, at which real programs then look.
+    # Closing keeps the states, because programs look at them after a timeout.
     assert states(requests) == [JOB_CREATED] * 2
     wait = other.wait_completed(requests[0])
     assert wait.done
     assert requests[0].state == JOB_UNKNOWN
     assert "client was closed" in str(requests[0].error)
-    # `prepare` had not made it ready, as it was JOB_CREATED then.
+    # The request was JOB_CREATED before, so `prepare` has not reset it.
     assert other.submit(*requests[1:]).done
     assert requests[1].state == JOB_UNKNOWN
     assert other.peers == []
@@ -1817,7 +1817,7 @@ def test_lost_between_prepare_and_submit() -> None:
     server.take()
     prepare([created, pending], NoopEncoder)
     server.lose()
-    # As if it had been lost just after, and never sent without its data.
+    # The call ends like one whose connection is lost later. It never sends a job without data.
     wait = world.submit(created, pending)
     assert wait.done
     assert states([created, pending]) == [JOB_UNKNOWN, JOB_UNKNOWN]
@@ -1831,7 +1831,7 @@ def test_lost_between_prepare_and_submit() -> None:
     ]
 
 
-# What was changed after it had been checked.
+# Requests changed after their check.
 
 
 @pytest.mark.parametrize(
@@ -1845,7 +1845,9 @@ def test_lost_between_prepare_and_submit() -> None:
         ("request", "priority", "URGENT"),
     ],
 )
-def test_changed_after_it_was_submitted(where: str, name: str, value: Any) -> None:
+def test_request_with_invalid_changes_after_submit_fails_alone(
+    where: str, name: str, value: Any
+) -> None:
     world = World()
     requests = [world.request(background=True) for _ in range(3)]
     wait = world.submit(*requests)
@@ -1878,7 +1880,7 @@ def test_routing_by_unique() -> None:
     assert len(set.union(*hosts.values())) == 5
 
 
-def test_routing_by_data_where_the_unique_stands_for_it() -> None:
+def test_routing_by_data_with_dash_unique() -> None:
     world = World(5, routing="unique")
     requests = [world.request(unique="-", data=b"%d" % n) for n in range(30)]
     again = [world.request(unique="-", data=b"%d" % n) for n in range(30)]
@@ -1887,7 +1889,7 @@ def test_routing_by_data_where_the_unique_stands_for_it() -> None:
     assert len({r.job.connection for r in requests}) == 5
 
 
-def test_routing_where_the_unique_is_made() -> None:
+def test_routing_with_generated_uniques() -> None:
     world = World(5, routing="unique")
     requests = [world.request() for _ in range(50)]
     world.submit(*requests)
@@ -1995,7 +1997,7 @@ def test_repr_and_address() -> None:
     assert str(server.link.address) == "h:7"
 
 
-def test_two_servers_keep_their_own_order() -> None:
+def test_answers_of_two_servers_are_matched_separately() -> None:
     world = World(2)
     requests = [world.request(data=b"%d" % n) for n in range(6)]
     wait = world.submit(*requests)
@@ -2004,14 +2006,14 @@ def test_two_servers_keep_their_own_order() -> None:
         mine = [event.data for event in peer.take() if isinstance(event, SubmitJob)]
         assert len(mine) == 3
         assert mine == sorted(mine)
-        # The same handles at both: they are a server's own.
+        # Handles are local to a server, so both servers send the same ones.
         peer.send(*(JobCreated(b"H:%d" % n) for n in range(3)))
         peer.send(*(WorkComplete(b"H:%d" % n, b"out " + mine[n]) for n in (2, 0, 1)))
     assert wait.done
     assert [request.result for request in requests] == [b"out %d" % n for n in range(6)]
 
 
-def test_so_many_submits_wait_for_their_answers_and_no_more() -> None:
+def test_number_of_unanswered_submits_is_limited() -> None:
     world = World()
     requests = make_requests([{"task": "t", "data": b""}] * 4200, background=True)
     prepare(requests, NoopEncoder)
@@ -2045,10 +2047,10 @@ def test_many_jobs() -> None:
 
 @pytest.mark.parametrize("failing_first", [False, True])
 @pytest.mark.parametrize("known", [b"0", b"1"])
-def test_a_server_that_cannot_say_may_be_the_one_that_knows(
+def test_status_error_yields_only_to_a_server_that_knows_the_job(
     known: bytes, failing_first: bool
 ) -> None:
-    """Another's yes counts, whichever comes first; another's no does not."""
+    """Only a "known" from another server replaces the error, in either order of arrival."""
     world = World(["a", "b"])
     request = GearmanJobRequest.from_handle("H:1")
     wait = world.statuses(request)
@@ -2073,7 +2075,7 @@ def test_a_server_that_cannot_say_may_be_the_one_that_knows(
         assert request.status == {}
 
 
-def test_a_request_can_be_reset_when_its_client_is_gone() -> None:
+def test_request_can_be_reset_after_its_client_is_closed() -> None:
     world = World(["a"])
     request = world.request()
     world.submit(request)
@@ -2086,8 +2088,8 @@ def test_a_request_can_be_reset_when_its_client_is_gone() -> None:
     assert request.state == JOB_UNKNOWN
 
 
-def test_reset_forgets_a_unique_that_was_made_here() -> None:
-    """The server may still have the doomed job of a foreground request under it."""
+def test_reset_forgets_a_generated_unique() -> None:
+    """The server might still hold the abandoned foreground job with the old unique."""
     world = World(["a"])
     server = world.serve
     foreground, background = world.request(), world.request(background=True)
@@ -2105,10 +2107,10 @@ def test_reset_forgets_a_unique_that_was_made_here() -> None:
     assert after[1:] == before[1:]
 
 
-def test_a_submit_that_was_torn_in_the_middle_can_be_made_again(
+def test_interrupted_submit_can_be_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As by a KeyboardInterrupt between two requests of one call."""
+    """A KeyboardInterrupt stops the call between two of its requests."""
     world = World(["a"])
     requests = [world.request() for _ in range(3)]
     assign = world.engine._assign
@@ -2131,11 +2133,11 @@ def test_a_submit_that_was_torn_in_the_middle_can_be_made_again(
     assert len(other.serve("a").take()) == 3
 
 
-def test_request_that_an_interrupted_engine_has_lost_sight_of_can_be_submitted_again() -> None:
+def test_request_lost_by_an_interrupted_engine_can_be_submitted_again() -> None:
     world = World(["a"])
     request = world.request()
     world.release(world.submit(request))
-    world.peers[0].link.outbox.clear()  # The engine was interrupted between two places.
+    world.peers[0].link.outbox.clear()  # The engine was interrupted while it moved the request.
     world.engine.abandon(ConnectionError("interrupted"))
     prepare([request], NoopEncoder)
     other = World(["a"])

@@ -1,7 +1,7 @@
-"""Slow links in simulated time: what moves is never given up, and what does not move is.
+"""Slow links in simulated time: the engines keep links with progress and close stalled ones.
 
-`SlowLink` is a driver and a network: the system's send buffer, which drains at a constant rate, and
-a server that answers what has arrived.
+`SlowLink` simulates a driver and a network. The system's send buffer drains at a constant rate,
+and the server answers each packet on arrival.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ slow_links = given(
 
 
 class SlowLink:
-    """One link of an engine that connects, and the server at its other end.
+    """One link of a client or worker engine, and the server at its other end.
 
     Args:
         engine: The engine.
-        measures: Whether the driver reports unacknowledged bytes.
+        measures: If True, the driver reports unacknowledged bytes.
         rate: Bytes that arrive per second.
-        buffer: Bytes that the system takes before the socket blocks.
-        jobs: How many jobs the server has for a worker.
+        buffer: Bytes that the system accepts before the socket blocks.
+        jobs: Number of jobs that the server has for a worker.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class SlowLink:
     ) -> None:
         self.engine, self.measures, self.rate, self.buffer = engine, measures, rate, buffer
         self.now = 0.0
-        #: The socket takes more when there are fewer bytes than these in the buffer.
+        #: The socket accepts data if the buffer holds fewer bytes than this.
         self.low = buffer
         self.jobs = [b"H:%d" % number for number in range(jobs)]
-        #: The submits and the WORK_* that have arrived at the server.
+        #: Submits and WORK_* packets received by the server.
         self.received: list[Event] = []
         self.connection = Connection(Role.SERVER)
         self._in_flight = bytearray()
@@ -90,10 +90,10 @@ class SlowLink:
         engine.connected(self.link, self.now)
 
     def run(self, seconds: float) -> float:
-        """Let time pass, or until the link is lost. Returns how many seconds have passed."""
+        """Advance the clock by `seconds`, or until the link is lost. Return the elapsed time."""
         start = self.now
         while True:
-            # The system takes a whole chunk if it has any room.
+            # The system accepts a whole chunk if the buffer has any room.
             room = self.buffer if len(self._in_flight) < self.low else 0
             while len(self._in_flight) < room:
                 data = self.engine.data_to_send(self.link, self.now)
@@ -136,7 +136,7 @@ class SlowLink:
 
 
 def upload(size: int, **options: Any) -> tuple[SlowLink, GearmanJobRequest]:
-    """Submit a job of `size` bytes that is sent only once."""
+    """Submit a job of `size` bytes without retries."""
     engine = ClientEngine(
         [ServerAddress("s")],
         rng=random.Random(1),
@@ -151,7 +151,7 @@ def upload(size: int, **options: Any) -> tuple[SlowLink, GearmanJobRequest]:
 
 
 def work(jobs: int, **options: Any) -> tuple[SlowLink, list[WorkerJob]]:
-    """Take some jobs, all there are."""
+    """Start a worker and take all of the server's jobs."""
     engine = WorkerEngine([ServerAddress("s")], rng=random.Random(1), max_jobs=jobs)
     engine.register(0.0, b"f", None)
     engine.work(0.0, lambda: None)
@@ -162,7 +162,7 @@ def work(jobs: int, **options: Any) -> tuple[SlowLink, list[WorkerJob]]:
 
 
 def finish(slow: SlowLink, job: WorkerJob, size: int) -> None:
-    """Send a result of `size` bytes, and be done with the job."""
+    """Send a result of `size` bytes and release the job's slot."""
     slow.engine.send(slow.now, lambda: None, job, WorkComplete(job.wire_handle, bytes(size)))
     slow.engine.job_done(slow.now, job)
 
@@ -182,7 +182,7 @@ def test_upload_on_a_slow_link_arrives(measures: bool, size: int, rate: int, buf
 
 @measuring
 @pytest.mark.parametrize("buffer", [1, 4 * MEGABYTE])
-def test_upload_of_many_periods_arrives(measures: bool, buffer: int) -> None:
+def test_upload_longer_than_many_heartbeats_arrives(measures: bool, buffer: int) -> None:
     slow, request = upload(2 * MEGABYTE, measures=measures, buffer=buffer)
     assert slow.run(90.0) == 90.0
     assert not slow.received
@@ -232,7 +232,7 @@ def test_update_that_takes_long_costs_no_other_job(
 
 
 @measuring
-def test_update_arrives_where_the_socket_takes_no_more_for_long(measures: bool) -> None:
+def test_update_arrives_through_a_long_blocked_socket(measures: bool) -> None:
     slow, (job,) = work(1, measures=measures, buffer=4 * MEGABYTE)
     slow.low = 1
     for _ in range(3):
@@ -245,7 +245,7 @@ def test_update_arrives_where_the_socket_takes_no_more_for_long(measures: bool) 
 
 
 @pytest.mark.parametrize(("measures", "seconds"), [(True, 180.0), (False, 540.0)])
-def test_worker_that_waits_for_room_gives_up_a_server_that_takes_nothing(
+def test_worker_with_blocked_sender_disconnects_a_stalled_server(
     measures: bool, seconds: float
 ) -> None:
     slow, (job,) = work(1, measures=measures, buffer=9 * MEGABYTE)
@@ -256,7 +256,7 @@ def test_worker_that_waits_for_room_gives_up_a_server_that_takes_nothing(
     assert slow.run(1000.0) <= seconds
 
 
-def test_slot_is_free_after_a_second_where_the_answer_takes_longer() -> None:
+def test_slow_answer_frees_the_slot_after_a_second() -> None:
     slow, (job,) = work(1)
     finish(slow, job, MEGABYTE)
     assert slow.engine._grabs == 1
@@ -264,8 +264,8 @@ def test_slot_is_free_after_a_second_where_the_answer_takes_longer() -> None:
     assert slow.engine._grabs == 0
 
 
-def test_time_for_an_answer_starts_when_the_question_was_written() -> None:
-    """The driver can't measure, and the tunnel is full: only the socket shows that bytes move."""
+def test_answer_timeout_starts_when_the_question_is_written() -> None:
+    """The driver can't measure and the tunnel is full, so only the socket shows progress."""
     slow, _ = upload(MEGABYTE, measures=False, buffer=1)
     slow.run(MEGABYTE / RATE)
     assert slow.link.alive
@@ -274,15 +274,15 @@ def test_time_for_an_answer_starts_when_the_question_was_written() -> None:
     assert not slow.link.alive
 
 
-# Links on which nothing moves.
+# Stalled links.
 
 
 @pytest.mark.parametrize(
     ("measures", "seconds"),
     [
-        # The peer's system takes nothing: twice the heartbeat.
+        # The peer's system accepts no data, so the limit is twice the heartbeat.
         (True, 6.0),
-        # They may be in a tunnel, which has the time that they need.
+        # A tunnel might hold the bytes, so the limit includes their transfer time.
         (False, 6.0 + MEGABYTE / RATE),
     ],
 )
@@ -294,7 +294,7 @@ def test_upload_that_stands_still_is_given_up(measures: bool, seconds: float) ->
 
 @measuring
 def test_server_that_hangs_with_everything_is_given_up(measures: bool) -> None:
-    """Its system has acknowledged all of it, and goes on with what is sent afterwards."""
+    """The server's kernel acknowledges all bytes of the upload, and all later ones."""
     slow, _ = upload(MEGABYTE, measures=measures, rate=100 * MEGABYTE, buffer=4 * MEGABYTE)
     slow.connection.receive_data = lambda data: None  # type: ignore[method-assign]
     seconds = slow.run(1000.0)
@@ -302,7 +302,7 @@ def test_server_that_hangs_with_everything_is_given_up(measures: bool) -> None:
 
 
 @measuring
-def test_server_that_hangs_after_it_has_answered_gets_no_time_for_the_upload(
+def test_server_that_hangs_after_its_answer_gets_no_upload_time(
     measures: bool,
 ) -> None:
     slow, request = upload(MEGABYTE, measures=measures, rate=5 * RATE, buffer=4 * MEGABYTE)
@@ -330,7 +330,7 @@ def test_worker_gives_up_a_server_that_takes_nothing(measures: bool, stops: bool
     assert 29.0 <= slow.run(1000.0) <= 32.0
 
 
-# A driver that does not measure, and one that does.
+# Measured deliveries.
 
 
 def test_bytes_after_the_question_are_no_sign_of_life() -> None:
@@ -353,11 +353,11 @@ def test_bytes_before_the_question_are_a_sign_of_life() -> None:
     assert delivery.deadline(11.0, 30.0, 0) == 40.0
     delivery.measured(599)
     assert delivery.deadline(20.0, 30.0, 0) == 50.0
-    # The same figure again is none.
+    # An unchanged figure is no sign of life.
     assert delivery.deadline(30.0, 30.0, 0) == 50.0
 
 
-def test_figure_that_is_older_than_the_question_is_no_later_one() -> None:
+def test_progress_is_measured_from_the_figure_before_the_question() -> None:
     delivery = Delivery()
     delivery.handed = 1000
     delivery.measured(600)
@@ -368,12 +368,12 @@ def test_figure_that_is_older_than_the_question_is_no_later_one() -> None:
     assert delivery.deadline(20.0, 30.0, 0) == 50.0
 
 
-# A packet that does not end.
+# Incomplete packets.
 
 
 @pytest.mark.parametrize("bytes_per_second", [0.5, 20.0])
 def test_packet_that_hardly_grows_is_given_up(bytes_per_second: float) -> None:
-    """The size of a packet was corrupted on its way, so it takes in all that follows."""
+    """A corrupt packet size makes all later bytes part of one packet."""
     slow, request = upload(10)
     slow.run(1.0)
     assert request.state == JOB_CREATED

@@ -1,4 +1,4 @@
-"""What drivers have in common: bugs, signals, and waits that are over."""
+"""Tests of BaseDriver: bugs, signals, and released waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gearman_proto.engines.waits import Wait
 
 
 class Engine:
-    """An engine that writes down what it is told."""
+    """A fake engine that records its calls."""
 
     def __init__(self, *, closed: bool = False) -> None:
         self.closed = closed
@@ -42,13 +42,15 @@ def driver(logged: list[tuple[Any, ...]]) -> BaseDriver[Any]:
     return BaseDriver[Any](Engine, lambda *args: logged.append(args))
 
 
-def test_a_call_of_the_engine(driver: BaseDriver[Any], logged: list[Any]) -> None:
+def test_tell_returns_the_value_of_the_engine_call(
+    driver: BaseDriver[Any], logged: list[Any]
+) -> None:
     assert driver._tell(lambda link, now: (link, now), "link", 1.5) == ("link", 1.5)
     assert not driver.engine.errors
     assert not logged
 
 
-def test_a_bug_of_the_engine(driver: BaseDriver[Any], logged: list[Any]) -> None:
+def test_bug_in_the_engine_replaces_it(driver: BaseDriver[Any], logged: list[Any]) -> None:
     def broken() -> None:
         raise ZeroDivisionError
 
@@ -60,7 +62,7 @@ def test_a_bug_of_the_engine(driver: BaseDriver[Any], logged: list[Any]) -> None
     assert logged == [("internal error in %s", broken.__qualname__)]
 
 
-def test_what_is_no_bug_is_not_kept(driver: BaseDriver[Any], logged: list[Any]) -> None:
+def test_keyboard_interrupt_propagates(driver: BaseDriver[Any], logged: list[Any]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -70,7 +72,7 @@ def test_what_is_no_bug_is_not_kept(driver: BaseDriver[Any], logged: list[Any]) 
     assert not logged
 
 
-def test_a_signal_in_the_middle_of_the_engine(driver: BaseDriver[Any]) -> None:
+def test_interrupted_engine_is_abandoned_and_replaced(driver: BaseDriver[Any]) -> None:
     interrupted = driver.engine
     interrupted.waits.append(Wait(None, lambda: woken.append(driver.engine)))
     woken: list[Any] = []
@@ -82,14 +84,14 @@ def test_a_signal_in_the_middle_of_the_engine(driver: BaseDriver[Any]) -> None:
     assert str(error) == "interrupted by KeyboardInterrupt()"
 
 
-def test_a_closed_engine_gets_no_successor() -> None:
+def test_closed_engine_is_not_replaced() -> None:
     driver = BaseDriver[Any](lambda: Engine(closed=True), lambda *args: None)
     engine = driver.engine
     driver._interrupted(KeyboardInterrupt())
     assert driver.engine is engine
 
 
-def test_waits_that_are_over(driver: BaseDriver[Any]) -> None:
+def test_released_waits_are_passed_to_the_engine_once(driver: BaseDriver[Any]) -> None:
     waits = [a_wait() for _ in range(3)]
     driver._released.extend(waits)
     driver._release_all(2.5)
@@ -97,14 +99,14 @@ def test_waits_that_are_over(driver: BaseDriver[Any]) -> None:
     assert driver.engine.released == [(wait, 2.5) for wait in waits]
 
 
-def test_a_call_that_never_began_has_no_wait(driver: BaseDriver[Any]) -> None:
+def test_release_ignores_calls_without_a_wait(driver: BaseDriver[Any]) -> None:
     driver._released.append(None)
     driver._release_all(2.5)
     assert not driver._released
     assert not driver.engine.released
 
 
-def test_calls_that_were_posted(driver: BaseDriver[Any], logged: list[Any]) -> None:
+def test_posted_calls_run_in_order(driver: BaseDriver[Any], logged: list[Any]) -> None:
     made: list[tuple[str, float]] = []
 
     def last(engine: Any, now: float) -> None:
@@ -123,7 +125,9 @@ def test_calls_that_were_posted(driver: BaseDriver[Any], logged: list[Any]) -> N
     assert not logged
 
 
-def test_a_posted_call_with_a_bug(driver: BaseDriver[Any], logged: list[Any]) -> None:
+def test_posted_call_with_a_bug_replaces_the_engine(
+    driver: BaseDriver[Any], logged: list[Any]
+) -> None:
     def broken(engine: Any, now: float) -> None:
         raise ZeroDivisionError
 
@@ -136,7 +140,7 @@ def test_a_posted_call_with_a_bug(driver: BaseDriver[Any], logged: list[Any]) ->
     assert not driver._posted
 
 
-def test_a_posted_call_that_a_signal_hits_is_not_lost(driver: BaseDriver[Any]) -> None:
+def test_interrupted_posted_call_is_not_lost(driver: BaseDriver[Any]) -> None:
     made: list[float] = []
 
     def interrupted(engine: Any, now: float) -> None:
@@ -152,7 +156,7 @@ def test_a_posted_call_that_a_signal_hits_is_not_lost(driver: BaseDriver[Any]) -
 
 
 class LateEngine(Engine):
-    """One with three links that are late."""
+    """A fake engine with three late links."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,7 +182,7 @@ class MeasuringDriver(BaseDriver[Any]):
     ("kind", "figures"),
     [(MeasuringDriver, [("slow", 700), ("gone", 0)]), (BaseDriver, [])],
 )
-def test_late_links_are_measured_before_the_time_passes(
+def test_late_links_are_measured_before_timeouts(
     kind: type[BaseDriver[Any]], figures: list[Any]
 ) -> None:
     engine = LateEngine()

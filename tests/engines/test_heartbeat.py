@@ -1,4 +1,4 @@
-"""A server's silence, in simulated time: what is asked, and what follows from no answer."""
+"""Tests of the heartbeat in simulated time: probes of silent servers, and missing answers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def unknown(handle: bytes) -> StatusRes:
 
 
 def make_jobs(count: int, **options: Any) -> tuple[World, Peer, list[GearmanJobRequest]]:
-    """Jobs that one server has acknowledged, at time 0, and that somebody waits for."""
+    """Return a World, a server and awaited requests that it acknowledged at time 0."""
     world = World(**options)
     requests = [world.request() for _ in range(count)]
     world.submit(*requests)
@@ -65,10 +65,10 @@ def make_jobs(count: int, **options: Any) -> tuple[World, Peer, list[GearmanJobR
     return world, server, requests
 
 
-# What is asked.
+# Probes.
 
 
-def test_a_server_that_is_silent_is_asked_for_the_jobs_oldest_first() -> None:
+def test_silent_server_receives_status_queries_oldest_job_first() -> None:
     world, server, requests = make_jobs(3)
     world.sleep(29.9)
     assert server.take() == []
@@ -83,7 +83,7 @@ def test_a_server_that_is_silent_is_asked_for_the_jobs_oldest_first() -> None:
 
 
 @pytest.mark.unmeasured
-def test_many_jobs_are_asked_for_in_a_window() -> None:
+def test_number_of_pending_status_queries_is_limited() -> None:
     world, server, _ = make_jobs(200)
     world.sleep(30.0)
     asked = server.take()
@@ -96,7 +96,7 @@ def test_many_jobs_are_asked_for_in_a_window() -> None:
     assert len(server.take()) == 64
 
 
-def test_jobs_that_end_meanwhile_are_not_asked_for() -> None:
+def test_ended_jobs_are_not_queried() -> None:
     world, server, _ = make_jobs(66)
     world.sleep(30.0)
     server.take()
@@ -104,7 +104,7 @@ def test_jobs_that_end_meanwhile_are_not_asked_for() -> None:
     assert server.take() == [GetStatus(b"H:65")]
 
 
-def test_where_there_is_no_job_an_echo_is_asked_for() -> None:
+def test_link_without_jobs_sends_an_echo() -> None:
     world = World()
     request = world.request(background=True)
     wait = world.submit(request)
@@ -113,7 +113,7 @@ def test_where_there_is_no_job_an_echo_is_asked_for() -> None:
     world.sleep(30.0)
     assert server.take() == [ECHO]
     world.sleep(29.0)
-    # Any byte is life, also one that is not a whole packet.
+    # Any received byte counts as a sign of life, even a part of a packet.
     server.send_raw(b"\0")
     world.sleep(29.9)
     assert server.take() == []
@@ -122,7 +122,7 @@ def test_where_there_is_no_job_an_echo_is_asked_for() -> None:
     assert request.state == JOB_CREATED
 
 
-def test_a_server_that_answers_in_time_is_asked_for_nothing() -> None:
+def test_responsive_server_receives_no_probe() -> None:
     world = World()
     for _ in range(100):
         request = world.request(background=True)
@@ -133,21 +133,21 @@ def test_a_server_that_answers_in_time_is_asked_for_nothing() -> None:
         server.send(JobCreated(b"H:1"))
 
 
-def test_an_idle_link_is_asked_for_nothing() -> None:
+def test_idle_link_sends_no_probe() -> None:
     world, server, (request,) = make_jobs(1)
     server.send(WorkComplete(b"H:0", b"out"))
     world.sleep(30.0)
     assert world.engine.next_deadline() is None
     world.sleep(3600.0)
     assert server.take() == []
-    # The silence until then was nobody's.
+    # The silence of the idle link does not count.
     world.submit(world.request())
     assert [type(event) for event in server.take()] == [SubmitJob]
     assert world.engine.next_deadline() == world.now + 30.0
     assert request.state == JOB_COMPLETE
 
 
-def test_jobs_that_nobody_holds_any_more_are_not_asked_for() -> None:
+def test_unreferenced_jobs_are_not_queried() -> None:
     world = World()
     world.submit(request := world.request())
     server = world.serve()
@@ -161,7 +161,7 @@ def test_jobs_that_nobody_holds_any_more_are_not_asked_for() -> None:
     assert server.take() == []
 
 
-def test_a_greeting_that_is_never_answered_is_nothing_to_wait_for() -> None:
+def test_unanswered_option_sends_no_probe() -> None:
     """Python gear's server drops OPTION_REQ."""
     world = World()
     world.engine.connect(world.now, lambda: None, world.engine.pool.servers[0])
@@ -176,8 +176,8 @@ def test_a_greeting_that_is_never_answered_is_nothing_to_wait_for() -> None:
     assert server.link.is_up
 
 
-def test_a_job_is_asked_for_on_a_link_that_is_not_silent_too() -> None:
-    """The server may have lost that one alone."""
+def test_old_job_on_an_active_link_is_queried() -> None:
+    """The server might have lost this job only."""
     world, server, requests = make_jobs(2)
     asked: list[Event] = []
     for _ in range(70):
@@ -194,8 +194,8 @@ def test_a_job_is_asked_for_on_a_link_that_is_not_silent_too() -> None:
     assert requests[1].state == JOB_CREATED
 
 
-def test_handles_that_servers_do_not_take_are_not_asked_for() -> None:
-    """A GET_STATUS for more than 63 bytes is never answered."""
+def test_oversized_handles_are_not_queried() -> None:
+    """gearmand never answers a GET_STATUS for a handle of more than 63 bytes."""
     world = World()
     server = world_with_handle(world, b"H:" + bytes(70).replace(b"\0", b"x"))
     world.sleep(30.0)
@@ -210,7 +210,7 @@ def world_with_handle(world: World, handle: bytes) -> Peer:
     return server
 
 
-def test_none_turns_it_off() -> None:
+def test_heartbeat_none_disables_probes() -> None:
     world, server, _ = make_jobs(1, heartbeat=None)
     assert world.engine.next_deadline() is None
     world.sleep(10000.0)
@@ -218,12 +218,12 @@ def test_none_turns_it_off() -> None:
 
 
 @pytest.mark.parametrize("heartbeat", [0, -1, 0.01, float("nan")])
-def test_values_that_can_not_be(heartbeat: float) -> None:
+def test_invalid_heartbeat_raises(heartbeat: float) -> None:
     with pytest.raises(ValueError, match="heartbeat"):
         World(heartbeat=heartbeat)
 
 
-# No answer.
+# Missing answers.
 
 
 def test_a_server_that_does_not_answer_is_lost_with_a_reason() -> None:
@@ -259,8 +259,8 @@ def test_what_was_not_acknowledged_goes_to_another_server() -> None:
 
 
 @pytest.mark.unmeasured
-def test_a_server_that_was_stopped_gets_nothing_until_it_has_answered() -> None:
-    """Of two servers with one stopped, every second submit went to that one."""
+def test_stopped_server_receives_no_jobs_until_it_answers() -> None:
+    """In an earlier version, a stopped server of two received every second submit."""
     world = World(["a", "b"], heartbeat=3.0)
     requests = [world.request() for _ in range(4)]
     world.submit(*requests)
@@ -270,7 +270,7 @@ def test_a_server_that_was_stopped_gets_nothing_until_it_has_answered() -> None:
     world.sleep(3.0)
     world.sleep(3.01)
     assert stopped.closed
-    # For ten minutes, it takes connections and says nothing.
+    # For ten minutes, the server accepts connections but sends nothing.
     taken: list[Event] = []
     while world.now < 600 or not world.peers[-1].link.alive:
         request = world.request()
@@ -285,7 +285,7 @@ def test_a_server_that_was_stopped_gets_nothing_until_it_has_answered() -> None:
         world.sleep(1.0)
     assert {type(event) for event in taken} == {OptionReq, GetStatus, EchoReq}
     assert len(world.peers) < 40
-    # It answers, and is back.
+    # The server answers, and receives jobs again.
     back = world.peers[-1]
     back.send_raw(raw(OptionRes(b"exceptions"), unknown(b"H:trial:0")))
     for _ in range(2):
@@ -294,7 +294,7 @@ def test_a_server_that_was_stopped_gets_nothing_until_it_has_answered() -> None:
 
 
 def answer(server: Peer) -> None:
-    """Do all jobs that were submitted to `server`."""
+    """Complete all jobs submitted to `server`."""
     for number, event in enumerate(server.take()):
         assert isinstance(event, SubmitJob)
         handle = b"H:%d:%d" % (server.world.now, number)
@@ -302,8 +302,8 @@ def answer(server: Peer) -> None:
 
 
 @pytest.mark.parametrize("late", [5.0, 4000.0])
-def test_an_end_that_comes_late_is_put_off_until_what_has_come_was_read(late: float) -> None:
-    """The program was stopped, or does not run the engine between its calls."""
+def test_late_timeout_waits_for_buffered_data(late: float) -> None:
+    """The process was stopped, or does not run the engine between calls."""
     world, server, _ = make_jobs(1)
     world.sleep(30.0)
     server.take()
@@ -313,7 +313,7 @@ def test_an_end_that_comes_late_is_put_off_until_what_has_come_was_read(late: fl
     world.sleep(30.0)
     assert not server.closed
     server.take()
-    # Once is enough.
+    # The engine grants this delay only once.
     world.sleep(30.0 + late)
     assert not server.closed
     world.sleep(1.0 + late)
@@ -338,12 +338,12 @@ def test_a_server_that_drops_the_echo_lives_by_its_other_answers() -> None:
     assert not server.closed
 
 
-# A job that the server does not know.
+# Jobs unknown to the server.
 
 
 @pytest.mark.parametrize("asked_by", ["heartbeat", "application"])
 def test_a_job_that_the_server_has_lost(asked_by: str) -> None:
-    """Recordings 36, 37; a server that was restarted behind a proxy; 62 and 63 of gearmand 2.0."""
+    """See recordings 36 and 37, and 62 and 63 of gearmand 2.0. Proxies hide a server's restart."""
     world, server, (lost, other) = make_jobs(2)
     if asked_by == "application":
         world.statuses(lost)
@@ -351,18 +351,18 @@ def test_a_job_that_the_server_has_lost(asked_by: str) -> None:
         world.sleep(30.0)
     assert GetStatus(b"H:0") in server.take()
     server.send(unknown(b"H:0"))
-    assert lost.state == JOB_UNKNOWN  # Not JOB_FAILED: it may have run.
+    assert lost.state == JOB_UNKNOWN  # The state is not JOB_FAILED because the job might have run.
     assert isinstance(lost.error, GearmanError)
     assert "s0:4730 has lost the job" in str(lost.error)
     assert "has lost the job" in repr(lost)
     assert other.state == JOB_CREATED
-    # It can be submitted again.
+    # The application can submit the lost request again.
     prepare([lost], NoopEncoder)
     world.submit(lost)
     assert any(isinstance(event, SubmitJob) for event in server.take())
 
 
-def test_an_end_that_is_under_way_comes_before_the_answer() -> None:
+def test_result_before_an_unknown_status_completes_the_job() -> None:
     world, server, (request,) = make_jobs(1)
     world.sleep(30.0)
     server.take()
@@ -370,7 +370,7 @@ def test_an_end_that_is_under_way_comes_before_the_answer() -> None:
     assert (request.state, request.result, request.error) == (JOB_COMPLETE, b"out", None)
 
 
-def test_an_end_that_comes_behind_the_answer_changes_nothing() -> None:
+def test_result_after_an_unknown_status_is_ignored() -> None:
     world, server, (request,) = make_jobs(1)
     world.sleep(30.0)
     server.take()
@@ -378,8 +378,8 @@ def test_an_end_that_comes_behind_the_answer_changes_nothing() -> None:
     assert (request.state, request.result) == (JOB_UNKNOWN, None)
 
 
-def test_a_status_by_unique_is_no_proof() -> None:
-    """Servers do not find all of them: "-" stands for the data."""
+def test_unknown_status_by_unique_does_not_lose_the_job() -> None:
+    """Servers do not find every unique: for example, "-" stands for the data."""
     world, server, (request,) = make_jobs(1)
     world.statuses(request, by_unique=True)
     (question,) = server.take()
@@ -392,7 +392,7 @@ def test_a_status_by_unique_is_no_proof() -> None:
 # Large packets.
 
 
-def test_a_large_packet_goes_in_pieces_and_each_of_them_is_progress() -> None:
+def test_each_written_piece_of_a_large_packet_is_progress() -> None:
     world = World(heartbeat=3.0)
     data = bytes(3_000_000)
     request = world.request(data=data)
@@ -400,7 +400,7 @@ def test_a_large_packet_goes_in_pieces_and_each_of_them_is_progress() -> None:
     server = world.serve()
     received: list[Event] = []
     pieces = 0
-    # It takes far longer than a server may be silent.
+    # The upload takes much longer than the heartbeat's timeout.
     while piece := server.pull():
         assert len(piece) <= 256 * 1024
         received += server.read(piece)
@@ -412,13 +412,13 @@ def test_a_large_packet_goes_in_pieces_and_each_of_them_is_progress() -> None:
     assert received[1:] == [ECHO]
 
 
-def test_a_large_packet_that_is_not_taken_is_no_progress() -> None:
+def test_unread_large_packet_times_out() -> None:
     world = World(heartbeat=3.0)
     world.submit(world.request(data=bytes(3_000_000)))
     server = world.serve()
     taken = len(server.pull())
     world.sleep(3.0)
-    # A tunnel may have it, and need this long for it.
+    # A tunnel might hold the data and need this long to deliver it.
     world.sleep(3.0 + taken / 20_000 - 0.1)
     assert not server.closed
     world.sleep(0.2)
@@ -430,7 +430,7 @@ def wire_of(request: GearmanJobRequest) -> bytes:
     return request.unique.encode()
 
 
-# What is kept for a server that does not answer.
+# Data kept for a silent server.
 
 
 def give_up(world: World, count: int, size: int, **options: Any) -> list[GearmanJobRequest]:
@@ -447,7 +447,7 @@ def give_up(world: World, count: int, size: int, **options: Any) -> list[Gearman
 
 
 @pytest.mark.parametrize("reads", [False, True])
-def test_what_is_kept_for_a_server_that_does_not_answer_is_bounded(reads: bool) -> None:
+def test_abandoned_data_for_a_silent_server_is_limited(reads: bool) -> None:
     world = World(heartbeat=None, max_abandoned=1_000_000)
     world.submit(world.request(data=bytes(100_000)))
     server = world.serve()
@@ -463,7 +463,7 @@ def test_what_is_kept_for_a_server_that_does_not_answer_is_bounded(reads: bool) 
     assert "does not answer" in str(refused.error)
     assert "bytes are kept for it that no call waits for" in str(refused.error)
 
-    # What it answers is kept no more.
+    # Answered requests free their share of the limit.
     server.take()
     server.send(*[JobCreated(b"H:%d" % n) for n in range(len(kept) + 1)])
     again = world.request()
@@ -471,7 +471,7 @@ def test_what_is_kept_for_a_server_that_does_not_answer_is_bounded(reads: bool) 
     assert again.state == JOB_PENDING
 
 
-def test_beyond_the_bound_jobs_go_elsewhere() -> None:
+def test_jobs_beyond_the_limit_go_to_another_server() -> None:
     world = World(["a", "b"], heartbeat=None, max_abandoned=1_000_000)
     world.submit(*[world.request() for _ in range(2)])
     stopped, other = (peer.up() for peer in list(world.peers))
@@ -491,7 +491,7 @@ def test_beyond_the_bound_jobs_go_elsewhere() -> None:
     assert len(stopped.link.outbox) == before
 
 
-def test_questions_that_nobody_waits_for_are_counted_too() -> None:
+def test_abandoned_queries_count_towards_the_limit() -> None:
     world = World(heartbeat=None, max_abandoned=10_000)
     request = GearmanJobRequest.from_handle("H:1")
     errors = 0
@@ -506,7 +506,7 @@ def test_questions_that_nobody_waits_for_are_counted_too() -> None:
     assert len(world.peers[0].link.outbox) < 15
 
 
-def test_what_calls_still_wait_for_is_theirs() -> None:
+def test_awaited_requests_do_not_count_towards_the_limit() -> None:
     world = World(max_abandoned=1_000)
     requests = [world.request(data=bytes(100_000)) for _ in range(30)]
     for request in requests:
@@ -514,10 +514,10 @@ def test_what_calls_still_wait_for_is_theirs() -> None:
     assert {request.state for request in requests} == {JOB_PENDING}
 
 
-# Not lost in silence.
+# Signs of life.
 
 
-def test_progress_is_life_and_a_failed_job_stays_failed() -> None:
+def test_progress_updates_keep_the_link_alive() -> None:
     world, server, (request,) = make_jobs(1, heartbeat=3.0)
     for n in range(10):
         world.sleep(2.9)

@@ -1,7 +1,7 @@
-"""A signal handler's exception before every line of an engine, and then `abandon`.
+"""Tests that raise a signal handler's exception before every line of an engine, then abandon it.
 
-CPython checks for signals in fewer places, but these differ from version to version. Each line is
-interrupted once for each line that it is called from.
+CPython checks for signals in fewer places, but these differ between versions. The tests interrupt
+each line once for each line of its callers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
-    # A generator that is hit may end where Python drops exceptions.
+    # An interrupted generator might end in a place where Python ignores exceptions.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -54,17 +54,17 @@ _CORE = os.path.dirname(gearman_proto.__file__) + os.sep
 
 
 class Signalled(BaseException):
-    """What a signal handler has raised."""
+    """The exception of a signal handler."""
 
 
 class Interrupted:
-    """Raises Signalled before a line of the core in what is done in its ``with``.
+    """Context manager that raises Signalled before one line of the core.
 
     Args:
-        number: Which of the lines that are run, from 0 on.
+    number: Index of the line among the executed ones, from 0.
 
     Attributes:
-        where: Which line that was; None if there were not so many.
+    where: The interrupted line, or None if fewer lines were executed.
     """
 
     def __init__(self, number: int) -> None:
@@ -73,7 +73,7 @@ class Interrupted:
         self._seen: set[Any] = set()
 
     def __enter__(self) -> Self:
-        self._before = sys.gettrace()  # What measures the coverage.
+        self._before = sys.gettrace()  # The trace function of the coverage measurement.
         sys.settrace(self._enter)
         return self
 
@@ -91,7 +91,7 @@ class Interrupted:
     def _look(self, frame: FrameType, event: str, argument: Any) -> Any:
         beneath = frame.f_back
         while beneath is not None and not beneath.f_code.co_filename.startswith(_CORE):
-            beneath = beneath.f_back  # A test's, between two of the core.
+            beneath = beneath.f_back  # Skip frames of the test between two of the core.
         if beneath is None:
             beneath = frame
         place = (event, frame.f_code, frame.f_lineno, beneath.f_code, beneath.f_lineno)
@@ -109,7 +109,7 @@ def everywhere(
     use: Callable[[Any], object],
     look: Callable[[Any], object],
 ) -> int:
-    """Interrupt `use` of what `make` makes at each line, abandon it, and `look` at it.
+    """Interrupt `use` of a new world at each line, abandon its engine, and check it with `look`.
 
     Returns:
         The number of interruptions.
@@ -172,7 +172,7 @@ def look_at_client(world: harness.World) -> None:
     first: GearmanJobRequest | None = getattr(world, "first", None)
     if first is None:
         return
-    # Another engine can wait for the request, and submit it again unless its job has ended.
+    # Another engine can wait for the request. It can also submit it again if its job was lost.
     other = harness.World()
     wait = other.wait_completed(first)
     assert wait.done
@@ -233,7 +233,7 @@ def test_worker() -> None:
     assert everywhere(make, use_worker, look_at_worker) > 500
 
 
-# The server, which an exception ends.
+# The server. Any exception ends it.
 
 
 def use_server(world: server_harness.World) -> None:

@@ -1,4 +1,4 @@
-"""How a job ends: each row of the table, in memory."""
+"""Tests of the table of job outcomes, in memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "worker.md"
 
 
 class Odd(BaseException):
-    """It is no Exception."""
+    """A BaseException that is no Exception."""
 
 
 @pytest.fixture
@@ -51,20 +51,20 @@ def lose(job: WorkerJob) -> None:
     job._gm_link.turn(LinkState.GONE)
 
 
-# What the table says.
+# The table.
 
 
-def test_every_row_is_there() -> None:
+def test_table_has_a_row_for_each_event() -> None:
     assert set(OUTCOMES) == set(Happened)
 
 
-def test_the_documentation_has_the_table() -> None:
-    """If this fails, put what `drawn` returns in place of the table there."""
+def test_documentation_contains_the_table() -> None:
+    """If this test fails, replace the documented table with the return value of `drawn`."""
     assert drawn() in PAGE.read_text()
 
 
 def drawn() -> str:
-    """The table, for the documentation."""
+    """Return the table in Markdown."""
     lines = ["| what happens | what is sent about the job | `work()` |", "| --- | --- | --- |"]
     lines += [
         f"| {happened.value} | {outcome.sent.value} | {outcome.then.value} |"
@@ -73,7 +73,7 @@ def drawn() -> str:
     return "\n".join(lines)
 
 
-# What is raised: by whom it may be, and where.
+# Errors, with `in_work` and `is_ending` of each case.
 
 RAISED: dict[Happened, list[tuple[BaseException, bool, bool]]] = {
     Happened.RAISED: [
@@ -107,18 +107,18 @@ RAISED: dict[Happened, list[tuple[BaseException, bool, bool]]] = {
 
 
 @pytest.mark.parametrize("happened", RAISED)
-def test_what_was_raised(happened: Happened) -> None:
+def test_errors_are_classified(happened: Happened) -> None:
     for error, in_work, is_ending in RAISED[happened]:
         where: dict[str, Any] = {"in_work": in_work, "is_cancelled": lambda: is_ending}  # noqa: B023
         assert what_was_raised(error, **where) is happened
         assert leaves(error, **where) is (OUTCOMES[happened].then is Then.LEAVE)
 
 
-def test_where_nothing_is_cancelled() -> None:
+def test_cancelled_error_without_cancellation_is_another_error() -> None:
     assert what_was_raised(asyncio.CancelledError(), in_work=True) is Happened.RAISED_OTHER
 
 
-# What is sent.
+# Packets, without and with the option "exceptions".
 
 SENT: dict[Sent, tuple[list[Any], list[Any]]] = {
     Sent.RESULT: ([WorkComplete(b"H:1", b"out")],) * 2,
@@ -134,7 +134,7 @@ SENT: dict[Sent, tuple[list[Any], list[Any]]] = {
 
 @pytest.mark.parametrize("exceptions", [False, True])
 @pytest.mark.parametrize("happened", Happened)
-def test_what_is_sent(happened: Happened, exceptions: bool, job: WorkerJob) -> None:
+def test_packets_of_each_outcome(happened: Happened, exceptions: bool, job: WorkerJob) -> None:
     sent = OUTCOMES[happened].sent
     value = ValueError("out") if sent is Sent.FAILURE else "out"
     assert to_send(happened, job, NoopEncoder, value, exceptions) == SENT[sent][exceptions]
@@ -142,7 +142,7 @@ def test_what_is_sent(happened: Happened, exceptions: bool, job: WorkerJob) -> N
     assert to_send(happened, job, NoopEncoder, value, exceptions) == []
 
 
-def test_a_result_that_is_not_to_be_encoded(job: WorkerJob) -> None:
+def test_unencodable_result_fails_the_job(job: WorkerJob) -> None:
     with pytest.raises(TypeError, match="the result of 'f' must be bytes or str, not int"):
         to_send(Happened.RETURNED, job, NoopEncoder, 5)
     assert OUTCOMES[Happened.UNENCODABLE] == OUTCOMES[Happened.RAISED]
@@ -159,18 +159,18 @@ def test_result_of_more_than_a_packet_fails_its_job_once(exceptions: bool, job: 
     assert reason.data == f"ValueError: {caught.value}".encode()[:96]
 
 
-def test_ending_cuts_a_reason_that_fits_no_packet(job: WorkerJob) -> None:
+def test_ending_truncates_a_reason_to_the_packet_size(job: WorkerJob) -> None:
     ending = Ending(job, LOGGER)
     ending.hook_raised(ValueError("x" * 200))
     (event,) = ending.to_send(NoopEncoder, True, 100)
     assert event == WorkException(b"H:1", b"ValueError: " + b"x" * 84)
 
 
-# What hooks do.
+# Hooks.
 
 
-def test_watching() -> None:
-    """Only what leaves `work` gets out."""
+def test_watch_raises_only_errors_that_leave_work() -> None:
+    """The Watch reports all other errors to its callback."""
     errors: list[BaseException] = []
     watch = Watch(lambda error: isinstance(error, KeyboardInterrupt), errors.append)
     with watch:
@@ -185,24 +185,28 @@ def test_watching() -> None:
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, Any, bool]]:
-    """What was logged: how serious, the text, whether there is a traceback."""
+    """Return the level and message of each record, and True if it has a traceback."""
     return [(record.levelno, record.msg, bool(record.exc_info)) for record in caplog.records]
 
 
-def test_hooks_that_end_the_job(job: WorkerJob, caplog: pytest.LogCaptureFixture) -> None:
+def test_hook_that_ends_the_job_needs_no_packet(
+    job: WorkerJob, caplog: pytest.LogCaptureFixture
+) -> None:
     job.ended = True
     assert Ending(job, LOGGER).to_send(NoopEncoder, False) == []
     assert not caplog.records
 
 
-def test_hooks_that_leave_the_job(job: WorkerJob, caplog: pytest.LogCaptureFixture) -> None:
+def test_hook_that_leaves_the_job_open_fails_it(
+    job: WorkerJob, caplog: pytest.LogCaptureFixture
+) -> None:
     assert Ending(job, LOGGER).to_send(NoopEncoder, True) == [WorkFail(b"H:1")]
     assert OUTCOMES[Happened.LEFT_OPEN].sent is Sent.FAIL
     assert logged(caplog) == [(logging.ERROR, "%r was left without an end: it fails", False)]
 
 
 @pytest.mark.parametrize("error", [ValueError("out"), ConnectionError("out"), Odd("out")], ids=repr)
-def test_hooks_that_raise(
+def test_hook_that_raises_fails_the_job(
     error: BaseException, job: WorkerJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     ending = Ending(job, LOGGER)
@@ -215,13 +219,13 @@ def test_hooks_that_raise(
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-def test_hooks_of_a_job_that_is_lost(
+def test_hook_of_a_lost_job_sends_nothing(
     is_known: bool, job: WorkerJob, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its end could not be sent; or nobody has tried."""
+    """The loss was detected by a failed send, or no packet was sent since."""
     ending = Ending(job, LOGGER)
     if is_known:
-        job.ended = True  # So the engine has it, when its end was to be sent.
+        job.ended = True  # The engine sets this before it sends the end.
         ending.hook_raised(ConnectionError("gone"))
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
     else:
@@ -237,11 +241,11 @@ def test_exc_info() -> None:
     assert exc_info_of(caught.value) == (ValueError, caught.value, caught.value.__traceback__)
 
 
-# A child of a fork.
+# Forked children.
 
 
 class Process:
-    """A process that forks, as a ForkGuard sees it."""
+    """A fake process that forks, for a ForkGuard."""
 
     def __init__(self, job: WorkerJob) -> None:
         self.pid = 1
@@ -273,7 +277,7 @@ def test_fork_guard_without_a_fork_does_nothing(
 @pytest.mark.parametrize(
     "error", [None, ValueError("wrong"), KeyboardInterrupt(), SystemExit("no")]
 )
-def test_fork_guard_ends_the_child_and_says_why(
+def test_fork_guard_ends_the_child_and_logs_the_reason(
     job: WorkerJob, caplog: pytest.LogCaptureFixture, error: BaseException | None
 ) -> None:
     process = Process(job)
@@ -298,12 +302,12 @@ def test_fork_guard_ends_the_child_with_its_exit_status(
 
 
 def test_fork_guard_of_a_collected_coroutine_does_nothing(job: WorkerJob) -> None:
-    """The child has copies of all coroutines of the parent. Those that it collects are closed."""
+    """The child has copies of the parent's coroutines, and closes them in garbage collection."""
     process = Process(job)
     with pytest.raises(GeneratorExit):
         process.run(GeneratorExit(), forks=True)
     assert process.statuses == []
 
 
-def test_outcome_of_a_forked_child_is_its_end() -> None:
+def test_outcome_of_a_forked_child_is_exit() -> None:
     assert OUTCOMES[Happened.FORKED] == Outcome(Sent.NOTHING, Then.EXIT)

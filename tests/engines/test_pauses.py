@@ -1,4 +1,4 @@
-"""Nothing spins: how often hostile servers are connected to in an hour, in simulated time."""
+"""Tests of the number of connections to hostile servers in one hour of simulated time."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.request import GearmanJobRequest
 
 HOUR: Final = 3600.0
-#: The longest pause with the least jitter is half of it; before it, the pauses grow eight times.
+#: The jitter shortens the longest pause to half at most. The pauses before it grow eight times.
 BOUND: Final = 8 + HOUR / (LONGEST_COOL_DOWN / 2)
 
 
 def spend(
     world: Any, seconds: float, behave: Callable[[Any], None], *, most: float = 10 * BOUND
 ) -> list[float]:
-    """Let time pass with servers that `behave`, until they were connected to `most` times.
+    """Run for `seconds`, or until `most` connections, with `behave` for each connection.
 
     Returns:
-        When they were.
+    The times of the connections.
     """
     end, times = world.now + seconds, []
     while True:
@@ -95,7 +95,7 @@ def give_a_job(peer: worker_harness.Peer) -> None:
 
 
 def refuse_grabs(peer: worker_harness.Peer) -> None:
-    """Also the one without the unique, for old servers."""
+    """Answer each GRAB_JOB_UNIQ with an error, and each GRAB_JOB for old servers too."""
     peer.up()
     while peer.questions and peer.link.is_up:
         peer.send(Error(b"ERR", b"no"))
@@ -124,7 +124,7 @@ def assign_what_was_not_registered(peer: worker_harness.Peer) -> None:
 
 
 def be_silent(peer: worker_harness.Peer) -> None:
-    """As one that is stopped: the grab is never answered."""
+    """Act like a stopped server: accept the connection, but never answer the grab."""
     peer.up()
 
 
@@ -143,7 +143,7 @@ HOSTILE: Final = {
 
 
 def worker_world(**options: Any) -> worker_harness.World:
-    """A worker that was at work when its server went mad."""
+    """Return a World of a running worker that has just lost its server."""
     world = worker_harness.World(max_outage=None, **options)
     world.work()
     world.serve().send(NoJob())
@@ -152,27 +152,27 @@ def worker_world(**options: Any) -> worker_harness.World:
 
 
 @pytest.mark.parametrize("behave", HOSTILE.values(), ids=list(HOSTILE))
-def test_a_worker_of_a_hostile_server(behave: Callable[[Any], None]) -> None:
+def test_worker_backs_off_from_a_hostile_server(behave: Callable[[Any], None]) -> None:
     world = worker_world()
     times = spend(world, HOUR, behave)
     assert 40 < len(times) <= BOUND
-    # A link that is silent is given up after so long; that it was there proves nothing.
+    # A silent link times out only after this time. Its duration does not count as success.
     silence = 30.0 if behave is be_silent else 0.0
     assert min(pauses_between(times)[10:]) >= LONGEST_COOL_DOWN / 2 + silence
 
-    # It is well again: its worker is back soon, and does its work.
+    # The server recovers: the worker reconnects soon and runs a job.
     ended = world.now
     (back,) = spend(world, HOUR, give_a_job, most=1)
     assert back - ended <= LONGEST_COOL_DOWN + silence
 
-    # What happens then is the first failure in a row.
+    # The next failure counts as the first in a row.
     world.peer().lose()
     assert len(spend(world, FIRST_COOL_DOWN, lambda peer: peer.up())) == 1
 
 
 @pytest.mark.unmeasured
-def test_a_worker_of_a_server_that_keeps_connections_for_some_seconds() -> None:
-    """As something in between that closes what is idle: it is not hostile."""
+def test_worker_reconnects_soon_after_an_idle_timeout_of_a_proxy() -> None:
+    """A proxy that closes idle connections is not hostile."""
     world = worker_world(look_again=1000.0)
 
     def idle(peer: worker_harness.Peer) -> None:
@@ -185,7 +185,7 @@ def test_a_worker_of_a_server_that_keeps_connections_for_some_seconds() -> None:
     assert len(pauses) < HOUR / 6.0
 
 
-def test_a_hostile_server_does_not_hold_up_a_good_one() -> None:
+def test_hostile_server_does_not_block_a_good_one() -> None:
     world = worker_harness.World(2, max_outage=None, look_again=2 * HOUR)
     world.work()
     good = world.peer("s1").up()
@@ -210,7 +210,7 @@ def close_after_submit(peer: harness.Peer) -> None:
 
 
 def close_after_greeting(peer: harness.Peer) -> None:
-    """Its answers are sound, but it takes no submit."""
+    """Send valid answers, but close before the first submit."""
     peer.read(peer.up().pull()[: len(GREETING)])
     assert peer.link.server.error is None
     peer.lose()
@@ -229,19 +229,21 @@ MAD: Final = {
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("servers", [1, 2])
 @pytest.mark.parametrize("behave", MAD.values(), ids=list(MAD))
-def test_a_client_of_a_mad_server(behave: Callable[[Any], None], servers: int) -> None:
+def test_client_backs_off_from_a_hostile_server(
+    behave: Callable[[Any], None], servers: int
+) -> None:
     world = harness.World(servers)
     request = world.request(retries=1000)
     world.submit(request)
     times = spend(world, HOUR, behave)
     assert 40 < len(times) <= servers * BOUND
     assert request.state == JOB_PENDING
-    # No second has more than a few.
+    # The client makes only a few attempts in any second.
     assert max(Counter(int(time) for time in times).values()) <= 4 * servers
-    # The first retry does not wait: most likely the server was restarted.
+    # The first retry has no pause because a restart is the most likely cause.
     assert times[1] == 0.0
 
-    # It is well again: the request gets there soon.
+    # The server recovers: the request arrives soon.
     ended = world.now
     (back,) = spend(world, HOUR, lambda peer: peer.up(), most=1)
     assert back - ended <= LONGEST_COOL_DOWN
@@ -252,8 +254,8 @@ def test_a_client_of_a_mad_server(behave: Callable[[Any], None], servers: int) -
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2, 3, 5, 8])
-def test_how_long_it_takes_until_the_retries_are_spent(retries: int) -> None:
-    """The table in docs/reference/client.md."""
+def test_time_until_the_last_retry(retries: int) -> None:
+    """Check the table in docs/reference/client.md."""
     world = harness.World()
     wait = world.submit(world.request(retries=retries))
     assert len(spend(world, HOUR, close_after_submit)) == 1 + retries
@@ -264,7 +266,7 @@ def test_how_long_it_takes_until_the_retries_are_spent(retries: int) -> None:
         wait.raise_error()
 
 
-def test_a_server_that_was_restarted_has_its_request_at_once_again_and_again() -> None:
+def test_restarted_server_receives_its_request_at_once_each_time() -> None:
     world = harness.World()
     for number in range(10):
         request = world.request(retries=1)
@@ -280,8 +282,8 @@ def test_a_server_that_was_restarted_has_its_request_at_once_again_and_again() -
         assert request.state == JOB_COMPLETE
 
 
-def test_a_connection_that_has_lasted_was_a_good_one() -> None:
-    """Although no submit was acknowledged on it."""
+def test_long_connection_resets_the_failures() -> None:
+    """The server has acknowledged no submit on the connection."""
     world = harness.World()
     (server,) = world.engine.pool.servers
     for _ in range(3):
@@ -295,7 +297,7 @@ def test_a_connection_that_has_lasted_was_a_good_one() -> None:
         assert server.failures == 1
 
 
-def test_another_server_has_what_was_lost_at_once() -> None:
+def test_lost_request_moves_to_another_server_at_once() -> None:
     world = harness.World(2)
     first = world.request(retries=5)
     world.submit(first)
@@ -309,7 +311,7 @@ def test_another_server_has_what_was_lost_at_once() -> None:
 
 
 def waiting() -> tuple[harness.World, GearmanJobRequest, RequestsWait]:
-    """A World whose only server cools down before a retry."""
+    """Return a World whose only server cools down before a retry."""
     world = harness.World()
     request = world.request(retries=9)
     wait = world.submit(request, timeout=100.0)
@@ -320,7 +322,7 @@ def waiting() -> tuple[harness.World, GearmanJobRequest, RequestsWait]:
     return world, request, wait
 
 
-def test_a_deadline_comes_while_a_retry_waits() -> None:
+def test_timeout_during_the_pause_before_a_retry() -> None:
     world = harness.World()
     request = world.request(retries=1000)
     wait = world.submit(request, timeout=3.0)
@@ -330,7 +332,7 @@ def test_a_deadline_comes_while_a_retry_waits() -> None:
     assert (request.state, request.timed_out) == (JOB_PENDING, True)
 
 
-def test_a_new_request_does_not_wait_and_takes_the_others_with_it() -> None:
+def test_new_request_ends_the_pause_of_a_retry() -> None:
     world, first, wait = waiting()
     second = world.request()
     world.submit(second)
@@ -342,7 +344,7 @@ def test_a_new_request_does_not_wait_and_takes_the_others_with_it() -> None:
     assert not wait.done
 
 
-def test_a_question_does_not_wait() -> None:
+def test_query_connects_during_the_pause_of_a_retry() -> None:
     world, first, _ = waiting()
     (server,) = world.engine.pool.servers
     world.engine.connect(world.now, harness.Bell(), server)
@@ -351,9 +353,9 @@ def test_a_question_does_not_wait() -> None:
     assert first.state == JOB_PENDING
 
 
-def test_to_be_shut_down_while_a_retry_waits() -> None:
+def test_close_during_the_pause_before_a_retry() -> None:
     world, request, wait = waiting()
-    world.close()  # It checks that nothing is closed that was not opened.
+    world.close()  # The World checks that the engine closes only opened connections.
     assert wait.done
     assert request.state == JOB_UNKNOWN
     assert world.engine.next_deadline() is None or world.engine.next_deadline() == 100.0
@@ -361,7 +363,7 @@ def test_to_be_shut_down_while_a_retry_waits() -> None:
     assert world.engine.next_deadline() is None
 
 
-def test_a_bug_while_a_retry_waits() -> None:
+def test_abandon_during_the_pause_before_a_retry() -> None:
     world, request, wait = waiting()
     assert world.engine.abandon(KeyError("a bug")) == [wait]
     assert wait.done
@@ -369,7 +371,7 @@ def test_a_bug_while_a_retry_waits() -> None:
     assert world.engine.next_deadline() is None
 
 
-def test_refused_when_its_time_has_come() -> None:
+def test_retry_is_refused_after_its_pause() -> None:
     world, request, wait = waiting()
     spend(world, LONGEST_COOL_DOWN, refuse, most=1)
     assert request.state == JOB_UNKNOWN

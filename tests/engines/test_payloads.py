@@ -1,4 +1,4 @@
-"""How often a large payload is there while it goes through an engine."""
+"""Tests of the number of copies of a large payload in an engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNK = 65536
 
 
 def peak(call: Callable[[], object]) -> float:
-    """The bytes that `call` has had at once, over those of the payload."""
+    """Return the peak memory of `call`, as a multiple of the payload."""
     tracemalloc.start()
     try:
         call()
@@ -27,7 +27,7 @@ def peak(call: Callable[[], object]) -> float:
         tracemalloc.stop()
 
 
-def test_what_a_client_sends_is_not_copied() -> None:
+def test_client_sends_a_payload_without_a_copy() -> None:
     world = World()
     small, large = world.request(data=b"x"), world.request(data=bytes(SIZE))
     world.submit(small, large)
@@ -42,7 +42,7 @@ def test_what_a_client_sends_is_not_copied() -> None:
     assert sum(written) > SIZE
 
 
-def test_what_a_worker_sends_is_not_copied() -> None:
+def test_worker_sends_a_payload_without_a_copy() -> None:
     world, _, server, job = holding()
     server.reads = False
     result = WorkComplete(b"H:1", bytes(SIZE))
@@ -58,7 +58,7 @@ def test_what_a_worker_sends_is_not_copied() -> None:
     assert max(written) <= 256 * 1024
 
 
-def test_what_a_worker_receives_is_there_once() -> None:
+def test_worker_receives_a_payload_with_one_copy() -> None:
     world, _, server, job = holding()
     world.finish(job)
     server.take()

@@ -1,4 +1,4 @@
-"""Which server a request goes to: rotation, cool-down, and rendezvous hashing."""
+"""Tests of the choice of servers: rotation, cool-down, and rendezvous hashing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_rotation() -> None:
     assert hosts == hosts[:4] * 3
 
 
-def test_rotation_starts_by_chance() -> None:
+def test_rotation_starts_at_a_random_server() -> None:
     assert {chosen(make_pool(4, seed=seed), 1)[0] for seed in range(40)} == {
         "s0",
         "s1",
@@ -49,7 +49,7 @@ def test_no_server() -> None:
     assert make_pool(0, "unique").choose(0.0, (), b"") is None
 
 
-def test_the_only_server_is_taken_although_it_cools() -> None:
+def test_only_server_is_chosen_while_it_cools() -> None:
     pool = make_pool(1)
     (server,) = pool.servers
     server.failed(OSError(), 0.0, random.Random(1))
@@ -58,7 +58,7 @@ def test_the_only_server_is_taken_although_it_cools() -> None:
 
 
 @pytest.mark.parametrize("routing", ["random", "unique"])
-def test_tried_servers_are_out_of_the_question(routing: str) -> None:
+def test_tried_servers_are_not_chosen(routing: str) -> None:
     pool = make_pool(3, routing)
     tried: list[Server] = []
     for _ in range(3):
@@ -70,7 +70,7 @@ def test_tried_servers_are_out_of_the_question(routing: str) -> None:
 
 
 @pytest.mark.parametrize("routing", ["random", "unique"])
-def test_a_cooling_server_is_left_alone_until_it_has_cooled(routing: str) -> None:
+def test_cooling_server_is_not_chosen_until_it_answers(routing: str) -> None:
     pool = make_pool(2, routing)
     first = pool.choose(10.0, (), b"key")
     assert first is not None
@@ -78,7 +78,7 @@ def test_a_cooling_server_is_left_alone_until_it_has_cooled(routing: str) -> Non
     (other,) = (server for server in pool.servers if server is not first)
     assert [pool.choose(10.0, (), b"key") for _ in range(4)] == [other] * 4
     assert pool.take_suspects() == []
-    # Then it is to be asked whether it is back, before it is chosen again.
+    # After its cool-down, the server must answer a probe before the pool chooses it again.
     assert [pool.choose(first.cool_until, (), b"key") for _ in range(2)] == [other] * 2
     pool.choose(first.cool_until, (), b"key")
     assert pool.take_suspects() in ([], [first])
@@ -86,7 +86,7 @@ def test_a_cooling_server_is_left_alone_until_it_has_cooled(routing: str) -> Non
     assert first in [pool.choose(first.cool_until, (), b"key") for _ in range(2)]
 
 
-def test_the_one_that_has_cooled_longest_is_tried_first() -> None:
+def test_first_server_to_finish_cooling_is_chosen() -> None:
     pool = make_pool(3)
     for server, until in zip(pool.servers, (7.0, 5.0, 6.0)):
         server.cool_until = until
@@ -113,7 +113,7 @@ def test_backoff() -> None:
     assert server.failures == 0
 
 
-def test_what_was_lost_is_sent_again_at_once_after_the_first_failure_in_a_row() -> None:
+def test_first_failure_in_a_row_delays_no_retry() -> None:
     rng = random.Random(1)
     server = Server(ServerAddress("h"))
     server.failed(OSError(), 100.0, rng)
@@ -172,7 +172,7 @@ def test_find() -> None:
     assert pool.find(ServerAddress("h")) is pool.servers[0]
     assert pool.find(ServerAddress("h", 1)) is pool.servers[1]
     assert pool.find("h:1") is pool.find(("h", 1)) is pool.servers[1]
-    # A server of another pool is that of this one at the same address.
+    # For a server of another pool, the result is this pool's server at the same address.
     other = ServerPool(parse_host_list(["h:1", "h:2"]), random.Random(1))
     assert pool.find(other.servers[0]) is pool.find(pool.servers[1]) is pool.servers[1]
     for unknown in (ServerAddress("h", 2), other.servers[1], "h:2"):
@@ -184,7 +184,7 @@ def test_find() -> None:
             pool.find(unknown)
 
 
-def test_what_python_gearman_shows() -> None:
+def test_server_has_the_attributes_of_python_gearman() -> None:
     world = World(["h:7"])
     (server,) = world.engine.pool.servers
     assert (server.gearman_host, server.gearman_port) == ("h", 7)

@@ -30,7 +30,7 @@ def race(*hosts: str, timeout: float = 10.0, last_good: LastGood | None = None) 
 
 
 def starts(race: Race, seconds: float, now: float = 0.0) -> list[tuple[float, str]]:
-    """Run a race whose addresses never answer: when each is started."""
+    """Run a race whose addresses never answer. Return the start time of each address."""
     started = []
     end = now + seconds
     while now <= end:

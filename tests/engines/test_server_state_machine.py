@@ -1,8 +1,8 @@
 """Property tests of the job server's engine, with random peers, links, and clocks.
 
-The World checks the engine's invariants after each call. The tests also check the packets that each
-peer receives: The Connection checks that responses have the order of the requests. A peer receives
-nothing about a job that it does not wait for, and exactly one end for each foreground submit.
+The World checks the engine's invariants after each call. The peer's Connection checks that
+responses have the order of the requests. The tests also check that a peer receives packets only
+about jobs that it waits for, and exactly one end for each foreground submit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What holds for a client's engine whatever its callers, its servers and its links do.
+"""Property tests of the client's engine, with random callers, servers and links.
 
-A model of three servers, which lose jobs without a word, too, runs beside the engine. It has its
-own idea of which requests each JOB_CREATED is for, since the servers know the first of them by its
-data only. All bytes travel in chunks of any size, in both directions.
+A model of up to three servers runs beside the engine. The servers sometimes lose jobs silently.
+A server identifies only the first request of a submit, by its data, so the model finds the other
+requests of each JOB_CREATED itself. All bytes travel in chunks of random size, in both directions.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ TERMINAL = {JOB_FAILED, JOB_COMPLETE}
 
 
 class Request:
-    """A request, and what should have become of it."""
+    """A request and its expected state."""
 
     def __init__(self, number: int, request: GearmanJobRequest, unique: str | None) -> None:
         self.number = number
         self.request = request
         self.unique = unique
-        #: Where it was last under way.
+        #: The link of the last submit.
         self.link: Any = None
         self.state = JOB_UNKNOWN
         self.handle: str | None = None
@@ -82,7 +82,7 @@ class Request:
         self.exception: bytes | None = None
         self.updates: list[Any] = []
         self.read: list[Any] = []
-        #: Where it was acknowledged.
+        #: The server that acknowledged the request.
         self.server: ScriptedServer | None = None
 
     def submitted(self) -> None:
@@ -98,12 +98,12 @@ class Job:
     def __init__(self, handle: bytes, key: bytes) -> None:
         self.handle = handle
         self.key = key
-        #: How many foreground submits it has.
+        #: Number of foreground submits.
         self.attached = 0
 
 
 class ScriptedServer:
-    """The server's end of one link; it has no jobs but those of this link."""
+    """The server's end of one link, with the jobs of that link only."""
 
     def __init__(self, machine: ClientMachine, peer: Peer) -> None:
         self.machine = machine
@@ -111,12 +111,12 @@ class ScriptedServer:
         self.questions: deque[Event] = deque()
         self.jobs: dict[bytes, Job] = {}
         self.ended: list[bytes] = []
-        #: What the engine knows to be under way: unique to handle.
+        #: Jobs in progress that the engine knows: handles by unique.
         self.known: dict[str, str] = {}
-        #: On their way to the server, and to the engine.
+        #: Bytes in flight to the server, and to the engine.
         self.incoming = b""
         self.outgoing = b""
-        # How many bytes the engine was given, and what follows from how many.
+        # Numbers of written and delivered bytes, and the effects at each position.
         self.written = 0
         self.delivered = 0
         self.effects: deque[tuple[int, Callable[[], None]]] = deque()
@@ -175,7 +175,7 @@ class ScriptedServer:
                 self.jobs[job.handle] = job
             attached = job
             if not model.request.background:
-                # gearmand would send everything twice, and others once.
+                # With a second submit, gearmand would send each update twice, unlike other servers.
                 assert not job.attached
                 job.attached += 1
             self.write(
@@ -184,7 +184,7 @@ class ScriptedServer:
             )
 
     def _each(self, model: Request, call: Callable[[Request], None]) -> None:
-        """Call `call` for `model`, and for all that its submit was for, too."""
+        """Call `call` for `model` and for all requests that joined its submit."""
         for other in self.machine.models.values():
             joined = (
                 other.state == JOB_PENDING
@@ -210,7 +210,7 @@ class ScriptedServer:
         model.state = JOB_FAILED
 
     def work(self, handle: bytes, kind: str, value: bytes) -> None:
-        """The job's worker has something to say."""
+        """Send a packet from the job's worker."""
         event: PacketEvent
         effect: Callable[[Request], None]
         is_end = kind not in ("data", "warning", "status")
@@ -257,7 +257,7 @@ class ScriptedServer:
         ]
 
     def _ends(self, handle: bytes, state: str) -> None:
-        """The engine knows that the job has ended, or is lost."""
+        """Record that the engine knows of the job's end or loss."""
         for model in self._waiting_for(handle):
             model.state = state
         for unique, known in list(self.known.items()):
@@ -265,7 +265,7 @@ class ScriptedServer:
                 del self.known[unique]
 
     def lost(self) -> None:
-        """The link has ended, with all that was on its way."""
+        """Record the end of the link and the loss of all data in flight."""
         for model in self.machine.models.values():
             if model.server is self and model.state == JOB_CREATED and not model.request.background:
                 model.state = JOB_UNKNOWN
@@ -290,14 +290,14 @@ class ClientMachine(RuleBasedStateMachine):
         self.world = World(
             servers, seed=seed, routing=routing, connect_timeout=3.0, heartbeat=heartbeat
         )
-        #: Whether no link breaks, so that jobs get on.
+        #: True if no link breaks, so that jobs make progress.
         self.calm = calm
         self.models: dict[int, Request] = {}
         self.servers: list[ScriptedServer] = []
         self.handles = 0
         self.values = 0
 
-    # Help.
+    # Helpers.
 
     def pick(self, data: st.DataObject, items: list[Any]) -> Any:
         return items[data.draw(st.integers(0, len(items) - 1))]
@@ -311,7 +311,7 @@ class ClientMachine(RuleBasedStateMachine):
         return [s for s in self.servers if s.peer.link.alive and s.peer.link.is_up is up]
 
     def settle(self) -> None:
-        """Take note of links that have ended."""
+        """Record the links that have ended."""
         for server in self.servers:
             if not server.peer.link.alive:
                 server.lost()
@@ -402,7 +402,7 @@ class ClientMachine(RuleBasedStateMachine):
         else:
             peer.lose(OSError("reset") if how == "reset" else None)
         self.settle()
-        # What a late driver still says about it changes nothing.
+        # Later calls of a slow driver have no effect on the dead link.
         peer.lose()
         peer.up()
         peer.send_raw(raw(JobCreated(b"H:0")))
@@ -427,7 +427,7 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.links(up=False) or self.links(up=True))
     @rule(sizes=st.tuples(SIZES, SIZES), count=st.integers(0, 6), refuse=st.integers(0, 9))
     def answer(self, sizes: tuple[int, int], count: int, refuse: int) -> None:
-        """Let all servers get on, all the way from the submit to the answer if it goes well."""
+        """Let all servers receive submits, answer some of them, and deliver some of the bytes."""
         for server in self.links(up=False)[:1]:
             server.peer.up()
         for server in self.links(up=True):
@@ -453,14 +453,14 @@ class ClientMachine(RuleBasedStateMachine):
                 server.work(handle, kind, b"x" if same else b"%d" % self.values)
         server.deliver(size)
 
-    # Rules are chosen with equal chances, but jobs need several turns of these.
+    # Hypothesis picks rules with equal probability, but a job needs several of these steps.
     answer_more = answer
     work_more = work
 
     @precondition(lambda self: any(server.jobs for server in self.links(up=True)))
     @rule(data=st.data())
     def lose_a_job(self, data: st.DataObject) -> None:
-        """A server forgets a job, without a word."""
+        """Let a server lose a job silently."""
         server = self.pick(data, [server for server in self.links(up=True) if server.jobs])
         handle = self.pick(data, list(server.jobs))
         del server.jobs[handle]
@@ -472,7 +472,7 @@ class ClientMachine(RuleBasedStateMachine):
         handle = self.pick(data, [b"H:0", *server.ended])
         server.write(raw(kind(handle, b"stray")))
 
-    # What has to be true. (The World checks itself after each call, too.)
+    # Invariants. (The World checks its own after each call.)
 
     @invariant()
     def the_model_agrees(self) -> None:
@@ -481,7 +481,7 @@ class ClientMachine(RuleBasedStateMachine):
             if request._gm_link is not None:
                 model.link = request._gm_link
             if model.state == JOB_PENDING and request.state == JOB_CREATED:
-                # It has joined a job that was there, and sent nothing.
+                # The request has joined an existing job without a submit.
                 (server,) = (s for s in self.links(up=True) if s.peer.link is request._gm_link)
                 assert model.unique is not None
                 handle = server.known[model.unique]
@@ -491,7 +491,7 @@ class ClientMachine(RuleBasedStateMachine):
                     assert isinstance(
                         request.error, (ServerUnavailable, ExceededConnectionAttempts)
                     )
-                else:  # It had joined a job, which then was lost.
+                else:  # The request had joined a job that was lost later.
                     model.handle = request.handle
                     assert isinstance(request.error, ConnectionError)
                 if isinstance(request.error, ExceededConnectionAttempts):
@@ -533,7 +533,7 @@ class ClientMachine(RuleBasedStateMachine):
                 break
             links = self.links(up=False) + self.links(up=True)
             if not links:
-                self.world.sleep(LONGEST_COOL_DOWN)  # A server cools down before a retry.
+                self.world.sleep(LONGEST_COOL_DOWN)  # Let the server cool down before the retry.
             for server in links:
                 if server.peer.link.alive and not server.peer.link.is_up and turn % 2:
                     server.peer.refuse()
@@ -556,7 +556,7 @@ ClientMachine.TestCase.settings = examples(
 TestClientMachine = ClientMachine.TestCase
 
 
-# The same bytes in any chunks.
+# Chunking.
 
 EVENTS = st.one_of(
     st.builds(
@@ -575,7 +575,7 @@ EVENTS = st.one_of(
 
 
 class Talk:
-    """Four requests at a server, as a parser of what that sends: what became of them at the end."""
+    """A parser of one server's bytes for four requests, which returns their states at the end."""
 
     def __init__(self) -> None:
         world = World(exceptions=False)

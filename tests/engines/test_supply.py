@@ -1,7 +1,7 @@
-"""Many plain requests, made while they are sent: all goes as if they had been there from the start.
+"""Tests of supplies, which create many plain requests during their submission.
 
-Each scenario is played twice, with a list of requests and with what makes them; what is sent, and
-what becomes of the requests and the calls, is the same.
+Each scenario runs twice, with a list of requests and with a Supply. Both runs must send the same
+packets, and end with the same states of the requests and calls.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MANY = 20
 
 
 class Play:
-    """A world, and what was seen in it."""
+    """A World and a record of its events."""
 
     def __init__(self, *, at_once: bool, background: bool = True, servers: int = 1) -> None:
         self.world = World(servers, max_abandoned=10_000)
@@ -51,7 +51,7 @@ class Play:
         return self.world._made(wait)
 
     def answer(self, server: Peer, *, chunks: int = 1) -> None:
-        """Answer what comes, in some chunks; each is what the window has room for."""
+        """Answer the submits of the next chunks. The window limits the size of each chunk."""
         for _ in range(chunks):
             submits: list[Any] = server.read(server.pull())
             self.seen += [(type(submit), submit.unique, submit.data) for submit in submits]
@@ -97,7 +97,7 @@ def one_beside_it(play: Play) -> None:
     other = play.world.submit(play.world.request(data=b"other", background=play.background))
     play.finish()
     assert other.done
-    # It need not wait for what is not made yet.
+    # The other request can overtake requests that do not exist yet, so ignore the order.
     play.seen = sorted(data for _, _, data in play.seen)
 
 
@@ -128,7 +128,7 @@ def refused(play: Play) -> None:
 
 
 def timed_out(play: Play) -> None:
-    """What was not sent is sent by those who come later."""
+    """Later calls send the requests that the timed-out call has not sent."""
     wait = play.submit(timeout=5.0)
     play.answer(play.world.serve())
     play.world.sleep(5.0)
@@ -156,7 +156,7 @@ def closed(play: Play) -> None:
 
 
 def full(play: Play) -> None:
-    """Too much is kept for a server that does not answer: it is given no more."""
+    """The engine submits nothing to a silent server beyond the limit of abandoned data."""
     play.world.serve() if play.world.act() else None
     for _ in range(2):
         play.world.release(play.submit())
@@ -196,7 +196,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("background", [True, False], ids=["background", "foreground"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_as_if_they_had_been_there(scenario: Callable[[Play], None], background: bool) -> None:
+def test_supply_behaves_like_a_list_of_requests(
+    scenario: Callable[[Play], None], background: bool
+) -> None:
     plays = [Play(at_once=at_once, background=background) for at_once in (True, False)]
     for play in plays:
         scenario(play)
@@ -204,7 +206,7 @@ def test_as_if_they_had_been_there(scenario: Callable[[Play], None], background:
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_the_requests_of_a_call_are_freed_without_the_cycle_collector(at_once: bool) -> None:
+def test_requests_of_a_call_are_freed_without_the_cycle_collector(at_once: bool) -> None:
     play = Play(at_once=at_once)
     wait = play.submit()
     play.finish()
@@ -218,7 +220,7 @@ def test_the_requests_of_a_call_are_freed_without_the_cycle_collector(at_once: b
         gc.enable()
 
 
-def test_the_first_leave_before_the_last_are_made() -> None:
+def test_first_requests_are_sent_before_the_last_are_created() -> None:
     play = Play(at_once=False)
     play.submit()
     made = play.supplies[0]
@@ -228,8 +230,8 @@ def test_the_first_leave_before_the_last_are_made() -> None:
     assert {kind for kind, _, _ in play.seen} == {SubmitJobBg}
 
 
-def test_abandon_makes_no_more_requests() -> None:
-    """Nobody can have them, because the call raises an error."""
+def test_abandon_creates_no_requests() -> None:
+    """The caller cannot get the missing requests, because the call raises an error."""
     play = Play(at_once=False)
     wait = play.submit()
     play.answer(play.world.serve())
@@ -238,8 +240,8 @@ def test_abandon_makes_no_more_requests() -> None:
     assert 0 < len(play.supplies[0].requests) < MANY
 
 
-def test_what_was_begun_elsewhere_is_a_list() -> None:
-    """Somebody has looked at it before it was submitted."""
+def test_supply_read_by_the_application_is_submitted_as_a_list() -> None:
+    """The application has iterated over the Supply before its submission."""
     play = Play(at_once=False, background=False)
     made = Supply(["task"] * MANY, [b""] * MANY, False, 1)
     requests: list[GearmanJobRequest] = list(made)

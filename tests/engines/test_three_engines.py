@@ -1,10 +1,9 @@
-"""What holds for clients, workers and a job server together, whatever happens between them.
+"""Property tests of clients, workers and a job server together.
 
-All are the real engines, joined by wires in memory that hand on any number of bytes at a time, take
-no more than so many, and end when they like, for each side at a time of its own. A ledger beside
-the server is told of each packet that it acts on, and has its own idea of each job: who has it,
-who waits for it, which is next, what was said about it, and how it ended. What the clients'
-requests come to has to agree with it.
+The tests connect the real engines with wires in memory. A wire delivers any number of bytes at a
+time, has a limited capacity and breaks at any time, separately for each side. A ledger observes
+each packet that the server processes. It keeps its own record of each job: its worker, listeners,
+place in the queue, updates and end. The states of the clients' requests must agree with the ledger.
 """
 
 from __future__ import annotations
@@ -80,32 +79,32 @@ if TYPE_CHECKING:
 PRIORITIES = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
 TERMINAL = {WorkComplete: "complete", WorkFail: "fail", WorkException: "exception"}
 UPDATES = {WorkData: "data", WorkWarning: "warning", WorkStatus: "status"}
-#: More bytes than there are.
+#: More bytes than any wire holds.
 ALL = 10**6
-# Seconds after which everything has to be done, once nothing breaks any more: the time after which
-# a server that failed is tried again, and a little.
+# After the last failure, all calls must end within this many seconds: the longest pause before a
+# retry of a failed server, plus a margin.
 PATIENCE = 40.0
 
 
 class Wire:
-    """A connection, or the attempt to make one, between a client or worker and the server."""
+    """A connection, or connection attempt, of a client or worker to the server."""
 
     def __init__(self, host: ClientHost | WorkerHost, link: Any, capacity: int) -> None:
         self.host = host
         self.link = link
         self.capacity = capacity
-        #: The server's link, once it is open.
+        #: The server's link once the connection is open.
         self.server_link: ServerLink | None = None
-        #: On their way to the server, and from it.
+        #: Bytes in flight to the server, and from it.
         self.up = bytearray()
         self.down = bytearray()
-        #: Whether the engines may have more for it.
+        #: True while the engine at that end might have more data for the wire.
         self.up_waits = False
         self.down_waits = False
-        #: Whether the engines know that it has ended.
+        #: True once the engine at that end has closed the wire or learnt of its end.
         self.peer_gone = False
         self.server_gone = False
-        #: Whether nothing that is written arrives any more.
+        #: True once the wire drops all newly written data.
         self.broken = False
 
     def __repr__(self) -> str:
@@ -133,10 +132,10 @@ class Wire:
 
 
 class Entry:
-    """A job as the ledger has it."""
+    """A job in the ledger."""
 
     def __init__(self, number: int, handle: bytes, event: Any, priority: int) -> None:
-        #: The request that it was made for.
+        #: Number of the request that created the job.
         self.number = number
         self.handle = handle
         self.function: bytes = event.function
@@ -145,36 +144,36 @@ class Entry:
         self.priority = priority
         self.background = False
         self.listeners: set[ServerLink] = set()
-        #: Its place among those that wait for a worker, if it does.
+        #: The job's place in the queue, or None if it does not wait for a worker.
         self.place: int | None = None
-        #: Which worker has it, since when, and how long it may.
+        #: The worker that runs the job, the start of the run, and its time limit.
         self.holder: ServerLink | None = None
         self.since = 0.0
         self.limit = 0.0
-        #: How often a worker got it, and how often one was lost with it.
+        #: Number of runs, and of runs lost with their worker.
         self.runs = 0
         self.losses = 0
-        #: What workers have said about it.
+        #: Updates from workers.
         self.updates: list[tuple[str, bytes]] = []
-        #: How it ended, and with what.
+        #: The kind of the job's end, and its data.
         self.end: tuple[str, bytes | None] | None = None
-        #: What has been sent as its result, by whomever.
+        #: All results that workers have sent for the job.
         self.results: set[bytes] = set()
 
 
 class Ledger:
-    """What the server does, as seen from outside."""
+    """An independent record of the server's jobs."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.server = world.server
-        #: All jobs that there ever were, and those that have not ended.
+        #: All jobs, and the unfinished ones.
         self.entries: dict[bytes, Entry] = {}
         self.open: dict[bytes, Entry] = {}
-        #: Where the submits of each request arrived, for which job, after how many updates.
+        #: Submits by request: the link of arrival, the job, and the number of updates before it.
         self.submits: dict[int, list[tuple[ServerLink, bytes, int]]] = {}
         self.refused: set[int] = set()
-        #: Links that were given the same job more than once.
+        #: Links that received the same job more than once.
         self.repeated: set[ServerLink] = set()
         self.seen: dict[ServerLink, set[bytes]] = {}
         self._places = 0
@@ -237,7 +236,7 @@ class Ledger:
         self.submits.setdefault(number, []).append((link, entry.handle, len(entry.updates)))
 
     def _grab(self, handler: Any, link: ServerLink, event: Any) -> None:
-        """It gets the best that there is, by the ledger's own count."""
+        """Check that the worker receives the first job in the ledger's order."""
         functions = {function.name for function in link.abilities}
         waiting = {
             (entry.priority, entry.place): entry
@@ -284,10 +283,10 @@ class Ledger:
             entry.updates.append((UPDATES[type(event)], value))
 
     def observe(self) -> None:
-        """Something may have happened: take note, if there was a reason for it."""
+        """Record the changes of the server's jobs, and check that each has a reason."""
         jobs = self.server.queue.jobs
         assert jobs.keys() <= self.open.keys()
-        # Those that come back at once, with a link that had several, do so in any order.
+        # The jobs of one lost link return to the queue together, in any order.
         self._places += 1
         for handle, entry in list(self.open.items()):
             job = jobs.get(handle)
@@ -321,13 +320,13 @@ class Ledger:
         if retries is not None and entry.losses > retries:
             entry.end = ("given up", None)
         else:
-            # Nobody waits for it.
+            # The server drops only jobs without listeners.
             assert not entry.background
             assert not any(link.alive for link in entry.listeners)
             entry.end = ("unwanted", None)
 
     def check(self, entry: Entry) -> None:
-        """A job is run again only because its worker was lost."""
+        """Check that a job runs again only after the loss of its worker."""
         ended = entry.end is not None and entry.end[0] in TERMINAL.values()
         assert entry.runs == entry.losses + (ended or entry.holder is not None)
         if self.world.job_retries is not None:
@@ -335,7 +334,7 @@ class Ledger:
 
 
 class Model:
-    """A request, and what is known of it."""
+    """A request with its recorded history."""
 
     def __init__(self, client: ClientHost, number: int, request: GearmanJobRequest) -> None:
         self.client = client
@@ -344,10 +343,10 @@ class Model:
         self.background = request.background
         self.priority = request.priority
         self.function = request.task.encode()
-        #: The unique that it was given, if any.
+        #: The unique chosen by the application, or None.
         self.unique = request.unique
         self.states = [JOB_UNKNOWN]
-        #: Where it was last on its way.
+        #: The link of the last submit.
         self.link: Any = None
         self.handle: bytes | None = None
         self.updates: list[tuple[str, bytes]] = []
@@ -361,7 +360,7 @@ class Model:
         return self.request is None or self.outcome is not None
 
 
-#: What a request may become.
+#: Allowed next states of a request, by state.
 FOLLOWING = {
     JOB_UNKNOWN: {JOB_PENDING},
     JOB_PENDING: {JOB_CREATED, JOB_FAILED, JOB_UNKNOWN},
@@ -370,7 +369,7 @@ FOLLOWING = {
 
 
 class ClientHost:
-    """A process that is a client."""
+    """A client process."""
 
     def __init__(self, world: World, *, exceptions: bool = True) -> None:
         self.world = world
@@ -393,7 +392,7 @@ class ClientHost:
         retries: int = 0,
         timeout: float | None = None,
     ) -> Model:
-        """Submit a job; its data is the number of its request."""
+        """Submit a job. Its data is the number of its request."""
         number = len(self.world.models)
         jobs = [{"task": function, "data": b"%d" % number, "unique": unique, "priority": priority}]
         requests = make_requests(jobs, background=background, max_retries=retries)
@@ -413,7 +412,7 @@ class ClientHost:
         self.world.after()
 
     def give_up(self, wait: Wait) -> None:
-        """A caller does not wait any longer."""
+        """Release a Wait before its end."""
         self.engine.release(wait, self.world.now)
         self.waits = [other for other in self.waits if other is not wait]
         assert isinstance(wait, RequestsWait)
@@ -422,7 +421,7 @@ class ClientHost:
         self.world.after()
 
     def close(self) -> None:
-        """All connections are closed."""
+        """Close all connections."""
         self.engine.close(self.world.now)
         self.world.after()
         for wait in self.waits:
@@ -438,7 +437,7 @@ class ClientHost:
 
 
 class Run:
-    """A job that a worker has taken."""
+    """One run of a job by a worker."""
 
     def __init__(self, number: int, job: WorkerJob) -> None:
         self.number = number
@@ -446,7 +445,7 @@ class Run:
 
 
 class WorkerHost:
-    """A process that is a worker."""
+    """A worker process."""
 
     def __init__(self, world: World, *, max_jobs: int = 1, look_again: float = 1e6) -> None:
         self.world = world
@@ -463,13 +462,13 @@ class WorkerHost:
         self.work()
 
     def work(self) -> None:
-        """Begin to work."""
+        """Start a call of `work`."""
         assert self.stream is None
         self.stream = self.engine.work(self.world.now, Bell())
         self.world.after()
 
     def end_work(self) -> None:
-        """The work is over."""
+        """End the call of `work`."""
         assert self.stream is not None
         stream, self.stream = self.stream, None
         self.engine.end_work(self.world.now)
@@ -487,7 +486,7 @@ class WorkerHost:
         self.world.after()
 
     def take(self) -> Run | None:
-        """Take a job, if there is news."""
+        """Take a job if the stream is ready."""
         if self.stream is None or not self.stream.ready:
             return None
         job = self.engine.next_job(self.world.now)
@@ -505,7 +504,7 @@ class WorkerHost:
         return run
 
     def say(self, run: Run, kind: str) -> None:
-        """Send something about a job. Each time it is something else."""
+        """Send a packet of `kind` about a job, with a new value each time."""
         self.world.values += 1
         job, value = run.job, b"%d" % self.world.values
         handle = job.wire_handle
@@ -534,14 +533,14 @@ class WorkerHost:
         self.world.after()
 
     def done(self, run: Run) -> None:
-        """Be done with a job, which fails if it has not ended."""
+        """Release the slot of a job. A job without an end fails."""
         self.runs.remove(run)
         self.engine.job_done(self.world.now, run.job)
         assert run.job.ended or run.job.is_lost
         self.world.after()
 
     def stop(self) -> None:
-        """Do what is there, and no more."""
+        """Stop after the jobs in progress."""
         self.engine.stop(self.world.now)
         self.world.after()
 
@@ -590,12 +589,12 @@ class World:
         )
         self.clients: list[ClientHost] = []
         self.workers: list[WorkerHost] = []
-        #: Those that are not over on both sides, oldest first.
+        #: Wires that have not ended on both sides, oldest first.
         self.wires: list[Wire] = []
-        #: All requests that there ever were.
+        #: All requests by number.
         self.models: dict[int, Model] = {}
         self.ledger = Ledger(self)
-        #: By what each run, and each piece of news, is told from others.
+        #: Counters that make each run and each update unique.
         self.runs = 0
         self.values = 0
         self._seeds = 0
@@ -607,13 +606,13 @@ class World:
         return self._seeds
 
     def client(self, **options: Any) -> ClientHost:
-        """A client has come."""
+        """Add a client."""
         client = ClientHost(self, **options)
         self.clients.append(client)
         return client
 
     def worker(self, *functions: bytes, **options: Any) -> WorkerHost:
-        """A worker has come."""
+        """Add a worker."""
         worker = WorkerHost(self, **options)
         self.workers.append(worker)
         for function in functions:
@@ -623,7 +622,7 @@ class World:
     # The drivers' part.
 
     def after(self) -> None:
-        """Do what drivers do after a call, and look at everything."""
+        """Do the drivers' work after a call, then check all invariants."""
         while self._act() or self._pull() or self._catch_up():
             pass
         self.wires = [wire for wire in self.wires if not wire.over]
@@ -651,7 +650,7 @@ class World:
         return busy
 
     def _catch_up(self) -> bool:
-        """Let the server look at what it has not looked at yet."""
+        """Let the server process its backlog of received data."""
         if not any(link.behind for link in self.server.links):
             return False
         self.server.handle_timeout(self.now)
@@ -659,7 +658,7 @@ class World:
         return True
 
     def _pull(self) -> bool:
-        """Take what the engines have to send, as far as the wires have room."""
+        """Move the engines' outgoing data into the wires, up to their capacity."""
         busy = False
         up: list[Any] = []
         for host in self.hosts():
@@ -698,7 +697,7 @@ class World:
     # The network's part.
 
     def open(self, wire: Wire) -> None:
-        """A connection is made."""
+        """Open a connection."""
         assert wire.connecting
         self._accepted += 1
         wire.server_link = self.server.accept("127.0.0.1", self._accepted, self.now)
@@ -708,14 +707,14 @@ class World:
         self.after()
 
     def refuse(self, wire: Wire) -> None:
-        """A connection can't be made."""
+        """Refuse a connection."""
         assert wire.connecting
         self._peer_is_gone(wire)
         wire.host.engine.connect_failed(wire.link, ConnectionRefusedError("refused"), self.now)
         self.after()
 
     def move(self, wire: Wire, size: int, *, up: bool) -> bool:
-        """So many bytes arrive, or as many as there are. Returns whether there were any."""
+        """Deliver up to `size` bytes. Return False if there were none."""
         queue = wire.up if up else wire.down
         data = bytes(queue[:size])
         del queue[:size]
@@ -729,13 +728,13 @@ class World:
         return bool(data)
 
     def break_(self, wire: Wire, up: int = ALL, down: int = ALL) -> None:
-        """A wire breaks. Of what is under way, so many bytes may still arrive."""
+        """Break a wire. Keep the first `up` and `down` bytes in flight."""
         wire.broken = True
         del wire.up[up:]
         del wire.down[down:]
 
     def end(self, wire: Wire, *, at_server: bool, error: Exception | None = None) -> None:
-        """One side sees that the wire has ended."""
+        """Report the end of the wire to one side."""
         engine: Any
         if at_server:
             assert wire.server_may_see_its_end
@@ -748,7 +747,7 @@ class World:
         engine.connection_lost(link, error, self.now)
         self.ledger.observe()
         self.after()
-        # What a late driver still says about it changes nothing.
+        # Later calls of a slow driver have no effect on the dead link.
         before = self.server.queue.memory
         engine.connection_lost(link, error, self.now)
         engine.receive_data(link, b"garbage\r\n", self.now)
@@ -759,7 +758,7 @@ class World:
         assert self.server.queue.memory == before
 
     def kill(self, host: ClientHost | WorkerHost) -> None:
-        """A process dies; of what it has sent, all may still arrive."""
+        """Kill a process. Its sent data stays in flight."""
         if isinstance(host, WorkerHost):
             self.workers.remove(host)
         else:
@@ -770,7 +769,7 @@ class World:
         self.after()
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.now += seconds
         for engine in self.engines():
             deadline = engine.next_deadline()
@@ -790,7 +789,7 @@ class World:
         return [*self.clients, *self.workers]
 
     def pump(self, size: int = ALL) -> bool:
-        """Everything that is under way moves on, one chunk each. Returns whether anything was."""
+        """Deliver one chunk per wire and direction. Return False if nothing was in flight."""
         busy = False
         for wire in list(self.wires):
             if wire.connecting:
@@ -801,7 +800,7 @@ class World:
         return busy
 
     def settle(self) -> None:
-        """Everything that is under way arrives, and every end is seen."""
+        """Deliver all data in flight and report every end."""
         busy = True
         while busy:
             busy = self.pump()
@@ -816,7 +815,7 @@ class World:
     # The end.
 
     def finish(self) -> None:
-        """Nothing breaks any more; all that has been begun has to come to its end."""
+        """Run without further failures, and check that all jobs and calls end."""
         functions = {model.function for model in self.models.values()}
         if not self.workers:
             self.worker()
@@ -838,7 +837,7 @@ class World:
         self._close()
 
     def _work(self) -> bool:
-        """Workers do what they can do. Returns whether there was anything."""
+        """Let the workers run all available jobs. Return False if there was no work."""
         self.settle()
         busy = False
         for worker in self.workers:
@@ -876,7 +875,7 @@ class World:
                 assert told == set(wire.link.registered) == set(wire.host.engine._abilities)
 
     def _stop(self) -> None:
-        """The workers end at once, since they have nothing to do."""
+        """Stop the idle workers, and check that each ends at once."""
         for worker in self.workers:
             worker.stop()
             self.settle()
@@ -903,10 +902,10 @@ class World:
         self.server.queue.drop_idle_functions()
         assert self.server.queue.memory == 0
 
-    # What has to be true at any time.
+    # Invariants.
 
     def check(self) -> None:
-        """Look at everything."""
+        """Check all invariants."""
         for client in self.clients:
             client.check()
         for worker in self.workers:
@@ -936,7 +935,7 @@ class World:
                 assert link in job.listeners
 
     def check_request(self, model: Model, request: GearmanJobRequest) -> None:
-        """A request agrees with the ledger."""
+        """Check that a request agrees with the ledger."""
         if isinstance(request._gm_link, ClientLink):
             model.link = request._gm_link
         while (update := next_update(request)) is not None:
@@ -951,14 +950,14 @@ class World:
             assert outcome == model.outcome
         elif request.state != model.states[-1]:
             self._changed(model, request)
-        # A client that has ended leaves its requests as they are.
+        # A closed client leaves the states of its requests unchanged.
         if request.complete or not isinstance(request._gm_link, ClientLink):
             model.outcome = outcome
             assert not request._gm_waits
         self._check_updates(model, request)
 
     def _changed(self, model: Model, request: GearmanJobRequest) -> None:
-        # Several things may have come at once.
+        # One chunk can contain several packets, so a request can skip a state.
         if model.states[-1] == JOB_UNKNOWN:
             model.states.append(JOB_PENDING)
         if model.states[-1] == JOB_PENDING and request.handle is not None:
@@ -993,7 +992,7 @@ class World:
         if request.state == JOB_FAILED:
             assert isinstance(request.error, ServerError)
             same = {model.number}
-            if model.unique is not None:  # It may have joined another's submit.
+            if model.unique is not None:  # The request might have joined the submit of another.
                 same |= {
                     other.number for other in self.models.values() if other.unique == model.unique
                 }
@@ -1005,14 +1004,14 @@ class World:
         assert request.connection_attempts <= request.max_connection_attempts
 
     def _check_updates(self, model: Model, request: GearmanJobRequest) -> None:
-        """Nothing is missing in between; when it has ended, nothing at all."""
+        """Check that the updates have no gap, and are complete if the job has ended."""
         if model.handle is None or model.background:
             assert not model.updates
             return
         origins = self._origins_of(model)
         updates = self.ledger.entries[model.handle].updates
         if model.number not in origins and model.updates:
-            # It has joined a submit of the same unique, while updates were on their way.
+            # The request has joined a submit of the same unique while updates were in flight.
             joined_at = updates.index(model.updates[0])
             assert joined_at >= min(origins.values())
             updates = updates[joined_at:]
@@ -1025,10 +1024,10 @@ class World:
             assert model.updates == updates
 
     def _origins_of(self, model: Model) -> dict[int, int]:
-        """After how many updates the submits arrived that this request's job is of, over its link.
+        """Return the submits of this request's job on its link, as update counts by request number.
 
-        By the number of the request. There is no other than its own, but where it has a unique that
-        others have, too.
+        The count is the number of updates before the submit. If requests share a unique, the job
+        can have several submits. Otherwise the request's own submit is the only one.
         """
         link = self._origins[model.link]
         origins = {
@@ -1070,7 +1069,7 @@ def test_a_job_from_submit_to_result_byte_by_byte() -> None:
     world.finish()
 
 
-def test_a_worker_dies_in_the_middle_and_another_does_it() -> None:
+def test_job_of_a_killed_worker_is_run_by_another() -> None:
     world = World()
     first, client = world.worker(b"f"), world.client()
     model = client.submit(b"f")
@@ -1081,7 +1080,7 @@ def test_a_worker_dies_in_the_middle_and_another_does_it() -> None:
     second = world.worker(b"f")
     world.settle()
     assert second.take() is None
-    # It has sent its result, but only a part of that arrives.
+    # The first worker sends its result, but the last byte is lost.
     first.say(run, "complete")
     (wire,) = (wire for wire in world.wires if wire.host is first)
     del wire.up[-1:]
@@ -1098,7 +1097,7 @@ def test_a_worker_dies_in_the_middle_and_another_does_it() -> None:
     world.finish()
 
 
-def test_a_client_that_leaves() -> None:
+def test_closed_client_keeps_running_and_background_jobs() -> None:
     world = World()
     worker, client = world.worker(b"f"), world.client()
     running, queued, background = (
@@ -1113,7 +1112,7 @@ def test_a_client_that_leaves() -> None:
     client.close()
     assert running.states[-1] == queued.states[-1] == JOB_UNKNOWN
     assert background.states[-1] == JOB_CREATED
-    # What runs goes on; of the rest, what nobody waits for is forgotten.
+    # The running job continues. The server drops queued foreground jobs without listeners.
     world.settle()
     assert [job.data for job in world.server.queue.jobs.values()] == [b"0", b"2"]
     worker.say(run, "complete")
@@ -1125,7 +1124,7 @@ def test_a_client_that_leaves() -> None:
     world.finish()
 
 
-def test_a_worker_that_stops_sees_its_result_taken() -> None:
+def test_stopping_worker_waits_until_its_result_is_received() -> None:
     world = World(capacity=1)
     worker, client = world.worker(b"f"), world.client()
     model = client.submit(b"f")
@@ -1146,7 +1145,7 @@ def test_a_worker_that_stops_sees_its_result_taken() -> None:
     world.finish()
 
 
-# Anything.
+# Random sequences of events.
 
 FUNCTIONS = [b"f", b"g", b"h"]
 SIZES = st.sampled_from([ALL, ALL, ALL, 40, 13, 1])
@@ -1197,7 +1196,7 @@ class Machine(RuleBasedStateMachine):
             max_unread=max_unread,
         )
         self.look_again = look_again
-        #: Whether nothing breaks, so that jobs get on.
+        #: True if nothing breaks, so that jobs make progress.
         self.calm = calm
         for exceptions in clients:
             self.world.client(exceptions=exceptions)
@@ -1354,7 +1353,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(kinds=st.lists(KINDS, min_size=1, max_size=4))
     def work(self, kinds: list[str]) -> None:
-        """All get on, as they do where nothing is wrong."""
+        """Let all processes make progress without failures."""
         self.world.settle()
         for worker in self.world.workers:
             while worker.take():
@@ -1386,7 +1385,7 @@ class Machine(RuleBasedStateMachine):
         ends += [(wire, True) for wire in self.wires(lambda wire: wire.server_may_see_its_end)]
         wire, at_server = self.pick(data, ends)
         if error is None and not wire.broken:
-            # An orderly end comes behind all that was sent.
+            # An EOF follows all sent data.
             self.world.move(wire, ALL, up=at_server)
         if wire.server_may_see_its_end if at_server else wire.peer_may_see_its_end:
             self.world.end(wire, at_server=at_server, error=error)
@@ -1395,7 +1394,7 @@ class Machine(RuleBasedStateMachine):
     def sleep(self, seconds: float) -> None:
         self.world.sleep(seconds)
 
-    # Rules are chosen with equal chances, but jobs need several turns of these.
+    # Hypothesis picks rules with equal probability, but a job needs several of these steps.
     pump_more = pump
     take_more = take
     do_more = do
@@ -1405,7 +1404,7 @@ class Machine(RuleBasedStateMachine):
     lose_more = lose_a_worker_at_work
     move_more = move
 
-    # What has to be true. (The World checks the rest after each call.)
+    # Invariants. (The World checks the others after each call.)
 
     @invariant()
     def workers_are_told_of_no_error(self) -> None:
@@ -1414,7 +1413,7 @@ class Machine(RuleBasedStateMachine):
                 assert "did not take" not in notice or self.world.ledger.repeated
 
     def teardown(self) -> None:
-        # After a failure, another one would only hide it.
+        # A second failure would hide the first one.
         if hasattr(self, "world") and sys.exc_info()[0] is None:
             self.world.finish()
 

@@ -1,4 +1,4 @@
-"""Timers, and Waits by themselves."""
+"""Unit tests of Timers and Waits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pop_all(timers: Timers, now: float) -> list[object]:
     return things
 
 
-def test_the_next_one_first() -> None:
+def test_timers_expire_in_order() -> None:
     timers = Timers()
     assert timers.next_deadline() is None
     assert pop_all(timers, 1e9) == []
@@ -43,7 +43,7 @@ def test_the_next_one_first() -> None:
     assert len(timers) == 0
 
 
-def test_things_of_the_same_deadline_need_no_order() -> None:
+def test_equal_deadlines_do_not_compare_keys() -> None:
     timers = Timers()
     things = [object(), object()]
     for thing in things:
@@ -51,7 +51,7 @@ def test_things_of_the_same_deadline_need_no_order() -> None:
     assert pop_all(timers, 1.0) == things
 
 
-def test_cancelled_and_set_anew() -> None:
+def test_timer_can_be_cancelled_and_replaced() -> None:
     timers = Timers()
     for thing, deadline in (("a", 1.0), ("b", 2.0), ("a", 4.0)):
         timers.set(thing, deadline, expired)
@@ -107,7 +107,7 @@ def test_deadline_of_a_key_is_the_one_set_last() -> None:
     assert timers.deadline("a") is None
 
 
-def test_many_cancelled_ones_cost_no_memory() -> None:
+def test_cancelled_timers_use_no_memory() -> None:
     timers = Timers()
     timers.set("late", 1e9, expired)
     for number in range(10_000):
@@ -118,7 +118,7 @@ def test_many_cancelled_ones_cost_no_memory() -> None:
     assert timers.next_deadline() == 1e9
 
 
-def test_many_that_are_cancelled_at_once_are_forgotten_at_once() -> None:
+def test_cancelling_many_timers_compacts_the_heap() -> None:
     timers = Timers()
     timers.set("early", 0.0, expired)
     for number in range(10_000):
@@ -128,7 +128,7 @@ def test_many_that_are_cancelled_at_once_are_forgotten_at_once() -> None:
     assert len(timers._heap) < 100
 
 
-def test_one_that_is_set_again_and_again_costs_no_memory() -> None:
+def test_repeatedly_replaced_timer_uses_no_memory() -> None:
     timers = Timers()
     timers.set("late", 1e9, expired)
     for number in range(10_000):
@@ -153,7 +153,7 @@ def test_compaction_loses_nothing() -> None:
     assert pop_all(timers, 100.0) == sorted(deadlines, key=lambda number: deadlines[number])
 
 
-def test_what_a_call_makes_due_is_called_too() -> None:
+def test_timer_set_due_by_a_callback_expires_too() -> None:
     timers = Timers()
     timers.set("a", 1.0, lambda _, now: timers.set("b", now, expired))
     timers.set("c", 1.5, expired)
@@ -173,7 +173,7 @@ def test_wake_is_called_once() -> None:
     assert wakes(wait) == 1
 
 
-def test_two_phases() -> None:
+def test_wait_ends_after_acceptance_and_end_of_its_requests() -> None:
     request = make_requests([{"task": "t", "data": b""}])[0]
     wait = RequestsWait([request], None, Bell())
     wait.unaccepted = wait.open = 2
@@ -186,7 +186,7 @@ def test_two_phases() -> None:
     assert wait.done
 
 
-def test_a_failure_ends_it_after_the_first_phase() -> None:
+def test_failure_ends_a_wait_once_all_are_accepted() -> None:
     request = make_requests([{"task": "t", "data": b""}])[0]
     wait = RequestsWait([request], None, Bell())
     wait.unaccepted = wait.open = 3
@@ -220,7 +220,7 @@ def test_errors() -> None:
     assert caught.value.__cause__ is wait.error
 
 
-def test_a_stream_is_woken_for_each_piece_of_news() -> None:
+def test_stream_wakes_its_caller_once_until_it_is_read() -> None:
     request = make_requests([{"task": "t", "data": b""}])[0]
     stream = Stream([request], None, Bell())
     stream.open = 2

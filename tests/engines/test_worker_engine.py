@@ -1,7 +1,7 @@
 """Conversations between a worker's engine and scripted servers.
 
-Which server is asked for a job and when, and what becomes of jobs, links and the call of `work` in
-every turn that a server, a connection, time or the worker's caller may take.
+The tests check which server receives a grab, and when. They follow jobs, links and the call of
+`work` through every event of a server, a connection, the clock or the worker's caller.
 """
 
 from __future__ import annotations
@@ -67,17 +67,17 @@ MEGABYTE = 1024 * 1024
 
 
 def working(servers: int = 1, **options: Any) -> tuple[World, WorkStream]:
-    """A World that works, and is not connected yet."""
+    """Return a World with a running `work` and no connection yet."""
     world = World(servers, **options)
     return world, world.work()
 
 
-#: A job that comes in many pieces.
+#: A JOB_ASSIGN_UNIQ that tests deliver in many pieces.
 LARGE = pack_event(JobAssignUniq(b"H:1", b"f", b"", b"x" * 1000), MAGIC_RESPONSE)
 
 
 def grabbing(**options: Any) -> tuple[World, WorkStream, Peer]:
-    """A World with one server, which has been asked for a job."""
+    """Return a World with one server that has read a grab."""
     world, stream = working(**options)
     server = world.serve()
     server.take()
@@ -85,7 +85,7 @@ def grabbing(**options: Any) -> tuple[World, WorkStream, Peer]:
 
 
 def asleep(**options: Any) -> tuple[World, WorkStream, Peer]:
-    """A World with one server, which had no job."""
+    """Return a World with one server that has answered NO_JOB."""
     world, stream, server = grabbing(**options)
     server.send(NoJob())
     assert server.take() == [PreSleep()]
@@ -93,7 +93,7 @@ def asleep(**options: Any) -> tuple[World, WorkStream, Peer]:
 
 
 def holding(**options: Any) -> tuple[World, WorkStream, Peer, WorkerJob]:
-    """A World with one server, which has given a job."""
+    """Return a World with one server that has assigned a job."""
     world, stream, server = grabbing(**options)
     job = server.assign()
     server.take()
@@ -101,7 +101,7 @@ def holding(**options: Any) -> tuple[World, WorkStream, Peer, WorkerJob]:
 
 
 def let_pause(server: Peer) -> None:
-    """Wake the worker, which is asleep, for nothing until it does not come at once."""
+    """Wake the sleeping worker without a job until it pauses before the next grab."""
     for _ in range(3):
         server.send(Noop())
         server.send(NoJob())
@@ -110,7 +110,7 @@ def let_pause(server: Peer) -> None:
 
 
 def to_next_deadline(world: World) -> float:
-    """Let time pass until the engine has something to do. Returns how much."""
+    """Advance the clock to the engine's next deadline. Return the elapsed seconds."""
     start = world.now
     deadline = world.engine.next_deadline()
     assert deadline is not None
@@ -123,7 +123,7 @@ def result(number: int = 1) -> WorkComplete:
 
 
 def is_over(stream: WorkStream) -> bool:
-    """Whether `work` has ended without an error."""
+    """Return True if `work` has ended without an error."""
     stream.raise_error()
     return stream.done
 
@@ -178,7 +178,7 @@ def test_the_order_of_the_greeting() -> None:
         (MAX_CAN_DO_TIMEOUT / 1000, b"%d" % MAX_CAN_DO_TIMEOUT),
     ],
 )
-def test_a_limit_is_sent_in_whole_milliseconds(timeout: float, milliseconds: bytes) -> None:
+def test_time_limit_is_sent_in_whole_milliseconds(timeout: float, milliseconds: bytes) -> None:
     world = World(functions=[])
     world.register(b"f", timeout)
     world.work()
@@ -188,7 +188,7 @@ def test_a_limit_is_sent_in_whole_milliseconds(timeout: float, milliseconds: byt
 @pytest.mark.parametrize(
     "timeout", [0, -1, float("nan"), float("inf"), MAX_CAN_DO_TIMEOUT / 1000 + 1]
 )
-def test_a_limit_that_servers_do_not_take(timeout: float) -> None:
+def test_invalid_time_limit_raises(timeout: float) -> None:
     world = World(functions=[])
     with pytest.raises(ValueError, match="timeout is"):
         world.register(b"f", timeout)
@@ -196,7 +196,7 @@ def test_a_limit_that_servers_do_not_take(timeout: float) -> None:
     assert world.serve().take() == []
 
 
-def test_without_functions_nothing_is_asked() -> None:
+def test_worker_without_functions_sends_no_grab() -> None:
     world, stream = working(functions=[])
     server = world.serve()
     assert server.take() == []
@@ -208,7 +208,7 @@ def test_without_functions_nothing_is_asked() -> None:
     assert server.take() == [CanDo(b"f"), GRAB]
 
 
-def test_a_job_from_a_server_that_is_asked_for_no_unique() -> None:
+def test_job_assign_without_unique() -> None:
     world, _, server = grabbing()
     server.send(Error(b"server_error", b"no such packet"))
     server.send(JobAssign(b"H:1", b"f", b"in"))
@@ -216,7 +216,7 @@ def test_a_job_from_a_server_that_is_asked_for_no_unique() -> None:
     assert (job.handle, job.unique, job.data) == ("H:1", None, b"in")
 
 
-def test_a_job_is_decoded_once_and_when_it_is_looked_at() -> None:
+def test_job_data_is_decoded_once_on_first_access() -> None:
     class Encoder(NoopEncoder):
         calls = 0
 
@@ -233,7 +233,7 @@ def test_a_job_is_decoded_once_and_when_it_is_looked_at() -> None:
     assert Encoder.calls == 1
 
 
-def test_links_say_what_they_are_about() -> None:
+def test_link_repr_shows_address_and_phase() -> None:
     _, _, server = grabbing()
     assert repr(server.link) == f"<WorkerLink to {server.link.address}, grabbing>"
 
@@ -246,8 +246,8 @@ def test_noop_counts_only_while_asleep() -> None:
     first, second = world.serve("s0"), world.serve("s1")
     first.take()
     second.take()
-    first.send(Noop())  # Grabbing.
-    second.send(Noop())  # Waiting for its turn.
+    first.send(Noop())  # In the phase "grabbing".
+    second.send(Noop())  # In the phase "queued".
     assert (first.take(), second.take()) == ([], [])
     first.send(Noop(), NoJob())
     assert (first.take(), second.take()) == ([PreSleep()], [GRAB])
@@ -278,7 +278,7 @@ def test_noop_while_pausing_or_leaving() -> None:
 
 
 @pytest.mark.parametrize("look_again", [1.0, 5.0])
-def test_a_sleeping_link_looks_again(look_again: float) -> None:
+def test_sleeping_link_polls_at_the_look_again_interval(look_again: float) -> None:
     times = set()
     for seed in range(20):
         world, _, server = asleep(seed=seed, look_again=look_again)
@@ -293,7 +293,7 @@ def test_a_sleeping_link_looks_again(look_again: float) -> None:
     assert len(times) == 20
 
 
-def test_a_link_that_is_woken_for_nothing_again_and_again_pauses() -> None:
+def test_link_with_repeated_useless_wakeups_pauses() -> None:
     world, _, server = asleep()
     for _ in range(3):
         server.send(Noop())
@@ -308,13 +308,13 @@ def test_a_link_that_is_woken_for_nothing_again_and_again_pauses() -> None:
         assert server.take() == [GRAB]
         server.send(NoJob())
         server.take()
-    # A NOOP that comes later is about something.
+    # A NOOP after a longer silence causes a grab at once.
     world.sleep(0.06)
     server.send(Noop())
     assert server.take() == [GRAB]
 
 
-def test_a_job_ends_the_pauses() -> None:
+def test_job_ends_the_pauses() -> None:
     world, _, server = asleep()
     let_pause(server)
     world.sleep(0.01)
@@ -326,8 +326,8 @@ def test_a_job_ends_the_pauses() -> None:
 
 
 @pytest.mark.unmeasured
-def test_nothing_is_a_busy_loop() -> None:
-    """A server that answers PRE_SLEEP with NOOP and GRAB_JOB with NO_JOB, for ever."""
+def test_useless_wakeups_cause_no_busy_loop() -> None:
+    """The server answers each PRE_SLEEP with NOOP and each GRAB_JOB_UNIQ with NO_JOB."""
     world, _, server = asleep()
     start = server.count
     for _ in range(2500):
@@ -354,7 +354,7 @@ def test_servers_take_turns() -> None:
     assert given[:3] * 10 == given
 
 
-def test_a_server_without_jobs_does_not_hold_up_the_others() -> None:
+def test_server_without_jobs_does_not_block_others() -> None:
     world, _ = working(2)
     empty, full = world.serve("s0"), world.serve("s1")
     empty.send(NoJob())
@@ -384,7 +384,7 @@ def test_several_slots() -> None:
 
 
 def take_grabs(server: Peer) -> int:
-    """Take what was read, which is so many grabs and nothing else."""
+    """Return the number of grabs read. Fail if there was any other packet."""
     read = server.take()
     assert read == [GRAB] * len(read)
     return len(read)
@@ -401,7 +401,7 @@ def assign_all(server: Peer) -> list[WorkerJob]:
     return jobs
 
 
-def test_more_grabs_at_once_while_there_are_jobs() -> None:
+def test_number_of_grabs_doubles_while_jobs_arrive() -> None:
     _, _, server = grabbing(max_jobs=100)
     turns = []
     for _ in range(6):
@@ -410,7 +410,7 @@ def test_more_grabs_at_once_while_there_are_jobs() -> None:
     assert turns == [2, 4, 8, 8, 8, 8]
 
 
-def test_no_more_grabs_than_slots() -> None:
+def test_number_of_grabs_is_limited_by_free_slots() -> None:
     world, _, server = grabbing(max_jobs=4)
     jobs = assign_all(server)
     assert take_grabs(server) == 2
@@ -423,10 +423,10 @@ def test_no_more_grabs_than_slots() -> None:
     server.take()
     for job in jobs:
         world.job_done(job)
-    assert take_grabs(server) == 1  # At once: others are not waited for.
+    assert take_grabs(server) == 1  # The first job done triggers a grab at once.
 
 
-def test_one_grab_after_there_was_no_job() -> None:
+def test_no_job_resets_the_number_of_grabs() -> None:
     _, _, server = grabbing(max_jobs=100)
     assign_all(server)
     assert take_grabs(server) == 2
@@ -439,7 +439,7 @@ def test_one_grab_after_there_was_no_job() -> None:
     assert take_grabs(server) == 1
 
 
-def test_the_last_answer_of_a_turn_counts() -> None:
+def test_last_answer_of_a_turn_decides_the_next_phase() -> None:
     world, _, server = grabbing(max_jobs=100)
     assign_all(server)
     server.take()
@@ -452,7 +452,7 @@ def test_the_last_answer_of_a_turn_counts() -> None:
     assert world.engine._grabs == 0
 
 
-def test_links_share_the_slots_that_are_free() -> None:
+def test_links_share_the_free_slots() -> None:
     world, _ = working(3, max_jobs=6)
     hung, one, other = (world.serve(f"s{number}") for number in range(3))
     world.finish(hung.assign())
@@ -466,8 +466,8 @@ def test_links_share_the_slots_that_are_free() -> None:
     assert (one.grabs, other.grabs) == (1, 1)
 
 
-def test_a_turn_that_hangs_midway() -> None:
-    """Each answer shows that the server lives."""
+def test_turn_with_a_hanging_server_frees_its_slots() -> None:
+    """Each answer restarts the timeouts of the turn."""
     world, stream = working(2, max_jobs=3)
     hung, other = world.serve("s0"), world.serve("s1")
     other.send(NoJob())
@@ -502,7 +502,7 @@ def test_stopping_while_several_grabs_are_unanswered() -> None:
     assert stream.done
 
 
-def test_a_slot_is_kept_until_the_caller_is_done() -> None:
+def test_slot_is_kept_until_job_done() -> None:
     world, _, server, job = holding()
     world.complete(job)
     world.sleep(100)
@@ -514,8 +514,8 @@ def test_a_slot_is_kept_until_the_caller_is_done() -> None:
     assert server.take() == []
 
 
-def test_an_end_with_which_the_caller_is_done() -> None:
-    """The next job is asked for in the same write."""
+def test_send_done_writes_result_and_next_grab_together() -> None:
+    """The engine writes the next grab together with the result."""
     world, _, server, job = holding()
     world.send(job, WorkData(job.wire_handle, b"part"), done=True)
     assert not job._gm_is_over
@@ -528,7 +528,7 @@ def test_an_end_with_which_the_caller_is_done() -> None:
     assert server.take() == []
 
 
-def test_an_end_with_which_the_caller_is_done_while_the_worker_stops() -> None:
+def test_send_done_while_stopping_writes_no_grab() -> None:
     world, stream, server, job = holding()
     world.stop()
     world.send(job, WorkComplete(job.wire_handle, b"out"), done=True)
@@ -548,7 +548,7 @@ def test_jobs_end_in_any_order() -> None:
     assert server.take() == [GRAB]
 
 
-def test_several_jobs_at_once_in_one_chunk() -> None:
+def test_jobs_of_several_servers_wake_the_caller_once() -> None:
     world, stream = working(2, max_jobs=2)
     first, second = world.serve("s0"), world.serve("s1")
     first.send(JobAssignUniq(b"H:1", b"f", b"", b""))
@@ -562,8 +562,8 @@ def test_several_jobs_at_once_in_one_chunk() -> None:
     ]
 
 
-def test_the_same_handle_again() -> None:
-    """After a CAN_DO_TIMEOUT, gearmand may give a job to the worker that has it."""
+def test_two_jobs_with_the_same_handle() -> None:
+    """After a CAN_DO_TIMEOUT, gearmand might assign a job again to the worker that holds it."""
     world, _, server = grabbing(max_jobs=2)
     jobs = [server.assign(1), server.assign(1)]
     server.take()
@@ -605,7 +605,7 @@ def test_a_late_no_job() -> None:
     assert hung.take() == [GRAB]
 
 
-def test_a_grab_that_is_never_answered() -> None:
+def test_unanswered_grab_closes_the_link() -> None:
     world, stream, server = grabbing()
     world.sleep(29.9)
     assert not server.closed
@@ -613,10 +613,10 @@ def test_a_grab_that_is_never_answered() -> None:
     assert server.closed
     (notice,) = world.engine.notices
     assert notice == "no connection to s0:4730: no answer within the time"
-    assert stream.done  # It never gave any answer, and there is no other.
+    assert stream.done  # The only server has never answered.
 
 
-def test_a_server_that_hangs_after_a_while() -> None:
+def test_server_that_hangs_after_sleeping_is_reconnected() -> None:
     world, stream, server = asleep()
     world.sleep(6.1)
     assert server.take() == [GRAB]
@@ -630,7 +630,7 @@ def test_a_server_that_hangs_after_a_while() -> None:
 # Errors.
 
 
-def test_a_server_without_grab_job_uniq() -> None:
+def test_server_without_grab_job_uniq_receives_grab_job() -> None:
     world, _ = working(2, max_jobs=2)
     old, new = world.serve("s0"), world.serve("s1")
     old.take()
@@ -645,7 +645,7 @@ def test_a_server_without_grab_job_uniq() -> None:
     assert new.take() == [CanDo(b"f"), GRAB]
 
 
-def test_a_server_without_grab_job() -> None:
+def test_server_without_grab_job_is_disconnected() -> None:
     world, stream, server = grabbing()
     server.send(Error(b"server_error", b""))
     assert server.take() == [GrabJob()]
@@ -658,7 +658,7 @@ def test_a_server_without_grab_job() -> None:
     assert world.serve().take() == [CanDo(b"f"), GrabJob()]
 
 
-def test_an_error_that_comes_late_takes_no_slot_from_others() -> None:
+def test_late_error_takes_no_slot_from_others() -> None:
     world, _ = working(2)
     old, other = world.serve("s0"), world.serve("s1")
     old.take()
@@ -671,7 +671,7 @@ def test_an_error_that_comes_late_takes_no_slot_from_others() -> None:
     assert old.take() == [GrabJob()]
 
 
-def test_an_error_brings_no_grab_of_a_worker_that_stops() -> None:
+def test_error_while_stopping_sends_no_grab() -> None:
     world, stream, server = grabbing()
     world.stop()
     server.send(Error(b"server_error", b""))
@@ -680,7 +680,7 @@ def test_an_error_brings_no_grab_of_a_worker_that_stops() -> None:
     assert is_over(stream)
 
 
-def test_an_error_lets_functions_go() -> None:
+def test_error_flushes_pending_unregistrations() -> None:
     world, _, server = grabbing(functions=[b"f", b"g"])
     world.unregister(b"g")
     server.send(Error(b"server_error", b""))
@@ -747,13 +747,13 @@ def test_garbage_after_jobs() -> None:
     assert world.engine.notices[0].endswith(", and 1 jobs with it")
 
 
-def test_a_packet_that_is_too_large() -> None:
+def test_oversized_packet_closes_the_connection() -> None:
     _, _, server = grabbing(max_packet_size=100)
     server.send_raw(raw(JobAssignUniq(b"H:1", b"f", b"", b"x" * 100)))
     assert server.closed
 
 
-# What it can do.
+# Functions.
 
 
 def test_register_while_asleep() -> None:
@@ -786,7 +786,7 @@ def test_register_while_holding_a_job() -> None:
     assert server.take() == [result(), GRAB]
 
 
-def test_register_the_same_again() -> None:
+def test_register_a_function_twice() -> None:
     world, _, server = asleep(functions=[b"f", b"g"])
     world.register(b"f")
     assert server.take() == []
@@ -795,7 +795,7 @@ def test_register_the_same_again() -> None:
     assert world.serve().take() == [CanDo(b"g"), CanDo(b"f"), GRAB]
 
 
-def test_register_before_the_connection_is_there() -> None:
+def test_register_while_connecting() -> None:
     world, _ = working()
     world.register(b"g")
     world.unregister(b"f")
@@ -813,7 +813,7 @@ def test_unregister_while_asleep() -> None:
     assert server.take() == [GRAB]
 
 
-def test_unregister_the_last_while_asleep() -> None:
+def test_unregister_the_last_function_while_asleep() -> None:
     world, _, server = asleep()
     world.unregister(b"f")
     assert server.take() == [CantDo(b"f")]
@@ -831,7 +831,7 @@ def test_unregister_while_grabbing() -> None:
     assert server.take() == [CantDo(b"f"), PreSleep()]
 
 
-def test_unregister_the_last_while_grabbing() -> None:
+def test_unregister_the_last_function_while_grabbing() -> None:
     world, _, server = grabbing()
     world.unregister(b"f")
     server.send(NoJob())
@@ -852,7 +852,7 @@ def test_unregister_while_waiting_for_a_turn() -> None:
     assert first.take() + second.take() == [CanDo(b"f"), GRAB, CanDo(b"f")]
 
 
-def test_a_job_of_a_function_that_was_unregistered_meanwhile() -> None:
+def test_job_for_an_unregistered_function_is_completed_before_cant_do() -> None:
     world, _, server = grabbing(functions=[b"f", b"g"])
     world.unregister(b"f")
     job = server.assign()
@@ -862,7 +862,7 @@ def test_a_job_of_a_function_that_was_unregistered_meanwhile() -> None:
 
 
 def test_unregister_while_holding_its_job() -> None:
-    """A CANT_DO would give the job to others, and a grab bring one more of the same."""
+    """A CANT_DO would requeue the job, and a grab might return another job of the function."""
     world, _, server = grabbing(functions=[b"f", b"g"], max_jobs=3)
     one, two = server.assign(1), server.assign(2)
     server.take()
@@ -878,7 +878,7 @@ def test_unregister_while_holding_its_job() -> None:
     world.job_done(two)
 
 
-def test_no_grab_in_its_turn_while_a_job_keeps_a_function() -> None:
+def test_no_grab_while_a_job_delays_cant_do() -> None:
     world, _, server = grabbing(functions=[b"f", b"g"], max_jobs=2)
     one, two = server.assign(1), server.assign(2)
     server.take()
@@ -889,7 +889,7 @@ def test_no_grab_in_its_turn_while_a_job_keeps_a_function() -> None:
     assert server.take() == [result(2), CantDo(b"f"), GRAB]
 
 
-def test_register_again_what_a_job_has_kept() -> None:
+def test_register_again_while_a_job_delays_cant_do() -> None:
     world, _, server = grabbing(max_jobs=2)
     job = server.assign(1)
     server.send(NoJob())
@@ -902,7 +902,7 @@ def test_register_again_what_a_job_has_kept() -> None:
     assert server.take() == [result()]
 
 
-def test_unregister_while_holding_a_job_of_another() -> None:
+def test_unregister_while_holding_a_job_of_another_function() -> None:
     world, _, server, job = holding(functions=[b"f", b"g"])
     world.unregister(b"g")
     assert server.take() == [CantDo(b"g")]
@@ -910,7 +910,7 @@ def test_unregister_while_holding_a_job_of_another() -> None:
     assert server.take() == [result(), GRAB]
 
 
-def test_another_limit_while_asleep() -> None:
+def test_change_time_limit_while_asleep() -> None:
     world, _, server = asleep()
     world.register(b"f", 1.0)
     assert server.take() == [CantDo(b"f"), CanDoTimeout(b"f", b"1000"), GRAB]
@@ -920,16 +920,16 @@ def test_another_limit_while_asleep() -> None:
     assert server.take() == [CantDo(b"f"), CanDo(b"f"), GRAB]
 
 
-def test_another_limit_while_grabbing() -> None:
+def test_change_time_limit_while_grabbing() -> None:
     world, _, server = grabbing()
     world.register(b"f", 1.0)
     assert server.take() == []
     server.send(NoJob())
-    # The job that the NO_JOB was not about may be there.
+    # The NO_JOB covered only the old registration, so the worker sends another grab.
     assert server.take() == [CantDo(b"f"), CanDoTimeout(b"f", b"1000"), GRAB]
 
 
-def test_another_limit_while_holding_its_job() -> None:
+def test_change_time_limit_while_holding_its_job() -> None:
     world, _, server, job = holding()
     world.register(b"f", 1.0)
     assert server.take() == []
@@ -952,7 +952,7 @@ def test_set_client_id() -> None:
 # Losing servers.
 
 
-def test_a_lost_link_is_connected_again() -> None:
+def test_lost_link_is_reconnected() -> None:
     world, stream, server = asleep()
     world.register(b"g", 1.0)
     server.send(NoJob())
@@ -976,11 +976,11 @@ def test_backoff_grows_up_to_a_limit_and_ends_with_a_job() -> None:
         world.peer().refuse()
     to_next_deadline(world)
     world.serve().lose()
-    assert to_next_deadline(world) >= 15.0  # To be connected was not enough.
+    assert to_next_deadline(world) >= 15.0  # A connection alone does not reset the backoff.
     server = world.serve()
     server.send(NoJob())
     server.lose()
-    assert to_next_deadline(world) >= 15.0  # Nor was an answer.
+    assert to_next_deadline(world) >= 15.0  # Neither does an answer without a job.
     world.finish(world.serve().assign())
     world.peer().lose()
     assert to_next_deadline(world) <= 0.5
@@ -995,7 +995,7 @@ def test_backoff_differs_between_workers() -> None:
     assert len(deadlines) == 10
 
 
-def test_other_servers_go_on() -> None:
+def test_unavailable_servers_do_not_block_others() -> None:
     world, stream = working(3)
     dead, slow, good = (world.peer(f"s{number}") for number in range(3))
     dead.refuse()
@@ -1007,7 +1007,7 @@ def test_other_servers_go_on() -> None:
     assert not stream.done
 
 
-def test_a_lost_grab_gives_its_slot_to_others() -> None:
+def test_lost_grab_frees_its_slot() -> None:
     world, _ = working(2)
     first, second = world.serve("s0"), world.serve("s1")
     second.take()
@@ -1043,7 +1043,7 @@ def test_no_server_at_the_beginning() -> None:
     world.finish(world.peer("s0").assign())
 
 
-def test_a_server_that_closes_at_once() -> None:
+def test_work_fails_if_all_servers_close_at_once() -> None:
     world, stream = working(2, max_outage=None)
     world.serve("s0").lose()
     assert not stream.done
@@ -1070,7 +1070,7 @@ def test_one_server_is_enough_at_the_beginning() -> None:
     assert not stream.done
 
 
-def test_a_server_that_is_not_asked_anything_is_there_too() -> None:
+def test_server_without_grabs_counts_as_available() -> None:
     world, stream = working(functions=[])
     world.serve().lose()
     assert not stream.done
@@ -1087,7 +1087,7 @@ def test_without_servers() -> None:
 
 
 def refuse_for(world: World, stream: WorkStream, seconds: float) -> None:
-    """Let no connection be made for a while, or until the work is over."""
+    """Refuse all connections for `seconds`, or until the work ends."""
     end = world.now + seconds
     while world.now < end and not stream.done:
         for server in world.alive():
@@ -1131,7 +1131,7 @@ def test_no_outage_at_all() -> None:
     assert stream.done
 
 
-def test_an_outage_ends_with_an_answer() -> None:
+def test_outage_ends_with_an_answer() -> None:
     world, stream, server = asleep(max_outage=10.0)
     server.lose()
     refuse_for(world, stream, 5.0)
@@ -1142,7 +1142,7 @@ def test_an_outage_ends_with_an_answer() -> None:
     assert not stream.done
 
 
-def test_an_outage_is_one_of_all_servers() -> None:
+def test_loss_of_one_server_is_no_outage() -> None:
     world, stream = working(2, max_outage=1.0)
     first, second = world.serve("s0"), world.serve("s1")
     first.send(NoJob())
@@ -1152,7 +1152,7 @@ def test_an_outage_is_one_of_all_servers() -> None:
     assert not stream.done
 
 
-def test_the_next_work_begins_anew() -> None:
+def test_next_work_forgets_earlier_connections() -> None:
     world, _, _ = asleep()
     world.end_work()
     stream = world.work()
@@ -1161,7 +1161,7 @@ def test_the_next_work_begins_anew() -> None:
         stream.raise_error()
 
 
-def test_a_server_that_takes_connections_and_does_not_answer_is_an_outage() -> None:
+def test_server_that_accepts_but_does_not_answer_is_an_outage() -> None:
     world, stream, server = asleep(max_outage=20.0)
     server.lose()
     world.sleep(0.5)
@@ -1172,7 +1172,7 @@ def test_a_server_that_takes_connections_and_does_not_answer_is_an_outage() -> N
     assert stream.done
 
 
-def test_a_server_that_is_not_asked_as_all_slots_are_taken_is_no_outage() -> None:
+def test_full_slots_are_no_outage() -> None:
     world, stream, server, job = holding(max_outage=60.0)
     server.lose()
     assert job.is_lost
@@ -1221,7 +1221,7 @@ def test_a_lost_job() -> None:
     new = world.serve()
     assert new.take() == [CanDo(b"f")]
     world.job_done(job)
-    assert new.take() == [GRAB]  # And nothing about the job.
+    assert new.take() == [GRAB]  # The worker sends nothing about the job.
     assert not stream.done
 
 
@@ -1235,7 +1235,7 @@ def test_the_result_of_a_lost_job() -> None:
     world.job_done(job)
 
 
-def test_a_job_that_had_ended_is_not_lost() -> None:
+def test_ended_job_is_not_lost_with_its_link() -> None:
     world, _, server, job = holding()
     world.complete(job)
     server.lose()
@@ -1257,7 +1257,7 @@ def test_jobs_of_lost_links_are_not_handed_out() -> None:
     world.finish(job)
 
 
-def test_the_job_of_a_lost_link_that_nobody_took_does_not_keep_its_slot() -> None:
+def test_queued_job_of_a_lost_link_frees_its_slot() -> None:
     world, stream, server = grabbing()
     server.send(JobAssignUniq(b"H:1", b"f", b"", b""))
     server.lose()
@@ -1269,7 +1269,7 @@ def test_the_job_of_a_lost_link_that_nobody_took_does_not_keep_its_slot() -> Non
     assert server.take() == [CanDo(b"f"), GRAB]
 
 
-def test_calls_about_links_that_are_no_more() -> None:
+def test_calls_with_a_dead_link_are_ignored() -> None:
     world, _, server = asleep()
     server.lose(ConnectionResetError("reset"))
     before = list(world.engine.notices)
@@ -1282,7 +1282,7 @@ def test_calls_about_links_that_are_no_more() -> None:
     assert not server.closed
 
 
-# What is sent about jobs.
+# Packets about jobs.
 
 
 def test_all_kinds_of_packets() -> None:
@@ -1324,7 +1324,7 @@ def test_a_job_of_another_worker() -> None:
     assert server.take() == []
 
 
-def test_a_job_without_an_end_fails() -> None:
+def test_job_done_without_an_end_fails_the_job() -> None:
     world, _, server, job = holding()
     world.job_done(job)
     assert job.ended
@@ -1349,7 +1349,7 @@ def data(size: int) -> WorkData:
     return WorkData(b"H:1", b"x" * size)
 
 
-def test_a_server_that_is_slow_to_read() -> None:
+def test_senders_wait_for_a_slow_server() -> None:
     world, _, server, job = holding()
     server.reads = False
     assert world.send(job, data(MEGABYTE // 2)).done
@@ -1363,7 +1363,7 @@ def test_a_server_that_is_slow_to_read() -> None:
         chunk = engine.data_to_send(link, world.now)
         assert chunk
         taken += len(chunk)
-    assert not first.done  # What is left is a little more than allowed.
+    assert not first.done  # The rest slightly exceeds the limit.
     server.reads = True
     world.call(engine.handle_timeout, world.now)
     assert first.done
@@ -1399,7 +1399,7 @@ def test_waiting_for_a_slow_server_has_a_time_limit() -> None:
     assert server.take()[-2:] == [result(), GRAB]
 
 
-def test_a_server_that_does_not_read_is_given_up() -> None:
+def test_server_that_does_not_read_is_disconnected() -> None:
     world, _, server, job = holding()
     server.reads = False
     wait = world.send(job, data(3 * MEGABYTE))
@@ -1417,7 +1417,7 @@ def test_a_server_that_does_not_read_is_given_up() -> None:
         world.send(job, data(1))
 
 
-def test_what_was_written_before_does_not_help_a_server_that_does_not_read() -> None:
+def test_earlier_writes_do_not_extend_the_write_timeout() -> None:
     world, _, server, job = holding()
     server.reads = False
     world.send(job, data(2 * MEGABYTE))
@@ -1427,8 +1427,8 @@ def test_what_was_written_before_does_not_help_a_server_that_does_not_read() -> 
     assert server.closed
 
 
-def test_a_server_that_was_slow_to_read_once() -> None:
-    """Nobody waits any more, and there is nothing left to write: that is no reason to give up."""
+def test_server_that_catches_up_is_kept() -> None:
+    """The engine keeps the link because no sender waits and no data is left to write."""
     world, _, server, job = holding()
     server.reads = False
     world.release(world.send(job, data(MEGABYTE), timeout=1.0))
@@ -1438,7 +1438,7 @@ def test_a_server_that_was_slow_to_read_once() -> None:
     world.finish(job)
 
 
-def test_a_sender_is_woken_when_the_link_is_lost() -> None:
+def test_lost_link_wakes_its_senders() -> None:
     world, _, server, job = holding()
     server.reads = False
     wait = world.send(job, data(MEGABYTE), timeout=5.0)
@@ -1448,7 +1448,7 @@ def test_a_sender_is_woken_when_the_link_is_lost() -> None:
     assert not wait.timed_out
 
 
-def test_a_sender_that_returns_is_not_woken() -> None:
+def test_released_sender_is_not_woken() -> None:
     world, _, server, job = holding()
     server.reads = False
     wait = world.send(job, data(MEGABYTE), timeout=5.0)
@@ -1459,7 +1459,7 @@ def test_a_sender_that_returns_is_not_woken() -> None:
     assert wakes(wait) == 0
 
 
-def test_releasing_what_nobody_waits_for() -> None:
+def test_releasing_finished_waits() -> None:
     world, stream, _, job = holding()
     wait = world.send(job, data(1))
     world.release(wait)
@@ -1560,12 +1560,12 @@ def test_stop_by_a_job_that_fails() -> None:
     assert is_over(stream)
 
 
-def test_stop_by_a_job_that_fails_asks_for_no_other_one() -> None:
+def test_stop_by_a_failing_job_sends_no_grab() -> None:
     world, stream = working(max_jobs=2)
     world.register(b"g")
     server = world.serve()
     job, other = server.assign(1), server.assign(2, function=b"g")
-    world.unregister(b"f")  # The job keeps CANT_DO back, and with it the next grab.
+    world.unregister(b"f")  # The job delays CANT_DO, and CANT_DO delays the next grab.
     world.finish(other)
     server.take()
     world.job_done(job, go_on=False)
@@ -1574,7 +1574,7 @@ def test_stop_by_a_job_that_fails_asks_for_no_other_one() -> None:
     assert is_over(stream)
 
 
-def test_no_echo_when_an_answer_has_shown_that_the_result_was_taken() -> None:
+def test_stop_after_an_answer_to_a_later_grab_sends_no_echo() -> None:
     world, stream, server, job = holding()
     world.finish(job)
     server.send(NoJob())
@@ -1584,7 +1584,7 @@ def test_no_echo_when_an_answer_has_shown_that_the_result_was_taken() -> None:
     assert is_over(stream)
 
 
-def test_an_echo_when_the_grab_was_sent_before_the_result() -> None:
+def test_stop_after_an_answer_to_an_earlier_grab_sends_an_echo() -> None:
     world, stream, server = grabbing(max_jobs=2)
     job = server.assign()
     server.take()
@@ -1599,7 +1599,7 @@ def test_an_echo_when_the_grab_was_sent_before_the_result() -> None:
 
 
 @pytest.mark.parametrize("answer", [Error(b"server_error", b""), None])
-def test_a_server_without_echo(answer: Event | None) -> None:
+def test_stop_with_a_server_without_echo(answer: Event | None) -> None:
     world, stream, server, job = holding()
     world.finish(job, go_on=False)
     if answer is not None:
@@ -1613,10 +1613,10 @@ def test_a_server_without_echo(answer: Event | None) -> None:
 
 
 @pytest.mark.parametrize("grabs", [False, True])
-def test_a_result_that_takes_long_to_write(grabs: bool) -> None:
+def test_stop_waits_for_a_slow_result(grabs: bool) -> None:
     world, stream, server, job = holding()
     server.reads = False
-    server.strict = not grabs  # It reads the grab when the worker has stopped since.
+    server.strict = not grabs  # The server reads the grab after the worker has stopped.
     world.finish(job, go_on=grabs)
     world.stop()
     world.sleep(29.0)
@@ -1629,8 +1629,8 @@ def test_a_result_that_takes_long_to_write(grabs: bool) -> None:
     assert is_over(stream)
 
 
-def test_a_grab_behind_a_result_that_takes_long_to_write() -> None:
-    """As long as the server reads at all, it can't have read the grab."""
+def test_grab_timeout_starts_after_a_slow_result() -> None:
+    """The server has not read the grab while it still reads the result before it."""
     world, _, server, job = holding()
     server.reads = False
     world.complete(job)
@@ -1638,7 +1638,7 @@ def test_a_grab_behind_a_result_that_takes_long_to_write() -> None:
     for _ in range(3):
         world.sleep(30.0)
         assert not server.closed
-        # A part of what there is, as a socket takes it.
+        # Write one part of the pending data, like a slow socket.
         world.engine.links_to_write()
         server.read(world.engine.data_to_send(server.link, world.now))
         world.register(f"more-{world.now}".encode())
@@ -1646,7 +1646,7 @@ def test_a_grab_behind_a_result_that_takes_long_to_write() -> None:
     assert server.closed
 
 
-def test_a_result_that_is_never_written() -> None:
+def test_stop_with_an_unread_result_times_out() -> None:
     world, stream, server, job = holding()
     server.reads = False
     world.finish(job, go_on=False)
@@ -1657,7 +1657,7 @@ def test_a_result_that_is_never_written() -> None:
     assert is_over(stream)
 
 
-def test_an_answer_that_shows_that_the_echo_was_ignored() -> None:
+def test_stop_with_an_ignored_echo_ends_at_the_next_answer() -> None:
     world, stream, server, job = holding()
     world.finish(job, go_on=False)
     server.send_raw(raw(NoJob()))
@@ -1693,7 +1693,7 @@ def test_stop_with_a_grab_no_job() -> None:
     assert is_over(stream)
 
 
-def test_stop_with_a_grab_that_brings_a_job() -> None:
+def test_stop_with_a_grab_answered_by_a_job() -> None:
     world, stream, server = grabbing()
     world.stop()
     job = server.assign()
@@ -1716,8 +1716,8 @@ def test_stop_with_a_grab_that_is_not_answered(late: bool) -> None:
     assert is_over(stream)
 
 
-def test_stop_with_a_grab_whose_job_is_coming() -> None:
-    """It is not lost, as it would be if the connection were closed, however long it takes."""
+def test_stop_with_a_job_arriving_waits_for_it() -> None:
+    """The link stays open while the job arrives, so the job is not lost."""
     world, stream, server = grabbing()
     world.stop()
     for at in range(0, 1000, 100):
@@ -1731,7 +1731,7 @@ def test_stop_with_a_grab_whose_job_is_coming() -> None:
     assert not is_over(stream)
 
 
-def test_stop_with_a_grab_whose_job_comes_no_further() -> None:
+def test_stop_with_a_stalled_job_times_out() -> None:
     world, stream, server = grabbing()
     world.stop()
     server.send_raw(LARGE[:20])
@@ -1742,7 +1742,7 @@ def test_stop_with_a_grab_whose_job_comes_no_further() -> None:
     assert is_over(stream)
 
 
-def test_stop_with_a_grab_whose_job_comes_too_slowly() -> None:
+def test_stop_with_a_job_at_a_trickle_times_out() -> None:
     world, stream, server = grabbing()
     world.stop()
     for at in range(30):
@@ -1753,7 +1753,7 @@ def test_stop_with_a_grab_whose_job_comes_too_slowly() -> None:
     assert is_over(stream)
 
 
-def test_a_grab_whose_job_is_coming_is_not_lost() -> None:
+def test_grab_with_a_job_arriving_does_not_time_out() -> None:
     world, _, server = grabbing()
     packet = pack_event(JobAssignUniq(b"H:1", b"f", b"", b"x" * 20_000), MAGIC_RESPONSE)
     for at in range(0, 20_000, 2000):
@@ -1790,7 +1790,7 @@ def test_outage_ends_the_work_when_a_job_stops_arriving() -> None:
 
 
 def test_grab_whose_job_arrives_at_a_trickle_is_given_up() -> None:
-    """The size of a packet was corrupted: it takes in the answer to the grab, and every other."""
+    """A corrupt packet size makes every later answer part of one packet."""
     world, _, server = grabbing()
     world.sleep(1.0)
     for at in range(2):
@@ -1848,12 +1848,12 @@ def test_stop_with_a_job_of_a_lost_link() -> None:
     world.stop()
     server.lose()
     assert not stream.done
-    assert world.engine.next_deadline() is None  # It does not connect again.
+    assert world.engine.next_deadline() is None  # The worker does not reconnect.
     world.job_done(job)
     assert is_over(stream)
 
 
-def test_an_outage_is_no_matter_for_a_worker_that_stops() -> None:
+def test_outage_while_stopping_is_ignored() -> None:
     world, stream, server, job = holding(max_outage=5.0)
     server.lose()
     world.stop()
@@ -1876,7 +1876,7 @@ def test_stop_while_asleep_with_a_job() -> None:
     assert is_over(stream)
 
 
-def test_stop_with_a_lost_job_that_nobody_took() -> None:
+def test_stop_with_a_queued_job_of_a_lost_link() -> None:
     world, stream, server = grabbing()
     world.stop()
     server.send(JobAssignUniq(b"H:1", b"f", b"", b""))
@@ -1887,7 +1887,7 @@ def test_stop_with_a_lost_job_that_nobody_took() -> None:
     assert is_over(stream)
 
 
-def test_the_time_for_jobs_is_over() -> None:
+def test_stop_timeout_passes() -> None:
     world, stream, server, job = holding()
     world.stop(timeout=10.0)
     world.sleep(9.9)
@@ -1935,14 +1935,14 @@ def test_stop_after_the_work() -> None:
     assert not stream.done
 
 
-# The ends of a call of work.
+# Ends of a call of `work`.
 
 PHASES = ["connecting", "cooling", "resting", "queued", "grabbing", "late", "asleep", "pausing"]
 PHASES += ["taken", "ready", "ended", "stalled", "leaving", "stopping"]
 
 
 def in_phase(phase: str) -> tuple[World, WorkStream, WorkerJob | None]:
-    """A World whose server s0 is in `phase`."""
+    """Return a World whose server s0 is in `phase`."""
     world = World(1, functions=[] if phase == "resting" else [b"f"])
     if phase == "queued":
         world = World(["s1", "s0"])
@@ -1980,7 +1980,7 @@ def in_phase(phase: str) -> tuple[World, WorkStream, WorkerJob | None]:
 
 
 def check_that_it_works_again(world: World, job: WorkerJob | None) -> None:
-    """A new `work` is like the first, whatever the old one has left."""
+    """Check that a new `work` starts afresh after the old one."""
     assert world.alive() == []
     assert world.engine.next_deadline() is None
     assert world.next_job() is None
@@ -1990,7 +1990,7 @@ def check_that_it_works_again(world: World, job: WorkerJob | None) -> None:
     for peer in world.alive():
         peer.up()
     if job is not None:
-        # What the old one has left comes to its end, and does no harm.
+        # Finishing a job of the old call does not disturb the new one.
         with pytest.raises(GearmanError):
             world.complete(job)
         world.job_done(job)
@@ -2067,7 +2067,7 @@ def test_job_of_an_abandoned_engine_says_why_it_was_lost() -> None:
 
 
 def test_release_ends_the_work() -> None:
-    """So a driver only has to release the Wait, however the caller of `work` was interrupted."""
+    """A driver ends an interrupted `work` by releasing its Wait."""
     world = World()
     stream = world.work()
     server = world.serve()
@@ -2076,13 +2076,13 @@ def test_release_ends_the_work() -> None:
     assert server.closed
     assert not world.engine.has_jobs()
     again = world.work()
-    world.release(stream)  # This is not the current call any more.
+    world.release(stream)  # A second release of the old call has no effect.
     assert not again.done
     world.serve().assign(2)
     assert world.engine.has_jobs()
 
 
-def test_job_of_an_earlier_call_stops_nothing() -> None:
+def test_job_of_an_earlier_call_does_not_stop_the_current_one() -> None:
     world = World()
     stream = world.work()
     job = world.serve().assign()
@@ -2108,7 +2108,7 @@ def test_work_twice_at_once() -> None:
     assert not stream.done
 
 
-def test_old_servers_are_remembered_by_the_next_work() -> None:
+def test_next_work_remembers_servers_without_grab_job_uniq() -> None:
     world, _, server = grabbing()
     server.send(Error(b"server_error", b""))
     world.end_work()
@@ -2116,10 +2116,10 @@ def test_old_servers_are_remembered_by_the_next_work() -> None:
     assert world.serve().take() == [CanDo(b"f"), GrabJob()]
 
 
-# Being woken.
+# Wake-ups of the caller.
 
 
-def test_the_caller_is_woken_now_and_then() -> None:
+def test_timeout_wakes_the_caller_repeatedly() -> None:
     world = World()
     stream = world.work(timeout=2.0)
     world.serve().send(NoJob())
@@ -2137,7 +2137,7 @@ def test_the_caller_is_woken_now_and_then() -> None:
     assert not stream.done
 
 
-def test_the_caller_is_not_woken_too_often() -> None:
+def test_zero_timeout_wakes_the_caller_at_most_every_10_ms() -> None:
     world, stream = working(functions=[])
     world.serve()
     world.end_work()
@@ -2153,7 +2153,7 @@ def test_the_caller_is_not_woken_too_often() -> None:
     assert 90 <= count <= 101
 
 
-def test_nobody_is_woken_after_the_work() -> None:
+def test_timeout_after_end_work_wakes_no_caller() -> None:
     world = World()
     stream = world.work(timeout=2.0)
     world.serve()
@@ -2162,7 +2162,7 @@ def test_nobody_is_woken_after_the_work() -> None:
     assert not stream.ready
 
 
-def test_the_caller_is_woken_when_a_server_is_lost() -> None:
+def test_lost_server_wakes_the_caller() -> None:
     world, stream, server = asleep()
     world.next_job()
     stream.active = False
@@ -2170,7 +2170,7 @@ def test_the_caller_is_woken_when_a_server_is_lost() -> None:
     assert (stream.ready, stream.active) == (True, True)
 
 
-def test_without_a_timeout_time_wakes_nobody() -> None:
+def test_caller_without_timeout_is_not_woken() -> None:
     world, stream = working(functions=[])
     world.serve()
     world.sleep(100_000.0)
@@ -2207,7 +2207,7 @@ def test_arguments(options: dict[str, Any], error: type[Exception]) -> None:
         WorkerEngine(parse_host_list(["s0"]), rng=random.Random(1), **options)
 
 
-# Whatever servers say.
+# Arbitrary data from servers.
 
 GARBAGE = st.one_of(
     st.binary(max_size=40),
@@ -2233,7 +2233,7 @@ GARBAGE = st.one_of(
 @pytest.mark.parametrize("phase", PHASES)
 @examples(0.6)
 @given(pieces=st.lists(GARBAGE, max_size=8), sizes=st.lists(st.integers(1, 30), max_size=20))
-def test_no_bytes_raise(phase: str, pieces: list[bytes], sizes: list[int]) -> None:
+def test_arbitrary_bytes_do_not_raise(phase: str, pieces: list[bytes], sizes: list[int]) -> None:
     world, stream, job = in_phase(phase)
     server = world.peers[-1]
     server.strict = False
@@ -2255,7 +2255,7 @@ def test_no_bytes_raise(phase: str, pieces: list[bytes], sizes: list[int]) -> No
     world.end_work()
 
 
-# Whatever happens.
+# Random sequences of events.
 
 SIZES = st.sampled_from([10**6, 10**6, 10**6, 100, 13, 1])
 FUNCTIONS = st.sampled_from([b"f", b"g"])
@@ -2263,10 +2263,10 @@ LIMITS = st.sampled_from([None, None, 1.5])
 
 
 class WorkerMachine(RuleBasedStateMachine):
-    """Sound servers, on links that break, and a caller that does what it likes.
+    """Correct servers, links that break and a caller with arbitrary calls.
 
-    The World and its Peers check everything that happens. At the end all is well, and then the
-    worker has to get on: it asks each server for jobs, does them, and stops when it is told to.
+    The World and its Peers check every step. At the end no link breaks, and the worker must
+    make progress: it grabs jobs from each server, runs them, and stops on request.
     """
 
     @initialize(
@@ -2280,16 +2280,16 @@ class WorkerMachine(RuleBasedStateMachine):
         self, servers: int, max_jobs: int, seed: int, calm: bool, timeout: float | None
     ) -> None:
         self.world = World(servers, seed=seed, max_jobs=max_jobs, connect_timeout=3.0)
-        #: Whether no link breaks, so that jobs get on.
+        #: True if no link breaks, so that jobs make progress.
         self.calm = calm
         self.timeout = timeout
-        #: The jobs that were taken and that the caller is not done with.
+        #: Jobs handed to the caller and not yet done.
         self.jobs: list[WorkerJob] = []
         self.handles = 0
         self.stream: WorkStream | None = None
         self.begin()
 
-    # Help.
+    # Helpers.
 
     def pick(self, data: st.DataObject, items: list[Any]) -> Any:
         return items[data.draw(st.integers(0, len(items) - 1))]
@@ -2420,7 +2420,7 @@ class WorkerMachine(RuleBasedStateMachine):
         else:
             peer.lose(OSError("reset") if how == "reset" else None)
         assert not peer.link.alive
-        # What a late driver still says about it changes nothing.
+        # Later calls of a slow driver have no effect on the dead link.
         peer.lose()
         peer.up()
         peer.send_raw(raw(NoJob()))
@@ -2460,10 +2460,10 @@ class WorkerMachine(RuleBasedStateMachine):
         peer.write(Error(b"JOB_NOT_FOUND", b"") if about_a_job else Noop())
         peer.deliver(size)
 
-    # In the end.
+    # The final checks.
 
     def be_kind(self, seconds: int, how: str) -> Counter[str]:
-        """Let all go well for a while. Returns how often each server was asked for a job."""
+        """Run without failures for a while. Return the number of grabs by server."""
         asked: Counter[str] = Counter()
         for _ in range(seconds):
             for peer in self.links(up=False):
@@ -2496,19 +2496,19 @@ class WorkerMachine(RuleBasedStateMachine):
                 self.return_from_work()
             self.begin()
             assert self.stream is not None
-            if self.stream.done:  # It was stopped before it began.
+            if self.stream.done:  # `stop` was called before `work`.
                 self.return_from_work()
                 self.begin()
         assert self.stream is not None
         if _OUTAGE in world.engine._timers:
-            # It began before all went well, and may be over before its server is tried again.
+            # An earlier outage might end the work before the worker reconnects.
             self.be_kind(36, "none")
             if self.stream.done:
                 assert isinstance(self.stream.error, ServerUnavailable)
                 self.return_from_work()
                 self.begin()
         world.register(b"f")
-        # Within the longest backoff, and the time after which one looks again.
+        # This time covers the longest backoff and the poll interval.
         asked = self.be_kind(36, "none")
         hosts = {server.address.host for server in world.engine.pool.servers}
         assert {host for host in asked if asked[host]} == hosts
@@ -2527,10 +2527,10 @@ WorkerMachine.TestCase.settings = examples(
 TestWorkerMachine = WorkerMachine.TestCase
 
 
-# What callers may ask for beside.
+# Optional features.
 
 
-def test_jobs_of_a_class_of_ones_own() -> None:
+def test_custom_job_class() -> None:
     class Job(WorkerJob):
         pass
 
@@ -2543,7 +2543,7 @@ def test_jobs_of_a_class_of_ones_own() -> None:
     assert (type(job), job.unique, job.data) == (Job, "u", b"in")
 
 
-def test_the_timeout_of_a_stream_may_be_changed() -> None:
+def test_timeout_of_a_work_stream_can_be_changed() -> None:
     world = World()
     stream = world.work(timeout=60)
     server = world.serve()
@@ -2562,7 +2562,7 @@ def test_the_timeout_of_a_stream_may_be_changed() -> None:
     assert not stream.ready
 
 
-def test_a_connection_that_the_application_closes() -> None:
+def test_disconnect_closes_the_connection_once() -> None:
     world = World(2)
     stream = world.work()
     first, second = world.serve("s0"), world.serve("s1")

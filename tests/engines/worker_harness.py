@@ -1,7 +1,7 @@
-"""A small world for a worker's engine: scripted servers, and a clock that stands until it is moved.
+"""A test world for the worker engine, with scripted servers and a manual clock.
 
-There is no socket and no time here. A test takes the part of the servers and of the worker's
-caller, so it reads like a conversation::
+The world uses no sockets and no real time. A test acts as the servers and the worker's caller,
+so it reads like a conversation::
 
     world = World()
     world.work()
@@ -13,9 +13,9 @@ caller, so it reads like a conversation::
     world.job_done(job)
     assert server.take() == [WorkComplete(b"H:1", b"out"), GrabJobUniq()]
 
-The World is the driver: after each call it takes all actions and writes all that there is to write.
-Each Peer looks at what it reads as a strict server would, and after each step the World checks what
-has to be true of an engine at any time.
+The World is the driver: after each call it executes all actions and writes all pending data.
+Each Peer checks the received packets like a strict server. After each step the World checks the
+engine's invariants.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ TERMINAL = (WorkComplete, WorkFail, WorkException)
 
 
 def is_about_a_job(event: Event) -> bool:
-    """Whether `event` refuses a WORK_*, and so answers nothing."""
+    """Return True if `event` rejects a WORK_* packet and answers no question."""
     return isinstance(event, Error) and event.code == b"JOB_NOT_FOUND"
 
 
@@ -85,26 +85,26 @@ class Peer(links.Server):
 
     def __init__(self, world: World, link: WorkerLink, timeout: float) -> None:
         super().__init__(world, link, timeout)
-        #: Whether it reads what is written.
+        #: True if the server reads from the connection.
         self.reads = True
-        #: Whether what it reads may be from before the last thing that happened.
+        #: True while unread data might be older than the engine's present state.
         self.is_behind = False
-        #: Whether it looks at what it reads as a strict server would.
+        #: True if the Peer checks the received packets like a strict server.
         self.strict = True
-        #: What it has read and not answered.
+        #: Received questions without an answer.
         self.questions: deque[Event] = deque()
-        #: What it has read and no test has taken, and how many packets in all.
+        #: Received packets that no test has taken, and the number of all received packets.
         self.inbox: list[Event] = []
         self.count = 0
-        #: What the worker can do.
+        #: Functions that the worker has registered.
         self.functions: set[bytes] = set()
-        #: The jobs that the worker has, by handle: a list of functions, as a handle may come again.
+        #: Functions of the worker's jobs, by handle. A handle can be assigned more than once.
         self.held: dict[bytes, list[bytes]] = {}
-        #: How many grabs it has read whose answer has not arrived; and what it has read last.
+        #: Number of received grabs whose answer has not arrived, and the last received packet.
         self.grabs = 0
         self.last: Event | None = None
         self.may_sleep = False
-        # On its way to the engine, and what is true from which byte on.
+        # Bytes in flight to the engine, and the events that take effect at each position.
         self._outgoing = b""
         self._effects: deque[tuple[int, Event]] = deque()
 
@@ -115,12 +115,12 @@ class Peer(links.Server):
     # From the engine.
 
     def take(self) -> list[Event]:
-        """All that it has read since the last time."""
+        """Return all packets received since the last call."""
         events, self.inbox = self.inbox, []
         return events
 
     def read(self, data: bytes) -> None:
-        """Read `data`."""
+        """Process `data` from the engine."""
         assert not self.closed
         self.connection.receive_data(data)
         while (event := self.connection.next_event()) is not NEED_DATA:
@@ -135,7 +135,7 @@ class Peer(links.Server):
 
     def _examine(self, event: Event) -> None:
         if isinstance(event, (GrabJob, GrabJobUniq)):
-            # Those of one turn come together.
+            # All grabs of one turn arrive together.
             assert not self.grabbing or isinstance(self.last, type(event))
             assert self.is_behind or self.world.engine._life is WorkerLife.WORKING
             assert self.functions
@@ -171,13 +171,13 @@ class Peer(links.Server):
     # To the engine.
 
     def send(self, *events: Event) -> None:
-        """Send. The server's Connection refuses what is out of order."""
+        """Send `events`. The server's Connection rejects events that are out of order."""
         self.write(*events)
         while self._outgoing:
             self.deliver(self.world.chunk or len(self._outgoing))
 
     def write(self, *events: Event) -> None:
-        """Send, but let nothing arrive."""
+        """Queue `events` without delivering them."""
         for event in events:
             self._outgoing += self.connection.send(event)
             if not isinstance(event, Noop) and not is_about_a_job(event):
@@ -185,7 +185,7 @@ class Peer(links.Server):
             self._effects.append((len(self._outgoing), event))
 
     def deliver(self, size: int) -> None:
-        """Let some of the bytes that were sent arrive."""
+        """Deliver up to `size` of the queued bytes."""
         data, self._outgoing = self._outgoing[:size], self._outgoing[size:]
         effects = [(at - len(data), event) for at, event in self._effects]
         self._effects = deque(effect for effect in effects if effect[0] > 0)
@@ -207,13 +207,13 @@ class Peer(links.Server):
             self.grabs -= 1
 
     def assign(self, number: int = 1, function: bytes = b"f", data: bytes = b"in") -> WorkerJob:
-        """Give the worker a job, which takes it."""
+        """Assign a job to the worker and return it."""
         self.send(JobAssignUniq(b"H:%d" % number, function, b"", data))
         return self.world.job()
 
 
 class World(links.World[Peer]):
-    """An engine, and all that is around it."""
+    """A worker engine with its caller, driver and servers."""
 
     def __init__(
         self,
@@ -233,13 +233,13 @@ class World(links.World[Peer]):
         for function in functions:
             self.engine.register(self.now, function, None)
         self.waits: list[Wait] = []
-        # Whether a grab was ever late, so that there may be more jobs than slots.
+        # True once a grab was late, because its job can then exceed the slots.
         self.was_late = False
 
     # The driver's part.
 
     def pump(self) -> None:
-        """Take all actions, and write all that there is to write."""
+        """Execute all actions and write all pending data."""
         busy = True
         while busy:
             self.act()
@@ -253,7 +253,7 @@ class World(links.World[Peer]):
                 peer.is_behind &= not peer.reads
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, from deadline to deadline."""
+        """Advance the clock from deadline to deadline."""
         end = self.now + seconds
         while (deadline := self.engine.next_deadline()) is not None and deadline <= end:
             self.now = max(self.now, deadline)
@@ -276,11 +276,11 @@ class World(links.World[Peer]):
         job = self.engine.next_job(self.now)
         self.pump()
         if job is None:
-            self.check()  # Else its caller will be back at once.
+            self.check()  # After a job the caller calls again at once, so check only at the end.
         return job
 
     def job(self) -> WorkerJob:
-        """The only job to be taken."""
+        """Return the only available job."""
         job = self.next_job()
         assert job is not None
         assert self.next_job() is None
@@ -295,14 +295,14 @@ class World(links.World[Peer]):
         return wait
 
     def complete(self, job: WorkerJob) -> None:
-        """End `job` well; the caller is not yet done with it."""
+        """Send the result of `job` without releasing its slot."""
         self.send(job, WorkComplete(job.wire_handle, b"out"))
 
     def job_done(self, job: WorkerJob, **options: Any) -> None:
         self.call(self.engine.job_done, self.now, job, **options)
 
     def finish(self, job: WorkerJob, **options: Any) -> None:
-        """End `job` well, and be done with it."""
+        """Send the result of `job` and release its slot."""
         self.complete(job)
         self.job_done(job, **options)
 
@@ -322,10 +322,10 @@ class World(links.World[Peer]):
     def close(self) -> None:
         self.call(self.engine.close, self.now)
 
-    # What has to be true at any time.
+    # Invariants.
 
     def check(self) -> None:
-        """Look at the whole engine."""
+        """Check the engine's invariants."""
         engine = self.engine
         links = engine.pool.links()
         keeping = [link for link in links if link.phase is Phase.GRABBING]
@@ -335,7 +335,7 @@ class World(links.World[Peer]):
         assert taken <= engine._max_jobs or self.was_late
         for link in links:
             self._check_link(link)
-            # Nobody waits for a slot that is there.
+            # No link waits while a slot is free.
             assert link.phase is not Phase.QUEUED or taken >= engine._max_jobs or engine._ready
         for peer in self.peers:
             if not peer.link.alive:
@@ -351,7 +351,7 @@ class World(links.World[Peer]):
         assert (link.grabs > 0) == (phase in _ASKING)
         assert 1 <= link.next_grabs <= MOST_GRABS
         assert engine._turns.count(link) == (phase is Phase.QUEUED)
-        # Time goes on for whoever waits for a server, and for nobody else.
+        # A link has a timer if and only if it waits for a server.
         waits_for_nothing = link.is_up and phase in (Phase.QUEUED, Phase.RESTING)
         assert (link in engine._timers) != waits_for_nothing
         if link.is_up and phase is Phase.RESTING:
@@ -398,6 +398,6 @@ class World(links.World[Peer]):
             over = not engine._jobs and not engine.pool.links()
             assert stream.done == over or stream.error is not None
         elif not stream.done:
-            # Each server is worked for, connected to, or connected to again after a while.
+            # Each server has either a link or a timer for the next connection attempt.
             for server in engine.pool.servers:
                 assert (server.link is None) == (server in engine._timers)
