@@ -1,7 +1,8 @@
-"""Every test runs on asyncio and on trio; none hangs, or leaves a socket open.
+"""Fixtures of the anyio tests. Every test runs on asyncio and on trio.
 
-Those marked `both_streams` run with each kind of stream to a server, too: with our own, which are
-what anybody gets, and with anyio's in their place, which are for `connect=`, TLS and uvloop.
+A test fails if it hangs or leaves a socket open. Tests marked `both_streams` also run with both
+kinds of streams: our own, which are the default, and anyio's, which serve `connect=`, TLS and
+uvloop.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", "both_streams: a test for each kind of stream to a server")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Choose the kinds of streams of a test."""
+    """Parametrize a test with the kinds of streams."""
     if metafunc.definition.get_closest_marker("both_streams") is not None:
         metafunc.parametrize("kind_of_stream", ["own", "anyio's"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
 def kind_of_stream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What TCP connections without TLS are."""
+    """The kind of stream used for TCP connections without TLS."""
     kind: str = getattr(request, "param", "own")
     if kind != "own":
         monkeypatch.setattr(_plain, "plain_stream", _streams.socket_stream)
@@ -50,11 +51,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def _clean(no_hang: None, no_open_sockets: None) -> None:
-    """Every test here is watched."""
+    """Time limit and socket check for every test."""
 
 
 def open_sockets() -> set[str]:
-    """The sockets of this process, as the system names them, where it has such a list."""
+    """Return the names of this process's sockets, or nothing on systems without /proc."""
     found = set()
     with contextlib.suppress(FileNotFoundError):
         for descriptor in os.listdir("/proc/self/fd"):
@@ -65,21 +66,21 @@ def open_sockets() -> set[str]:
 
 @pytest.fixture
 def no_open_sockets() -> Iterator[None]:
-    """Fails a test that leaves a socket open."""
+    """A check that fails a test which leaves a socket open."""
     before = open_sockets()
     yield
     if not open_sockets() <= before:
-        # A test's own sockets may be garbage, which is still open; one that is ours warns then.
+        # An unreachable socket stays open until it is collected. If it is one of ours, collecting
+        # it warns.
         gc.collect()
     eventually(lambda: open_sockets() <= before, "the end of all sockets")
 
 
 @pytest.fixture
 async def server(anyio_backend: Any) -> AsyncIterator[gearman_anyio.JobServer]:
-    """A JobServer in the loop of the test. The test leaves it alive.
+    """A JobServer in the test's event loop. The test must not stop it.
 
-    What is asked here is what the adapter does. What tests/contract asks, it asks of both kinds of
-    servers.
+    These tests check the adapter. The tests in tests/contract run against both kinds of servers.
     """
     async with gearman_anyio.JobServer() as embedded:
         yield embedded

@@ -1,4 +1,4 @@
-"""A server in memory, that does as the test says."""
+"""An in-memory server that follows a script."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Peer:
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
-        #: All that the worker has sent and was taken.
+        #: All events received from the worker.
         self.events: list[Event] = []
         self._connection = Connection(Role.SERVER)
 
     async def receive(self) -> Event:
-        """The next packet."""
+        """Return the next packet."""
         while (event := self._connection.next_event()) is NEED_DATA:
             await self._read()
         if isinstance(event, ConnectionClosed):
@@ -63,7 +63,7 @@ class Peer:
             self._connection.receive_eof()
 
     async def expect(self, kind: type[Event]) -> None:
-        """The next packet is a `kind`."""
+        """Receive a packet and check that it is a `kind`."""
         event = await self.receive()
         assert isinstance(event, kind), event
 
@@ -71,13 +71,13 @@ class Peer:
         await self.stream.send(b"".join([self._connection.send(event) for event in events]))
 
     async def hold(self) -> None:
-        """Take what comes and say nothing."""
+        """Read and discard all packets without replying."""
         while True:
             await self.receive()
 
 
 class Scripted:
-    """A server in memory: `script` is run for each connection, which ends when it returns."""
+    """An in-memory server that runs `script` for each connection and closes it afterwards."""
 
     def __init__(self, tasks: TaskGroup, script: Callable[[Peer], Awaitable[object]]) -> None:
         self.peers: list[Peer] = []
@@ -98,12 +98,12 @@ class Scripted:
 
     @property
     def about_jobs(self) -> list[Event]:
-        """What the worker has sent about its jobs."""
+        """The packets about jobs that the worker has sent."""
         return [event for peer in self.peers for event in peer.events if isinstance(event, WORK)]
 
 
 def give(*jobs: bytes) -> Callable[[Peer], Awaitable[None]]:
-    """A script: give these jobs, one after the other, and then none."""
+    """Return a script that assigns these jobs in order and then replies NO_JOB."""
 
     async def script(peer: Peer) -> None:
         left = list(jobs)
@@ -123,7 +123,7 @@ def give(*jobs: bytes) -> Callable[[Peer], Awaitable[None]]:
 
 @contextlib.asynccontextmanager
 async def scripted(script: Callable[[Peer], Awaitable[object]]) -> AsyncIterator[Scripted]:
-    """Runs a server in memory."""
+    """Run an in-memory server during the block."""
     async with anyio.create_task_group() as tasks:
         try:
             yield Scripted(tasks, script)

@@ -1,10 +1,10 @@
-"""Cancelling an operation at each place where it waits, and what else several files here need.
+"""Helpers that cancel an operation at each of its waits, and other shared helpers.
 
     for attempt in attempts():
         await attempt(client.submit_job(...))
 
-runs an operation again and again: the nth time it is cancelled when it is about to wait for the nth
-time. The last time there was no nth time, and it has come to its end.
+repeats an operation. Attempt n cancels it just before its nth wait. The last attempt completes,
+because the operation waits fewer than n times.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# No operation waits that often.
+# More waits than any operation has.
 _TOO_OFTEN = 2000
 
 
 class Stepped(Generic[T]):
-    """A coroutine that calls `at_step`, with 1, 2, ..., when it is about to wait."""
+    """A coroutine wrapper that calls `at_step` with 1, 2, ... before each wait."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], at_step: Callable[[int], object]) -> None:
         self._coroutine = coroutine
         self._at_step = at_step
-        #: How often it has waited, and at which of these times an exception came of it.
+        #: Number of waits so far, and the number of the last wait that raised an exception.
         self.steps = 0
         self.last_raised = 0
 
@@ -67,18 +67,18 @@ class Stepped(Generic[T]):
                     self.last_raised = self.steps
                     step = functools.partial(coroutine.throw, error)
         finally:
-            # The exception has a traceback with this frame, and that with all that it holds.
+            # `step` refers to the exception, whose traceback refers to this frame: a cycle.
             del step
 
 
 class Attempt:
-    """Runs one operation, and cancels it when it is about to wait for the `number`th time."""
+    """One run of an operation, cancelled just before its `number`th wait."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        #: How often the operation has waited.
+        #: Number of times the operation has waited.
         self.steps = -1
-        #: Whether it has come to its end.
+        #: True once the operation has completed.
         self.completed = False
 
     def __repr__(self) -> str:
@@ -86,11 +86,11 @@ class Attempt:
 
     @property
     def touched(self) -> bool:
-        """Whether the operation was cancelled, though it may have come to its end all the same."""
+        """True if the operation was cancelled, even if it completed nevertheless."""
         return self.steps >= self.number
 
     async def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
-        """What the operation returns; None if it was cancelled."""
+        """Return the operation's result, or None if it was cancelled."""
         with anyio.CancelScope() as scope:
             stepped = Stepped(coroutine, self._at_step(scope.cancel))
             result = None
@@ -99,13 +99,14 @@ class Attempt:
                 self.completed = True
             finally:
                 self.steps = stepped.steps
-        # What it waited for may have come at the same moment. Else it has to end.
+        # The operation may complete if its result arrived in the same step. Otherwise the
+        # cancellation has to end it.
         swallowed = self.completed and stepped.last_raised >= self.number
         assert not swallowed, "a cancellation was swallowed"
         return result
 
     async def native(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
-        """The same in a task of its own, cancelled as asyncio does it."""
+        """Run the operation in a task of its own and cancel it with `Task.cancel`."""
 
         async def run() -> T:
             me = asyncio.current_task()
@@ -127,7 +128,7 @@ class Attempt:
 
 
 def attempts(least: int = 1) -> Iterator[Attempt]:
-    """Attempts 1, 2, ..., to the one whose operation was not touched; `least` have to be."""
+    """Yield attempts until one is not cancelled. At least `least` have to be cancelled."""
     for number in range(1, _TOO_OFTEN):
         attempt = Attempt(number)
         yield attempt
@@ -139,7 +140,7 @@ def attempts(least: int = 1) -> Iterator[Attempt]:
 
 
 def count_tasks() -> int:
-    """How many tasks there are in this event loop."""
+    """Return the number of tasks in this event loop."""
     if sniffio.current_async_library() == "trio":
         return trio.lowlevel.current_statistics().tasks_living
     return len(asyncio.all_tasks())
@@ -147,7 +148,7 @@ def count_tasks() -> int:
 
 @contextlib.asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
-    """See to it that the body leaves neither tasks nor sockets."""
+    """Check that the body leaves neither tasks nor sockets."""
     await anyio.lowlevel.checkpoint()
     tasks, sockets = count_tasks(), open_sockets()
     yield
@@ -156,13 +157,14 @@ async def nothing_left() -> AsyncIterator[None]:
 
 
 async def assert_idle(client: gearman.GearmanClient) -> None:
-    """Nothing of a call is left in the client."""
+    """Check that the client holds no state of a finished call."""
     engine = client._gm_driver.engine
-    # What has cancelled this task is held by the event loop until then, with all that it came by.
+    # Until the next checkpoint, the event loop refers to the exception that cancelled this task,
+    # and so to the frames in its traceback.
     await anyio.lowlevel.checkpoint()
     if any(isinstance(wait, Stream) for wait in engine._waits):
         gc.collect()
-    # The next call would do this for iterators that nobody has any more.
+    # The next call would release collected iterators in this way.
     client._gm_driver._pump()
     assert not engine._waits
     assert not engine._watchers
@@ -176,21 +178,21 @@ async def assert_idle(client: gearman.GearmanClient) -> None:
 async def working(
     server: Any, callbacks: dict[str, Callback], **options: Any
 ) -> AsyncIterator[gearman.GearmanWorker]:
-    """A worker that works as long as the body runs."""
+    """Run a worker during the body."""
     worker = gearman.GearmanWorker([server.address], **options)
     for task, callback in callbacks.items():
         worker.register_task(task, callback)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.work)
         with anyio.fail_after(PATIENCE):
-            # Then no task of it comes or goes until there is a job.
+            # A sleeping worker starts and ends no task until it gets a job.
             await until(lambda: is_asleep(worker) or worker.has_job_lock(), "the worker's sleep")
         yield worker
         worker.stop()
 
 
 def is_asleep(worker: gearman.GearmanWorker) -> bool:
-    """Whether the worker has asked for a job, and waits for one."""
+    """Return whether the worker sleeps on all connections, waiting for a job."""
     return all(
         server.link is not None and server.link.phase is Phase.ASLEEP
         for server in worker.connection_list
@@ -198,6 +200,6 @@ def is_asleep(worker: gearman.GearmanWorker) -> bool:
 
 
 async def echo(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-    """A callback: the data back."""
+    """Return the job's data unchanged."""
     data: bytes = job.data
     return data

@@ -1,4 +1,4 @@
-"""What several files here need: waiting, workers in tasks, and what a server says of its jobs."""
+"""Shared helpers: waiting, workers in tasks, and job counts of a server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: The kinds of callbacks, and of hooks.
 KINDS = ["async", "plain"]
 
-#: Where nothing leaves the process, time passes as soon as all tasks wait for it.
+#: A virtual clock for tests within one process: time advances when all tasks wait.
 on_a_test_clock = pytest.mark.parametrize(
     "anyio_backend",
     [virtual_clock("asyncio"), virtual_clock("trio")],
@@ -40,13 +40,13 @@ def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with monkeypatch.context() as patches:
         patches.setattr(threading.Thread, "start", start)
-        # trio keeps idle threads of earlier event loops. asyncio's end with their loop.
+        # trio reuses idle threads of earlier event loops. In asyncio, threads end with their loop.
         patches.setattr(trio._core._thread_cache.THREAD_CACHE, "_idle_workers", {})
         yield
 
 
 async def until(condition: Callable[[], object], what: str = "condition") -> None:
-    """Let the others run until `condition` is true."""
+    """Let other tasks run until `condition` is true."""
     with anyio.move_on_after(PATIENCE):
         for _ in range(100):
             if condition():
@@ -58,12 +58,12 @@ async def until(condition: Callable[[], object], what: str = "condition") -> Non
 
 
 async def happened(event: threading.Event, what: str = "event") -> None:
-    """Wait for something in another thread."""
+    """Wait for an event that another thread sets."""
     await anyio.to_thread.run_sync(wait_for, event, what)
 
 
 async def admin(server: Any, command: str) -> str:
-    """The reply to a line of the admin protocol, also from a server in this event loop."""
+    """Return the reply to an admin command. The server may run in this event loop."""
     async with await anyio.connect_tcp(*server.address) as stream:
         await stream.send(command.encode() + b"\r\n")
         reply = b""
@@ -73,12 +73,12 @@ async def admin(server: Any, command: str) -> str:
 
 
 async def counts(server: Any, task: str) -> tuple[int, int, int]:
-    """How many jobs of `task` there are, how many of them run, and how many workers."""
+    """Return the numbers of jobs of `task`, of running jobs, and of workers."""
     return counts_of(task, await admin(server, "status"))
 
 
 async def counted(server: Any, task: str, expected: tuple[int, int, int]) -> None:
-    """Wait until that is so."""
+    """Wait until the server reports these counts."""
     with anyio.move_on_after(PATIENCE):
         while (found := await counts(server, task)) != expected:  # noqa: ASYNC110 - no event
             await anyio.sleep(0.002)
@@ -86,7 +86,7 @@ async def counted(server: Any, task: str, expected: tuple[int, int, int]) -> Non
 
 
 class Working:
-    """A worker that works in a task."""
+    """A worker whose `work` runs in a task."""
 
     def __init__(self, worker: Any) -> None:
         self.worker = worker
@@ -102,7 +102,7 @@ class Working:
             self.ended.set()
 
     async def end(self) -> None:
-        """Wait for the end of `work`, and raise what it has raised."""
+        """Wait for the end of `work`, and raise its exception, if any."""
         with anyio.fail_after(PATIENCE):
             await self.ended.wait()
         error, self.error = self.error, None
@@ -112,7 +112,7 @@ class Working:
 
 @contextlib.asynccontextmanager
 async def working(worker: GearmanWorker, poll_timeout: float | None = 60) -> AsyncIterator[Working]:
-    """Lets a worker work until the end of the block, where its jobs are given up."""
+    """Run a worker during the block, and cancel its remaining jobs at the end."""
     it = Working(worker)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(it.run, poll_timeout)
@@ -129,7 +129,7 @@ def make_worker(
     kind: type[GearmanWorker] = GearmanWorker,
     **options: Any,
 ) -> Any:
-    """A worker for the `tasks` with these callbacks."""
+    """Return a worker with the callbacks in `tasks` registered."""
     worker = kind(list(hosts), **options)
     for task, callback in (tasks or {}).items():
         worker.register_task(task, callback)
@@ -145,7 +145,7 @@ def plain_reverse(worker: Any, job: WorkerJob) -> Any:
 
 
 class Held:
-    """A callback that holds its jobs until they are let go, async or in a thread."""
+    """A callback, async or in a thread, that holds its jobs until they are released."""
 
     def __init__(self, kind: str, jobs: int = 1) -> None:
         self.kind = kind
@@ -161,7 +161,7 @@ class Held:
         return self._async if self.kind == "async" else self._plain
 
     async def wait(self) -> None:
-        """Wait until all jobs have begun."""
+        """Wait until all jobs have started."""
         await until(lambda: self.begun == self.jobs, "the beginning of the jobs")
 
     def let_go(self) -> None:

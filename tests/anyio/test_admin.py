@@ -1,4 +1,4 @@
-"""The awaited admin client: cancelled anywhere, within the process, on a clock of its own."""
+"""The async admin client: cancellation, in-memory connections, and time limits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def _nothing_left(anyio_backend: str) -> AsyncIterator[None]:
         yield
 
 
-# What an admin client does, each with its own answer checked.
+# Operations of an admin client. Each checks its own reply.
 
 
 async def get_status(client: GearmanAdminClient, task: str) -> None:
@@ -65,7 +65,7 @@ async def cancel_job(client: GearmanAdminClient, task: str) -> None:
         await client.cancel_job("H:nowhere:1")
 
 
-# A list, an answer to a packet, and an error: all others are asked in the same way.
+# A list, a reply to a packet, and an error. All other methods work like one of these.
 OPERATIONS: list[Operation] = [
     get_status,
     ping_server,
@@ -75,7 +75,7 @@ each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op:
 
 
 async def assert_usable(client: GearmanAdminClient, task: str) -> None:
-    """Further calls on the same client have their own answers, and nothing is left of any."""
+    """Check that further calls get their own replies and leave no state in the client."""
     with anyio.fail_after(PATIENCE):
         await get_pid(client, task)
         await get_status(client, task)
@@ -106,7 +106,7 @@ async def test_cancelled_with_a_connection(operation: Operation, server: Any, ta
 
 @each_operation
 async def test_cancelled_with_a_new_client(operation: Operation, server: Any, task: str) -> None:
-    """While it connects, and then from `__aenter__` to the end of `__aexit__`."""
+    """The sweep covers connecting, and all steps from `__aenter__` to `__aexit__`."""
 
     async def whole() -> None:
         async with GearmanAdminClient([server.address]) as client:
@@ -135,7 +135,7 @@ async def test_cancelled_as_asyncio_does_it(operation: Operation, server: Any, t
 
 
 async def test_sending_shutdown_cancelled(task: str) -> None:
-    """It arrives or it does not."""
+    """The server receives a cancelled shutdown command completely or not at all."""
     stopped = 0
     for attempt in attempts():
         async with (
@@ -159,25 +159,25 @@ async def test_shutdown_cancelled(connected: bool, server: Any, task: str) -> No
             if connected:
                 await client.get_version()
             await attempt(client.shutdown())
-            # It has happened all the same.
+            # The client is shut down although the call was cancelled.
             with pytest.raises(InvalidAdminClientState):
                 await client.get_version()
 
 
 class Script:
-    """A server within the process: each connection, in turn, has one answer to all of its lines.
+    """An in-memory server. All lines on a connection get the same reply.
 
-    None is no answer.
+    The nth connection uses the nth reply. None means that the server does not reply.
     """
 
     def __init__(self, answers: tuple[bytes | None, ...], tasks: TaskGroup) -> None:
-        #: What was sent on each connection.
+        #: The lines received on each connection.
         self.lines: list[list[bytes]] = []
         self._answers = answers
         self._tasks = tasks
 
     async def connect(self, address: object) -> ByteStream:
-        """As `connect=`."""
+        """Connect to this server, as the argument `connect=`."""
         answer = self._answers[len(self.lines)]
         near, far = pipe()
         self.lines.append([])
@@ -198,7 +198,7 @@ class Script:
 
 @contextlib.asynccontextmanager
 async def scripted(*answers: bytes | None, **options: Any) -> AsyncIterator[tuple[Script, Any]]:
-    """A Script, and a client of it."""
+    """Yield a Script and a client connected to it."""
     async with anyio.create_task_group() as tasks:
         script = Script(answers, tasks)
         async with GearmanAdminClient(["any"], connect=script.connect, **options) as client:
@@ -206,8 +206,8 @@ async def scripted(*answers: bytes | None, **options: Any) -> AsyncIterator[tupl
         assert len(script.lines) == len(answers)
 
 
-async def test_question_cancelled_while_others_wait_lets_them_go_on() -> None:
-    """They need not wait for the answer to a question that nobody asks any more."""
+async def test_cancelled_question_does_not_delay_waiting_questions() -> None:
+    """Waiting calls don't depend on the reply to a cancelled one."""
     answers: list[str] = []
     async with scripted(None, b"OK 1\n", poll_timeout=None) as (script, client):
 
@@ -252,7 +252,7 @@ async def test_one_of_many_that_wait_is_cancelled(server: Any, task: str) -> Non
             await assert_usable(client, task)
 
 
-# Where it works.
+# Use outside of the block, and within the process.
 
 
 async def test_outside_of_its_block(server: Any) -> None:
@@ -304,7 +304,7 @@ async def test_within_the_process(task: str) -> None:
 
 
 @on_a_test_clock
-async def test_the_time_unless_another_is_said() -> None:
+async def test_default_timeout_applies_unless_a_call_sets_its_own() -> None:
     async with scripted(None) as (_, client):
         before = anyio.current_time()
         with pytest.raises(InvalidAdminClientState):

@@ -1,4 +1,4 @@
-"""Cancelling at every place where anything waits: it ends at once, and disturbs nobody."""
+"""Cancellation at every wait: the operation ends at once and affects no other operation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.anyio
 
 only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
-# Long enough to get somewhere, and not to get to the end of what has none.
+# Seconds: long enough for an operation to start, too short for an endless one to do much.
 A_MOMENT = 0.005
 
 
@@ -56,7 +56,7 @@ async def _nothing_left(anyio_backend: str) -> AsyncIterator[None]:
 
 
 def requests_for(task: str, *data: str, background: bool = False) -> list[Any]:
-    """New requests."""
+    """Return new requests."""
     return [
         gearman.GearmanJobRequest(
             gearman.GearmanJob(None, None, task, None, each), background=background
@@ -66,21 +66,21 @@ def requests_for(task: str, *data: str, background: bool = False) -> list[Any]:
 
 
 async def accepted(client: gearman.GearmanClient, task: str, *data: str) -> list[Any]:
-    """Requests that the server has."""
+    """Return requests that the server has accepted."""
     return await client.submit_multiple_requests(
         requests_for(task, *data), wait_until_complete=False
     )
 
 
 async def assert_usable(client: gearman.GearmanClient, task: str, word: str) -> None:
-    """A further job on the same client has its own result."""
+    """Check that another job on the same client gets its own result."""
     with anyio.fail_after(PATIENCE):
         request = await client.submit_job(task, f"after {word}")
     assert (request.state, request.result) == (gearman.JOB_COMPLETE, f"after {word}".encode())
     await assert_idle(client)
 
 
-# What clients do, each with its own result checked.
+# Operations of a client. Each checks its own result.
 
 
 async def submit_multiple_jobs(client: gearman.GearmanClient, task: str) -> None:
@@ -125,7 +125,7 @@ async def poll_connections(client: gearman.GearmanClient, task: str) -> None:
     assert [request.result for request in requests] == [b"one", b"two"]
 
 
-# Each waits in its own way. The other methods call one of these.
+# Each operation waits in a different way. The other methods call one of these.
 OPERATIONS: list[Operation] = [
     submit_multiple_jobs,
     as_completed,
@@ -138,7 +138,9 @@ each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op:
 
 
 @each_operation
-async def test_with_a_connection(operation: Operation, server: Any, task: str) -> None:
+async def test_operations_cancelled_with_an_open_connection(
+    operation: Operation, server: Any, task: str
+) -> None:
     async with (
         working(server, {task: echo}),
         gearman.GearmanClient([server.address]) as client,
@@ -153,8 +155,10 @@ async def test_with_a_connection(operation: Operation, server: Any, task: str) -
 @pytest.mark.slow
 @pytest.mark.both_streams
 @each_operation
-async def test_with_a_new_client(operation: Operation, server: Any, task: str) -> None:
-    """While it connects, and then from `__aenter__` to the end of `__aexit__`."""
+async def test_operations_cancelled_with_a_new_client(
+    operation: Operation, server: Any, task: str
+) -> None:
+    """The sweep covers connecting, and all steps from `__aenter__` to `__aexit__`."""
 
     async def whole() -> None:
         async with gearman.GearmanClient([server.address]) as client:
@@ -171,8 +175,8 @@ async def test_with_a_new_client(operation: Operation, server: Any, task: str) -
                 await attempt(whole())
 
 
-async def test_a_client_that_is_left_with_calls_pending(server: Any, task: str) -> None:
-    """Those calls return, whatever becomes of the client's task."""
+async def test_pending_calls_return_when_the_client_exits(server: Any, task: str) -> None:
+    """Pending calls return, regardless of how the client's task ends."""
 
     async def whole(pending: list[Any]) -> None:
         async with (
@@ -202,7 +206,7 @@ async def test_shutdown(connected: bool, server: Any, task: str) -> None:
             if connected:
                 await client.submit_job(task, "x", background=True)
             await attempt(client.shutdown())
-            # It has happened all the same.
+            # The client is shut down although the call was cancelled.
             with pytest.raises(gearman.errors.InvalidClientState):
                 await client.submit_job(task, "x")
 
@@ -216,7 +220,7 @@ async def test_each_item_of_as_completed(server: Any, task: str) -> None:
         working(server, {task: echo}, max_jobs=2),
         gearman.GearmanClient([server.address]) as client,
     ):
-        # Cancelled once, at any place: the rest comes after that.
+        # Cancel once, at each wait. The remaining items follow afterwards.
         for attempt in attempts(3):
             requests = await accepted(client, task, *words)
             items = client.as_completed(requests)
@@ -230,7 +234,7 @@ async def test_each_item_of_as_completed(server: Any, task: str) -> None:
             await take()
             assert sorted(seen) == [word.encode() for word in words]
             await assert_idle(client)
-        # Each `__anext__` cancelled at each place.
+        # Cancel each `__anext__` at each of its waits.
         items = client.as_completed(await accepted(client, task, *words))
         found = [await each_place(items) for _ in words]
         assert sorted(request.result for request in found) == [word.encode() for word in words]
@@ -241,7 +245,7 @@ async def test_each_item_of_as_completed(server: Any, task: str) -> None:
 
 
 async def each_place(items: Any) -> Any:
-    """The next item, when its `__anext__` has been cancelled wherever it waits."""
+    """Cancel `__anext__` at each of its waits, and then return the next item."""
     for attempt in attempts():
         item = await attempt(items.__anext__())
         if attempt.completed:
@@ -300,7 +304,7 @@ async def test_each_of_the_updates(server: Any, task: str) -> None:
         await assert_idle(client)
 
 
-async def test_items_that_nobody_goes_on_with(server: Any, task: str) -> None:
+async def test_abandoned_iteration_leaves_client_usable(server: Any, task: str) -> None:
     async with gearman.GearmanClient([server.address]) as client:
         (request,) = await accepted(client, task, "x")
         updates: Any = client.updates(request)
@@ -316,11 +320,13 @@ async def test_items_that_nobody_goes_on_with(server: Any, task: str) -> None:
         assert request._gm_waits == ()
 
 
-# What becomes of the jobs.
+# Jobs of cancelled calls.
 
 
 @pytest.mark.parametrize("is_kept", [False, True])
-async def test_a_cancelled_job_goes_on(is_kept: bool, server: Any, task: str) -> None:
+async def test_job_of_a_cancelled_call_runs_to_its_end(
+    is_kept: bool, server: Any, task: str
+) -> None:
     done: list[bytes] = []
 
     async def count(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
@@ -342,7 +348,7 @@ async def test_a_cancelled_job_goes_on(is_kept: bool, server: Any, task: str) ->
             del requests, request
         async with working(server, {task: count}):
             await until(lambda: len(done) == 5, "the end of the jobs")
-            # Replies to this come after theirs.
+            # The server replies in order, so the earlier replies have arrived as well.
             assert (await client.submit_job(task, "another")).result == b"another"
         assert sorted(done[:5]) == [f"job {number}".encode() for number in range(5)]
         if is_kept:
@@ -352,7 +358,7 @@ async def test_a_cancelled_job_goes_on(is_kept: bool, server: Any, task: str) ->
 
 
 async def test_cancelled_before_it_was_sent(server: Any, task: str) -> None:
-    """The request is under way all the same, and may be waited for again."""
+    """The request stays in flight, and another call can wait for it."""
     async with gearman.GearmanClient([server.address]) as client:
         requests = requests_for(task, "one")
         attempt = Attempt(1)
@@ -379,7 +385,7 @@ async def test_the_time_of_the_call_and_of_the_scope(server: Any, task: str) -> 
                 await client.submit_job(task, "x")
 
 
-# As asyncio does it.
+# Native cancellation of asyncio.
 
 
 @only_asyncio
@@ -401,8 +407,8 @@ async def test_native_cancellation(operation: Operation, server: Any, task: str)
 
 
 @only_asyncio
-async def test_native_cancellation_when_the_result_has_come(server: Any, task: str) -> None:
-    """The result and the cancellation arrive between two steps of the task that waits."""
+async def test_native_cancellation_after_the_result_arrived(server: Any, task: str) -> None:
+    """The result and the cancellation arrive between two steps of the waiting task."""
     async with (
         working(server, {task: echo}),
         gearman.GearmanClient([server.address]) as client,
@@ -422,7 +428,7 @@ async def test_native_cancellation_when_the_result_has_come(server: Any, task: s
         await asyncio.wait([call])
         assert call.cancelled()
         await assert_idle(client)
-        # The call is gone, and nothing else.
+        # Only the call was cancelled. The request has its result.
         assert (await client.wait_until_jobs_completed([request]))[0].result == b"x"
 
 
@@ -439,7 +445,7 @@ async def test_timeout(server: Any, task: str) -> None:
             await assert_idle(client)
         async with working(server, {task: echo}):
             await assert_usable(client, task, "all that")
-    # Around the client, too.
+    # A scope around the client.
     for seconds in (-1, 0, A_MOMENT):
         async with nothing_left():
             with pytest.raises(TimeoutError):
@@ -449,7 +455,7 @@ async def test_timeout(server: Any, task: str) -> None:
                 ):
                     await client.submit_job(task, "x")
             assert me.cancelling() == 0
-    # And around the worker.
+    # A scope around the worker.
     worker = gearman.GearmanWorker([server.address])
     worker.register_task(task, echo)
     async with nothing_left():
@@ -463,7 +469,7 @@ async def test_timeout(server: Any, task: str) -> None:
 
 
 class Counting(gearman.GearmanWorker):
-    """Works until it has done so many jobs, or found that there is none."""
+    """A worker that stops after a number of jobs, or when the queue is empty."""
 
     left = 0
 
@@ -474,12 +480,12 @@ class Counting(gearman.GearmanWorker):
 
     async def after_poll(self, any_activity: bool) -> bool:
         await anyio.lowlevel.checkpoint()
-        # The activity is that the server has answered.
+        # Any activity is a reply of the server.
         return self.left > 0 or not any_activity
 
 
 def assert_at_rest(worker: gearman.GearmanWorker) -> None:
-    """Nothing is left of `work`."""
+    """Check that `work` left no state in the worker."""
     engine = worker._gm_driver.engine
     assert engine._stream is None
     assert not worker.has_job_lock()
@@ -499,7 +505,7 @@ def assert_at_rest(worker: gearman.GearmanWorker) -> None:
 async def test_work(
     jobs: int, is_async: bool, native: bool, server: Any, task: str, anyio_backend: str
 ) -> None:
-    """Whatever was not done is done the next time, by whoever works then."""
+    """The next worker runs the remaining jobs."""
     if native and anyio_backend != "asyncio":
         pytest.skip("there is none")
 
@@ -538,7 +544,7 @@ async def test_work(
 
 
 class Polled(gearman.GearmanWorker):
-    """Its `work` is woken by all that comes, and so has more places to be cancelled at."""
+    """A worker whose `work` wakes for every packet, which adds places to cancel."""
 
     async def after_poll(self, any_activity: bool) -> bool:
         return True
@@ -548,7 +554,7 @@ class Polled(gearman.GearmanWorker):
 async def test_work_while_it_stops(
     server: Any, task: str, kind: type[gearman.GearmanWorker], places: int
 ) -> None:
-    """Cancelled in the drain: with a job that goes on, and with a result that is on its way."""
+    """The drain is cancelled while one job runs and another job's result is in flight."""
     async with gearman.GearmanClient([server.address]) as client:
         for attempt in attempts(places):
             worker = kind([server.address], max_jobs=2)
@@ -560,7 +566,7 @@ async def test_work_while_it_stops(
                 begun: list[bytes] = begun,
             ) -> bytes:
                 begun.append(job.data)
-                # All the jobs are there, so that `stop` does not keep any from being taken.
+                # Wait for both jobs, because `stop` prevents the worker from grabbing more.
                 await until(lambda: len(begun) == 2, "both jobs")
                 worker.stop()
                 for _ in range(10 * len(begun)):
@@ -580,7 +586,7 @@ async def test_work_while_it_stops(
             assert [request.result for request in requests] == [b"one", b"two"]
 
 
-async def test_running_jobs_go_to_another_worker(
+async def test_running_jobs_of_a_cancelled_worker_run_on_another(
     server: Any, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends: list[str] = []
@@ -606,7 +612,7 @@ async def test_running_jobs_go_to_another_worker(
                 await anyio.lowlevel.checkpoint()
                 work.cancel_scope.cancel()
             assert ends == 3 * ["cancelled", "finally"]
-            assert not caplog.records  # No job has failed.
+            assert not caplog.records  # A failed job would have been logged.
             assert_at_rest(worker)
             assert not any(request.complete for request in requests)
             tasks.start_soon(finish_with, server, task, client, requests)
@@ -616,7 +622,7 @@ async def test_running_jobs_go_to_another_worker(
 async def finish_with(
     server: Any, task: str, client: gearman.GearmanClient, requests: list[Any]
 ) -> None:
-    """A worker does what is left."""
+    """Run a worker until the remaining jobs are done."""
     async with working(server, {task: echo}):
         with anyio.fail_after(PATIENCE):
             await client.wait_until_jobs_completed(requests)
@@ -624,7 +630,7 @@ async def finish_with(
 
 @pytest.mark.parametrize("then", ["nothing", "send", "stop", "raise"])
 async def test_a_blocked_thread_does_not_keep_work(then: str, server: Any, task: str) -> None:
-    """`work` returns while the thread is still blocked, and what that does later is dropped."""
+    """`work` returns while the thread is blocked. Later packets from the thread are dropped."""
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
     raised: list[BaseException] = []
 
@@ -672,7 +678,7 @@ async def test_a_blocked_thread_does_not_keep_work(then: str, server: Any, task:
 
 
 async def assert_threads_idle() -> None:
-    """Whatever threads of callbacks tell the event loop has been told."""
+    """Wait until callback threads have reported all their results to the event loop."""
     for _ in range(5):
         await anyio.to_thread.run_sync(lambda: None)
         await anyio.lowlevel.checkpoint()
@@ -681,7 +687,7 @@ async def assert_threads_idle() -> None:
 async def test_send_that_its_callback_cancels_is_whole_and_sent_once(
     server: Any, task: str
 ) -> None:
-    """An update, and the end of the job."""
+    """The sends are an update and the job's result."""
     current = [Attempt(1)]
 
     async def send(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
@@ -701,8 +707,8 @@ async def test_send_that_its_callback_cancels_is_whole_and_sent_once(
             assert request.result == b"sent"
 
 
-async def test_a_callback_has_scopes_of_its_own(server: Any, task: str) -> None:
-    """Also one in which the callback waits for something else, and a client in the callback."""
+async def test_callback_can_use_cancel_scopes(server: Any, task: str) -> None:
+    """One scope contains another wait, and another contains a client."""
 
     async def nested(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> str:
         async with gearman.GearmanClient([server.address]) as client:
@@ -719,10 +725,10 @@ async def test_a_callback_has_scopes_of_its_own(server: Any, task: str) -> None:
 
 @only_asyncio
 @pytest.mark.parametrize("where", ["callback", "hook"])
-async def test_a_callback_that_awaits_what_was_cancelled(
+async def test_callback_that_awaits_a_cancelled_future_fails_its_job(
     where: str, server: Any, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It raises CancelledError, although nobody has cancelled it: its job fails, no more."""
+    """The callback raises CancelledError without being cancelled. Only its job fails."""
 
     async def fail() -> None:
         future = asyncio.get_running_loop().create_future()
@@ -765,7 +771,7 @@ async def test_shutdown_of_a_worker(server: Any, task: str) -> None:
             tasks.start_soon(worker.work)
             await until(functools.partial(is_asleep, worker), "the connection")
             await attempt(worker.shutdown())
-        # `work` has returned.
+        # Shutdown makes `work` return, even if the call is cancelled.
         assert_at_rest(worker)
         assert worker._gm_driver.engine.closed
 
@@ -774,14 +780,14 @@ async def test_shutdown_of_a_worker(server: Any, task: str) -> None:
 
 
 async def use(server: gearman.JobServer, task: str, **options: Any) -> None:
-    """Have a server do everything."""
+    """Use every feature of a server."""
     async with gearman.GearmanClient([server.address], **options) as client:
         for _ in range(2):
             await client.submit_job(task, "x", background=True)
             await client.get_job_status(gearman.GearmanJobRequest.from_unique("x"))
 
 
-async def test_a_whole_server(task: str) -> None:
+async def test_server_use_cancelled_at_every_wait(task: str) -> None:
     async def whole(in_memory: bool) -> None:
         async with gearman.JobServer() as server:
             options = {"connect": server.connect} if in_memory else {}
@@ -796,7 +802,7 @@ async def test_a_whole_server(task: str) -> None:
 
 
 async def test_starting_a_server(task: str) -> None:
-    """One whose start was cancelled may be started again."""
+    """A server can be started again after its start was cancelled."""
 
     async def start(server: gearman.JobServer) -> None:
         async with server:
@@ -891,7 +897,7 @@ async def test_serve(native: bool, task: str, anyio_backend: str) -> None:
         pytest.skip("there is none")
 
     class Status:
-        """Stops the server when that has started, without another task to cancel."""
+        """A task status that stops the server once it has started, without another task."""
 
         def __init__(self, tasks: Any) -> None:
             self.tasks = tasks
@@ -914,8 +920,10 @@ async def test_serve(native: bool, task: str, anyio_backend: str) -> None:
 
 
 @pytest.mark.parametrize("seed", seeds(1))
-async def test_a_storm(seed: int, server: Any, task: str) -> None:
-    """Many tasks, one client, cancelled anywhere: whatever arrives is what was asked for."""
+async def test_many_cancelled_tasks_on_one_client_get_their_own_results(
+    seed: int, server: Any, task: str
+) -> None:
+    """Many tasks share a client and are cancelled at random. Each result fits its request."""
     numbers = iter(range(sys.maxsize))
     arrived = cancelled = 0
 
@@ -969,19 +977,19 @@ async def test_a_storm(seed: int, server: Any, task: str) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(20):
                 tasks.start_soon(some, client, random.Random(100 * seed + number))
-        # On a slow machine, none arrives within a moment.
+        # On a slow machine, few results arrive before their call is cancelled.
         assert arrived > 20
         assert cancelled > 50
         await assert_idle(client)
         (server_of_client,) = client.connection_list
         assert server_of_client.connected
         await assert_usable(client, task, "the storm")
-        # No job is left whose requests are gone.
+        # The client has to forget jobs whose requests were collected.
         await until(lambda: not live_jobs(client), "the end of the jobs")
 
 
 def live_jobs(client: gearman.GearmanClient) -> list[Any]:
-    """The jobs that the client still expects something of."""
+    """Return the jobs that are still pending in the client."""
     return [
         job
         for server in client.connection_list
@@ -990,11 +998,11 @@ def live_jobs(client: gearman.GearmanClient) -> list[Any]:
     ]
 
 
-# The means.
+# The helpers themselves.
 
 
 async def test_stepping_finds_every_place() -> None:
-    """A sweep that stepped over something would prove nothing."""
+    """The sweep cancels at every wait. A sweep that skipped one would prove nothing."""
     reached: list[int] = []
 
     async def three() -> str:

@@ -1,7 +1,7 @@
-"""Client, worker and job server in one loop under a virtual clock: each time limit, exactly.
+"""Exact tests of time limits: client, worker and job server in one loop with a virtual clock.
 
-Nothing leaves the process, so the clock jumps to the next deadline as soon as all tasks wait. A day
-takes as long as what happens in it, and nothing here depends on how fast the machine is.
+All connections are in memory, so the clock jumps to the next deadline as soon as all tasks wait. A
+day without events takes no real time, and no test depends on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ pytestmark = pytest.mark.anyio
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-# Long enough for all that comes of it to be the same again and again.
+# Long enough for periodic events to repeat many times.
 AWAY = 6 * HOUR
-# Long, on this clock; what takes so long hangs.
+# A test that takes this long on the virtual clock hangs.
 EVER = 30 * DAY
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Each event loop, with a clock of the test's own."""
+    """The event loop, with a virtual clock."""
     return virtual_clock(request.param)
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_ever(request: pytest.FixtureRequest) -> None:
-    """A test that would wait for ever fails at once."""
+    """A time limit on the virtual clock, so that a test that hangs fails at once."""
     function = request.node.obj
     if hasattr(function, "hypothesis"):
         return
 
     @functools.wraps(function)
     async def limited(**arguments: Any) -> None:
-        # In the test and not around it: pytest's runner would be cancelled with it.
+        # The scope is inside the test, because a scope around it would also cancel pytest's runner.
         with anyio.fail_after(EVER):
             await function(**arguments)
 
@@ -79,14 +79,14 @@ async def server(anyio_backend: Any) -> AsyncIterator[JobServer]:
 
 @contextlib.contextmanager
 def takes(seconds: float, *, abs: float = 1e-6) -> Iterator[None]:  # noqa: A002 - as in approx
-    """The block takes so long, on the loop's clock."""
+    """Check how long the block takes on the loop's clock."""
     before = anyio.current_time()
     yield
     assert anyio.current_time() - before == pytest.approx(seconds, abs=abs)
 
 
 def client_of(*servers: JobServer, **options: Any) -> GearmanClient:
-    """A client of servers in this process."""
+    """Return a client of in-memory servers."""
     connectors = {f"s{number}": server.connect for number, server in enumerate(servers)}
 
     async def connect(address: Any) -> ByteStream:
@@ -100,7 +100,7 @@ def worker_of(server: JobServer, *args: Any, **options: Any) -> Any:
 
 
 async def never(address: object) -> ByteStream:
-    """Where nobody answers."""
+    """Connect to a server that never answers."""
     await anyio.sleep_forever()
     raise AssertionError
 
@@ -110,7 +110,7 @@ async def hold(peer: Peer) -> None:
 
 
 def sleeper(seconds: float) -> Callable[..., Any]:
-    """A callback that takes so long."""
+    """Return a callback that sleeps for `seconds`."""
 
     async def function(worker: Any, job: WorkerJob) -> Any:
         await anyio.sleep(seconds)
@@ -123,7 +123,7 @@ def sleeper(seconds: float) -> Callable[..., Any]:
 
 
 async def test_poll_timeouts_of_jobs(server: JobServer) -> None:
-    """There is no worker: each call ends at its time, and marks its requests."""
+    """Without a worker, each call ends at its time limit and marks its requests."""
     limit = HOUR
     job = {"task": "task", "data": b"ab"}
     async with client_of(server, heartbeat=None) as client:
@@ -143,7 +143,7 @@ async def test_poll_timeouts_of_jobs(server: JobServer) -> None:
         with takes(limit):
             assert [u async for u in client.updates(request, poll_timeout=limit)] == []
         assert all(request.timed_out for request in requests)
-        # These have what they wait for.
+        # Accepting and the status need no worker, so these calls return at once.
         with takes(0):
             await client.wait_until_jobs_accepted(requests, poll_timeout=limit)
             await client.get_job_status(request, poll_timeout=limit)
@@ -159,15 +159,15 @@ async def test_poll_timeouts_of_jobs(server: JobServer) -> None:
                 client.connection_list, go_on, timeout=limit
             )
         assert polls == [False, False]
-        # The jobs go on.
+        # A timeout does not cancel the jobs.
         async with working(worker_of(server, tasks={"task": reverse})):
             with takes(0):
                 await client.wait_until_jobs_completed([request, *requests], poll_timeout=limit)
         assert [r.result for r in [request, *requests]] == [b"ba"] * 4
 
 
-async def test_calls_do_not_end_each_other(server: JobServer) -> None:
-    """A hundred at once, each with its own time."""
+async def test_concurrent_calls_end_at_their_own_time_limits(server: JobServer) -> None:
+    """A hundred concurrent calls have different time limits."""
     ended: list[tuple[float, float]] = []
 
     async def wait(limit: float) -> None:
@@ -193,7 +193,7 @@ async def test_connect_timeout() -> None:
         (connection,) = client.connection_list
         with takes(limit), pytest.raises(ConnectionError, match="no connection"):
             await client.establish_connection(connection)
-        # A call's own limit comes first, and the attempt goes on.
+        # The call's time limit ends the call, but not the connection attempt.
         with takes(limit / 2):
             await client.establish_connection(connection, poll_timeout=limit / 2)
         assert not connection.connected
@@ -208,7 +208,7 @@ async def test_connect_timeout() -> None:
 
 
 async def test_stop_with_a_timeout(server: JobServer) -> None:
-    """The callback is cancelled at exactly that time, and the job is another worker's then."""
+    """The callback is cancelled at exactly that time, and another worker gets the job."""
     cancelled: list[float] = []
 
     async def function(worker: Any, job: WorkerJob) -> None:
@@ -233,7 +233,7 @@ async def test_stop_with_a_timeout(server: JobServer) -> None:
 
 
 async def test_server_that_does_not_answer_is_given_up() -> None:
-    """After half a minute, each time."""
+    """Each attempt ends after half a minute."""
     times: list[float] = []
 
     async def script(peer: Peer) -> None:
@@ -259,7 +259,7 @@ async def test_server_that_does_not_answer_is_given_up() -> None:
 
 
 async def test_poll_timeout_of_work(server: JobServer) -> None:
-    """`after_poll` is called each time that nothing has come for so long."""
+    """`after_poll` is called whenever no data was received for the poll timeout."""
     calls: list[tuple[float, bool]] = []
 
     class Worker(GearmanWorker):
@@ -275,7 +275,7 @@ async def test_poll_timeout_of_work(server: JobServer) -> None:
         assert after - before == pytest.approx(HOUR, abs=1e-6)
 
 
-async def test_poll_timeout_of_what_callbacks_send() -> None:
+async def test_poll_timeout_limits_sends_of_callbacks() -> None:
     waited: list[float] = []
 
     async def script(peer: Peer) -> None:
@@ -303,7 +303,7 @@ async def test_poll_timeout_of_what_callbacks_send() -> None:
 
 
 class Wall:
-    """A wall clock for servers: the loop's clock, and what it is set by."""
+    """A wall clock for servers: the loop's clock plus an offset."""
 
     ahead = 1_000_000_000.0
 
@@ -312,7 +312,7 @@ class Wall:
 
 
 async def test_run_at() -> None:
-    """A sleeping worker is woken exactly when a job is due, and what comes meanwhile is done."""
+    """A sleeping worker wakes exactly when a job is due. Jobs submitted earlier run at once."""
     wall, later = Wall(), 5000
     ran: dict[bytes, float] = {}
 
@@ -337,13 +337,15 @@ async def test_run_at() -> None:
         assert not (await client.get_job_status(request)).status["known"]
 
 
-async def test_last_words_are_not_waited_for_for_long(server: JobServer) -> None:
-    """A peer that does not read holds up the end of the server, but only for some seconds."""
+async def test_stopping_server_waits_briefly_for_a_peer_that_does_not_read(
+    server: JobServer,
+) -> None:
+    """A peer that does not read delays the server's end by a few seconds at most."""
     near = await server.connect()
     far = await server.connect()
     for _ in range(50):
         await near.send(b"\0REQ\0\0\0\x10\0\x01\x86\xa0" + bytes(100_000))
-    # Nothing moves for five seconds, and for the time that the last chunk may need in a tunnel.
+    # The server waits five seconds, and the time that the last chunk might need in a slow tunnel.
     chunk = 256 * 1024 / 20_000
     with takes(5 + chunk, abs=chunk):
         await far.send(b"shutdown\n")
@@ -354,8 +356,10 @@ async def test_last_words_are_not_waited_for_for_long(server: JobServer) -> None
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_peer_that_has_ended_its_side(server: JobServer, reads: bool) -> None:
-    """It has some seconds to read what it has asked for; others get its job at once."""
+async def test_half_closed_peer_can_read_replies_while_its_job_moves_on(
+    server: JobServer, reads: bool
+) -> None:
+    """A half-closed peer has some seconds to read its replies. Its job is requeued at once."""
     async with client_of(server) as client:
         request = await client.submit_job("task", b"ab", wait_until_complete=False)
         async with await server.connect() as peer:
@@ -377,14 +381,14 @@ async def test_peer_that_has_ended_its_side(server: JobServer, reads: bool) -> N
                 assert request.result == b"ba"
 
 
-# A long time.
+# Long idle times.
 
-#: Only trio says how often its tasks wake.
+#: Only trio reports how often its tasks wake.
 trio_counts = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 
 
 class Steps(trio.abc.Instrument):
-    """Counts how often tasks wake."""
+    """A counter of task steps."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -395,7 +399,7 @@ class Steps(trio.abc.Instrument):
 
 @contextlib.contextmanager
 def steps() -> Iterator[Steps]:
-    """Counts how often the tasks of this loop wake in the block."""
+    """Count how often the tasks of this loop wake during the block."""
     counter = Steps()
     trio.lowlevel.add_instrument(counter)
     try:
@@ -405,7 +409,7 @@ def steps() -> Iterator[Steps]:
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, *peers: Any) -> Counter[str]:
-    """Counts how often the engines are used."""
+    """Count the calls of engine methods."""
     calls: Counter[str] = Counter()
 
     def count(key: str, real: Any, *args: Any) -> Any:
@@ -427,7 +431,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, *peers: Any) -> Counter[str]:
 async def test_a_day_with_a_job_each_minute(
     server: JobServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What there is to do is done, and nothing else."""
+    """The number of steps is proportional to the number of jobs."""
     worker = worker_of(server, tasks={"task": sleeper(10)}, look_again=DAY)
     jobs = int(DAY / 60)
     async with working(worker, poll_timeout=None), client_of(server) as client:
@@ -444,14 +448,14 @@ async def test_a_day_with_a_job_each_minute(
     for key, count in calls.items():
         most = 3 if key.endswith("handle_timeout") else 40
         assert count < most * jobs, key
-    # This counts something.
+    # The lower bounds show that the counters work.
     assert calls["GearmanWorker receive_data"] >= 3 * jobs
     assert counter.count > 10 * jobs
 
 
 @trio_counts
 async def test_hours_of_nothing(server: JobServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten idle workers look for jobs, or not even that; a client waits for its job."""
+    """Five workers poll for jobs, five sleep, and a client waits for its job."""
     lookers = [worker_of(server, tasks={"task": reverse}, look_again=600) for _ in range(5)]
     sleepers = [worker_of(server, tasks={"task": reverse}, look_again=EVER) for _ in range(5)]
     async with contextlib.AsyncExitStack() as stack:
@@ -466,18 +470,18 @@ async def test_hours_of_nothing(server: JobServer, monkeypatch: pytest.MonkeyPat
             await client.wait_until_jobs_completed([other], poll_timeout=AWAY)
     looks = 5 * AWAY / 600
     beats = AWAY / 30
-    # Each has a time limit of its own, which nobody needs to take back.
+    # Each poll sets a deadline, and a stale deadline may wake the worker once more.
     assert looks < calls["GearmanWorker handle_timeout"] < 2.5 * looks
     assert sum(calls.values()) < 60 * looks + 10 * beats
     assert counter.count < 60 * looks + 10 * beats
-    # An alarm that was set for something else may still ring, once.
+    # A deadline set earlier may still wake each worker once.
     assert idle["GearmanWorker handle_timeout"] <= len(sleepers)
     assert sum(idle.values()) < 20 * len(sleepers)
 
 
 @trio_counts
 async def test_a_day_of_work_with_a_short_poll_timeout(server: JobServer) -> None:
-    """`after_poll` each second costs a few steps each second."""
+    """Calling `after_poll` every second takes a few steps per second."""
     polls = 0
 
     class Worker(GearmanWorker):
@@ -496,10 +500,10 @@ async def test_a_day_of_work_with_a_short_poll_timeout(server: JobServer) -> Non
     assert counter.count < 10 * HOUR
 
 
-async def test_timers_that_do_not_matter_any_more(
+async def test_deadlines_of_finished_calls_wake_no_task(
     server: JobServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many calls with a long timeout that have ended wake nobody later."""
+    """Many calls with a long timeout have ended before."""
     async with (
         working(worker_of(server, tasks={"task": reverse}, look_again=EVER), poll_timeout=None),
         client_of(server) as client,
@@ -512,11 +516,11 @@ async def test_timers_that_do_not_matter_any_more(
         assert calls["GearmanClient handle_timeout"] <= 2
 
 
-# Schedules by chance.
+# Random schedules.
 
 
 async def schedule(chance: random.Random) -> None:
-    """Clients, workers and a server that come, go and give up at any moment."""
+    """Run clients and workers that start, stop and are cancelled at random times."""
     done: list[GearmanJobRequest] = []
     ran: Counter[bytes] = Counter()
 
@@ -562,7 +566,7 @@ async def schedule(chance: random.Random) -> None:
                         gearman.GearmanJob(None, None, "task", None, data),
                         background=chance.random() < 0.1,
                     )
-                    # Given up on and waited for again, until it has ended.
+                    # Cancel or time out the call, and wait again, until the job has ended.
                     while request.state in (gearman.JOB_UNKNOWN, gearman.JOB_PENDING) or (
                         request.state == gearman.JOB_CREATED and not request.background
                     ):
@@ -585,7 +589,7 @@ async def schedule(chance: random.Random) -> None:
                 for number in range(chance.randrange(1, 5)):
                     clients.start_soon(run_client, number)
             engine = server._gm_driver.engine
-            # Background jobs, and what nobody waits for any more but is being done.
+            # Background jobs and abandoned jobs may still be queued or running.
             while engine.queue.jobs:  # noqa: ASYNC110 - nobody tells
                 await anyio.sleep(1)
             over = True
@@ -616,18 +620,18 @@ async def test_schedules(seed: int) -> None:
 @given(
     jobs=st.lists(
         st.tuples(
-            st.floats(0, 100, width=16),  # When it is submitted.
-            st.floats(0, 100, width=16),  # How long it takes.
-            st.none() | st.floats(0, 100, width=16),  # When its client gives up.
+            st.floats(0, 100, width=16),  # Time of the submit.
+            st.floats(0, 100, width=16),  # Duration.
+            st.none() | st.floats(0, 100, width=16),  # Poll timeout of its client.
         ),
         max_size=12,
     ),
     slots=st.lists(st.integers(1, 3), min_size=1, max_size=3),
 )
-async def test_jobs_take_their_time(
+async def test_jobs_end_when_a_queue_model_predicts(
     jobs: list[tuple[float, float, float | None]], slots: list[int]
 ) -> None:
-    """Each job ends when a simple model of a queue says so, to the moment."""
+    """Each job ends exactly when a simple queue model predicts."""
 
     async def function(worker: Any, job: WorkerJob) -> Any:
         await anyio.sleep(float(job.data))
@@ -638,7 +642,7 @@ async def test_jobs_take_their_time(
     async def submit(number: int, client: GearmanClient) -> None:
         begin, length, limit = jobs[number]
         await anyio.sleep(begin)
-        # So that the order is known where several are submitted at the same moment.
+        # The checkpoints give jobs with equal submit times a known order.
         for _ in range(50 * number):
             await anyio.lowlevel.checkpoint()
         before = anyio.current_time()
@@ -664,7 +668,7 @@ async def test_jobs_take_their_time(
             for number in range(len(jobs)):
                 tasks.start_soon(submit, number, client)
         assert not server._gm_driver.engine.queue.jobs
-    # The model: a queue in order, and as many hands as there are slots.
+    # The model is a FIFO queue served by all slots of the workers.
     free = [0.0] * sum(slots)
     for number in sorted(range(len(jobs)), key=lambda number: (jobs[number][0], number)):
         begin, length, _ = jobs[number]

@@ -1,4 +1,4 @@
-"""What is raised: by users, who get it back as it was, and by this library, where it has to be."""
+"""Exceptions: those of the application pass unchanged, and our own reach the right callers."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ async def _nothing_left(request: pytest.FixtureRequest, anyio_backend: str) -> A
 
 
 class Own(Exception):
-    """An application's."""
+    """An exception of the application."""
 
 
 class OwnBase(BaseException):
-    """An application's, that is no Exception."""
+    """A BaseException of the application."""
 
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
@@ -64,7 +64,7 @@ some_errors = pytest.mark.parametrize("kind", ["Own", "OwnBase", "SystemExit", "
 
 
 def make_error(kind: str) -> BaseException:
-    """An exception with a past."""
+    """Return an exception with a traceback, a cause and a context."""
     try:
         try:
             raise LookupError("its context")
@@ -77,7 +77,7 @@ def make_error(kind: str) -> BaseException:
 
 @contextlib.contextmanager
 def raised(error: BaseException) -> Iterator[None]:
-    """See to it that the body raises this, with the past that it had."""
+    """Check that the body raises this exception with its history unchanged."""
     past = error.__cause__, error.__context__, error.__suppress_context__
     try:
         yield
@@ -93,7 +93,7 @@ def raised(error: BaseException) -> Iterator[None]:
 
 
 async def at_once(client: gearman.GearmanClient, server: Any, task: str) -> None:
-    """Nothing has happened yet, not even a step of a task."""
+    """Do nothing, not even a checkpoint."""
 
 
 async def connected(client: gearman.GearmanClient, server: Any, task: str) -> None:
@@ -110,7 +110,7 @@ async def timed_out(client: gearman.GearmanClient, server: Any, task: str) -> No
 
 
 async def in_the_middle(client: gearman.GearmanClient, server: Any, task: str) -> None:
-    """With an iteration that nobody goes on with."""
+    """Abandon an iteration."""
     request = await client.submit_job(task, "x", wait_until_complete=False)
     with anyio.move_on_after(A_MOMENT):
         await client.updates(request).__anext__()
@@ -131,7 +131,7 @@ async def test_from_the_body_of_a_client(kind: str, gearmand: Any, task: str) ->
 
 @some_errors
 async def test_with_calls_pending(kind: str, server: Any, task: str) -> None:
-    """They return: their requests are lost."""
+    """Pending calls return, and their requests are marked lost."""
     error = make_error(kind)
     requests = [await make_request(task) for _ in range(3)]
     items: list[Any] = []
@@ -176,8 +176,10 @@ async def expect_unavailable(client: gearman.GearmanClient) -> None:
 
 
 @each_error
-async def test_when_it_is_cancelled_at_the_same_time(kind: str, gearmand: Any, task: str) -> None:
-    # A cancelled scope of trio makes another group of what leaves it: it is around `raised`.
+async def test_exception_with_a_simultaneous_cancellation(
+    kind: str, gearmand: Any, task: str
+) -> None:
+    # A cancelled trio scope regroups the exceptions that leave it, so the scope surrounds `raised`.
     for situation in (at_once, connected):
         error = make_error(kind)
         with anyio.CancelScope() as scope, raised(error):
@@ -198,7 +200,7 @@ async def test_when_it_is_cancelled_at_the_same_time(kind: str, gearmand: Any, t
 async def test_when_the_server_has_died(
     kind: str, task: str, start_gearmand: Callable[..., Any], anyio_backend: str
 ) -> None:
-    # One that ends in this moment, so that nobody has heard of it.
+    # The first server ends just now, so the client has not noticed yet.
     error = make_error(kind)
     with raised(error):
         async with (
@@ -229,7 +231,7 @@ async def test_from_the_body_of_a_server(kind: str, task: str) -> None:
 
 @some_errors
 async def test_from_the_body_of_a_worker(kind: str, server: Any, task: str) -> None:
-    """`work`, in another task, returns."""
+    """`work` returns in its task."""
     error = make_error(kind)
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
@@ -263,7 +265,7 @@ async def test_nested_clients(kind: str, server: Any, task: str) -> None:
 
 
 async def test_a_sibling_task_fails(server: Any, task: str) -> None:
-    """The user's own task group does what it always does, once."""
+    """The application's task group raises the error once, in a group, as usual."""
     error = make_error("Own")
 
     async def fail() -> None:
@@ -291,11 +293,11 @@ async def test_a_sibling_task_fails(server: Any, task: str) -> None:
         assert caught.value.exceptions == (error,)
 
 
-# Where a client does not work.
+# Calls that a client refuses.
 
 
 def calls_of(client: gearman.GearmanClient) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Each method."""
+    """Return a call of each public method, by name."""
     request = gearman.GearmanJobRequest(gearman.GearmanJob(None, None, "task", None, "x"))
     known = gearman.GearmanJobRequest.from_unique("x")
 
@@ -323,7 +325,7 @@ def calls_of(client: gearman.GearmanClient) -> dict[str, Callable[[], Awaitable[
     }
 
 
-def test_that_these_are_all() -> None:
+def test_calls_cover_all_methods() -> None:
     public = {name for name in dir(gearman.GearmanClient) if not name.startswith("_")}
     assert public - {"connection_list", "data_encoder"} == set(calls_of(gearman.GearmanClient()))
 
@@ -343,7 +345,7 @@ async def test_outside(server: Any) -> None:
 
 
 async def test_in_another_thread(server: Any, task: str, anyio_backend: str) -> None:
-    """With an event loop there, even; nothing has happened to the client."""
+    """The other thread has an event loop. The refused calls leave the client unchanged."""
     async with gearman.GearmanClient([server.address]) as client:
         await client.submit_job(task, "x", background=True)
 
@@ -380,7 +382,7 @@ async def test_entering_a_client_twice(server: Any, task: str) -> None:
 
 
 def break_once(monkeypatch: pytest.MonkeyPatch, engine: Any, name: str) -> None:
-    """Make a call of `engine` raise, the next time."""
+    """Make the next call of an engine method raise."""
     works = getattr(engine, name)
 
     def broken(*args: Any, **kwargs: Any) -> Any:
@@ -417,7 +419,7 @@ async def expect_internal_error(call: Awaitable[object], seen: list[object]) -> 
         ("handle_timeout", True),
     ],
 )
-async def test_a_bug(
+async def test_engine_bug_ends_all_waiting_calls(
     name: str,
     is_connected: bool,
     task: str,
@@ -425,7 +427,7 @@ async def test_a_bug(
     caplog: pytest.LogCaptureFixture,
     anyio_backend: str,
 ) -> None:
-    """All that wait learn of it, whatever they wait for. Then it goes on, if it can."""
+    """Every waiting call raises an internal error. Afterwards the client continues, if it can."""
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(gearman.JobServer())
         address = ("127.0.0.1", free_port()) if name == "connect_failed" else first.address
@@ -453,7 +455,7 @@ async def test_a_bug(
                 for call in calls:
                     tasks.start_soon(expect_internal_error, call, seen)
                 if is_connected:
-                    # The other iteration is that of `poll_connections_until_stopped`.
+                    # `poll_connections_until_stopped` counts as an iteration, too.
                     await until(lambda: sum(isinstance(w, Stream) for w in engine._waits) == 2)
                     await until(lambda: all(r.state == gearman.JOB_CREATED for r in requests))
                     break_once(monkeypatch, engine, name)
@@ -471,7 +473,7 @@ async def test_a_bug(
         assert [request._gm_waits for request in requests] == 3 * [()]
         assert_logged(caplog)
         assert not client._gm_driver.engine._waits
-        # It goes on.
+        # The client continues to work.
         if name in ("receive_eof", "connect_failed"):
             with pytest.raises(ServerUnavailable):
                 await client.submit_job(task, "y")
@@ -482,7 +484,7 @@ async def test_a_bug(
 
 
 class Limit(TimeoutError):
-    """The exception of a signal handler, as a time limit raises it."""
+    """An exception raised by a signal handler, for example by a time limit."""
 
 
 async def test_exception_of_a_signal_handler_in_the_engine_is_no_internal_error(
@@ -492,7 +494,7 @@ async def test_exception_of_a_signal_handler_in_the_engine_is_no_internal_error(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """trio raises it. asyncio continues, so the call raises an error that names it."""
+    """trio raises it. asyncio continues, so the call raises an error that names the exception."""
     limit = Limit("one second")
 
     def on_signal(number: int, frame: object) -> None:
@@ -532,13 +534,13 @@ async def wait_a_moment(
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt()], ids=repr)
-async def test_a_bug_in_a_call(
+async def test_engine_bug_in_a_call_reaches_its_caller(
     error: BaseException,
     server: Any,
     task: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The caller gets what was raised, the others learn of it."""
+    """The caller gets the original exception. Other waiting calls get an internal error."""
 
     async def wait_for(client: gearman.GearmanClient) -> None:
         with pytest.raises(ConnectionError, match="interrupted by"):
@@ -576,7 +578,7 @@ async def test_a_bug_in_a_worker(
         await expect_internal_error(worker.work(poll_timeout=A_MOMENT), [])
     assert_logged(caplog)
     caplog.clear()
-    # And it may work again.
+    # The worker can work again.
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.work)
         async with gearman.GearmanClient([server.address]) as client:

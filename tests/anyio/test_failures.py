@@ -1,4 +1,4 @@
-"""Servers that refuse, connections that end at any moment, and many of both."""
+"""Failures: refused connections, disconnects at any moment, and many of both."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.both_streams]
 
 @on_a_test_clock
 async def test_cooling_down() -> None:
-    """A server that failed is left alone for a while, and no longer."""
+    """After a failure, the client avoids the server for the cooldown only."""
     calls = []
 
     async def connect(address: Any) -> Any:
@@ -53,7 +53,7 @@ async def test_cooling_down() -> None:
         return await server.connect()
 
     async def submit() -> int:
-        """The number of attempts at the bad one."""
+        """Return the number of connection attempts to the bad server."""
         calls.clear()
         jobs = [{"task": "t", "data": b""}] * 10
         requests = await client.submit_multiple_jobs(jobs, background=True)
@@ -79,7 +79,7 @@ async def test_cooling_down() -> None:
         assert good.connected
 
 
-# Servers that misbehave.
+# Misbehaving servers.
 
 
 @pytest.mark.parametrize("when", ["before the answer", "after it"])
@@ -105,7 +105,7 @@ async def test_reset(start_server: StartServer, when: str) -> None:
 
 
 async def test_half_open(start_server: StartServer) -> None:
-    """A server that will send no more is of no use, though it would read."""
+    """The client closes a connection whose server has shut down its sending side."""
 
     def script(peer: Peer) -> None:
         peer.expect(SubmitJob)
@@ -123,11 +123,11 @@ async def test_half_open(start_server: StartServer) -> None:
         await happened(closed, "the client's closing")
 
 
-# Connections that end between calls.
+# Connections that end between two calls.
 
 
 class Ender:
-    """A script that answers background jobs, and ends each connection when it is told to."""
+    """A script that accepts background jobs and ends each connection on request."""
 
     def __init__(self, how: str, jobs: int = 1) -> None:
         self.go = threading.Event()
@@ -149,20 +149,20 @@ class Ender:
             peer.sock.close()
         self.ended.set()
         if self._how == "half closed":
-            peer.sock.recv(1)  # It lasts until the client has closed it.
+            peer.sock.recv(1)  # Keep the socket open until the client has closed it.
 
     def end(self, stream: ByteStream) -> None:
-        """End it, and let the loop see nothing of that. `stream` is the client's."""
+        """End the connection of the client's `stream` without running the event loop."""
         self.go.set()
         wait_for(self.ended)
         self.ended.clear()
-        # The system may take its time.
+        # The kernel may deliver the end later.
         sock = stream.extra(SocketAttribute.raw_socket)
         assert select.select([sock], [], [], PATIENCE)[0], "the end did not come"
 
 
 def remember_streams(monkeypatch: pytest.MonkeyPatch) -> list[ByteStream]:
-    """The streams that clients have opened, in a list that grows."""
+    """Return a growing list of the streams that clients open."""
     streams: list[ByteStream] = []
     make = _plain.plain_stream
 
@@ -178,7 +178,7 @@ def remember_streams(monkeypatch: pytest.MonkeyPatch) -> list[ByteStream]:
 async def test_connection_that_ended_between_two_calls(
     start_server: StartServer, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loop has not run since, but what is submitted next goes over a new one."""
+    """The loop has not run since the end, but the next submit uses a new connection."""
     ender = Ender(how)
     server = start_server(ender)
     streams = remember_streams(monkeypatch)
@@ -202,7 +202,7 @@ async def test_connection_that_ended_between_two_calls(
 async def test_one_of_many_calls_finds_the_end(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They come together, after the end; each goes over the new connection, and none twice."""
+    """Concurrent submits after the end all use the new connection, and each is sent once."""
     ender = Ender("closed")
     second = threading.Event()
 
@@ -248,13 +248,13 @@ async def test_connection_in_memory_that_ended_between_two_calls() -> None:
                 request = await client.submit_job("t", b"", background=True)
                 assert request.complete
                 assert request.connection_attempts == 1
-                # Nothing else runs before the next call.
+                # The event loop does not run between this and the next call.
                 fars[-1]._chunks.send_stream.close()
         tunnels.check(10)
 
 
-async def test_much_to_read_before_the_end(start_server: StartServer) -> None:
-    """What came before the end counts, and is no reason to wait for ever."""
+async def test_data_received_before_the_end_is_processed(start_server: StartServer) -> None:
+    """The client reads all data sent before the end, and then notices the end."""
 
     def script(peer: Peer) -> None:
         if len(server.peers) == 1:
@@ -276,12 +276,12 @@ async def test_much_to_read_before_the_end(start_server: StartServer) -> None:
         assert request.data_updates[0] == bytes(3_000_000)
 
 
-# Many of them.
+# Many failures.
 
 
 @pytest.mark.slow
 async def test_many_reconnects(start_server: StartServer) -> None:
-    """None leaves a socket or a stream behind."""
+    """Reconnecting leaks neither sockets nor streams."""
     server = start_server(lambda peer: (peer.expect(SubmitJobBg), peer.send(JobCreated(b"H:1"))))
     tunnels = Tunnels(tcp)
     async with gearman.GearmanClient([server.address], connect=tunnels) as client:
@@ -309,7 +309,7 @@ async def test_many_refusals() -> None:
 def test_loops_in_threads(
     anyio_backend: str, gearmand: Gearmand, task: str, start_worker: StartWorker
 ) -> None:
-    """Twenty threads, each with a loop and a client of its own."""
+    """Each of twenty threads runs its own event loop and client."""
     start_worker(gearmand.address, {task: echo})
     begin = threading.Barrier(20)
 

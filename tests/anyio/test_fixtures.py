@@ -1,4 +1,4 @@
-"""Clients that one task enters and another one leaves, as pytest-asyncio's fixtures do."""
+"""Clients that one task enters and another one exits, as in pytest-asyncio's fixtures."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_left_by_another_task(error: BaseException | None) -> None:
 
 
 async def test_cancelled_task_that_entered_ends_nothing(server: Any) -> None:
-    """Another task leaves, so the first one may end in any way."""
+    """Cancelling the task that entered leaves the client usable. Another task exits it."""
     client = GearmanClient([server.address])
 
     async def enter() -> None:
@@ -136,7 +136,7 @@ async def test_cancelled_task_that_entered_ends_nothing(server: Any) -> None:
 
 
 async def test_leaving_is_cancelled(server: Any) -> None:
-    """All ends all the same, and the cancellation goes on."""
+    """The client's tasks end nevertheless, and the cancellation propagates."""
     tasks = count_tasks()
     for native in (False, True):
         client = GearmanClient([server.address])
@@ -154,18 +154,18 @@ async def test_leaving_is_cancelled(server: Any) -> None:
                 await client.__aexit__(None, None, None)
             assert scope.cancelled_caught
         assert not client._gm_driver.is_running
-    # The server's task of each connection ends when it has noticed.
+    # The server's task for a connection ends after the server has read the end.
     with anyio.fail_after(20):
         while count_tasks() > tasks:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.001)
 
 
 class Odd(BaseException):
-    """It ends a task of the driver: it is no Exception."""
+    """A BaseException, which ends a task of the driver."""
 
 
 async def break_client(entered: GearmanClient) -> None:
-    """Start a task of its driver that raises."""
+    """Start a task of the client's driver that raises."""
 
     async def fail() -> None:
         raise Odd("of a task")
@@ -174,12 +174,12 @@ async def break_client(entered: GearmanClient) -> None:
 
 
 def never(address: ServerAddress) -> Any:
-    """Connect, without end."""
+    """Connect without ever completing."""
     return anyio.sleep_forever()
 
 
 async def test_error_of_a_task_is_raised_by_leaving() -> None:
-    """A call that waits ends too."""
+    """The error also ends a waiting call."""
     client = GearmanClient(["any"], connect=never)
     await in_a_task(client.__aenter__)
     call = asyncio.create_task(client.submit_job("task", b""))
@@ -200,7 +200,7 @@ async def test_error_of_a_task_ends_the_body() -> None:
 
     with pytest.raises(Odd, match="of a task"):
         await body()
-    # It was cancelled for that only.
+    # The cancellation that ended the body has been undone.
     task = asyncio.current_task()
     assert task is not None
     assert not task.cancelling()
@@ -208,7 +208,7 @@ async def test_error_of_a_task_ends_the_body() -> None:
 
 
 def test_loop_that_ends_leaves_nothing() -> None:
-    """Also where it is never left."""
+    """The tasks end with the loop, even if the context is never exited."""
     ended: list[str] = []
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""A forked child keeps no connection open, disturbs nothing, and ends where a callback does."""
+"""Forks: a child keeps no connection open, affects none, and exits at the end of its callback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork"),
-    # Of a fork where there are threads, and of an event loop that the child collects.
+    # Warnings about forking with threads, and about event loops collected in the child.
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
 
@@ -49,7 +49,7 @@ class Hidden:
 
 
 class Hiding(Tunnel):
-    """A stream that shows such a socket."""
+    """A stream whose raw socket is Hidden."""
 
     @property
     def extra_attributes(self) -> Any:
@@ -64,7 +64,7 @@ async def connect_hiding(address: Any) -> Hiding:
 
 
 class AnyConnections:
-    """One connection of each kind, inside ``async with``."""
+    """One connection of each kind, for use in ``async with``."""
 
     def __init__(self, certificates: Path, context: ssl.SSLContext) -> None:
         self._certificates = certificates
@@ -93,7 +93,7 @@ class AnyConnections:
         self.admin = await enter(gearman.GearmanAdminClient([server.address]))
         worker = make_worker(server.address, tasks={"reverse": reverse})
         await enter(working(worker))
-        # Its connection is being made as long as this lasts.
+        # The connection attempt of this client never completes.
         late = await enter(gearman.GearmanClient([hole]))
         tasks = await enter(anyio.create_task_group())
         self._stack.callback(tasks.cancel_scope.cancel)
@@ -109,7 +109,7 @@ class AnyConnections:
         await self._stack.aclose()
 
     async def use(self) -> None:
-        """Use each of them. None has to connect anew."""
+        """Use each connection, and check that none has to reconnect."""
         assert (await self.clients[0].submit_job("reverse", b"ab")).result == b"ba"
         for client in self.clients:
             request = await client.submit_job("queue", b"", background=True)
@@ -124,7 +124,7 @@ def connections(tls_certificates: Path, tls_context: ssl.SSLContext) -> AnyConne
 
 async def test_child_has_no_socket(connections: AnyConnections) -> None:
     async with connections:
-        # Both ends of six connections, one that connects, and two that listen.
+        # Both ends of six connections, one connection attempt, and two listening sockets.
         assert len(connections.sockets) == 15
         child = Child(lambda: open_sockets() & connections.sockets)
         await connections.use()
@@ -133,7 +133,7 @@ async def test_child_has_no_socket(connections: AnyConnections) -> None:
 
 
 async def test_numbers_in_the_child_are_free(connections: AnyConnections) -> None:
-    """The child's files get the numbers of the sockets, and no object closes them."""
+    """The child's files reuse the sockets' descriptors, and no collected object closes them."""
     async with connections:
 
         def in_child() -> int:
@@ -146,7 +146,7 @@ async def test_numbers_in_the_child_are_free(connections: AnyConnections) -> Non
         await connections.use()
 
 
-async def test_child_is_told_to_make_new_ones(connections: AnyConnections) -> None:
+async def test_client_used_in_the_child_raises(connections: AnyConnections) -> None:
     async with connections:
         client = connections.clients[0]
 
@@ -189,7 +189,7 @@ async def test_client_that_was_not_used_works_in_the_child(
 @pytest.mark.both_streams
 @pytest.mark.parametrize("end", ["client", "worker", "server"])
 async def test_orderly_end_ends_all_copies(server: Any, task: str, end: str) -> None:
-    """Also those of children that no hook of Python's has told of their fork."""
+    """Closing ends the connection even if a child that bypassed Python's fork hooks has copies."""
     before = open_sockets()
     copies: list[int] = []
 
@@ -255,10 +255,10 @@ PROGRAM = textwrap.dedent("""
 @pytest.mark.parametrize(
     ("callback", "anyio_backend"), [("in_the_loop", "trio"), ("in_a_thread", "asyncio")]
 )
-async def test_job_of_a_killed_worker_is_given_away(
+async def test_job_of_a_killed_worker_is_reassigned(
     server: Any, task: str, callback: str, anyio_backend: str
 ) -> None:
-    """Although a child that its callback has forked, with multiprocessing, lives."""
+    """The job is reassigned although a multiprocessing child of the worker is alive."""
     host, port = server.address
     words = [sys.executable, "-W", "ignore", "-c", PROGRAM]
     words += [host, str(port), task, callback, anyio_backend]
@@ -279,11 +279,11 @@ async def test_job_of_a_killed_worker_is_given_away(
                 os.kill(child, signal.SIGKILL)
 
 
-# The end of a callback.
+# Callbacks that fork.
 
 
 def leave(how: str) -> bytes:
-    """Leave a callback so."""
+    """Leave a callback by returning, raising or exiting."""
     if how == "raises":
         raise ZeroDivisionError("in the child")
     if how == "exits":
@@ -302,7 +302,7 @@ async def test_child_ends_where_its_callback_does(
 
     def plain(worker: Any, job: gearman.WorkerJob) -> bytes:
         if (child := os.fork()) == 0:
-            # If it goes on, it is not for ever.
+            # The alarm ends a child that does not exit.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(20)
             return leave(how)
@@ -332,7 +332,7 @@ async def test_child_ends_where_its_callback_does(
     assert len(children) == 3
 
 
-async def test_child_of_multiprocessing_goes_on(server: Any, task: str) -> None:
+async def test_multiprocessing_child_runs_to_its_end(server: Any, task: str) -> None:
     def square(number: int) -> int:
         return number * number
 

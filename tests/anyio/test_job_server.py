@@ -1,4 +1,4 @@
-"""JobServer in the event loop: its life, all kinds of streams, and peers that misbehave."""
+"""JobServer in the event loop: start and stop, all kinds of streams, and misbehaving peers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def server(anyio_backend: str) -> AsyncIterator[JobServer]:
 
 
 class Link:
-    """A connection of a peer that does as the test says."""
+    """A peer's connection, controlled by the test."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
@@ -76,14 +76,14 @@ class Link:
         return event
 
     async def echo(self, data: bytes = b"ping") -> None:
-        """There and back again."""
+        """Send ECHO_REQ and check the reply."""
         await self.send(EchoReq(data))
         event = await self.receive()
         assert isinstance(event, EchoRes)
         assert event.data == data
 
     async def rest(self) -> bytes:
-        """All that comes until the server closes."""
+        """Return all data received until the server closes the connection."""
         data = bytearray()
         with anyio.fail_after(PATIENCE):
             with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
@@ -94,13 +94,13 @@ class Link:
 
 @contextlib.asynccontextmanager
 async def linked(server: JobServer) -> AsyncIterator[Link]:
-    """A connection by TCP."""
+    """Connect by TCP."""
     async with await anyio.connect_tcp(*server.address) as stream:
         yield Link(stream)
 
 
 async def refuses(address: Any) -> bool:
-    """Whether nobody listens there."""
+    """Return whether a connection to the address is refused."""
     try:
         stream = await anyio.connect_tcp(*address)
     except OSError:
@@ -114,31 +114,31 @@ def links(server: JobServer) -> int:
 
 
 def memory(server: JobServer) -> int:
-    """Bytes that the server counts, but for the functions that it remembers."""
+    """Return the server's memory count, without the functions that it remembers."""
     engine = server._gm_driver.engine
     return engine.queue.memory - sum(len(name) + FUNCTION_SIZE for name in engine.queue.functions)
 
 
 def open_files() -> int:
-    """How many file descriptors this process has."""
+    """Return the number of open file descriptors of this process."""
     if not os.path.isdir("/dev/fd"):
         pytest.skip("the system does not tell what files are open")
     return len(os.listdir("/dev/fd"))
 
 
 def header(size: int, packet: int = SubmitJobBg.packet.number) -> bytes:
-    """The header of a packet of `size` bytes."""
+    """Return the header of a packet of `size` bytes."""
     return MAGIC_REQUEST + struct.pack(">II", packet, size)
 
 
 async def submits(server: JobServer) -> None:
-    """It takes jobs."""
+    """Check that the server accepts jobs."""
     async with GearmanClient([server.address]) as client:
         request = await client.submit_job("submits", b"", background=True, poll_timeout=PATIENCE)
         assert request.state == gearman.JOB_CREATED
 
 
-# Its life.
+# Start and stop.
 
 
 async def test_before_it_is_started() -> None:
@@ -156,7 +156,7 @@ async def test_before_it_is_started() -> None:
 
 
 async def test_port(server: JobServer) -> None:
-    """It is taken, and free again as soon as the server has ended."""
+    """The port is in use while the server runs, and free as soon as it has ended."""
     port = server.address.port
     files = open_files()
     second = JobServer(port=port)
@@ -180,14 +180,14 @@ async def test_port(server: JobServer) -> None:
         await server.stop()
         await until(lambda: not links(server))
         for _ in range(3):
-            # Although there were connections, whose ends the system remembers.
+            # The port can be reused although the kernel keeps closed connections in TIME_WAIT.
             async with second:
                 assert second.address == ("127.0.0.1", port)
                 await submits(second)
             second = JobServer(port=port)
 
 
-async def test_hosts_that_can_not_be() -> None:
+async def test_invalid_hosts_raise_and_leak_no_file() -> None:
     files = open_files()
     with pytest.raises(OSError, match="assign"):
         await JobServer("192.0.2.1").__aenter__()
@@ -222,7 +222,7 @@ async def test_wait_and_stop(server: JobServer) -> None:
 
 
 async def test_stop_at_once() -> None:
-    """Before its tasks have done anything."""
+    """The server stops before its tasks have run a step."""
     files = open_files()
     for _ in range(20):
         async with JobServer():
@@ -288,7 +288,7 @@ async def test_unix_socket(server: JobServer, task: str, tmp_path: Path) -> None
         async with working(make_worker("any:1", tasks={task: reverse}, connect=connect)):
             async with GearmanClient(connect=connect) as client:
                 assert (await client.submit_job(task, b"ab")).result == b"ba"
-            # The same jobs.
+            # TCP clients see the same jobs.
             async with GearmanClient([server.address]) as client:
                 assert (await client.submit_job(task, b"cd")).result == b"dc"
             lines = (await admin(server, "workers")).splitlines()
@@ -301,7 +301,7 @@ async def test_unix_socket(server: JobServer, task: str, tmp_path: Path) -> None
 
 
 async def test_handle_that_is_cancelled(server: JobServer, task: str, tmp_path: Path) -> None:
-    """As with the end of a connection: jobs of it are others'."""
+    """Cancelling `handle` closes the connection, and its jobs are requeued."""
     path = tmp_path / "gearman"
     serving = anyio.CancelScope()
 
@@ -332,7 +332,7 @@ async def test_handle_that_is_cancelled(server: JobServer, task: str, tmp_path: 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_handle_of_a_server_that_does_not_run(when: str) -> None:
-    """The connection is closed, and whoever has made it is told."""
+    """The connection is closed, and `handle` raises."""
     server = JobServer()
     if when == "after":
         async with server:
@@ -348,8 +348,8 @@ async def test_handle_of_a_server_that_does_not_run(when: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["stopped", "retiring"])
-async def test_handle_of_a_server_that_takes_no_more(when: str) -> None:
-    """The connection is closed, and nobody waits for an answer."""
+async def test_handle_of_a_stopping_server_closes_the_connection(when: str) -> None:
+    """`handle` closes the connection and returns without waiting."""
     async with JobServer() as server, linked(server) as held:
         await held.send(SubmitJobBg(b"task", b"", b""))
         await held.receive()
@@ -366,7 +366,7 @@ async def test_handle_of_a_server_that_takes_no_more(when: str) -> None:
 
 
 async def test_in_memory(task: str) -> None:
-    """There is no connection by a socket at all."""
+    """Client and worker use no socket."""
     files = open_files()
     async with JobServer() as server:
         with_listener = open_files()
@@ -383,7 +383,7 @@ async def test_in_memory(task: str) -> None:
             payload = random.Random(1).randbytes(5 * MB)
             request = await clients[0].submit_job(task, payload)
             assert request.result == payload[::-1]
-            # The tables of the admin protocol, too.
+            # The admin protocol works in memory, too.
             stream = await server.connect()
             await stream.send(b"status\n")
             assert await stream.receive() == b"%b\t0\t0\t1\n.\n" % task.encode()
@@ -408,12 +408,12 @@ async def test_in_memory_peer_that_never_reads(task: str) -> None:
         assert memory(server) == 0
 
 
-# Peers that misbehave.
+# Misbehaving peers.
 
 
 @contextlib.asynccontextmanager
 async def healthy(server: JobServer, task: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Makes sure that the server works; in the end also that it has forgotten everybody else."""
+    """Check that the server works, and at the end that all connections and memory are released."""
 
     async def check() -> None:
         request = await client.submit_job(task, b"data", poll_timeout=PATIENCE)
@@ -431,7 +431,7 @@ async def healthy(server: JobServer, task: str) -> AsyncIterator[Callable[[], Aw
 async def test_gone_before_they_are_accepted(
     server: JobServer, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loop of the server does not run while these come and go."""
+    """The peers connect and disconnect while the server's loop is blocked."""
     async with healthy(server, task) as check:
         for number in range(100):
             with socket.create_connection(server.address) as sock:
@@ -447,7 +447,7 @@ async def test_gone_before_they_are_accepted(
 async def test_out_of_file_descriptors(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It logs that, waits, and goes on; those who are connected do not notice."""
+    """The server logs the error, waits, and accepts again. Old connections are not affected."""
     monkeypatch.setattr("gearman_anyio._driver.LISTEN_AGAIN", 0.05)
     real_accept = _sockets.accept
     failures: list[float] = []
@@ -472,7 +472,7 @@ async def test_out_of_file_descriptors(
                 await anyio.sleep(0.005)
             async with linked(server) as new:
                 await new.echo()
-            # The other two had to wait, and are served.
+            # Two connections stayed in the backlog, and are accepted now.
             await until(lambda: links(server) == 3)
         finally:
             for sock in turned_away:
@@ -499,7 +499,7 @@ async def test_really_out_of_file_descriptors(
             socks += [socket.socket() for _ in range(20)]
             for sock in socks:
                 sock.connect(server.address)
-            # No number is left for the other ends.
+            # The server can't allocate descriptors for accepted connections.
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
             await until(lambda: "can be accepted" in caplog.text)
             await old.echo()
@@ -514,8 +514,8 @@ async def test_really_out_of_file_descriptors(
 # Options.
 
 
-async def test_other_threads_are_told(server: JobServer) -> None:
-    """It belongs to its loop."""
+async def test_stop_in_another_thread_raises(server: JobServer) -> None:
+    """A server can be used only in the thread of its event loop."""
     refused: list[str] = []
 
     def stop() -> None:

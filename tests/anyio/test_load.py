@@ -1,4 +1,4 @@
-"""Many tasks, jobs and clients, and connections that are slow. Nothing here measures time."""
+"""Many tasks, jobs and clients, and slow connections. No test measures time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def _nothing_left(anyio_backend: str) -> AsyncIterator[None]:
 
 @pytest.mark.slow
 async def test_a_thousand_tasks(server: Any, task: str) -> None:
-    """Every third is cancelled at some moment; the others have their own results."""
+    """Every third task is cancelled at a random step. The others get their own results."""
     rng = random.Random(1)
     results: dict[int, bytes] = {}
     cancelled = 0
@@ -80,7 +80,7 @@ async def test_a_thousand_tasks(server: Any, task: str) -> None:
         working(server, {task: echo}, max_jobs=20),
         gearman.GearmanClient([server.address]) as client,
     ):
-        # There is a connection before, which is not something left.
+        # Connect first, so that the connection does not count as left over.
         await client.submit_job(task, "first")
         async with nothing_left(), anyio.create_task_group() as tasks:
             for number in range(1000):
@@ -98,12 +98,12 @@ async def test_a_thousand_tasks(server: Any, task: str) -> None:
         assert not link.connection.unanswered
 
 
-# What a job costs.
+# The cost of a job.
 
 
 @contextlib.contextmanager
 def counting_calls() -> Iterator[collections.Counter[str]]:
-    """Count the calls that the code of this project makes, of Python functions and others."""
+    """Count the calls of Python and C functions made by the packages' code."""
     counts: collections.Counter[str] = collections.Counter()
 
     def count(frame: FrameType, event: str, argument: object) -> None:
@@ -122,7 +122,7 @@ def counting_calls() -> Iterator[collections.Counter[str]]:
 
 
 async def cost(task: str, number: int, *, one_by_one: bool) -> collections.Counter[str]:
-    """The calls that are made in client, server and worker for so many jobs, all at once."""
+    """Count the calls that client, server and worker make for `number` concurrent jobs."""
     async with (
         gearman.JobServer() as server,
         gearman.GearmanClient([server.address]) as client,
@@ -135,7 +135,7 @@ async def cost(task: str, number: int, *, one_by_one: bool) -> collections.Count
                         tasks.start_soon(submit_one, client, task, word)
                 else:
                     tasks.start_soon(submit_all, client, task, words)
-                # All are in flight before the first is done.
+                # All jobs are queued before the worker starts.
                 await until(lambda: len(server._gm_driver.engine.queue.jobs) == number, "all jobs")
                 async with working(server, {task: echo}, max_jobs=10):
                     await until(lambda: not server._gm_driver.engine.queue.jobs, "no jobs")
@@ -155,10 +155,12 @@ async def submit_all(client: gearman.GearmanClient, task: str, words: list[bytes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("one_by_one", [True, False], ids=["calls", "one call"])
-async def test_the_cost_of_a_job(one_by_one: bool, task: str, anyio_backend: str) -> None:
-    """It does not depend on how many others there are."""
+async def test_cost_of_a_job_does_not_depend_on_their_number(
+    one_by_one: bool, task: str, anyio_backend: str
+) -> None:
+    """The calls per job hardly grow with the number of jobs in flight."""
     few, many = 50, 400
-    await cost(task, few, one_by_one=one_by_one)  # What is done only once is done.
+    await cost(task, few, one_by_one=one_by_one)  # Warm up: imports and caches.
     of_few = await cost(task, few, one_by_one=one_by_one)
     of_many = await cost(task, many, one_by_one=one_by_one)
     for package, count in of_few.items():
@@ -175,9 +177,9 @@ async def test_ten_thousand_jobs(
     start_worker: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All of them are in flight before the first is done."""
+    """All jobs are in flight before the worker starts."""
     number = 10_000
-    # In a process of its own, so that it is the client that is loaded.
+    # The server runs in another process, so that the client is the bottleneck.
     server = start_gearmand()
     pumps = 0
     pump = Driver._pump
@@ -201,14 +203,14 @@ async def test_ten_thousand_jobs(
                 lambda: connected.link is not None and len(connected.link.jobs) == number,
                 "all jobs at the server",
             )
-            # In a thread, and simpler than ours, so that it is the client that is loaded.
+            # The worker is simple and runs in a thread, so that the client is the bottleneck.
             worker = await anyio.to_thread.run_sync(
                 start_worker, server.address, {task: lambda job: job.data}
             )
         await assert_idle(client)
         assert not connected.link.jobs
         assert sorted(worker.order) == sorted(words)
-        # For each call one, and for each read and write, of which each may have one job only.
+        # One pump per call, read and write. In the worst case, each read or write is for one job.
         assert pumps < (number if one_by_one else 0) + 3 * number
         assert (await client.submit_job(task, b"last")).result == b"last"
 
@@ -232,12 +234,12 @@ async def test_twenty_clients(server: Any, task: str) -> None:
             tasks.start_soon(use, number)
 
 
-# Large jobs, and those who are slow.
+# Large jobs and slow connections.
 
 
 @pytest.mark.both_streams
 async def test_cancelled_in_the_middle_of_a_large_job(server: Any, task: str) -> None:
-    """What has begun to be sent is sent to its end: the next packet stands behind it."""
+    """The client completes a partly sent packet before it sends the next one."""
     data = b"x" * (3 * MEGABYTE)
     async with (
         working(server, {task: echo}),
@@ -255,7 +257,7 @@ async def test_cancelled_in_the_middle_of_a_large_job(server: Any, task: str) ->
 
 
 class Slow(ByteStream):
-    """A stream that moves few bytes at a time, and lets others run in between."""
+    """A stream that transfers few bytes at a time, with a checkpoint before each piece."""
 
     def __init__(self, stream: ByteStream, size: int) -> None:
         self._stream = stream
@@ -278,7 +280,7 @@ class Slow(ByteStream):
 
 
 async def test_a_slow_connection(server: Any, task: str) -> None:
-    """Callers that are cancelled at any moment tear no packet apart."""
+    """Cancelling a call at any moment does not truncate packets."""
     words = [b"word %d " % number * 200 for number in range(20)]
 
     async def connect(address: Any) -> ByteStream:
@@ -303,7 +305,7 @@ async def test_a_slow_connection(server: Any, task: str) -> None:
 
 
 @pytest.mark.both_streams
-async def test_a_server_that_does_not_read_what_a_client_sends(
+async def test_cancelled_calls_to_a_server_that_does_not_read_leave_client_usable(
     task: str, start_server: Callable[..., Any], anyio_backend: str
 ) -> None:
     go_on = threading.Event()
@@ -333,7 +335,7 @@ async def test_a_server_that_does_not_read_what_a_client_sends(
         await assert_idle(client)
 
 
-# Iterators that nobody goes on with.
+# Abandoned iterators.
 
 
 async def test_abandoned_updates(server: Any, task: str) -> None:
@@ -360,7 +362,7 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(100):
                 tasks.start_soon(first_of, client, number)
-        # Never begun, and begun with a deadline.
+        # One iterator never starts, and one starts with a deadline.
         request = await client.submit_job(f"{task}-nobody", "x", wait_until_complete=False)
         client.updates(request)
         items: Any = client.updates(request, poll_timeout=PATIENCE)
@@ -372,7 +374,7 @@ async def test_abandoned_updates(server: Any, task: str) -> None:
         del items
         await anyio.lowlevel.checkpoint()
         gc.collect()
-        # The next call, whatever it is.
+        # The next call of any kind releases collected iterators.
         await client.submit_job(task, "x", background=True)
         assert not engine._waits
         assert not deadlines_of(engine)

@@ -1,4 +1,4 @@
-"""What is said where anyio, or a part of it, is not installed."""
+"""The error message when anyio or one of its dependencies is not installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def last_line(hidden: str) -> str:
-    """What Python says last of ``import gearman_anyio`` where the module `hidden` is not there."""
+    """Return the last line that ``import gearman_anyio`` prints without the module `hidden`."""
     program = f"import sys; sys.modules[{hidden!r}] = None; import gearman_anyio"
     ended = subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True
@@ -27,7 +27,7 @@ def test_without_anyio() -> None:
 
 @pytest.mark.parametrize("hidden", ["anyio.abc", "gearman_proto.tls"])
 def test_without_something_else(hidden: str) -> None:
-    """That is not for this message to explain."""
+    """Python's own error is shown if another module is missing."""
     said = last_line(hidden)
     assert hidden in said
     assert "needs anyio" not in said

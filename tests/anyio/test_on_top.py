@@ -1,4 +1,4 @@
-"""What a signal handler tells a worker while its thread is in the engine is done behind that."""
+"""Signal handlers that call a worker's methods while its thread runs the engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Once(GearmanWorker):
-    """Does one job."""
+    """A worker that stops after one job."""
 
     async def after_job(self) -> bool:
         return False
@@ -31,7 +31,7 @@ async def reply(worker: Any, job: WorkerJob) -> Any:
 
 @pytest.mark.slow
 async def test_a_worker_is_told_at_every_place() -> None:
-    """That is, at each at which CPython looks for signals while the driver uses the engine."""
+    """The handler runs at each place where CPython checks for signals inside the engine."""
     with gearman_sync.JobServer() as server, gearman_sync.GearmanClient([server.address]) as client:
         worker = Once([server.address])
         worker.register_task("echo", reply)

@@ -1,4 +1,4 @@
-"""Our own streams: which those are, what is written at once, and what may go wrong in no task."""
+"""Our own streams: when they are used, immediate writes, and errors outside of tasks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Reader:
-    """Reads such a stream as the driver does."""
+    """A reader that uses a stream as the driver does."""
 
     def __init__(self, stream: Plain) -> None:
         self.data = b""
@@ -63,7 +63,7 @@ class Reader:
         await self._stream.aclose()
 
     async def expect(self, data: bytes) -> None:
-        """Wait until that has come."""
+        """Wait until exactly this data has been received."""
         await until(lambda: self.data == data, f"{data!r}")
 
     def _readable(self) -> None:
@@ -83,25 +83,25 @@ class Reader:
 
 
 async def opened(server: Any) -> Plain:
-    """A stream of our own to `server`."""
+    """Connect to `server` with a stream of our own."""
     link: Any = types.SimpleNamespace(address=ServerAddress(*server.address))
     stream = await make_opener([link.address], None)(link, PATIENCE)
     assert isinstance(stream, Plain)
     return stream
 
 
-# Which streams these are.
+# Choice of the stream.
 
 
 def plains(client: gearman.GearmanClient) -> list[bool]:
-    """Of each of its connections, whether it is our own."""
+    """Return for each connection whether its stream is our own."""
     return [wire.plain is not None for wire in client._gm_driver._wires.values()]
 
 
-async def test_whose_streams_are_our_own(
+async def test_own_streams_are_used_for_plain_tcp_only(
     server: Any, tls_certificates: Any, tls_context: ssl.SSLContext
 ) -> None:
-    """Those of TCP that neither the application has opened, nor TLS is on."""
+    """Streams of the application and streams with TLS are anyio's."""
     async with gearman.GearmanClient([server.address]) as client:
         await client.submit_job("t", b"", background=True)
         assert plains(client) == [True]
@@ -116,8 +116,10 @@ async def test_whose_streams_are_our_own(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_another_loop_of_asyncio(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has anyio's."""
+async def test_own_streams_are_not_used_with_other_asyncio_loops(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loops other than asyncio's selector loop use anyio's streams."""
     monkeypatch.setattr(asyncio, "SelectorEventLoop", type("Selector", (), {}))
     async with gearman.GearmanClient([server.address]) as client:
         await client.submit_job("t", b"", background=True)
@@ -148,8 +150,8 @@ async def test_connecting_is_cancelled_natively(server: Any, anyio_backend: str)
             await attempt.native(connect())
 
 
-async def test_a_server_that_speaks_first(start_server: StartServer) -> None:
-    """Nothing is lost when the socket is taken over."""
+async def test_data_sent_by_the_server_first_is_received(start_server: StartServer) -> None:
+    """No data is lost when our stream takes the socket over."""
 
     def script(peer: Peer) -> None:
         peer.send_raw(b"welcome")
@@ -161,8 +163,8 @@ async def test_a_server_that_speaks_first(start_server: StartServer) -> None:
             await reader.expect(b"welcome")
 
 
-async def test_what_is_not_taken_at_once(start_server: StartServer) -> None:
-    """It is the rest, which `send` sends, and nothing is lost or sent twice."""
+async def test_rest_of_a_partial_write_is_sent_once(start_server: StartServer) -> None:
+    """`send_now` returns the unsent rest. No data is lost or sent twice."""
     received = bytearray()
     begun, ended = threading.Event(), threading.Event()
 
@@ -185,8 +187,8 @@ async def test_what_is_not_taken_at_once(start_server: StartServer) -> None:
     assert received == data
 
 
-async def test_a_connection_that_is_lost(start_server: StartServer) -> None:
-    """Writing at once says nothing of it; sending the rest does, and so does reading."""
+async def test_lost_connection_is_reported_by_send_and_receive(start_server: StartServer) -> None:
+    """`send_now` does not report the loss. Sending the rest and receiving do."""
     server = start_server(lambda peer: peer.sock.recv(1))
     stream = await opened(server)
     assert stream.send_now(b"x") == b""
@@ -195,15 +197,15 @@ async def test_a_connection_that_is_lost(start_server: StartServer) -> None:
         await until(lambda: stream.send_now(b"more") == b"more", "a failure")
         with pytest.raises(OSError, match=r"[Pp]ipe|reset"):
             await stream.send(b"more")
-    # Closing it again does no harm.
+    # A second close has no effect.
     await stream.aclose()
 
 
-# What is written at once.
+# Immediate writes.
 
 
 class Counted:
-    """Counts the pieces in which anything is written."""
+    """Counters of the immediate and the deferred writes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at_once = self.later = 0
@@ -225,14 +227,16 @@ class Counted:
         return count
 
     def take(self) -> tuple[int, int]:
-        """What was written since the last time."""
+        """Return and reset both counts."""
         counts = self.at_once, self.later
         self.at_once = self.later = 0
         return counts
 
 
-async def test_one_at_a_time(server: Any, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is written at once, by whoever submits it."""
+async def test_sequential_submits_are_written_immediately(
+    server: Any, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each submit is written in the task of its call."""
     async with gearman.GearmanClient([server.address]) as client:
         await client.submit_job(task, b"first", background=True)
         counted = Counted(monkeypatch)
@@ -241,8 +245,10 @@ async def test_one_at_a_time(server: Any, task: str, monkeypatch: pytest.MonkeyP
         assert counted.take() == (10, 0)
 
 
-async def test_many_tasks(server: Any, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first is written at once, and all others go together."""
+async def test_concurrent_submits_share_one_write(
+    server: Any, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first submit is written immediately, and all others in one write."""
     async with gearman.GearmanClient([server.address]) as client:
         await client.submit_job(task, b"first", background=True)
         counted = Counted(monkeypatch)
@@ -253,8 +259,8 @@ async def test_many_tasks(server: Any, task: str, monkeypatch: pytest.MonkeyPatc
         assert counted.take() == (1, 1)
 
 
-async def test_a_large_one(server: Any, task: str) -> None:
-    """What is not taken at once is sent behind it, and before all else."""
+async def test_rest_of_a_large_packet_is_sent_before_the_next(server: Any, task: str) -> None:
+    """The packet's unsent rest goes out before any other packet."""
     async with (
         working(server, {task: echo}),
         gearman.GearmanClient([server.address]) as client,
@@ -267,10 +273,10 @@ async def test_a_large_one(server: Any, task: str) -> None:
             assert [request.result for request in requests] == [data, b"small"]
 
 
-async def test_little_is_taken_at_once(
+async def test_rest_of_a_small_partial_write_is_sent_before_the_next(
     server: Any, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing comes between that and its rest, though something has come meanwhile."""
+    """No packet is sent before the rest, even if data was received meanwhile."""
     send_now = Plain.send_now
 
     def send_some(stream: Plain, data: bytes) -> bytes:
@@ -300,13 +306,13 @@ async def test_little_is_taken_at_once(
         monkeypatch.undo()
 
 
-# In no task, and in the middle of something.
+# Errors outside of tasks, and interrupted operations.
 
 
-def test_a_connection_lost_under_a_plain_loop(
+def test_lost_connection_is_reopened_in_a_loop_not_run_by_anyio(
     start_server: StartServer, anyio_backend: str, kind_of_stream: str
 ) -> None:
-    """A new one is opened at once, though nobody has told anyio which event loop this is."""
+    """The client reconnects at once, although anyio has not started the event loop."""
 
     def script(peer: Peer) -> None:
         peer.expect(SubmitJobBg)
@@ -329,10 +335,10 @@ def test_a_connection_lost_under_a_plain_loop(
 
 
 @pytest.mark.parametrize("where", ["taken", "half written"])
-async def test_a_signal_while_something_is_written(
+async def test_signal_during_a_write_raises_in_the_caller(
     where: str, server: Any, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its exception is the caller's. Nobody waits for an answer to what is lost."""
+    """The signal's exception reaches the caller. Calls that wait for lost requests end."""
     send_now = Plain.send_now
 
     def interrupted(stream: Plain, data: bytes) -> Any:
@@ -358,10 +364,10 @@ async def test_a_signal_while_something_is_written(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_signal_while_something_is_read(
+async def test_signal_during_a_read_ends_waiting_calls(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """asyncio is told of its exception, and goes on. Nobody waits for what was read."""
+    """asyncio's exception handler gets the exception. Calls that wait for lost data end."""
 
     def script(peer: Peer) -> None:
         peer.expect(SubmitJob)
@@ -388,8 +394,8 @@ async def test_a_signal_while_something_is_read(
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_the_end_is_told_once(start_server: StartServer) -> None:
-    """Also where the engine goes on writing after it."""
+async def test_end_of_connection_is_reported_once(start_server: StartServer) -> None:
+    """The engine keeps the connection open after the end."""
 
     def script(peer: Peer) -> None:
         peer.expect(SubmitJobBg)
@@ -408,8 +414,8 @@ async def test_the_end_is_told_once(start_server: StartServer) -> None:
         assert wire.plain is not None
 
 
-async def test_given_up_before_it_is_connected(server: Any) -> None:
-    """In the turn in which it was begun: then nothing is."""
+async def test_driver_closed_in_the_step_that_connects_opens_nothing(server: Any) -> None:
+    """The connection is requested and cancelled in the same step."""
     async with nothing_left(), gearman.GearmanClient([server.address]) as client:
         driver = client._gm_driver
         (it,) = client.connection_list
@@ -421,10 +427,10 @@ async def test_given_up_before_it_is_connected(server: Any) -> None:
             assert not driver._wires
 
 
-async def test_anyio_that_shuts_down_what_it_closes(
+async def test_own_stream_survives_an_anyio_that_shuts_sockets_down(
     start_server: StartServer, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `aclose` did for years: the connection lives on in our own stream all the same."""
+    """Our stream works even if anyio's `aclose` shuts the socket down, as old versions did."""
     if anyio_backend != "asyncio":
         pytest.skip("trio's streams close their socket, and no more")
     from anyio._backends._asyncio import SocketStream

@@ -1,4 +1,4 @@
-"""Streams of all kinds: the application's (`connect=`), TCP and its names, and what goes wrong."""
+"""Streams: those of the application (`connect=`), TCP with name resolution, and failures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def reverse(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-    """A callback: the data back to front."""
+    """Return the job's data reversed."""
     data: bytes = job.data
     return data[::-1]
 
@@ -47,7 +47,7 @@ async def reverse(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> byte
 async def working(
     *hosts: Any, task: str = "reverse", callback: Any = reverse, **kwargs: Any
 ) -> AsyncIterator[gearman.GearmanWorker]:
-    """A worker that works in a task."""
+    """Run a worker in a task during the block."""
     worker = gearman.GearmanWorker(list(hosts), **kwargs)
     worker.register_task(task, callback)
     async with anyio.create_task_group() as tasks:
@@ -56,11 +56,11 @@ async def working(
         worker.stop()
 
 
-# The application's streams.
+# Streams of the application.
 
 
 class Tunnel(ByteStream):
-    """A stream around another. It is no socket, and it counts."""
+    """A stream that wraps another one and counts operations. It has no socket."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
@@ -85,7 +85,7 @@ class Tunnel(ByteStream):
 
 
 class OneByteTunnel(Tunnel):
-    """Moves a byte at a time, both ways."""
+    """A tunnel that transfers one byte at a time in both directions."""
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         return await super().receive(1)
@@ -96,7 +96,7 @@ class OneByteTunnel(Tunnel):
 
 
 class RandomTunnel(Tunnel):
-    """Splits and merges what comes and what goes as chance has it."""
+    """A tunnel that randomly splits and merges the data in both directions."""
 
     def __init__(self, stream: ByteStream) -> None:
         super().__init__(stream)
@@ -119,7 +119,7 @@ class RandomTunnel(Tunnel):
 
 
 class Tunnels:
-    """A connector whose streams it remembers."""
+    """A connector that keeps a list of its streams."""
 
     def __init__(self, connect: Connect, kind: Callable[[ByteStream], Tunnel] = Tunnel) -> None:
         self.made: list[Tunnel] = []
@@ -135,7 +135,7 @@ class Tunnels:
         return stream
 
     def check(self, count: int) -> None:
-        """There were `count`, and each was closed once."""
+        """Check that `count` streams were opened and each was closed once."""
         assert [stream.closings for stream in self.made] == [1] * count
 
 
@@ -183,7 +183,7 @@ async def test_connect_gets_the_address_each_time() -> None:
 
 
 class Odd(Exception):
-    """Nobody knows this one, and it has no text."""
+    """An exception of an unknown class, without a message."""
 
 
 FAILURES: list[tuple[Callable[[], BaseException], str]] = [
@@ -196,10 +196,10 @@ FAILURES: list[tuple[Callable[[], BaseException], str]] = [
     (lambda: because(anyio.BrokenResourceError(), OSError(5, "bad wire")), "bad wire"),
     (lambda: ExceptionGroup("several", [OSError("one"), OSError("two")]), "several"),
     (lambda: because(Odd(), ExceptionGroup("many", [OSError("one"), Odd()])), "one; Odd"),
-    # On asyncio, a stream may have awaited something else that was cancelled.
+    # On asyncio, a stream may await a future that is cancelled.
     (asyncio.CancelledError, "the stream was cancelled"),
 ]
-# An error of the system, the stream's own end, a cause, and asyncio's cancellation.
+# An OSError, the end of the stream, an error with a cause, and a cancelled asyncio future.
 some_failures = pytest.mark.parametrize("failure", [0, 5, 6, 9], indirect=True)
 
 
@@ -212,7 +212,7 @@ def because(error: Exception, cause: Exception) -> Exception:
 def failure(
     request: pytest.FixtureRequest, anyio_backend: str
 ) -> tuple[Callable[[], BaseException], str]:
-    """What a stream may raise, and what has to be said then."""
+    """An exception raised by a stream, and the expected error message."""
     make, text = FAILURES[request.param]
     if anyio_backend == "trio" and isinstance(make(), asyncio.CancelledError):
         pytest.skip("this is asyncio's")
@@ -260,7 +260,7 @@ async def test_connect_returns_no_stream() -> None:
 
 
 class Endless:
-    """A connector that never returns. It tells when it was called, and when it was cancelled."""
+    """A connector that never returns. It has events for its call and its cancellation."""
 
     def __init__(self, connect: Connect | None = None) -> None:
         self.called = anyio.Event()
@@ -333,7 +333,7 @@ async def test_end_while_connecting(how: str) -> None:
 
 
 async def test_connect_returns_a_stream_although_it_was_cancelled() -> None:
-    """It comes too late, and is closed."""
+    """The client closes a stream that it gets after the cancellation."""
 
     async def late(address: ServerAddress) -> ByteStream:
         made = []
@@ -352,11 +352,11 @@ async def test_connect_returns_a_stream_although_it_was_cancelled() -> None:
         tunnels.check(1)
 
 
-# Streams that fail.
+# Failing streams.
 
 
 class FailingTunnel(Tunnel):
-    """A stream that fails when it is told to, by what it was told to raise."""
+    """A stream that raises a given exception on request."""
 
     def __init__(self, stream: ByteStream) -> None:
         super().__init__(stream)
@@ -366,7 +366,7 @@ class FailingTunnel(Tunnel):
         self.close_error: Exception | None = None
 
     def fail(self, error: BaseException) -> None:
-        """Fail where it is received from."""
+        """Make `receive` fail."""
         self.receive_error = error
         self.scope.cancel()
 
@@ -393,7 +393,7 @@ class FailingTunnel(Tunnel):
 @some_failures
 @pytest.mark.parametrize("where", ["receive", "send"])
 async def test_stream_fails(failure: tuple[Callable[[], BaseException], str], where: str) -> None:
-    """What was at its server is lost, and nothing else."""
+    """Only requests at the failed stream's server are lost."""
     make, text = failure
     async with gearman.JobServer() as one, gearman.JobServer() as two:
         tunnels = Tunnels(tcp, FailingTunnel)
@@ -411,7 +411,7 @@ async def test_stream_fails(failure: tuple[Callable[[], BaseException], str], wh
                 tunnel.fail(make())
             else:
                 tunnel.send_error = make()
-                # By whichever call comes next. What that asks is asked again.
+                # The next call notices the failure and repeats its own request.
                 assert (await client.get_job_status(at_bad[0], poll_timeout=PATIENCE)).status
             await client.wait_until_jobs_completed(at_bad, poll_timeout=PATIENCE)
             assert {request.state for request in at_bad} == {gearman.JOB_UNKNOWN}
@@ -444,7 +444,7 @@ async def test_stream_fails_at_once(
         tunnels = Tunnels(server.connect, failing)
         async with gearman.GearmanClient(["bad"], connect=tunnels) as client:
             with pytest.raises(ExceededConnectionAttempts, match=f"tried 2 times.*{text}"):
-                # The second retry would wait until the server has cooled down.
+                # A second retry would wait for the end of the server's cooldown.
                 await client.submit_job("reverse", b"hello", max_retries=1)
             with pytest.raises(ServerUnavailable, match=f"bad:4730 did not answer: .*{text}"):
                 await client.get_job_status(gearman.GearmanJobRequest.from_handle("H:1"))
@@ -507,13 +507,13 @@ async def test_each_stream_is_closed_once(how: str) -> None:
                 elif how == "cancelled":
                     scope.cancel()
                     await anyio.lowlevel.checkpoint()
-        # The application's own end of a client leaves it as it is.
+        # Closing the client leaves the request's state unchanged.
         expected = gearman.JOB_UNKNOWN if how == "lost" else gearman.JOB_CREATED
         assert request.state == expected
         tunnels.check(2)
 
 
-async def test_the_server_closes_what_it_handles_once() -> None:
+async def test_server_closes_each_handled_stream_once() -> None:
     class Seen(gearman.JobServer):
         async def handle(self, stream: ByteStream) -> None:
             tunnel = Tunnel(stream)
@@ -533,7 +533,7 @@ async def test_the_server_closes_what_it_handles_once() -> None:
     await stream.aclose()
 
 
-# TCP: names and their addresses.
+# TCP: host names and their addresses.
 
 
 needs_loopbacks = pytest.mark.skipif(
@@ -542,7 +542,7 @@ needs_loopbacks = pytest.mark.skipif(
 
 
 def remember_attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses that are tried, in a list that grows."""
+    """Return a growing list of the addresses tried."""
     attempts: list[str] = []
     connect = _sockets.connect
 
@@ -582,7 +582,7 @@ async def test_attempts_that_lose_are_closed(monkeypatch: pytest.MonkeyPatch) ->
             gearman.GearmanClient([("gearman.test", port)], connect_timeout=PATIENCE) as client,
         ):
             await client.submit_job("queue", b"", background=True)
-            # The server's two, and the client's.
+            # Two sockets of the server and one of the client.
             await until(lambda: len(open_sockets() - before) == 3, "the end of the attempts")
 
 
@@ -622,7 +622,7 @@ async def test_resolver_without_a_thread_fails_its_connection_only(
 
 
 @pytest.mark.both_streams
-async def test_nobody_answers() -> None:
+async def test_connect_timeout_without_an_answer() -> None:
     with black_hole() as address:
         async with gearman.GearmanClient([address], connect_timeout=0.1) as client:
             before = anyio.current_time()
@@ -642,7 +642,7 @@ async def test_nobody_answers() -> None:
 async def test_reading_goes_on_while_writing_is_blocked(
     start_server: Callable[..., ScriptedServer],
 ) -> None:
-    """The server does not read, but it sends, more than any buffer holds."""
+    """The server does not read, but sends more than any buffer can hold."""
     chunks = 64
 
     def script(peer: Peer) -> None:
@@ -666,7 +666,7 @@ async def test_reading_goes_on_while_writing_is_blocked(
         assert ended.result == b"done"
         assert [int(bytes(data[:3])) for data in ended.data_updates] == list(range(chunks))
         assert requests[1].state == gearman.JOB_CREATED
-        # What does not go is not made, either.
+        # Packets that can't be sent yet are not serialized either.
         assert sum(request.connection_attempts for request in requests) < 30
         assert {request.state for request in requests[2:]} == {gearman.JOB_PENDING}
         seen.set()

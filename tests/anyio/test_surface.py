@@ -1,4 +1,4 @@
-"""That it works at all; the rest is in the files beside this one."""
+"""A smoke test. The other files of this directory test the details."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gearman_anyio.testing: one's own worker in the test's loop, callbacks by hand, and the clock."""
+"""gearman_anyio.testing: workers under test, callbacks called directly, and the virtual clock."""
 
 # ruff: noqa: PT012 - it is the end of a `with` that raises
 
@@ -56,7 +56,7 @@ def data_of(runs: list[Any]) -> list[Any]:
     return [run.job.data for run in runs]
 
 
-# One's own worker, without sockets.
+# A worker under test, without sockets.
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def client(embedded: JobServer) -> AsyncIterator[GearmanClient]:
 @pytest.mark.anyio
 @on_a_test_clock
 async def test_drain(embedded: JobServer, client: GearmanClient) -> None:
-    """Jobs that take hours, and submit others."""
+    """Draining includes jobs that take hours and submit further jobs."""
 
     async def countdown(worker: Any, job: WorkerJob) -> None:
         await anyio.sleep(HOUR)
@@ -142,7 +142,7 @@ async def test_failure(embedded: JobServer, client: GearmanClient, kind: str) ->
 @on_a_test_clock
 @pytest.mark.parametrize("how", ["drain", "drain in with", "end"])
 async def test_time_limit(embedded: JobServer, client: GearmanClient, how: str) -> None:
-    """The callback is cancelled, and the test is told which job that was."""
+    """The callback is cancelled, and the error names its job."""
     ends: list[float] = []
 
     async def callback(worker: Any, job: WorkerJob) -> None:
@@ -196,7 +196,7 @@ async def test_no_server(embedded: JobServer, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", KINDS)
 async def test_over_sockets(server: EmbeddedServer | Gearmand, task: str, kind: str) -> None:
-    """Any server will do; `server` is one in a thread, or gearmand."""
+    """Any server can be used. Here `server` is gearmand, or a JobServer in a thread."""
     callback: Any = reverse if kind == "async" else plain_reverse
     async with (
         GearmanClient([server.address]) as client,
@@ -207,7 +207,7 @@ async def test_over_sockets(server: EmbeddedServer | Gearmand, task: str, kind: 
         assert data_of(await under_test.drain()) == [b"ab", b"cd"]
 
 
-# In tests that are not async.
+# Synchronous tests.
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -242,7 +242,7 @@ def test_no_worker(worker: Any) -> None:
         BlockingWorkerUnderTest(worker, "localhost")
 
 
-# A callback by hand.
+# Callbacks called directly.
 
 
 async def convert(worker: Any, job: WorkerJob) -> Any:
@@ -280,7 +280,7 @@ async def test_call(callback: Any) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_it_raises(kind: str, error: type[BaseException]) -> None:
+async def test_call_raises_the_callbacks_error(kind: str, error: type[BaseException]) -> None:
     def plain(worker: Any, job: WorkerJob) -> None:
         raise error
 
@@ -312,7 +312,7 @@ async def test_clock() -> None:
         tasks.start_soon(sleep, "year", 365 * 24 * HOUR)
         tasks.start_soon(sleep, "hour", HOUR)
         tasks.start_soon(sleep, "moment", 0.01)
-        # It stands still while anything can be done.
+        # The clock does not advance while any task can run.
         for _ in range(100):
             await anyio.lowlevel.checkpoint()
         assert anyio.current_time() == begun
@@ -326,7 +326,7 @@ async def test_clock() -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_each_loop_begins_anew(backend: str) -> None:
+def test_clock_of_each_loop_starts_at_zero(backend: str) -> None:
     async def sleep() -> float:
         before = anyio.current_time()
         await anyio.sleep(HOUR)
@@ -340,7 +340,7 @@ def test_each_loop_begins_anew(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_threshold(backend: str) -> None:
-    """What others say in time is not overtaken, by sockets and by threads."""
+    """The clock does not overtake sockets and threads that answer within the threshold."""
     event = threading.Event()
     near, far = socket.socketpair()
 
@@ -365,7 +365,7 @@ def test_threshold(backend: str) -> None:
 
 
 def test_calls_in_an_executor() -> None:
-    """asyncio's own threads hold the clock."""
+    """The clock does not advance while a thread of asyncio's executor runs."""
     event = threading.Event()
 
     async def main() -> None:
@@ -386,7 +386,7 @@ def test_calls_in_an_executor() -> None:
         runner.run(main())
 
 
-# What is used wrongly.
+# Misuse.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""TLS over the application's streams: a job server in this loop, and whatever may break."""
+"""TLS over streams of the application: a job server in this loop, and failures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def server_context(tls_certificates: Path) -> ssl.SSLContext:
-    """For a server in this loop."""
+    """The TLS context of a server in this loop."""
     return make_server_context(tls_certificates)
 
 
@@ -41,11 +41,11 @@ def received_since(tunnel: Tunnel, count: int) -> bool:
     return tunnel.received > count
 
 
-# A job server behind TLS in this loop, over streams that do as they are told.
+# A job server with TLS in this loop, over streams controlled by the test.
 
 
 class SlowTunnel(Tunnel):
-    """A stream that is shut at times. Two at once it refuses, as a socket's stream does."""
+    """A tunnel that can be blocked. Like a socket stream, it refuses concurrent operations."""
 
     def __init__(self, stream: ByteStream) -> None:
         super().__init__(stream)
@@ -56,7 +56,7 @@ class SlowTunnel(Tunnel):
         self.is_blocked = anyio.Event()
 
     def shut(self) -> None:
-        """Let the next `send` wait for `is_open`, and say so."""
+        """Make the next `send` set `is_blocked` and wait for `is_open`."""
         self.is_open = anyio.Event()
         self.is_blocked = anyio.Event()
 
@@ -73,11 +73,11 @@ class SlowTunnel(Tunnel):
 
 
 class SecureServer:
-    """A job server behind TLS. It is connected to over a SlowTunnel in memory."""
+    """A job server with TLS. Clients connect over an in-memory SlowTunnel."""
 
     def __init__(self, server: gearman.JobServer, tasks: Any, context: ssl.SSLContext) -> None:
         self.tunnels = Tunnels(self._connect, SlowTunnel)
-        #: The server's ends.
+        #: The server's ends of the connections.
         self.streams: list[TLSStream] = []
         self._server = server
         self._tasks = tasks
@@ -90,7 +90,7 @@ class SecureServer:
 
     async def _serve(self, far: ByteStream) -> None:
         try:
-            # Its reader has something to send as well, and so has a test.
+            # The server's reader and a test may both send, so they share the stream.
             stream = await TLSStream.wrap(
                 _Shared(far),
                 server_side=True,
@@ -177,7 +177,7 @@ async def test_the_reader_has_something_to_send(
 ) -> None:
     """The server asks for a certificate while the client's writer is blocked.
 
-    As with new keys, TLS answers where it reads. Streams do not let two tasks send at once.
+    TLS replies while it reads, as for a key update. Streams do not allow two tasks to send at once.
     """
     tls_context.minimum_version = ssl.TLSVersion.TLSv1_3
     tls_context.post_handshake_auth = True
@@ -205,7 +205,7 @@ async def test_the_reader_has_something_to_send(
             secure._sslobj.verify_client_post_handshake()
             secure.do_handshake()
             await stream.transport_stream.send(stream._write_bio.read())
-            # Now the reader has the question, and its answer has to wait.
+            # Now the reader has the server's request, and its reply has to wait.
             await until(asked, "the question")
             await anyio.wait_all_tasks_blocked()
             tunnel.is_open.set()
@@ -216,7 +216,7 @@ async def test_the_reader_has_something_to_send(
 
 
 async def test_two_tasks_send() -> None:
-    """What is sent first goes first, and all of it."""
+    """The data is sent completely and in order."""
     near, far = pipe()
     tunnel = SlowTunnel(near)
     async with _Shared(tunnel) as shared, far, anyio.create_task_group() as tasks:
@@ -231,7 +231,7 @@ async def test_two_tasks_send() -> None:
 
 @pytest.mark.parametrize("first", [0, 1])
 async def test_two_tasks_receive(first: int) -> None:
-    """One of them gets what comes, and the other looks again what there is to do."""
+    """One task gets the data. The other returns no bytes, so that TLS checks its state again."""
 
     async def receive(number: int) -> None:
         try:
@@ -256,8 +256,8 @@ async def test_two_tasks_receive(first: int) -> None:
             assert sorted(got) == sorted([(first, data), (1 - first, b"")])
 
 
-async def test_one_of_two_who_receive_is_cancelled() -> None:
-    """The other one is not left waiting for it."""
+async def test_cancelled_receive_lets_the_other_task_return() -> None:
+    """The other task does not wait for the cancelled one."""
     near, far = pipe()
     async with _Shared(SlowTunnel(near)) as shared, far:
         scope = anyio.CancelScope()
@@ -304,10 +304,10 @@ async def test_a_failed_handshake_closes_the_stream(tls_context: ssl.SSLContext)
         tunnels.check(1)
 
 
-async def test_what_a_server_with_tls_has_not_accepted_itself(
+async def test_in_memory_connection_to_a_tls_server_is_plain(
     server_context: ssl.SSLContext, task: str
 ) -> None:
-    """It is spoken to as it is."""
+    """A server uses TLS only on connections that it accepts itself."""
     async with (
         gearman.JobServer(ssl_context=server_context) as server,
         gearman.GearmanClient(connect=server.connect) as client,

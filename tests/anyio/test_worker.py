@@ -1,4 +1,4 @@
-"""The worker on asyncio and trio: callbacks in the event loop and in threads, and how they end."""
+"""The worker on asyncio and trio: callbacks in the event loop and in threads, and their ends."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ pytestmark = pytest.mark.anyio
 MB = 1_000_000
 
 
-# How callbacks run.
+# Running callbacks.
 
 
 async def test_threads(server: Any, task: str) -> None:
-    """A plain callback does not run in the event loop; an async one does."""
+    """A plain callback runs in another thread, and an async callback in the event loop."""
     threads: dict[str, int] = {}
 
     def plain(worker: Any, job: WorkerJob) -> None:
@@ -81,7 +81,7 @@ async def test_threads(server: Any, task: str) -> None:
 
 
 class Objects:
-    """Callbacks of all forms: each returns its data behind its name."""
+    """Callbacks of all forms. Each returns its name followed by the data."""
 
     async def __call__(self, worker: Any, job: WorkerJob) -> Any:
         assert isinstance(worker, GearmanWorker)
@@ -143,7 +143,7 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", defau
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_context(server: Any, task: str, kind: str) -> None:
-    """Callbacks see the variables of whoever called `work`; theirs are their own."""
+    """Each callback runs in a copy of the caller's context."""
 
     def plain(worker: Any, job: WorkerJob) -> str:
         seen = VARIABLE.get()
@@ -163,11 +163,11 @@ async def test_context(server: Any, task: str, kind: str) -> None:
         VARIABLE.reset(token)
 
 
-# What callbacks get and send.
+# Arguments and packets of callbacks.
 
 
-async def test_callback_of_the_blocking_worker(server: Any, task: str) -> None:
-    """The same function does for both."""
+async def test_callback_behaves_the_same_in_the_blocking_worker(server: Any, task: str) -> None:
+    """The same function works with both kinds of workers."""
 
     def function(worker: Any, job: WorkerJob) -> Any:
         worker.send_job_status(job, 1, 2)
@@ -207,7 +207,7 @@ async def test_callback_of_the_blocking_worker(server: Any, task: str) -> None:
 
 
 class Sub(GearmanWorker):
-    """A subclass with things of its own."""
+    """A subclass with attributes and methods of its own."""
 
     total = 0
     label = "class"
@@ -217,7 +217,7 @@ class Sub(GearmanWorker):
 
 
 async def test_worker_in_a_thread(server: Any, task: str) -> None:
-    """Its methods block; all else is that of the worker."""
+    """A plain callback gets a proxy with blocking methods. Other attributes are the worker's."""
     seen: dict[str, Any] = {}
 
     def function(worker: Any, job: WorkerJob) -> Any:
@@ -259,8 +259,8 @@ async def test_worker_in_a_thread(server: Any, task: str) -> None:
     assert (Sub.total, Sub.label) == (0, "class")
 
 
-async def test_another_thread_is_told(server: Any, task: str) -> None:
-    """The worker itself can't be used there; `anyio.from_thread` is named."""
+async def test_worker_used_in_another_thread_raises(server: Any, task: str) -> None:
+    """The worker itself can't be used in another thread. The error names `anyio.from_thread`."""
     refused: list[str] = []
 
     def function(_: Any, job: WorkerJob) -> None:
@@ -300,7 +300,7 @@ async def test_shutdown_in_a_callback(server: Any, task: str, kind: str) -> None
     await counted(server, task, (1, 0, 0))
 
 
-# Callbacks that fail.
+# Failing callbacks.
 
 
 def failure(text: bytes) -> list[Event]:
@@ -376,7 +376,7 @@ CALLBACKS: dict[str, tuple[Callable[..., Any], list[Event], str | None]] = {
     ("what", "max_jobs"), [(what, 1 + number % 2) for number, what in enumerate(CALLBACKS)]
 )
 async def test_one_end_per_job(caplog: pytest.LogCaptureFixture, what: str, max_jobs: int) -> None:
-    """And the next job is done, too."""
+    """The next job runs as well."""
     callback, sent, error = CALLBACKS[what]
 
     async def function(worker: Any, job: WorkerJob) -> Any:
@@ -396,7 +396,7 @@ async def test_one_end_per_job(caplog: pytest.LogCaptureFixture, what: str, max_
             connect=server.connect,
         )
         async with working(worker) as it:
-            # The order is that of the loop's tasks.
+            # The order depends on the event loop.
             ends = (WorkComplete, WorkFail, WorkException)
             await until(lambda: sum(isinstance(e, ends) for e in server.about_jobs) == 2)
             worker.stop()
@@ -425,7 +425,7 @@ async def test_one_end_per_job(caplog: pytest.LogCaptureFixture, what: str, max_
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_cancelled_asyncio_future(anyio_backend: str) -> None:
-    """A callback that awaits something else that was cancelled fails, and nothing more."""
+    """A callback that awaits a cancelled future fails only its own job."""
 
     async def function(worker: Any, job: WorkerJob) -> Any:
         if job.handle == "H:1":
@@ -442,7 +442,7 @@ async def test_cancelled_asyncio_future(anyio_backend: str) -> None:
 
 
 async def test_callback_that_swallows_its_cancellation(server: Any, task: str) -> None:
-    """What it does afterwards is nobody's, and `work` ends all the same."""
+    """Later packets and the result of the callback are dropped, and `work` ends."""
     begun = anyio.Event()
     after: list[str] = []
 
@@ -477,7 +477,7 @@ async def test_callback_that_swallows_its_cancellation(server: Any, task: str) -
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_kept_jobs(server: Any, task: str, kind: str) -> None:
-    """After `work` has ended, nothing can be sent about them."""
+    """After `work` has ended, sending for a job raises an error."""
     kept: list[tuple[Any, WorkerJob]] = []
     errors: list[Exception] = []
     held = Held(kind)
@@ -492,7 +492,7 @@ async def test_kept_jobs(server: Any, task: str, kind: str) -> None:
         kept.append((worker, job))
         if job.data == b"hold":
             held.callback(worker, job)
-            # By now `work` has ended, and nobody waits for this thread.
+            # `work` has ended by now and does not wait for this thread.
             for send in (worker.send_job_data, worker.send_job_complete):
                 with pytest.raises(ConnectionError) as caught:
                     send(job, b"late")
@@ -523,14 +523,14 @@ async def test_kept_jobs(server: Any, task: str, kind: str) -> None:
         assert [reason in str(error) for error in errors] == [True, True]
         with pytest.raises((InvalidWorkerState, ConnectionError), match=r"has ended|was lost"):
             await worker.send_job_failure(lost)
-        # The server has heard nothing of it.
+        # The server has received no packet for the job.
         await counted(server, task, (1, 0, 0))
 
 
 @pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt("now")])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_base_exception_in_the_event_loop(backend: str, error: BaseException) -> None:
-    """In an async callback it is the program's: it leaves `work`, and the job is another's."""
+    """A BaseException of an async callback propagates from `work`, and the job is requeued."""
     seen: list[Any] = []
 
     async def function(worker: Any, job: WorkerJob) -> Any:
@@ -545,7 +545,7 @@ def test_base_exception_in_the_event_loop(backend: str, error: BaseException) ->
             except BaseException as raised:
                 seen.append(raised)
                 if raised is not error:
-                    raise  # asyncio has told the loop, and cancels all that is in it.
+                    raise  # asyncio has stopped the loop and cancels all its tasks.
             seen.append(worker.has_job_lock())
             worker.register_task("task", reverse)
             async with working(worker):
@@ -553,7 +553,7 @@ def test_base_exception_in_the_event_loop(backend: str, error: BaseException) ->
                 seen.append((request.result, list(request.warning_updates)))
 
     if backend == "asyncio":
-        # asyncio lets these out of its loop at once, whoever would catch them.
+        # asyncio raises these from the running loop at once, past all handlers in tasks.
         with pytest.raises(type(error)) as caught:
             anyio.run(main, backend=backend)
         assert caught.value is error
@@ -562,12 +562,12 @@ def test_base_exception_in_the_event_loop(backend: str, error: BaseException) ->
         assert seen == [error, False, (b"ba", [])]
 
 
-# Much data, and none.
+# Large and missing data.
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_stream_to_a_server_that_reads_slowly(kind: str) -> None:
-    """The callback is held back, instead of all being kept; and nothing of it is lost."""
+    """Back-pressure suspends the callback instead of buffering its data. No data is lost."""
     reading = anyio.Event()
     received = 0
     sent: list[int] = []
@@ -607,10 +607,10 @@ async def test_stream_to_a_server_that_reads_slowly(kind: str) -> None:
         )
         async with working(worker):
             settled = -1
-            while settled != len(sent) or len(sent) <= 5:  # It stands still.
+            while settled != len(sent) or len(sent) <= 5:  # Wait until sending has stalled.
                 settled = len(sent)
                 await anyio.sleep(0.05)
-            # A megabyte, and what is in the pipe.
+            # One megabyte is buffered, plus the pipe's content.
             assert len(sent) < 30
             reading.set()
             await until(lambda: received == 300 * 100_000)
@@ -618,7 +618,7 @@ async def test_stream_to_a_server_that_reads_slowly(kind: str) -> None:
 
 
 async def test_cancelled_send(task: str) -> None:
-    """A callback may give up sending: what it has sent is whole, and what follows is in order."""
+    """After a cancelled send, packets are complete and later packets are in order."""
     reading = anyio.Event()
 
     async def script(peer: Peer) -> None:
@@ -629,8 +629,8 @@ async def test_cancelled_send(task: str) -> None:
         await peer.hold()
 
     async def cancel_what_waits(scope: anyio.CancelScope) -> None:
-        # Not `wait_all_tasks_blocked`, which sleeps for a tenth of a second on asyncio: by then
-        # what is going to wait does.
+        # `wait_all_tasks_blocked` sleeps for a tenth of a second on asyncio. After 20 checkpoints,
+        # a send that blocks is already waiting.
         for _ in range(20):
             await anyio.lowlevel.checkpoint()
         scope.cancel()
@@ -657,7 +657,7 @@ async def test_cancelled_send(task: str) -> None:
 async def test_job_without_a_thread_waits_for_one(
     server: Any, task: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Meanwhile the others go on, and other slots are free."""
+    """Meanwhile other jobs run in the free slots."""
     worker = make_worker(
         server.address, tasks={task: plain_reverse, f"{task}-async": reverse}, max_jobs=2
     )
@@ -676,7 +676,7 @@ async def test_job_without_a_thread_waits_for_one(
 async def test_job_that_waits_for_a_thread_is_cancelled(
     server: Any, task: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is another worker's then."""
+    """The job is requeued, and another worker runs it."""
     async with GearmanClient([server.address]) as client:
         with no_more_threads(monkeypatch):
             async with working(make_worker(server.address, tasks={task: plain_reverse})):
@@ -709,10 +709,10 @@ async def test_callbacks_own_runtime_error_fails_its_job(
 
 @pytest.mark.parametrize("has_hook", [False, True])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_where_jobs_start(
+async def test_jobs_start_in_the_reader_unless_after_poll_is_overridden(
     server: Any, task: str, has_hook: bool, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where they are read, unless `after_poll` has a say: no task is woken for it in between."""
+    """Without a hook `after_poll`, the read callback starts the job and wakes no task before."""
 
     class Polled(GearmanWorker):
         async def after_poll(self, any_activity: bool) -> bool:
@@ -731,12 +731,12 @@ async def test_where_jobs_start(
     async with working(worker), GearmanClient([server.address]) as client:
         for _ in range(3):
             assert (await client.submit_job(task, b"ab")).result == b"ba"
-    # asyncio calls where something can be read, in no task.
+    # asyncio runs reader callbacks outside of any task.
     assert [starter is not None for starter in starters] == [has_hook] * 3
 
 
 async def test_notices_are_logged_while_it_works(caplog: pytest.LogCaptureFixture) -> None:
-    """Also where nothing else wakes `work`."""
+    """Notices are logged even if no event wakes `work`."""
 
     async def script(peer: Peer) -> None:
         assert await peer.receive() == CanDo(b"task")
@@ -751,7 +751,7 @@ async def test_notices_are_logged_while_it_works(caplog: pytest.LogCaptureFixtur
 
 
 async def test_one_cancellation() -> None:
-    """Behind `work` is a group of tasks, but what it was cancelled by is no group of exceptions."""
+    """`work` runs a task group, but its cancellation is not wrapped in an exception group."""
     seen: list[BaseException] = []
     with anyio.CancelScope() as scope:
         try:

@@ -1,6 +1,6 @@
-"""What tests use beside `gearman_sync.testing`: gearmand, stunnel, programs, names, and patience.
+"""Shared test helpers: gearmand, stunnel, programs, host names, and waiting.
 
-Nothing in here outlives its `stop` or `kill`.
+Each process and thread ends with its `stop` or `kill`.
 """
 
 from .imports import nothing_imported

@@ -1,4 +1,4 @@
-"""What a server may send where text is expected, to whoever shows that on a terminal or logs it."""
+"""Hostile bytes that a server might send as text, for tests of logs and messages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-#: One of each kind: C0 and C1 controls, DEL, escape sequences, what ends a line, what turns the
-#: order of reading round, what is invisible, and bytes that are no UTF-8.
+#: One of each kind: C0 and C1 controls, DEL, escape sequences, line separators, bidirectional
+#: controls, invisible characters, and invalid UTF-8.
 PIECES: Final = (
     *(b"\t", b"\n", b"\r", b"\r\n", b"\x07", b"\x08", b"\x0b", b"\x0c", b"\x1c", b"\x7f"),
     *(b"\x1b[2J", b"\x1b]0;title\x07", b"\x9b31m", b"\xff", b"\xed\xa0\x80", b"\xc3"),
@@ -15,16 +15,16 @@ PIECES: Final = (
     *(b"gearmanctl: ", b"ERROR:gearman:forged", b"\\", b"\\n", b" ", b"plain", "gr\xfcn".encode()),
 )
 
-#: Such bytes, without NUL, which ends an argument of a packet.
+#: Hostile bytes without NUL, which terminates an argument of a packet.
 BYTES: Final = st.one_of(
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map(b"".join),
     st.binary(min_size=1, max_size=20).map(lambda data: data.replace(b"\0", b"\x01")),
 )
 
-#: All at once.
+#: All pieces together.
 EVERYTHING: Final = b"x".join(PIECES)
 
 
 def is_harmless(text: str) -> bool:
-    """Whether `text` is part of a line, and nothing in it is a command or hidden."""
+    """Return whether `text` is part of one line, without control or invisible characters."""
     return text.isprintable()

@@ -1,4 +1,4 @@
-"""Which `gearman` is imported: that of a peer, or this library in its place."""
+"""Control of imports of `gearman`: the module of a peer, or this library in its place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The names that programs import; and the programs, which hold on to what these were.
+#: The names that programs import, and the programs, which keep references to these modules.
 _NAMES = ("gearman", "python3_gearman", "tests.compat.programs")
 
 
@@ -23,7 +23,7 @@ def _imported() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def nothing_imported() -> Iterator[None]:
-    """No `gearman` is imported, and what is from here on is forgotten afterwards."""
+    """Remove imported `gearman` modules, and forget later imports after the block."""
     before = _imported()
     for name in before:
         del sys.modules[name]

@@ -1,8 +1,8 @@
-"""Does something at each place at which CPython looks for signals, one after the other.
+"""Calls a function at each place where CPython checks for signals, one place per run.
 
-It looks where a function of Python code is entered, and where one in C has returned. (Where a loop
-goes back it does as well: that is before or behind one of these in all loops that matter here.) A
-profile function is called at just these places, and what it raises comes out of them.
+CPython checks when it enters a Python function and after a C function has returned. (CPython also
+checks at backward jumps, which are next to such a place in all relevant loops.) A profile function
+is called at exactly these places, and its exceptions propagate from there.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _PLACES: Final = ("call", "c_return")
 
 
 class At:
-    """Calls `function` at a place of what is done in its ``with``, as a signal handler would be.
+    """A context that calls `function` at one place in its body, like a signal handler.
 
     Args:
-        number: Which place, from 0 on.
-        function: What to call. It may raise.
+        number: Index of the place, starting at 0.
+        function: Function to call. It may raise.
 
     Attributes:
-        where: Where that was: the stack. None if there were not so many places.
+        where: The stack at the place, or None if the body has fewer places.
     """
 
     def __init__(self, number: int, function: Callable[[], object]) -> None:
@@ -64,7 +64,7 @@ _EXIT: Final = At.__exit__.__code__
 
 
 def every_place(function: Callable[[], object], step: int = 1) -> Iterator[At]:
-    """One At for each place, or each `step` places, until one has not found its place."""
+    """Yield an At for every `step`th place, until one does not find its place."""
     number = 0
     while True:
         at = At(number, function)
@@ -75,7 +75,7 @@ def every_place(function: Callable[[], object], step: int = 1) -> Iterator[At]:
 
 
 def soon(condition: Callable[[], object]) -> bool:
-    """Whether `condition` comes true."""
+    """Return whether `condition` becomes true soon."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:

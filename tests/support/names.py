@@ -1,4 +1,4 @@
-"""Host names with addresses of a test's choice."""
+"""Host names with addresses chosen by a test."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Name:
-    """What has been asked for a host's addresses, and whether they are known."""
+    """The resolution of one host name, controlled by a test."""
 
     def __init__(self) -> None:
-        #: The threads that have asked.
+        #: The threads that have looked up the name.
         self.threads: list[threading.Thread] = []
-        #: Set when somebody asks.
+        #: Set by the first lookup.
         self.asked = threading.Event()
-        #: Nobody has an answer before this is set; and it is.
+        #: Lookups wait until this event is set. It is set by default.
         self.known = threading.Event()
         self.known.set()
 
@@ -34,7 +34,7 @@ class Name:
 def resolve_to(
     monkeypatch: pytest.MonkeyPatch, host: str, *addresses: str | tuple[str, int]
 ) -> Name:
-    """Let `host` have `addresses`: at the port that is asked for, or at one of their own."""
+    """Make `host` resolve to `addresses`, with the requested port or with ports of their own."""
     real = socket.getaddrinfo
     asked_for = Name()
 
@@ -62,7 +62,7 @@ def resolve_to(
 
 
 def has_address(host: str) -> bool:
-    """Whether this machine has it: IPv6's loopback, or another one than 127.0.0.1."""
+    """Return whether this machine has the loopback address, such as ::1 or 127.0.0.2."""
     with contextlib.suppress(OSError), socket_for(host) as sock:
         sock.bind((host, 0))
         return True
@@ -71,7 +71,7 @@ def has_address(host: str) -> bool:
 
 @contextlib.contextmanager
 def black_hole(host: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[str, int]]:
-    """An address where connecting is neither refused nor ends."""
+    """Yield an address where connection attempts hang."""
     with contextlib.ExitStack() as stack:
         try:
             address = stack.enter_context(testing.black_hole(host, port))

@@ -1,4 +1,4 @@
-"""Values that an application might give where something else is meant, or nothing at all."""
+"""Invalid or missing values that an application might pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gearman_proto import GearmanJob, GearmanJobRequest, ServerAddress
 
 
 class Stubborn:
-    """An object that raises an exception of its own whenever it is looked at."""
+    """An object that raises StubbornError on every inspection."""
 
     def _no(self, *args: object) -> NoReturn:
         raise StubbornError
@@ -23,17 +23,17 @@ class Stubborn:
 
 
 class StubbornError(Exception):
-    """What that raises."""
+    """The exception raised by Stubborn."""
 
 
 class Name(str, enum.Enum):  # noqa: UP042 - it is another
-    """A name whose `str` is another."""
+    """A str whose `str()` differs from its value."""
 
     ODD = "odd"
 
 
 class Text(str):
-    """A str that does not encode."""
+    """A str that can't be encoded."""
 
     __slots__ = ()
 
@@ -42,7 +42,7 @@ class Text(str):
 
 
 class Unhashable(GearmanJobRequest):
-    """A request of an application's class, which has no hash."""
+    """A request of an application's unhashable class."""
 
     def __eq__(self, other: object) -> bool:
         raise StubbornError
@@ -54,7 +54,7 @@ async def coroutine_function(worker: Any, job: Any) -> bytes:
     return b""
 
 
-# Naive, as a caller's are.
+# Callers pass naive times.
 FIRST_DAY, LAST_DAY = dt.datetime.fromordinal(1), dt.datetime.fromordinal(3652059)
 
 VALUES: Final[tuple[Any, ...]] = (
@@ -73,6 +73,6 @@ VALUES: Final[tuple[Any, ...]] = (
 
 
 def name_of(value: Any) -> str:
-    """What to call one of VALUES when a test fails."""
+    """Return a test id for one of VALUES."""
     number = next(number for number, other in enumerate(VALUES) if other is value)
     return f"VALUES[{number}], a {type(value).__name__}"

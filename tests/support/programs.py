@@ -1,4 +1,4 @@
-"""Programs that tests start: whether they are installed, how they start, and how they end."""
+"""Programs that tests use: finding, starting and stopping them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from gearman_sync.testing.sockets import socket_for
 
 from .waiting import eventually
 
-#: The directories where Debian and others install gearmand. Few users have them in their PATH.
+#: Directories where distributions install gearmand, which are rarely in a user's PATH.
 SBIN: Final = os.pathsep.join(("/usr/sbin", "/usr/local/sbin"))
-# Below those that Linux and others give out by themselves.
+# Ports below the ephemeral ranges of Linux and other systems.
 _PORTS: Final = range(12_000, 32_000)
 # Runs a command, with the default disposition of SIGINT.
 _WITH_SIGINT = """
@@ -37,7 +37,7 @@ def find_program(program: str) -> str | None:
 
 
 def require(program: str) -> str:
-    """The path of `program`. Without it the test is skipped, but never where CI runs."""
+    """Return the path of `program`. If it is missing, skip the test, or fail in CI."""
     path = find_program(program)
     if path is None:
         _missing(program)
@@ -45,7 +45,7 @@ def require(program: str) -> str:
 
 
 def require_module(module: str) -> None:
-    """Look for `module`, which is not imported. Without it: as with `require`."""
+    """Check that `module` is installed, without importing it. See `require`."""
     if importlib.util.find_spec(module) is None:
         _missing(f"the module {module}")
 
@@ -58,9 +58,9 @@ def _missing(what: str) -> NoReturn:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens at, and that the system gives to nobody by itself.
+    """Return an unused port outside of the kernel's ephemeral range.
 
-    Among those that it does, another test's server or connection may take it before it is used.
+    The kernel could assign an ephemeral port to another test's server or connection before its use.
     """
     for port in random.SystemRandom().sample(_PORTS, 100):
         with contextlib.suppress(OSError), socket_for(host) as sock:
@@ -70,10 +70,10 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def interruptible(*command: str) -> tuple[str, ...]:
-    """The command, started such that Ctrl-C ends it, also where the tests themselves ignore it.
+    """Wrap `command` so that Ctrl-C ends it, even if the tests ignore SIGINT.
 
-    A shell lets what it starts in the background ignore SIGINT, and an ignored signal, unlike one
-    with a handler, is ignored by all that is started from there.
+    A shell makes background processes ignore SIGINT. Child processes inherit an ignored signal,
+    but not a handler.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         return command
@@ -98,7 +98,7 @@ class Program:
         return self.process
 
     def kill(self) -> None:
-        """End it at once, and all that it started."""
+        """Kill the program and all processes that it started."""
         process, self.process = self.process, None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -107,7 +107,7 @@ class Program:
 
 
 class PortProgram(Program):
-    """A program that listens at a port."""
+    """A program that listens on a port."""
 
     def __init__(self, host: str, port: int, *command: str) -> None:
         super().__init__(*command)
@@ -115,7 +115,7 @@ class PortProgram(Program):
         self.port = port
 
     def start(self) -> None:
-        """Start it, and return when it listens."""
+        """Start the program, and return when it listens."""
         process = self.spawn()
 
         def listens() -> bool:

@@ -1,4 +1,4 @@
-"""Job servers: gearmand, and our own in a thread; and what they say of their jobs."""
+"""Job servers: gearmand, our own in a thread, and their admin commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .waiting import PATIENCE, eventually
 
 
 def counts_of(task: str, status: str) -> tuple[int, int, int]:
-    """How many jobs of `task` there are, how many of them run, and how many workers.
+    """Return the numbers of jobs of `task`, of running jobs, and of workers.
 
     `status` is the reply to the command of that name.
     """
@@ -25,14 +25,14 @@ def counts_of(task: str, status: str) -> tuple[int, int, int]:
 
 
 class Administered:
-    """A job server that is asked in lines of text."""
+    """A job server with the text protocol for administration."""
 
     @property
     def address(self) -> tuple[str, int]:
         raise NotImplementedError
 
     def admin(self, command: str) -> str:
-        """The reply to a line of the admin protocol."""
+        """Return the reply to an admin command."""
         with socket.create_connection(self.address, PATIENCE) as sock:
             sock.sendall(command.encode() + b"\r\n")
             reply = b""
@@ -43,20 +43,20 @@ class Administered:
         return reply.decode()
 
     def counts(self, task: str) -> tuple[int, int, int]:
-        """How many jobs of `task` there are, how many of them run, and how many workers."""
+        """Return the numbers of jobs of `task`, of running jobs, and of workers."""
         return counts_of(task, self.admin("status"))
 
     def wait_for_jobs(self, task: str, count: int) -> None:
-        """Wait until there are `count` jobs of `task`."""
+        """Wait until the server has `count` jobs of `task`."""
         eventually(lambda: self.counts(task)[0] == count, f"{count} jobs of {task}")
 
     def client_ids(self) -> list[str]:
-        """What its connections are known by."""
+        """Return the client ids of the server's connections."""
         return [line.split(" ")[2] for line in self.admin("workers").splitlines()[:-1]]
 
 
 class ServerAt(Administered):
-    """A job server that somebody else runs."""
+    """A job server run outside of the tests."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
@@ -67,7 +67,7 @@ class ServerAt(Administered):
 
 
 class Gearmand(PortProgram, Administered):
-    """A job server of its own."""
+    """A gearmand process."""
 
     def __init__(self, *options: str, host: str = "127.0.0.1", port: int | None = None) -> None:
         port = port or free_port(host)
@@ -82,7 +82,7 @@ class Gearmand(PortProgram, Administered):
     def start(self) -> None:
         super().start()
         assert self.process is not None
-        # Somebody else may have taken the port since it was chosen.
+        # Another process may have taken the port since it was chosen.
         assert self.admin("getpid") == f"OK {self.process.pid}\n", "another server has the port"
 
     @property
@@ -91,7 +91,7 @@ class Gearmand(PortProgram, Administered):
 
 
 class EmbeddedServer(Administered):
-    """A JobServer that does what tests ask of a Gearmand: it can be killed, and started again."""
+    """A JobServer with the test interface of Gearmand. It can be killed and restarted."""
 
     def __init__(self) -> None:
         self.port = 0

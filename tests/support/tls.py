@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_certificates(directory: Path) -> Path:
-    """Make a CA, and a server's and a client's key and certificate."""
+    """Make a CA, and keys and certificates of a server and a client."""
     openssl = require("openssl")
 
     def run(*args: str) -> None:
@@ -42,7 +42,7 @@ def make_certificates(directory: Path) -> Path:
 
 
 def encrypted(key: Path, directory: Path) -> Path:
-    """A file in `directory` with this key behind a passphrase."""
+    """Write the key, encrypted with a passphrase, to a file in `directory`."""
     made = directory / "encrypted.key"
     command = [require("openssl"), "pkey", "-in", str(key), "-aes128", "-passout", "pass:secret"]
     subprocess.run([*command, "-out", str(made)], check=True, capture_output=True)
@@ -50,7 +50,7 @@ def encrypted(key: Path, directory: Path) -> Path:
 
 
 class Stunnel(PortProgram):
-    """TLS in front of a server, for clients with a certificate of `ca` only."""
+    """A TLS proxy for a server that requires client certificates of `ca`."""
 
     def __init__(self, directory: Path, server: Administered) -> None:
         port = free_port()
@@ -67,7 +67,7 @@ class Stunnel(PortProgram):
 
 
 def client_keys(certificates: Path) -> dict[str, Any]:
-    """What the dict of a host has for a client that is let in."""
+    """Return the TLS entries of a host's dict for an accepted client."""
     return {
         "keyfile": str(certificates / "client.key"),
         "certfile": str(certificates / "client.pem"),
@@ -76,14 +76,14 @@ def client_keys(certificates: Path) -> dict[str, Any]:
 
 
 def client_context(certificates: Path) -> ssl.SSLContext:
-    """The context of a client that is let in."""
+    """Return the context of an accepted client."""
     context = ssl.create_default_context(cafile=certificates / "ca.pem")
     context.load_cert_chain(certificates / "client.pem", certificates / "client.key")
     return context
 
 
 def server_context(certificates: Path) -> ssl.SSLContext:
-    """The context of a server that lets it in."""
+    """Return the context of a server that accepts this client."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.pem")
     context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
     return context

@@ -1,4 +1,4 @@
-"""Waiting for what other threads and processes do, and for no longer than it may take."""
+"""Waiting for other threads and processes, with a time limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds after which an awaited event counts as missing. No test that passes waits this long, also
+#: Seconds after which an expected event counts as missing. No passing test waits this long, even
 #: on a slow machine.
 PATIENCE = 60.0
 
@@ -48,5 +48,5 @@ def wait_for(event: threading.Event, what: str = "event") -> None:
 
 
 def deadlines_of(engine: Any) -> set[Any]:
-    """What an engine has deadlines for, but for the heartbeat of links that are open."""
+    """Return the keys of an engine's deadlines, except heartbeats of open links."""
     return set(engine._timers._current) - {link for link in engine.pool.links() if link.is_up}

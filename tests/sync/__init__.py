@@ -1,1 +1,1 @@
-"""The blocking client against gearmand, and against servers that do what gearmand never does."""
+"""Tests of the blocking client with gearmand and with scripted servers."""

@@ -1,4 +1,4 @@
-"""Clients and workers that are shut down with their test; no test hangs or leaves a thread."""
+"""Clients and workers that are shut down after their test. No test may hang or leak a thread."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _clean(no_leak: None, no_hang: None) -> None:
-    """Every test here is watched."""
+    """Time limit and thread check for every test."""
 
 
-# What is asked here is what the adapter does. It is asked with one server, and of both kinds of
-# servers only what tests/contract asks.
+# These tests check the adapter with one server. The tests in tests/contract run against both kinds
+# of servers.
 
 
 @pytest.fixture
 def server(gearmand: Gearmand) -> Gearmand:
-    """The shared gearmand. The test leaves it alive."""
+    """The shared gearmand. The test must not stop it."""
     return gearmand
 
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """SIGINT is a KeyboardInterrupt, also where the tests run in the background of a shell."""
+    """A SIGINT handler that raises KeyboardInterrupt, even in a background process of a shell."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -45,7 +45,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture
 def make_client() -> Iterator[Callable[..., GearmanClient]]:
-    """Makes a client for one test."""
+    """A factory of clients for one test."""
     with contextlib.ExitStack() as stack:
 
         def make(*hosts: Any, **kwargs: Any) -> GearmanClient:
@@ -65,7 +65,7 @@ def client(gearmand: Gearmand, make_client: Callable[..., GearmanClient]) -> Gea
 
 @pytest.fixture
 def make_worker() -> Iterator[Callable[..., GearmanWorker]]:
-    """Makes a worker for one test: `tasks` are the callbacks of its tasks, `kind` its class."""
+    """A factory of workers: `tasks` maps task names to callbacks, and `kind` is the class."""
     with contextlib.ExitStack() as stack:
 
         def make(
@@ -84,7 +84,7 @@ def make_worker() -> Iterator[Callable[..., GearmanWorker]]:
 
 @pytest.fixture
 def work(make_worker: Callable[..., GearmanWorker]) -> Iterator[Callable[..., Working]]:
-    """Lets a worker work in a thread until the test ends. It is made as by `make_worker`."""
+    """A function that makes a worker like `make_worker` and runs it in a thread for the test."""
     with contextlib.ExitStack() as stack:
 
         def work(*args: Any, poll_timeout: float | None = 60, **kwargs: Any) -> Working:
@@ -100,7 +100,7 @@ def work(make_worker: Callable[..., GearmanWorker]) -> Iterator[Callable[..., Wo
 
 @pytest.fixture
 def start_script() -> Iterator[Callable[..., Script]]:
-    """Starts a Python program for one test."""
+    """A function that starts a Python program for one test."""
     with contextlib.ExitStack() as stack:
 
         def start(program: str, *args: object) -> Script:

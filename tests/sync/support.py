@@ -1,4 +1,4 @@
-"""What a test may know of the insides of a client or worker, and of its surroundings."""
+"""Helpers that depend on the internals of clients and workers, and helpers for programs."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def wait_for_leader(client: GearmanAdminClient | GearmanClient | GearmanWorker) 
 
 
 def wait_for_followers(client: GearmanAdminClient | GearmanClient, count: int) -> None:
-    """Wait until a thread polls the sockets, and `count` others sleep."""
+    """Wait until one thread polls the sockets and `count` others sleep."""
     wait_for_leader(client)
     eventually(lambda: len(client._gm_driver._turns.followers) == count, f"{count} followers")
 
 
 class Working:
-    """A worker that works in a thread."""
+    """A worker whose `work` runs in a thread."""
 
     def __init__(self, worker: GearmanWorker, poll_timeout: float | None) -> None:
         self.worker = worker
         self.call = spawn(worker.work, poll_timeout)
 
     def end(self) -> None:
-        """Wait for the end of `work`, and raise what it has raised."""
+        """Wait for the end of `work`, and raise its exception, if any."""
         self.call.result(PATIENCE)
 
 
 class Script:
-    """A Python program in a process of its own. It writes lines, and gets lines."""
+    """A Python program in a process of its own that reads and writes lines."""
 
     def __init__(self, program: str, *args: object) -> None:
         self.process = subprocess.Popen(
@@ -56,7 +56,7 @@ class Script:
         )
 
     def line(self) -> str:
-        """The next line that it writes."""
+        """Return the program's next line of output."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -64,7 +64,7 @@ class Script:
         return line.rstrip("\n")
 
     def ask(self, line: str = "") -> str:
-        """Send it a line, and return its next."""
+        """Send a line to the program, and return the next line of output."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
@@ -74,12 +74,12 @@ class Script:
         self.process.send_signal(number)
 
     def end(self) -> tuple[str, str, int]:
-        """Wait for its end. Returns what it has written, to both, and its exit status."""
+        """Wait for the program's end. Return its stdout, its stderr and its exit status."""
         out, errors = self.process.communicate(timeout=PATIENCE)
         return out, errors, self.process.returncode
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the program."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         with self.process:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def test_localhost(
     gearmand: Gearmand, make_client: MakeClient, task: str, start_worker: StartWorker
 ) -> None:
-    """Where it has IPv6, localhost is ::1 first; gearmand listens at 127.0.0.1 only."""
+    """With IPv6, localhost resolves to ::1 first, but gearmand listens on 127.0.0.1 only."""
     start_worker(gearmand.address, {task: echo})
     client = make_client(f"localhost:{gearmand.port}")
     assert client.submit_job(task, b"data").result == b"data"
@@ -48,7 +48,7 @@ def test_first_address_refuses(
     name = resolve_to(monkeypatch, "gearman.test", refusing, refusing, gearmand.address)
     client = make_client(("gearman.test", 4730))
     assert client.submit_job(task, b"", background=True).state == gearman.JOB_CREATED
-    # Resolving blocks, so it is not done by a thread that others may wait for.
+    # Name resolution blocks, so a separate thread does it.
     (thread,) = name.threads
     assert thread is not threading.current_thread()
 
@@ -113,7 +113,7 @@ def test_address_that_worked_last_is_tried_first(
 
 
 class TimePasses:
-    """A clock of which a test can make as much time pass as it likes between two calls."""
+    """A clock that a test can advance between two calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.more = 0.0
@@ -138,9 +138,9 @@ def test_connection_that_no_call_drives_is_not_given_up_before_all_addresses_had
         request = gearman.GearmanJobRequest(gearman.GearmanJob(None, None, task, None, b""))
         request.background = True
         client.submit_multiple_requests([request], poll_timeout=0)
-        # Another thread resolves the name: that is posted, and done by the next call.
+        # Another thread resolves the name and posts the result. The next call processes it.
         eventually(lambda: driver._posted)
-        # A call for each address, and one that finds the connection open.
+        # One call per address, and one that finds the connection open.
         for _ in range(5):
             passes.more += 3600.0
             client.submit_multiple_requests([request], poll_timeout=0)
@@ -211,7 +211,7 @@ def test_more_than_1024_descriptors(
 def test_an_address_that_fails_at_once(
     gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that there is no route to: the next one is tried."""
+    """If an address has no route, the client tries the next one."""
     answering = socket.getaddrinfo
     nowhere = (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "/nowhere/at/all")
 

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def admin(server: Administered) -> Iterator[GearmanAdminClient]:
-    """An admin client of each kind of server."""
+    """An admin client for each kind of server."""
     with GearmanAdminClient([server.address]) as client:
         yield client
 
 
 def silent_then_good(answer: bytes = b"OK 1") -> Callable[[Peer], None]:
-    """A script: the first connection is not answered, the others are."""
+    """A script that never replies on the first connection, but on all others."""
     first = [True]
 
     def script(peer: Peer) -> None:
@@ -61,7 +61,7 @@ def test_threads_share_a_client(
     task: str,
     start_worker: StartWorker,
 ) -> None:
-    """Each has the answer to its own question, while jobs come and go."""
+    """Each thread gets the reply to its own command while jobs are submitted and done."""
     start_worker(server.address, {task: echo})
     stopping = threading.Event()
     pid = admin.get_pid()
@@ -97,20 +97,20 @@ def test_threads_share_a_client(
     finally:
         stopping.set()
     assert submitting.result(PATIENCE)
-    # It was one connection for all of them. (The client's has ended, or is about to.)
+    # All threads used one connection. (The other client's connection has ended or is ending.)
     eventually(
         lambda: [record.tasks for record in admin.get_workers() if not record.tasks] == [()],
         "a single connection",
     )
 
 
-def test_a_client_is_garbage_when_nobody_has_it(start_server: StartServer) -> None:
+def test_unreferenced_admin_client_is_collected(start_server: StartServer) -> None:
     server = start_server(Peer.hold)
     admin = GearmanAdminClient([server.address], poll_timeout=0.01)
     with pytest.raises(gearman.errors.GearmanError):
         admin.get_version()
     del admin
-    gc.collect()  # What is left open warns, and warnings are errors.
+    gc.collect()  # An open socket would warn, and warnings are errors.
 
 
 # Forks.
@@ -129,7 +129,7 @@ def test_fork(server: Administered, admin: GearmanAdminClient, task: str) -> Non
     mine = [record.task for _ in range(20) for record in admin.get_status()]
     theirs, is_the_same = child.result()
     assert mine.count(task) == theirs.count(task) == 20
-    # The child has a connection of its own, and the parent keeps the old one.
+    # The child has connected anew, and the parent keeps the old connection.
     assert not is_the_same
     assert admin.connection_list == [connection]
     assert connection.connected
@@ -137,8 +137,8 @@ def test_fork(server: Administered, admin: GearmanAdminClient, task: str) -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_fork_while_a_thread_asks(start_server: StartServer) -> None:
-    """What is under way stays the parent's."""
+def test_fork_during_a_call_leaves_it_to_the_parent(start_server: StartServer) -> None:
+    """The pending call gets its reply in the parent."""
     go_on = threading.Event()
     first = [True]
 
@@ -180,7 +180,7 @@ def test_fork_of_a_client_that_was_shut_down(gearmand: Gearmand) -> None:
 
 def test_subclass(gearmand: Gearmand, task: str) -> None:
     class Admin(GearmanAdminClient):
-        """One with a call more, and one that does something else."""
+        """A subclass with a new method and an overridden one."""
 
         def get_tasks(self) -> list[str]:
             return [record["task"] for record in self.get_status()]
@@ -215,7 +215,7 @@ needs_signals = pytest.mark.skipif(
 @needs_signals
 @pytest.mark.usefixtures("interruptible")
 def test_keyboard_interrupt(start_server: StartServer) -> None:
-    """The client can be used afterwards; the reply to what was given up is nobody's."""
+    """The client stays usable. The reply to the interrupted call is discarded."""
     server = start_server(silent_then_good())
     main = threading.get_ident()
 
@@ -235,8 +235,8 @@ def test_keyboard_interrupt(start_server: StartServer) -> None:
 
 @needs_signals
 @pytest.mark.usefixtures("interruptible")
-def test_keyboard_interrupt_while_others_wait_behind(start_server: StartServer) -> None:
-    """They need not wait for the answer to a question that nobody asks any more."""
+def test_keyboard_interrupt_does_not_delay_waiting_calls(start_server: StartServer) -> None:
+    """Waiting calls don't depend on the reply to the interrupted one."""
     server = start_server(silent_then_good())
     main = threading.get_ident()
 
@@ -258,8 +258,10 @@ def test_keyboard_interrupt_while_others_wait_behind(start_server: StartServer) 
 
 @needs_signals
 @pytest.mark.usefixtures("interruptible")
-def test_keyboard_interrupt_of_one_that_waits_behind(start_server: StartServer) -> None:
-    """The question under way is not touched."""
+def test_keyboard_interrupt_of_a_waiting_call_leaves_the_active_one(
+    start_server: StartServer,
+) -> None:
+    """The active call is not affected."""
     go_on = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -291,10 +293,10 @@ def test_keyboard_interrupt_of_one_that_waits_behind(start_server: StartServer) 
 
 @pytest.mark.slow
 @needs_signals
-# One may hit between the making of a socket and the keeping of it.
+# An interrupt may hit after a socket was created and before it was stored.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_keyboard_interrupts_anywhere(gearmand: Gearmand, task: str) -> None:
-    """One that hits the engine costs the connection, and never mixes up answers."""
+    """An interrupt inside the engine closes the connection, but never mixes up replies."""
     main = threading.get_ident()
     stop = threading.Event()
     armed: list[bool] = []

@@ -1,4 +1,4 @@
-"""Many jobs in one call: little memory for each, and a cost that does not grow with the number."""
+"""Many jobs in one call: little memory per job, and a cost per job that stays constant."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MANY = 20_000
 
 @pytest.fixture
 def server(start_gearmand: Callable[..., Gearmand]) -> Gearmand:
-    """A gearmand of its own: what lies in its queue would slow others down."""
+    """A separate gearmand, because the queued jobs would slow other tests down."""
     return start_gearmand()
 
 
@@ -50,7 +50,7 @@ def test_twenty_thousand_background_jobs(
 @pytest.mark.parametrize("background", [True, False])
 def test_memory(server: Gearmand, make_client: MakeClient, task: str, background: bool) -> None:
     client = make_client(server.address)
-    # Everything that is there once is there.
+    # Warm up: allocate everything that exists once.
     client.submit_job(task, b"", background=True)
     count = MANY // 4
     jobs = [{"task": task, "data": b"data"}] * count
@@ -68,7 +68,7 @@ def test_memory(server: Gearmand, make_client: MakeClient, task: str, background
 
 
 class CountingList(list[GearmanJobRequest]):
-    """A list that counts how often it is gone through, and how many were looked at one by one."""
+    """A list that counts its iterations and its item accesses."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -82,7 +82,7 @@ class CountingList(list[GearmanJobRequest]):
 def count_iterations(
     start_server: StartServer, make_client: MakeClient, count: int, background: bool
 ) -> int:
-    """Answer each of `count` submits in a packet of its own, and count the scans."""
+    """Reply to each of `count` submits in a separate packet, and count the scans."""
 
     def script(peer: Peer) -> None:
         for number in range(count):
@@ -107,7 +107,7 @@ def count_iterations(
 
 
 @pytest.mark.parametrize("background", [True, False])
-def test_nothing_goes_through_all_requests_for_each_reply(
+def test_replies_do_not_scan_all_requests(
     start_server: StartServer, make_client: MakeClient, background: bool
 ) -> None:
     few = count_iterations(start_server, make_client, 10, background)
@@ -119,7 +119,7 @@ def test_nothing_goes_through_all_requests_for_each_reply(
 def test_calls_of_the_engine(
     server: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is written goes in large pieces, and each turn of the loop does a bounded number."""
+    """Writes are large, and each iteration of the loop makes a bounded number of calls."""
     client = make_client(server.address)
     client.submit_job(task, b"", background=True)
     counts = {"select": 0, "data_to_send": 0, "receive_data": 0}
@@ -161,8 +161,10 @@ def test_outstanding_jobs_do_not_slow_others(
 
 
 @pytest.mark.slow
-def test_reads_slowly(start_server: StartServer, make_client: MakeClient) -> None:
-    """2,000 jobs of 1 MB are not 2 GB of memory, and replies are taken while writing is blocked."""
+def test_slow_server_does_not_make_the_client_buffer_everything(
+    start_server: StartServer, make_client: MakeClient
+) -> None:
+    """2,000 jobs of 1 MB do not use 2 GB. The client reads replies while writing is blocked."""
 
     def script(peer: Peer) -> None:
         for number in range(8):
@@ -185,7 +187,7 @@ def test_reads_slowly(start_server: StartServer, make_client: MakeClient) -> Non
         call = spawn(submit)
         wait_for(read)
         peak = tracemalloc.get_traced_memory()[1]
-        # Closing with unread data is a reset, which may overtake the last reply.
+        # Closing with unread data resets the connection, which may discard the last reply.
         eventually(lambda: requests[7].state == gearman.JOB_CREATED, "the last reply")
     finally:
         tracemalloc.stop()

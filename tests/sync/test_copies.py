@@ -63,5 +63,5 @@ def test_copies_of_an_admin_client(
     "kind",
     [gearman_anyio.GearmanAdminClient, gearman_anyio.GearmanClient, gearman_anyio.GearmanWorker],
 )
-def test_copies_of_what_is_awaited(kind: Any, copied: Callable[[Any], Any]) -> None:
+def test_copies_of_async_classes(kind: Any, copied: Callable[[Any], Any]) -> None:
     assert repr(copied(kind(["one:1"], connect_timeout=2.0))) == repr(kind(["one:1"]))

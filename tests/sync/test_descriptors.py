@@ -1,6 +1,6 @@
-"""What happens to file descriptors: nothing is opened too early, and nothing of others is touched.
+"""File descriptors: the library opens none too early and never touches those of the application.
 
-The programs run in processes of their own, since they close descriptors or use them up.
+The programs run in processes of their own, because they close or exhaust descriptors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="daemons are Unix's")
 
-#: The beginning of all programs: helpers, and files of their own.
+#: The start of all programs: helpers, and files of the program.
 BEGIN: Final = """
 import encodings.idna, inspect, os, resource, signal, sys, tempfile, threading, time, warnings
 import gearman_sync as gearman
@@ -86,7 +86,7 @@ def in_child(function):
 
 
 def run(start_script: StartScript, gearmand: Gearmand, task: str, program: str) -> None:
-    """Run a program, which has nothing to say."""
+    """Run a program, and check that it succeeds without output."""
     out, errors, status = start_script(BEGIN + program, gearmand.port, task).end()
     assert (out, errors, status) == ("", "", 0), errors
 
@@ -145,7 +145,7 @@ with limited():
 def test_call_without_descriptors_raises_and_the_next_one_works(
     gearmand: Gearmand, start_script: StartScript, task: str, more: int
 ) -> None:
-    """A call needs three to wait with, and one for the connection."""
+    """A call needs three descriptors for waiting, and one for the connection."""
     run(
         start_script,
         gearmand,
@@ -230,7 +230,7 @@ submit(client)
 def test_descriptors_closed_under_a_client_cost_one_call(
     gearmand: Gearmand, start_script: StartScript, task: str, threads: int
 ) -> None:
-    """A daemon has closed all, and its own files have the numbers now."""
+    """A daemon has closed all descriptors, and its own files have reused the numbers."""
     run(
         start_script,
         gearmand,
@@ -305,14 +305,14 @@ warnings.simplefilter("ignore", ResourceWarning)  # `late` is left open.
 
 
 def copies(job_server_or_client: object) -> list[int]:
-    """A copy of each socket, as a child would have it that was forked in C."""
+    """Duplicate each socket, as a fork in C code would."""
     driver = job_server_or_client._gm_driver  # type: ignore[attr-defined]
     poller = driver._poller
     found = [transport.sock for transport in poller.transports.values()]
     return [os.dup(sock.fileno()) for sock in found + [each.sock for each in poller._listeners]]
 
 
-def test_shutdown_ends_a_connection_of_which_a_child_has_a_copy(
+def test_shutdown_ends_a_connection_copied_to_a_child(
     gearmand: Gearmand, make_client: MakeClient, task: str
 ) -> None:
     client = make_client(gearmand.address)
@@ -327,7 +327,7 @@ def test_shutdown_ends_a_connection_of_which_a_child_has_a_copy(
             os.close(copy)
 
 
-def test_stopped_server_of_which_a_child_has_copies_is_gone(task: str) -> None:
+def test_stopped_server_copied_to_a_child_ends_all_connections(task: str) -> None:
     server = JobServer()
     server.start()
     with socket.create_connection(server.address, PATIENCE) as connected:
@@ -343,7 +343,7 @@ def test_stopped_server_of_which_a_child_has_copies_is_gone(task: str) -> None:
                 os.close(copy)
 
 
-def test_forked_child_keeps_nothing_of_a_job_server(
+def test_forked_child_closes_the_sockets_of_a_job_server(
     start_script: StartScript, gearmand: Gearmand, task: str
 ) -> None:
     run(

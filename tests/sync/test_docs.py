@@ -1,6 +1,6 @@
-"""The examples of python-gearman's documentation run as they stand, with `print` as a function.
+"""The examples of python-gearman's documentation run unchanged, except for `print` as a function.
 
-Only the ports are ours, and `otherhost`, which is the local host too.
+The ports are replaced, and `otherhost` resolves to the local host.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ RECOVERING_2 = """
 retried_connection_failed_requests = gm_client.submit_multiple_requests(failed_requests, wait_until_complete=True, poll_timeout=1.0)
 """  # noqa: E501
 
-# The documentation's own slip: it has no `retried_requests`.
+# The documentation has a mistake: it does not define `retried_requests`.
 RECOVERING_SLIP = """
 retried_requests = retried_connection_failed_requests
 """
@@ -120,13 +120,13 @@ gm_client.submit_job("task_name", my_python_object)
 
 @pytest.fixture
 def servers(start_gearmand: Callable[..., Gearmand]) -> list[Gearmand]:
-    """localhost and otherhost."""
+    """The servers for localhost and otherhost."""
     return [start_gearmand(), start_gearmand()]
 
 
 @pytest.fixture
 def run(servers: list[Gearmand]) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """Runs an example, and returns its names, which the next one has too."""
+    """A function that runs an example and returns the namespace, which all examples share."""
     names: dict[str, Any] = {"gearman": gearman, "JOB_UNKNOWN": gearman.JOB_UNKNOWN}
 
     def run(text: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def run(servers: list[Gearmand]) -> Iterator[Callable[[str], dict[str, Any]]]:
 
 @pytest.fixture
 def submitted(monkeypatch: pytest.MonkeyPatch) -> list[gearman.GearmanJobRequest]:
-    """All requests that any client submits."""
+    """A list of all requests that clients submit."""
     requests: list[gearman.GearmanJobRequest] = []
     real = gearman.GearmanClient.submit_multiple_requests
 
@@ -226,7 +226,7 @@ def test_recovering(
     assert capsys.readouterr().out.count("finished!  Result: COMPLETE") == 2
 
 
-def test_failed_and_timed_out_requests_are_told_apart(
+def test_failed_and_timed_out_requests_have_distinct_flags(
     run: Callable[[str], dict[str, Any]],
     servers: list[Gearmand],
     submitted: list[gearman.GearmanJobRequest],

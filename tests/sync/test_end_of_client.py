@@ -1,4 +1,4 @@
-"""However a client ends, what nobody waits for stays as it is."""
+"""The end of a client leaves requests without a waiting call unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def deleted(server: Gearmand, task: str) -> GearmanJobRequest:
 def in_a_cycle(server: Gearmand, task: str) -> GearmanJobRequest:
     client = GearmanClient([server.address])
     request = submit(client, task)
-    # A generator that was not used up is in the same garbage.
+    # The unfinished generator and the client are collected together.
     stream = client.as_completed([submit(client, task)], poll_timeout=60)
     client.__dict__["me"] = [client, stream]
     del client, stream

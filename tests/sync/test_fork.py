@@ -1,4 +1,4 @@
-"""A client that was used before a fork works in both processes, and neither disturbs the other."""
+"""A client used before a fork works in both processes, and neither affects the other."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_both_submit(
     mine = [client.submit_job(task, b"parent %d" % number).result for number in range(50)]
     assert mine == [b"parent %d" % number for number in range(50)]
     assert child.result() == [b"child %d" % number for number in range(50)]
-    # It is the connection from before the fork that the parent goes on with.
+    # The parent still uses the connection from before the fork.
     assert client.connection_list == [server]
     assert server.connected
 
@@ -158,7 +158,7 @@ def test_fork_while_threads_wait(
 def test_fork_in_the_middle_of_another_threads_work(
     gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is half done can't be given up in order; the child's clients are new all the same."""
+    """The child can't finish the other thread's work, but its clients are reset nevertheless."""
     clients = [make_client(gearmand.address) for _ in range(3)]
     for client in clients:
         client.submit_job(task, b"", background=True)
@@ -184,7 +184,7 @@ def test_fork_in_the_middle_of_another_threads_work(
 def test_fork_while_threads_submit(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
-    """The lock may be held by a thread that the child does not have."""
+    """At the fork, a thread that does not exist in the child may hold the lock."""
     start_worker(gearmand.address, {task: echo})
     stopping = threading.Event()
 
@@ -255,7 +255,7 @@ def test_inherited_descriptors_are_closed(
     child = Child(in_child)
     try:
         os.read(holding[0], 1)
-        # The server sees the end of the connection although the child lives.
+        # The server sees the connection's end although the child is alive.
         client.shutdown()
         for _ in range(1000):
             if gearmand.admin("workers").count("127.0.0.1") < mine:

@@ -1,4 +1,4 @@
-"""What is there and does nothing costs little: clients, and connections to a job server."""
+"""Idle clients and idle connections to a job server use few resources."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CONNECTION: Final = 2_400
 
 
 def cost(make: Callable[[], object], settle: Callable[[], object] = gc.collect) -> float:
-    """Bytes that one of many takes."""
-    first = make()  # With what is made once.
+    """Return the bytes of memory per object."""
+    first = make()  # The first object also allocates shared data.
     settle()
     tracemalloc.start()
     try:
@@ -42,13 +42,13 @@ def cost(make: Callable[[], object], settle: Callable[[], object] = gc.collect) 
 
 
 def open_files() -> set[str]:
-    """The file descriptors of this process."""
+    """Return the open file descriptors of this process."""
     return set(os.listdir("/proc/self/fd"))
 
 
-def test_an_idle_client_takes_little_memory() -> None:
+def test_idle_client_uses_little_memory() -> None:
     with (
-        # The system connects, so that nothing here has the other end.
+        # The kernel completes the connections, so this process has no object for the other ends.
         socket.create_server(("127.0.0.1", 0), backlog=2 * COUNT) as listener,
         contextlib.ExitStack() as clients,
     ):
@@ -74,7 +74,7 @@ def test_idle_client_has_four_descriptors_and_unused_one_has_none() -> None:
         assert open_files() == before
 
 
-def test_an_idle_connection_takes_a_server_little_memory() -> None:
+def test_idle_connection_uses_little_memory_in_a_server() -> None:
     with (
         JobServer() as server,
         GearmanAdminClient([server.address]) as admin,

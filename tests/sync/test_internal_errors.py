@@ -1,4 +1,4 @@
-"""A bug in the engine fails everybody who waits, is logged, and hangs nobody."""
+"""A bug in the engine is logged and fails all waiting calls, so that none hangs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def break_once(monkeypatch: pytest.MonkeyPatch, engine: Any, name: str) -> None:
-    """Make a call of `engine` raise, the next time."""
+    """Make the next call of an engine method raise."""
     works = getattr(engine, name)
 
     def broken(*args: Any) -> Any:
@@ -33,7 +33,7 @@ def break_once(monkeypatch: pytest.MonkeyPatch, engine: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["connected", "data_to_send", "receive_data"])
-def test_while_submitting(
+def test_bug_during_a_submit_raises_internal_error(
     name: str,
     gearmand: Gearmand,
     client: GearmanClient,
@@ -54,7 +54,7 @@ def test_while_submitting(
 
 
 @pytest.mark.parametrize("name", ["handle_timeout", "receive_data"])
-def test_while_others_wait(
+def test_bug_ends_other_waiting_calls(
     name: str,
     gearmand: Gearmand,
     client: GearmanClient,

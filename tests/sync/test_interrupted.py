@@ -1,8 +1,7 @@
-"""KeyboardInterrupt at every place at which CPython looks for signals.
+"""KeyboardInterrupt at every place where CPython checks for signals.
 
-Whatever it hits is over, with KeyboardInterrupt and nothing else. The client or worker that it hits
-can be used again at once; it holds no job, no lock and no descriptor of before, and no other thread
-hangs.
+The interrupted call raises only KeyboardInterrupt. The client or worker can be used again at once.
+It keeps no job, no lock and no old descriptor, and no other thread hangs.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system has no /proc"),
-    # One may hit a finalizer, where Python drops it, or between the making of a socket and the
-    # keeping of it.
+    # An interrupt may hit a finalizer, where Python ignores it, or hit after a socket was created
+    # and before it was stored.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
@@ -55,7 +54,7 @@ def descriptors() -> int:
 
 
 def settled_descriptors() -> int:
-    """How many there are when those of other tests' garbage are closed."""
+    """Return the number of descriptors after garbage of other tests has been collected."""
     gc.collect()
     return descriptors()
 
@@ -78,7 +77,7 @@ def address() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def echoing(address: tuple[str, int]) -> Iterator[None]:
-    """Somebody does the jobs of "echo"."""
+    """Run a worker for jobs of "echo" during the block."""
     with GearmanWorker([address]) as worker:
         worker.register_task("echo", echo)
         working = spawn(worker.work)
@@ -87,7 +86,7 @@ def echoing(address: tuple[str, int]) -> Iterator[None]:
         working.result(PATIENCE)
 
 
-# What is interrupted.
+# Interrupted scenarios.
 
 
 def submit(client: GearmanClient) -> None:
@@ -116,7 +115,7 @@ def disconnect(client: GearmanClient) -> None:
 
 
 def whole_job(client: GearmanClient) -> None:
-    """Have a job done, though what was lost by an interrupt may show itself only now."""
+    """Run a job. A connection lost in an interrupt may be noticed only now."""
     for _ in range(3):
         with contextlib.suppress(*LOST):
             request = client.submit_job("echo", b"again", poll_timeout=PATIENCE)
@@ -128,7 +127,7 @@ def whole_job(client: GearmanClient) -> None:
 
 
 class Partner:
-    """Another thread that has jobs done by the same client, one by one, until the end."""
+    """A thread that submits jobs one by one to the same client until the end."""
 
     def __init__(self, client: GearmanClient) -> None:
         self._client = client
@@ -158,7 +157,7 @@ def interrupt_client(
     function: Callable[[], object] = interrupt,
     errors: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
 ) -> int:
-    """Interrupt `scenario` everywhere, look each time, and return how many places there were."""
+    """Interrupt `scenario` at every place, check each time, and return the number of places."""
     driver = client._gm_driver
     whole_job(client)
     before = settled_descriptors()
@@ -195,7 +194,7 @@ def test_client(make_client: MakeClient, address: tuple[str, int], scenario: Any
 def test_call_raises_the_exception_of_a_signal_handler(
     make_client: MakeClient, address: tuple[str, int], error: type[Exception]
 ) -> None:
-    """The library raises and catches the same classes itself, and does not take it for its own."""
+    """The library raises and catches the same class, but does not catch the handler's exception."""
     raised: list[Exception] = []
 
     def handle(*_: object) -> None:
@@ -223,7 +222,7 @@ def test_call_raises_the_exception_of_a_signal_handler(
 
 @pytest.mark.usefixtures("echoing")
 def test_client_that_connects_by_name(make_client: MakeClient, address: tuple[str, int]) -> None:
-    """Another thread looks the name up."""
+    """Another thread resolves the name."""
     assert interrupt_client(make_client(("localhost", address[1])), connect) > 100
 
 
@@ -232,7 +231,7 @@ def test_client_that_connects_by_name(make_client: MakeClient, address: tuple[st
 def test_client_beside_another_thread(
     make_client: MakeClient, address: tuple[str, int], scenario: Any
 ) -> None:
-    """Who leads and who follows is up to chance here; each takes over from the other."""
+    """Leader and follower are random. Each thread takes over from the other."""
     client = make_client(address)
     partner = Partner(client)
     assert interrupt_client(client, scenario, partner) > 60
@@ -270,7 +269,7 @@ def test_work_raises_the_exception_of_a_signal_handler_unless_it_hits_the_callba
             if at.where is not None:
                 places += 1
                 assert has_come_out != (" in echo\n" in at.where), at.where
-            # The result may be on its way. Otherwise, another worker does the job.
+            # The result may be in flight. Otherwise, another worker runs the job.
             other = make_worker(address, tasks={"echo": echo})
             others_work = spawn(other.work)
             client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
@@ -316,7 +315,7 @@ def test_worker(
                 worker.work()
         except KeyboardInterrupt:
             places += 1
-        # At once, not only when it is used again: somebody else is to have the job.
+        # Release the job at once, not only at the next use, so that another worker gets it.
         assert not worker.has_job_lock(), at.where
         assert not driver._poller.transports, at.where
         assert not driver._released, at.where
@@ -334,7 +333,7 @@ def test_worker(
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
 @pytest.mark.usefixtures("echoing")
 def test_storm_beside_twenty_threads(make_client: MakeClient, address: tuple[str, int]) -> None:
-    """Nothing is left of it, however close the interrupts come, and wherever they come together."""
+    """Interrupts in quick succession leave no job, lock or descriptor, wherever they hit."""
     client = make_client(address)
     partners = [Partner(client) for _ in range(20)]
     main, chance = threading.get_ident(), random.Random(1)

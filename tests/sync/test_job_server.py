@@ -1,4 +1,4 @@
-"""JobServer over real sockets: its life, forks, a lack of descriptors, and its cost."""
+"""JobServer over real sockets: start and stop, forks, exhausted descriptors, and its cost."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ needs_rlimit = pytest.mark.skipif(sys.platform == "win32", reason="the system ha
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Makes connections that are closed with the test."""
+    """A function that opens connections, which are closed after the test."""
     with contextlib.ExitStack() as stack:
 
         def connect(*args: Any, **kwargs: Any) -> ScriptedClient:
@@ -70,7 +70,7 @@ def connect() -> Iterator[Connect]:
 
 @pytest.fixture
 def start_job_server() -> Iterator[StartJobServer]:
-    """Starts a job server for one test."""
+    """A function that starts a job server for one test."""
     with contextlib.ExitStack() as stack:
 
         def start(**kwargs: Any) -> JobServer:
@@ -90,22 +90,22 @@ def client(server: JobServer, make_client: MakeClient) -> GearmanClient:
 
 
 def admin(address: tuple[str, int], command: str) -> str:
-    """The reply to a line of the admin protocol, over a connection of its own."""
+    """Send an admin command on a new connection, and return the reply."""
     return ServerAt(address).admin(command)
 
 
 def counts(server: JobServer, task: str) -> tuple[int, int, int]:
-    """How many jobs of `task` there are, how many of them run, and how many workers."""
+    """Return the numbers of jobs of `task`, of running jobs, and of workers."""
     return ServerAt(server.address).counts(task)
 
 
 def links(server: JobServer) -> int:
-    """How many others are connected."""
+    """Return the number of connections, except the one of this command."""
     return admin(server.address, "workers").count("\n") - 2
 
 
 def memory(server: JobServer) -> int:
-    """Bytes that the server counts, but for the functions that it remembers."""
+    """Return the server's memory count, without the functions that it remembers."""
     assert server._gm_driver is not None
     with server._gm_driver._lock:
         engine = server._gm_driver.engine
@@ -115,7 +115,7 @@ def memory(server: JobServer) -> int:
 
 
 def sockets(driver: Any) -> list[socket.socket]:
-    """All sockets that a driver has opened."""
+    """Return all sockets that a driver has opened."""
     return [
         *(listener.sock for listener in driver._poller._listeners),
         *(transport.sock for transport in driver._poller.transports.values()),
@@ -123,14 +123,14 @@ def sockets(driver: Any) -> list[socket.socket]:
 
 
 def open_files() -> int:
-    """How many file descriptors this process has."""
+    """Return the number of open file descriptors of this process."""
     if not os.path.isdir("/dev/fd"):
         pytest.skip("the system does not tell what files are open")
     return len(os.listdir("/dev/fd"))
 
 
 def refuses(address: tuple[str, int]) -> bool:
-    """Whether nobody listens there."""
+    """Return whether a connection to the address is refused."""
     try:
         ScriptedClient(address).close()
     except ConnectionRefusedError:
@@ -139,12 +139,12 @@ def refuses(address: tuple[str, int]) -> bool:
 
 
 def header(size: int, packet: int = SubmitJobBg.packet.number) -> bytes:
-    """The header of a packet of `size` bytes."""
+    """Return the header of a packet of `size` bytes."""
     return MAGIC_REQUEST + struct.pack(">II", packet, size)
 
 
 class ServerProcess:
-    """A job server in a process of its own, that answers questions."""
+    """A job server in a process of its own, controlled by commands."""
 
     def __init__(self, setup: str = "") -> None:
         self._process = subprocess.Popen(
@@ -160,7 +160,7 @@ class ServerProcess:
         self.address = (host, int(port))
 
     def cpu_time(self) -> float:
-        """Seconds of CPU time that it has used."""
+        """Return the process's CPU time in seconds."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -168,7 +168,7 @@ class ServerProcess:
         return float(self._process.stdout.readline())
 
     def stop(self) -> str:
-        """End it. Returns what it has written to stderr."""
+        """Stop the process, and return its stderr."""
         _, stderr = self._process.communicate(timeout=PATIENCE)
         assert self._process.returncode == 0, stderr
         return stderr
@@ -191,7 +191,7 @@ with JobServer() as server:
 
 @pytest.fixture
 def start_process() -> Iterator[Callable[..., ServerProcess]]:
-    """Starts a job server in a process of its own."""
+    """A function that starts a job server in a process of its own."""
     with contextlib.ExitStack() as stack:
 
         def start(*args: Any) -> ServerProcess:
@@ -202,7 +202,7 @@ def start_process() -> Iterator[Callable[..., ServerProcess]]:
         yield start
 
 
-# Its life.
+# Start and stop.
 
 
 def test_before_it_is_started() -> None:
@@ -231,12 +231,13 @@ def test_stop_twice() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
 @pytest.mark.usefixtures("interruptible")
-def test_a_signal_that_does_not_end_the_sleep(server: JobServer) -> None:
-    """As one that comes just before it: its handler is run nevertheless, a moment later."""
+def test_signal_that_does_not_interrupt_the_sleep_is_handled(server: JobServer) -> None:
+    """Like a signal just before the sleep, it interrupts nothing. Its handler runs soon after."""
 
     def interrupt() -> None:
         time.sleep(1.0)
-        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # Not the thread that sleeps.
+        # This thread is not the sleeping one.
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
     interrupted = spawn(interrupt)
     begun = time.monotonic()
@@ -258,7 +259,7 @@ def test_port_in_use(server: JobServer) -> None:
         _ = second.address
     second.stop()
     server.stop()
-    # It can be tried again.
+    # The start can be repeated.
     with second:
         assert second.address == server.address
 
@@ -274,7 +275,7 @@ def test_unknown_host() -> None:
 
 
 def test_port_is_free_after_stop(connect: Connect, make_client: MakeClient) -> None:
-    """Although there were connections, whose ends the system remembers."""
+    """The port is free although the kernel keeps closed connections in TIME_WAIT."""
     port = 0
     for _ in range(3):
         with JobServer(port=port) as server:
@@ -299,7 +300,7 @@ def test_wait(server: JobServer) -> None:
     assert server.wait(0)
 
 
-def test_how_long_to_wait(server: JobServer) -> None:
+def test_wait_timeout(server: JobServer) -> None:
     bad: list[Any] = ["1", True, [], float("nan")]
     for timeout in bad:
         with pytest.raises((TypeError, ValueError), match="timeout is "):
@@ -322,7 +323,7 @@ def test_shutdown_commands_leave_nothing(command: str, server: JobServer, connec
 
 
 def test_stop_while_clients_submit(task: str) -> None:
-    """Submits are acknowledged or raise, and nobody hangs."""
+    """Each submit is acknowledged or raises, and no client hangs."""
 
     def run(address: HostAndPort) -> bool:
         with GearmanClient([address]) as client:
@@ -343,7 +344,7 @@ def test_stop_while_clients_submit(task: str) -> None:
 
 
 def test_nothing_is_left(task: str) -> None:
-    """Started and stopped 50 times: no thread, no file."""
+    """Starting and stopping 50 times leaks no thread and no file."""
     files = open_files()
     threads = threading.active_count()
     for _ in range(50):
@@ -360,19 +361,19 @@ def test_nothing_is_left(task: str) -> None:
 
 
 def test_stop_at_once() -> None:
-    """Before its thread has done anything."""
+    """The server stops before its thread has run."""
     for _ in range(50):
         with JobServer():
             pass
 
 
-def test_a_bug_ends_it(
+def test_engine_bug_ends_the_server(
     server: JobServer,
     connect: Connect,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is logged, and nobody waits for a server that does nothing."""
+    """The bug is logged, and the server ends instead of hanging its clients."""
     link = connect(server.address)
     link.echo()
     assert server._gm_driver is not None
@@ -410,7 +411,7 @@ def test_program_that_never_stops_it() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the system has no such signals")
 def test_interrupted_wait() -> None:
-    """Ctrl-C ends the waiting, and nothing else."""
+    """Ctrl-C ends only the wait."""
     program = (
         "import signal\n"
         "from gearman_sync import JobServer\n"
@@ -453,7 +454,7 @@ def test_interrupted_wait() -> None:
 def test_child_holds_no_socket(
     connect: Connect, make_client: MakeClient, task: str, start_job_server: StartJobServer
 ) -> None:
-    """The server's end is its end, although a child lives."""
+    """The server's connections end with the server, although a child is alive."""
     server = start_job_server()
     link = connect(server.address)
     link.echo()
@@ -495,7 +496,7 @@ def test_child_stops_its_copy(
         server.stop()
         with pytest.raises(RuntimeError, match="started before"):
             server.start()
-        # The parent's goes on.
+        # The parent's server continues.
         state: str = client.submit_job(task, b"child", background=True).state
         return state
 
@@ -520,7 +521,7 @@ def test_server_in_a_child(server: JobServer, make_client: MakeClient, task: str
 def test_forks_while_it_works(
     server: JobServer, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
-    """The lock may be held by its thread, which the child does not have."""
+    """At the fork, the server's thread may hold the lock. The child has no such thread."""
     start_worker(server.address, {task: echo})
     stopping = threading.Event()
 
@@ -546,7 +547,7 @@ def test_forks_while_it_works(
 @pytest.mark.slow
 @needs_rlimit
 def test_out_of_file_descriptors(start_process: Callable[..., ServerProcess]) -> None:
-    """It takes no more connections, does not spin over that, and takes them again later."""
+    """The server stops accepting without spinning, and accepts again later."""
     server = start_process(
         "import logging, resource; logging.disable()\n"
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
@@ -597,7 +598,7 @@ def test_stop_while_out_of_file_descriptors(start_process: Callable[..., ServerP
         peer.close()
 
 
-# What it costs.
+# Cost.
 
 
 @pytest.mark.slow
@@ -607,7 +608,7 @@ def test_idle_server_uses_no_cpu(start_process: Callable[..., ServerProcess]) ->
     for number, peer in enumerate(peers):
         peer.send(CanDo(b"task-%d" % number), PreSleep())
         peer.echo()
-    # A job for later, too.
+    # The queue holds a delayed job as well.
     with GearmanClient([server.address]) as client:
         client.submit_job("later", b"", background=True, run_at=time.time() + 1000)
     before = server.cpu_time()
@@ -621,7 +622,7 @@ def test_idle_server_uses_no_cpu(start_process: Callable[..., ServerProcess]) ->
 
 @pytest.mark.slow
 def test_memory_of_unread_packets(start_job_server: StartJobServer, connect: Connect) -> None:
-    """It counts until it is written, and not until writing has begun."""
+    """The memory of a packet is counted until the packet is completely written."""
     server = start_job_server(max_memory=8 * MB)
     peers = [connect(server.address) for _ in range(16)]
     request = Connection(Role.CLIENT).send(EchoReq(bytes(6 * MB)))
@@ -639,7 +640,7 @@ def test_memory_of_unread_packets(start_job_server: StartJobServer, connect: Con
 
 @pytest.mark.slow
 def test_memory_of_idle_connections(start_job_server: StartJobServer, connect: Connect) -> None:
-    """Packets that have been dealt with are forgotten."""
+    """Handled packets are released."""
     server = start_job_server(max_memory=8 * MB)
     peers = [connect(server.address) for _ in range(16)]
     request = Connection(Role.CLIENT).send(EchoReq(bytes(2 * MB)))

@@ -1,4 +1,4 @@
-"""Jobs whose workers are lost again and again."""
+"""Jobs with workers that are lost repeatedly."""
 
 from __future__ import annotations
 

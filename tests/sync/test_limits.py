@@ -1,4 +1,4 @@
-"""A system without threads or memory: whoever needs them fails, and nobody else."""
+"""Systems without free threads or memory: only the operation that needs them fails."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_connection_without_thread_or_memory_fails_alone(
     gate = Gate()
     start_worker(gearmand.address, {task: gate})
     resolve_to(monkeypatch, "gearman.test", "127.0.0.1")
-    # A second name of the same server, which is a server of its own for the client.
+    # The client treats a second name of the same server as another server.
     client = make_client(gearmand.address, (host, gearmand.port + (host[0] == "1")))
     bad = client.connection_list[1]
     call = begin_job(client, task)
@@ -76,7 +76,7 @@ def test_connection_without_thread_or_memory_fails_alone(
 
 
 def begin_job(client: GearmanClient, task: str) -> concurrent.futures.Future[Any]:
-    """Have another thread wait for a job at the client's first server, and lead."""
+    """Make another thread wait for a job at the client's first server, as the leader."""
     first, _ = client.connection_list
     client.establish_connection(first)
     with mock.patch.object(client._gm_driver.engine.pool, "choose", return_value=first):
@@ -119,7 +119,7 @@ def test_connection_that_gets_no_memory_for_bytes_fails_alone(
     assert (request.state, request.error) == (gearman.JOB_COMPLETE, None)
 
 
-def test_resolver_may_raise_anything(
+def test_any_exception_of_the_resolver_fails_the_connection(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def getaddrinfo(*args: Any, **options: Any) -> Any:
@@ -137,7 +137,7 @@ class HandlerError(OSError):
 
 
 class Handlers:
-    """A handler in each of the forms in which there are some."""
+    """Signal handlers of all forms."""
 
     def method(self, number: int, frame: object) -> None:
         raise HandlerError
@@ -200,7 +200,7 @@ def test_jobs_that_get_no_thread_wait_for_one(
         return real(function, args)
 
     with monkeypatch.context() as context:
-        # Threads of this test are started otherwise.
+        # Threads of this test start in another way.
         context.setattr("gearman_sync._threads._thread.start_new_thread", first_only)
         call = spawn(worker.work)
         assert done.wait(PATIENCE)
@@ -250,7 +250,7 @@ def test_job_server_without_a_thread_leaves_nothing_and_can_be_started_again(
 
 
 def test_real_limit_of_threads(gearmand: Gearmand, start_script: StartScript, task: str) -> None:
-    """An ordinary user's limit, which is reached in the middle of the work."""
+    """The limit is an ordinary user's, and is reached while jobs run."""
     pytest.importorskip("resource")
     program = start_script(
         """
@@ -294,11 +294,12 @@ print(*failed)
     reason="this Python has no sub-interpreters to try",
 )
 def test_isolated_sub_interpreter(gearmand: Gearmand, start_script: StartScript, task: str) -> None:
-    """It has no daemon threads, and none at all before Python 3.12; then the error says so.
+    """An isolated sub-interpreter has no daemon threads, and before Python 3.12 no threads at all.
 
-    The program destroys it before its own end, because Python waits for a sub-interpreter's threads
-    only then (https://github.com/python/cpython/issues/128639). Left to the end of the process, one
-    that has used threads crashes it or keeps it from ending.
+    Without threads, the error says so. The program destroys the sub-interpreter before its own end,
+    because Python waits for a sub-interpreter's threads only then
+    (https://github.com/python/cpython/issues/128639). Otherwise, a sub-interpreter that has used
+    threads crashes the process or prevents its end.
     """
     program = start_script(
         """

@@ -1,4 +1,4 @@
-"""The driver's lock: who has it, and that whatever is raised gives it back."""
+"""The driver's lock: its holder, and its release after any exception."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support import PATIENCE, spawn
 
 
 def taken(lock: Lock) -> bool:
-    """Whether another thread would have to wait for `lock`."""
+    """Return whether another thread would have to wait for `lock`."""
 
     def take() -> bool:
         free: bool = lock.acquire(blocking=False)
@@ -55,16 +55,16 @@ def test_if_free() -> None:
     assert seen == [True]
     assert not taken(lock)
     with lock:
-        lock.if_free(look)  # This thread has it.
+        lock.if_free(look)  # This thread holds the lock.
         assert lock.is_mine()
-        spawn(lock.if_free, look).result(PATIENCE)  # Another has it.
+        spawn(lock.if_free, look).result(PATIENCE)  # Another thread meets the held lock.
     assert seen == [True]
     assert not taken(lock)
 
 
 @pytest.mark.parametrize("name", ["acquire", "function"])
 def test_if_free_that_is_interrupted(name: str) -> None:
-    """Also right after the lock was taken."""
+    """One interrupt arrives right after the lock was acquired."""
 
     class Interrupted(Lock):
         def acquire(self, *, blocking: bool = True) -> bool:

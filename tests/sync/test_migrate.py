@@ -24,7 +24,7 @@ from gearman_sync.cli.migrate._sources import Source
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "howto" / "migrating.md").read_text(encoding="utf-8")
 
-#: Programs. The comment of a line is the rule that applies to it; the other lines are sound.
+#: Programs. A line's comment names the rule that applies to the line. Other lines are sound.
 PROGRAMS = {
     "imports": """
 import gearman
@@ -405,11 +405,11 @@ def test_deep_code_is_read_or_reported() -> None:
 
 
 @given(st.text())
-def test_any_text_is_looked_at(text: str) -> None:
+def test_any_text_can_be_checked(text: str) -> None:
     look({"a.py": "import gearman\n" + text})
 
 
-# The page.
+# The documentation page.
 
 
 def test_page_has_all_rules() -> None:
@@ -425,7 +425,7 @@ def test_page_has_all_names(table: str) -> None:
     assert set(names.ALL_MODULES) <= last
 
 
-def test_page_shows_what_the_tool_prints(
+def test_page_shows_the_output_of_the_tool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     match = re.search(
@@ -441,7 +441,7 @@ def test_page_shows_what_the_tool_prints(
     assert capsys.readouterr().out == printed
 
 
-# Running it.
+# Running the tool.
 
 REQUEST = "import gearman\nrequest = gearman.GearmanClient().submit_job('t', 'd')\n"
 
@@ -567,7 +567,8 @@ def test_unreadable_files_get_a_line_and_the_others_are_read(
     (tmp_path / "codec.py").write_bytes(b"# -*- coding: klingon -*-\nimport gearman\n")
     (tmp_path / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\nimport gearman.errors #\xe4\n")
     (tmp_path / "nul.py").write_bytes(b"import gearman\n\0\n")
-    (tmp_path / "memory.py").symlink_to("/proc/self/mem")  # Even root can't read its first bytes.
+    # Even root can't read the first bytes of this file.
+    (tmp_path / "memory.py").symlink_to("/proc/self/mem")
     (tmp_path / "loop.py").symlink_to(tmp_path / "loop.py")
     with (tmp_path / "huge.py").open("wb") as file:
         file.truncate(10_000_000)

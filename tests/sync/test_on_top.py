@@ -1,4 +1,4 @@
-"""Calls of a signal handler, or of a finalizer that the collector runs, on top of another call."""
+"""Calls nested in another call, made by a signal handler or a finalizer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ needs_signals = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def handler(function: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """Have `function` be a signal's handler. It runs in this thread, when what this gives says."""
+    """Install `function` as a signal handler. Yield a function that triggers it in this thread."""
     main = threading.get_ident()
     before = signal.signal(signal.SIGUSR1, lambda number, frame: function())
     try:
@@ -48,14 +48,14 @@ def handler(function: Callable[[], object]) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def gate(gearmand: Gearmand, start_worker: StartWorker, task: str) -> Gate:
-    """Holds the jobs of `task`-slow; those of `task` are done at once."""
+    """A worker that holds the jobs of `task`-slow, and runs those of `task` at once."""
     held = Gate()
     start_worker(gearmand.address, {f"{task}-slow": held})
     start_worker(gearmand.address, {task: echo})
     return held
 
 
-# Where the thread leads.
+# The thread is the leader.
 
 
 @needs_signals
@@ -84,8 +84,10 @@ def test_on_top_of_the_leader(client: GearmanClient, task: str, gate: Gate) -> N
 
 
 @needs_signals
-def test_what_comes_for_the_leader_meanwhile(client: GearmanClient, task: str, gate: Gate) -> None:
-    """The call on top takes it in, and nothing else comes that would end the leader's sleep."""
+def test_data_for_the_leader_received_by_a_nested_call_ends_its_sleep(
+    client: GearmanClient, task: str, gate: Gate
+) -> None:
+    """The nested call reads the leader's data, and no later data would end the leader's sleep."""
 
     def handle() -> None:
         gate.open.set()
@@ -105,8 +107,10 @@ def test_what_comes_for_the_leader_meanwhile(client: GearmanClient, task: str, g
 @pytest.mark.slow
 @needs_signals
 @pytest.mark.parametrize(("outer", "inner"), [(2.0, 1.0), (1.0, 2.0)])
-def test_deadlines(client: GearmanClient, task: str, outer: float, inner: float) -> None:
-    """Each call has its own. The outer one ends behind the inner one, of course."""
+def test_nested_calls_have_independent_deadlines(
+    client: GearmanClient, task: str, outer: float, inner: float
+) -> None:
+    """Each call has its own deadline. The outer call ends after the inner one."""
     seen: list[bool] = []
 
     def interrupt() -> None:
@@ -127,10 +131,10 @@ def test_deadlines(client: GearmanClient, task: str, outer: float, inner: float)
 
 @needs_signals
 @pytest.mark.parametrize("leads", [True, False])
-def test_a_signal_right_before_the_sleep(
+def test_signal_just_before_the_sleep_is_handled_promptly(
     client: GearmanClient, task: str, gate: Gate, leads: bool
 ) -> None:
-    """It does not end the system call; neither does one that is only said to have come."""
+    """Such a signal does not interrupt the system call, nor does a simulated signal."""
     told: list[float] = []
     first = None
     if not leads:
@@ -252,7 +256,7 @@ def test_another_client(
     assert seen == [b"other"]
 
 
-# Where the thread follows.
+# The thread is a follower.
 
 
 @needs_signals
@@ -270,7 +274,7 @@ def test_on_top_of_a_follower(
         wait_for_followers(client, 1)
         kill()
         wait_for_followers(client, 2)
-        # Whoever is handed over to has to be on top.
+        # The leadership has to pass to the nested call.
         gates[b"leader"].open.set()
         assert leader.result(PATIENCE).result == b"leader"
         wait_for_followers(client, 1)
@@ -285,7 +289,7 @@ def test_on_top_of_a_follower(
     assert seen == [b"on top"]
 
 
-# Where the thread is inside.
+# The thread runs the engine.
 
 
 def test_a_call_inside_is_refused(
@@ -348,7 +352,7 @@ def test_a_finalizer_inside(
     assert client.submit_job(task, b"outer").result == b"outer"
     assert len(seen) == 1
     assert isinstance(seen[0], InvalidClientState)
-    # And where the thread leads.
+    # The thread is the leader as well.
     monkeypatch.setitem(engine._answers._handlers, JobCreated, real)
     selector: Any = client._gm_driver._poller.selector
     select = selector.select
@@ -364,10 +368,10 @@ def test_a_finalizer_inside(
     assert seen[1:] == [b"finalizer"]
 
 
-def test_a_worker_is_told_inside(
+def test_worker_defers_calls_made_inside_the_engine(
     gearmand: Gearmand, make_client: MakeClient, make_worker: MakeWorker, task: str, work: Work
 ) -> None:
-    """What it is told there is done behind that, and what would have to wait is refused."""
+    """The worker defers commands until the engine returns, and refuses calls that would wait."""
     worker = make_worker(gearmand.address, tasks={f"{task}-old": lambda worker, job: None})
     engine = worker._gm_driver.engine
     real = engine._handlers[NoJob]
@@ -410,7 +414,7 @@ def test_shutdown_inside_closes_everything(
     gate.open.set()
 
 
-# Everywhere: at each place at which CPython looks for signals.
+# Every place where CPython checks for signals.
 
 
 def reply(worker: GearmanWorker, job: WorkerJob) -> Any:
@@ -425,10 +429,10 @@ def address() -> Iterator[tuple[str, int]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("beside_another", [False, True])
-def test_a_call_at_every_place(
+def test_nested_call_at_every_place_succeeds_or_is_refused(
     address: tuple[str, int], make_client: MakeClient, work: Work, beside_another: bool
 ) -> None:
-    """It is made, or it is refused; it never hangs, and never disturbs what it is on top of."""
+    """The nested call succeeds or is refused. It never hangs or affects the outer call."""
     work(address, tasks={"echo": reply})
     client = make_client(address)
     client.submit_job("echo", b"")

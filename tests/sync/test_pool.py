@@ -24,7 +24,7 @@ def end(pool: Pool) -> None:
     pool.jobs.put(None)
 
 
-def test_so_many_threads_and_no_more() -> None:
+def test_pool_starts_at_most_its_number_of_threads() -> None:
     all_busy, go_on = threading.Barrier(4), threading.Event()
     names: list[str] = []
 
@@ -46,7 +46,7 @@ def test_so_many_threads_and_no_more() -> None:
     end(pool)
 
 
-def test_jobs_that_nobody_has_begun_are_dropped() -> None:
+def test_jobs_not_started_are_dropped() -> None:
     begun, go_on = threading.Event(), threading.Event()
     done: list[int] = []
 
@@ -68,8 +68,8 @@ def test_jobs_that_nobody_has_begun_are_dropped() -> None:
     assert done == [1]
 
 
-def test_no_room_for_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that should have started it does its work."""
+def test_job_runs_in_the_caller_if_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that could not start another one runs the job itself."""
 
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -106,7 +106,7 @@ print("end", flush=True)
 
 @pytest.mark.parametrize("awaited", ["begun", "done"])
 def test_end_of_the_program(start_script: StartScript, awaited: str) -> None:
-    """It waits for jobs that are being done, and for idle threads it does not."""
+    """The program's end waits for running jobs, but not for idle threads."""
     with JobServer() as server, GearmanClient([server.address]) as client:
         script = start_script(_PROGRAM, "{}:{}".format(*server.address), awaited)
         jobs: list[dict[str, Any]] = [{"task": "task", "data": b""}] * 2

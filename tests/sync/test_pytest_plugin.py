@@ -1,4 +1,4 @@
-"""The fixtures of the pytest plugin, in a pytest of its own."""
+"""The fixtures of the pytest plugin, tested in a separate pytest process."""
 
 from __future__ import annotations
 
@@ -147,9 +147,9 @@ class TestOptions:
 
 @pytest.fixture
 def run_pytest(tmp_path: Path) -> RunPytest:
-    """Runs pytest on a file of tests, with the plugins that are at `path`, or without plugins.
+    """Run pytest on a test file, with the plugins found at `path` or without plugins.
 
-    Returns the exit status, and what it has written.
+    Return the exit status and the output.
     """
 
     def run(tests: str, *args: str, path: Path | None = None) -> tuple[int, str]:
@@ -180,7 +180,7 @@ def test_fixture(run_pytest: RunPytest, tmp_path: Path) -> None:
     assert status == 1
     addresses = (tmp_path / "addresses").read_text().split()
     assert len(addresses) == 6
-    # Each test has had its own, and all are gone.
+    # Each test had its own server, and all servers have ended.
     for address in addresses:
         with GearmanClient([address]) as client, pytest.raises(ServerUnavailable):
             client.submit_job("task", b"", background=True)
@@ -205,8 +205,8 @@ def test_another_server(run_pytest: RunPytest, server: Any, task: str) -> None:
     assert status == 1
 
 
-def test_what_it_loads() -> None:
-    """pytest loads it for every project, so it is for others to load what they use."""
+def test_plugin_import_loads_no_other_module() -> None:
+    """pytest loads the plugin in every project, so the plugin must not import unused modules."""
     program = (
         "import sys, pytest, gearman_sync; before = set(sys.modules);"
         "import gearman_sync.pytest_plugin; print(set(sys.modules) - before)"
@@ -219,7 +219,7 @@ def test_what_it_loads() -> None:
 
 @pytest.mark.slow
 def test_entry_point(run_pytest: RunPytest, tmp_path: Path) -> None:
-    """Where the package is installed, the fixture is there without a word."""
+    """If the package is installed, the fixture is available without configuration."""
     table = re.search(
         r"^\[project\.entry-points\.pytest11\]\n((?:\w.*\n)+)",
         (ROOT / "pyproject.toml").read_text(),

@@ -1,4 +1,4 @@
-"""What tells which sockets are ready, of both kinds."""
+"""Both kinds of selectors for socket readiness."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield near, far
 
 
-def test_what_is_ready(
+def test_selector_reports_ready_sockets(
     kind: tuple[type[Any], int, int], pair: tuple[socket.socket, socket.socket]
 ) -> None:
     make, read, write = kind
@@ -61,7 +61,7 @@ def test_what_is_ready(
     far.close()
     ((owner, events),) = selector.select(None)
     assert owner == "near"
-    assert events != write  # There is something to read: the end.
+    assert events != write  # The end of the connection makes the socket readable.
     selector.unregister(near.fileno())
     assert selector.select(0.001) == []
     selector.close()
@@ -71,10 +71,10 @@ def test_what_is_ready(
     ("events", "writes"),
     [(READ, False), (WRITE, True), (READ | WRITE, True)],
 )
-def test_a_socket_that_takes_more_is_written_to(
+def test_writable_socket_is_written_to(
     gearmand: Gearmand, make_client: Any, task: str, events: int, writes: bool
 ) -> None:
-    """Also where there is something to read at the same time."""
+    """The socket is written to even if it is readable at the same time."""
     client: GearmanClient = make_client(gearmand.address)
     client.submit_job(task, b"", background=True)
     driver = client._gm_driver

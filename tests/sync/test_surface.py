@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     StartWorker = Callable[..., ScriptedWorker]
 
-# As the documentation has them: name and default of each parameter, in order.
+# Name and default of each documented parameter, in order.
 REQUIRED = inspect.Parameter.empty
 DOCUMENTED: dict[str, list[tuple[str, Any]]] = {
     "__init__": [("host_list", None), ("random_unique_bytes", 16)],
@@ -87,7 +87,9 @@ from gearman_sync.job import GearmanJob, GearmanJobRequest
     assert namespace["PRIORITY_HIGH"] == gearman.PRIORITY_HIGH
 
 
-def test_subclass_is_gone_through(gearmand: Gearmand, task: str, start_worker: StartWorker) -> None:
+def test_overridden_methods_of_a_subclass_are_called(
+    gearmand: Gearmand, task: str, start_worker: StartWorker
+) -> None:
     calls = []
 
     class Client(GearmanClient):

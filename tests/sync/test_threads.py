@@ -1,4 +1,4 @@
-"""One client in many threads: each gets its own, idle ones do nothing, none holds up others."""
+"""One client in many threads: results are not mixed up, and no thread spins or blocks others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_twenty_threads(
         start_worker(gearmand.address, {task: reverse})
 
     def run(thread: int) -> None:
-        # One by one, a few at once, and as they end.
+        # Single jobs, several jobs in one call, and jobs in order of completion.
         for number in range(100):
             data = b"%d-%d" % (thread, number)
             assert client.submit_job(task, data).result == data[::-1]
@@ -87,7 +87,7 @@ def test_request_that_another_thread_submits_with_another_client_is_refused(
     refused: list[BaseException | None] = []
 
     class Chance(random.SystemRandom):
-        """Lets the second thread run while the first one is in the midst of its submit."""
+        """A hook that lets the second thread run during the first thread's submit."""
 
         def randbytes(self, n: int) -> bytes:
             if not refused:
@@ -136,7 +136,7 @@ def test_follower_with_an_earlier_deadline(client: GearmanClient, task: str) -> 
     request = client.submit_job(task, b"1", wait_until_complete=False)
     leader = spawn(client.wait_until_jobs_completed, [request], poll_timeout=30)
     wait_for_leader(client)
-    # It has to wake the leader, which would sleep past this deadline.
+    # The follower has to wake the leader, which would sleep past this deadline.
     follower = spawn(client.submit_job, task, b"2", poll_timeout=0.05)
     assert follower.result(10).timed_out
     assert not leader.done()
@@ -167,14 +167,14 @@ def test_large_write_while_another_thread_waits(
     start_worker(gearmand.address, {f"{task}-slow": gate})
     waiting = spawn(client.submit_job, f"{task}-slow", b"slow")
     wait_for(gate.begun)
-    # The leader has to write what the submitting thread could not.
+    # The leader has to write the rest of the submitting thread's packet.
     data = bytes(8_000_000)
     assert client.submit_job(task, data).result == data
     gate.open.set()
     assert waiting.result(20).result == b"slow"
 
 
-def test_black_hole_delays_nobody_else(
+def test_black_hole_delays_no_other_server(
     gearmand: Gearmand, make_client: MakeClient, task: str, start_worker: StartWorker
 ) -> None:
     start_worker(gearmand.address, {task: echo})
@@ -184,7 +184,7 @@ def test_black_hole_delays_nobody_else(
         client.establish_connection(good)
         connecting = spawn(client.establish_connection, bad)
         wait_for_leader(client)
-        # They go round the servers, so some wait for the black hole.
+        # The jobs are spread over the servers, so some wait for the black hole.
         jobs = [{"task": task, "data": b"data"}] * 4
         requests = client.submit_multiple_jobs(jobs, poll_timeout=0)
         ended = client.as_completed(requests)
@@ -211,7 +211,7 @@ def test_keyboard_interrupt_in_the_leader(
         wait_for_followers(client, 1)
         signal.pthread_kill(main, signal.SIGINT)
         interrupted.wait(20)
-        # Somebody else has taken over.
+        # Another thread has taken over.
         wait_for_leader(client)
         gate.open.set()
         result: bytes | None = follower.result(20).result
@@ -228,12 +228,12 @@ def test_keyboard_interrupt_in_the_leader(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
-# One may hit between the making of a socket and the keeping of it.
+# An interrupt may hit after a socket was created and before it was stored.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_keyboard_interrupts_anywhere(
     gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
 ) -> None:
-    """One that hits the engine costs the connection, and never mixes up answers."""
+    """An interrupt inside the engine closes the connection, but never mixes up replies."""
     start_worker(gearmand.address, {task: reverse})
     main = threading.get_ident()
     stop = threading.Event()
@@ -322,7 +322,7 @@ def test_interrupt_where_a_follower_is_woken(
     start_worker: StartWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The engine takes that for done, so it has to be made up for."""
+    """The engine considers the follower woken, so the driver has to wake it again."""
     gate = Gate()
     start_worker(gearmand.address, {task: gate})
     main = threading.get_ident()
@@ -355,7 +355,7 @@ def test_interrupt_where_a_follower_is_woken(
 
 @pytest.mark.slow
 def test_shutdown_ends_waits(gearmand: Gearmand, make_client: MakeClient, task: str) -> None:
-    # More than once, since what goes wrong here goes wrong in a narrow moment.
+    # The race is narrow, so try several times.
     for _ in range(20):
         client = make_client(gearmand.address)
         submitted = [client.submit_job(task, b"", wait_until_complete=False) for _ in range(4)]
@@ -369,9 +369,7 @@ def test_shutdown_ends_waits(gearmand: Gearmand, make_client: MakeClient, task: 
             assert not any(request.timed_out for request in requests)
 
 
-def test_shutdown_ends_a_wait_that_nothing_belongs_to(
-    gearmand: Gearmand, make_client: MakeClient
-) -> None:
+def test_shutdown_ends_a_wait_without_requests(gearmand: Gearmand, make_client: MakeClient) -> None:
     for _ in range(20):
         client = make_client(gearmand.address)
         call = spawn(client.poll_connections_until_stopped, [], lambda activity: True)
@@ -442,7 +440,7 @@ def test_garbage_collector_ends_a_stream_under_the_lock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def collect() -> float:
-        # The engine asks for the time while it handles an answer.
+        # The engine reads the clock while it handles a reply.
         gc.collect()
         return 0.0
 

@@ -1,4 +1,4 @@
-"""TLS, where the blocking client resolves names itself."""
+"""TLS in the blocking client, which resolves host names itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_wrong_host_name(
     tls_host: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The same server, by a name that is not in its certificate.
+    # Connect to the same server by a name that is not in its certificate.
     resolve_to(monkeypatch, "gearman.test", ("127.0.0.1", tls_tunnel.port))
     with pytest.raises(ServerUnavailable, match=r"not valid for 'gearman\.test'"):
         make_client({**tls_host, "host": "gearman.test"}).submit_job("task", b"data")

@@ -1,4 +1,4 @@
-"""What a Transport writes, and how often it asks for more."""
+"""Writes of a Transport, and its requests for more data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gearman_sync._transport import Transport
 
 
 @pytest.mark.parametrize("has_more", [False, True])
-def test_more_is_asked_for_if_there_is_any(has_more: bool) -> None:
+def test_write_requests_more_data_if_the_link_has_more(has_more: bool) -> None:
     near, far = socket.socketpair()
     with closing(Transport(ServerAddress("peer"), 0.0, {}).accept(near)) as transport, far:
         link = Link(Connection(Role.SERVER), OPEN)
@@ -26,8 +26,8 @@ def test_more_is_asked_for_if_there_is_any(has_more: bool) -> None:
         assert far.recv(9) == (b"abc" if has_more else b"a")
 
 
-def test_what_was_kept_back_is_not_the_last() -> None:
-    """What has been queued meanwhile is not said again."""
+def test_data_queued_after_a_partial_write_is_sent() -> None:
+    """`has_more` stays False although more data was queued after the partial write."""
     near, far = socket.socketpair()
     with closing(Transport(ServerAddress("peer"), 0.0, {}).accept(near)) as transport, far:
         link = Link(Connection(Role.SERVER), OPEN)

@@ -31,7 +31,7 @@ def is_awake(waker: Waker) -> bool:
     return bool(select.select([waker], [], [], 0)[0])
 
 
-def test_it_stays_awake_until_it_is_drained(waker: Waker) -> None:
+def test_waker_stays_awake_until_it_is_drained(waker: Waker) -> None:
     assert not is_awake(waker)
     for _ in range(3):
         waker.wake()
@@ -41,9 +41,9 @@ def test_it_stays_awake_until_it_is_drained(waker: Waker) -> None:
         assert not is_awake(waker)
 
 
-def test_nothing_blocks(waker: Waker) -> None:
+def test_wake_and_drain_never_block(waker: Waker) -> None:
     waker.drain()
-    for _ in range(5000):  # More than a pair has room for.
+    for _ in range(5000):  # The buffer of a socket pair is smaller.
         waker.wake()
     assert is_awake(waker)
     for _ in range(5):
@@ -51,7 +51,7 @@ def test_nothing_blocks(waker: Waker) -> None:
     assert not is_awake(waker)
 
 
-def test_nothing_comes_of_a_closed_one(waker: Waker) -> None:
+def test_closed_waker_ignores_wake_and_drain(waker: Waker) -> None:
     assert not waker.closed
     for _ in range(2):
         waker.close()
@@ -60,8 +60,8 @@ def test_nothing_comes_of_a_closed_one(waker: Waker) -> None:
         waker.drain()
 
 
-def test_whoever_is_waking_keeps_the_descriptor_of_a_poller_that_is_closed() -> None:
-    """Its number would else be that of another file, into which is written then."""
+def test_reference_to_a_waker_keeps_descriptors_of_a_closed_poller_open() -> None:
+    """Otherwise the waker could write to another file that has reused the descriptor."""
     poller = Poller()
     poller.open()
     waker = poller.waker
@@ -138,7 +138,7 @@ def test_poller_that_can_not_open_tries_again() -> None:
 
 
 def test_garbage_collected_sockets_close_silently() -> None:
-    """Also where their finalizers run before the driver's; a warning would fail this test."""
+    """The sockets' finalizers may run before the driver's. A warning would fail this test."""
     for fd in (Waker().fileno(), QuietSocket().fileno()):
         with pytest.raises(OSError):
             os.fstat(fd)

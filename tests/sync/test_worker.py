@@ -1,4 +1,4 @@
-"""The blocking worker where all goes well: in forks, and as python-gearman's users had it."""
+"""The blocking worker without failures: in forks, and with programs for python-gearman."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
 
 
 def client_ids(server: Server) -> list[str]:
-    """What the server's connections are known by."""
+    """Return the client ids of the server's connections."""
     return [line.split(" ")[2] for line in server.admin("workers").splitlines()[:-1]]
 
 
@@ -55,7 +55,7 @@ def test_context_manager(server: Server, task: str) -> None:
 
 
 def test_an_async_callback() -> None:
-    """Its coroutines would never run, and each job fail."""
+    """An async callback is refused, because its coroutines would never run."""
 
     async def waits(worker: GearmanWorker, job: WorkerJob) -> bytes:
         return b""
@@ -104,7 +104,7 @@ def test_child_ends_where_its_callback_does(
     children: list[int] = []
 
     def fork() -> bool:
-        """Fork. Returns whether this is the child."""
+        """Fork, and return whether this process is the child."""
         if (child := os.fork()) != 0:
             children.append(child)
             return False
@@ -149,7 +149,7 @@ def test_child_ends_where_its_callback_does(
 def test_work_in_a_fork(
     server: Server, make_client: MakeClient, make_worker: MakeWorker, work: Work, task: str
 ) -> None:
-    """What was registered before is the child's, too, and so is the name."""
+    """The child inherits the registered tasks and the client id."""
     client = make_client(server.address)
     requests = client.submit_multiple_jobs(
         [{"task": task, "data": b""}] * 2, wait_until_complete=False
@@ -175,7 +175,7 @@ def test_work_in_a_fork(
     assert results == [f"{task} {child}", f"{task} {os.getpid()}"]
 
 
-# As python-gearman's documentation has it.
+# Programs of python-gearman's documentation.
 
 
 _PROGRAM = """

@@ -1,4 +1,4 @@
-"""Callbacks that take too long, and workers that are killed: another worker does the job."""
+"""Callbacks that time out, and killed workers: another worker runs the job."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
 def test_job_that_takes_too_long(
     server: Server, make_client: MakeClient, make_worker: MakeWorker, work: Work, task: str
 ) -> None:
-    """The server gives it to another, whose result counts; the late one does not."""
+    """The server reassigns the job. The second worker's result counts, the late one is dropped."""
     slow, over = threading.Event(), threading.Event()
 
     def late(worker: GearmanWorker, job: WorkerJob) -> Any:
@@ -53,12 +53,12 @@ def test_job_that_takes_too_long(
     second.worker.stop()
     second.end()
     over.set()
-    # It goes on.
+    # The slow worker continues to work.
     assert client.submit_job(task, b"").result == b"late"
     assert not working.call.done()
 
 
-# Workers that die.
+# Killed workers.
 
 
 _WORKER = """

@@ -1,4 +1,4 @@
-"""Many jobs at once, big ones, and none: slots are kept to, memory is bounded, idling is free."""
+"""Load: job slots, bounded memory for large jobs, and no CPU use of idle workers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_one_slot_is_the_thread_that_works(
 def test_updates_from_the_pool_stay_apart(
     server: Server, make_client: MakeClient, work: Work, task: str
 ) -> None:
-    """Those of one job in order, those of others nowhere else."""
+    """The updates of a job arrive in order and reach no other job."""
     barrier = threading.Barrier(5)
 
     def function(worker: GearmanWorker, job: WorkerJob) -> Any:
@@ -84,7 +84,7 @@ def test_updates_from_the_pool_stay_apart(
         ]
 
 
-# Big jobs.
+# Large jobs.
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_updates_from_the_pool_stay_apart(
 def test_stream_to_a_server_that_reads_slowly(
     start_server: StartServer, work: Work, max_jobs: int
 ) -> None:
-    """The callback is held back, instead of 200 MB being kept; and nothing of them is lost."""
+    """Back-pressure blocks the callback instead of buffering 200 MB. No data is lost."""
     blocked, measured = threading.Event(), threading.Event()
     received = 0
     sent: list[int] = []
@@ -125,20 +125,20 @@ def test_stream_to_a_server_that_reads_slowly(
         work(server.address, tasks={"task": function}, max_jobs=max_jobs)
         eventually(lambda: sent)
         settled = -1
-        while settled != len(sent):  # It stands still.
+        while settled != len(sent):  # Wait until sending has stalled.
             settled = len(sent)
             blocked.wait(0.2)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
         measured.set()
-    # What the system's buffers hold is in it too.
+    # The count includes data in the kernel's buffers.
     assert len(sent) < 200
     assert peak < 8 * MB
     eventually(lambda: received == 200 * MB)
 
 
-# Doing nothing.
+# Idle workers.
 
 
 _IDLE = """

@@ -1,4 +1,4 @@
-"""Ways out of `work`: stop, signals and interrupts. Jobs are finished, or another worker's."""
+"""Ways to end `work`: stop, signals and interrupts. Jobs are finished or requeued."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
 
 
 class Held:
-    """A callback that holds its jobs until they are let go."""
+    """A callback that holds its jobs until they are released."""
 
     def __init__(self, jobs: int = 1) -> None:
         self.begun = threading.Semaphore(0)
@@ -54,7 +54,7 @@ class Held:
         return job.data
 
     def wait(self) -> None:
-        """Wait until all jobs have begun."""
+        """Wait until all jobs have started."""
         for _ in range(self._jobs):
             assert self.begun.acquire(timeout=PATIENCE)
 
@@ -65,7 +65,7 @@ class Held:
 def test_last_hook_outlives_the_connection(
     server: Server, make_client: MakeClient, work: Work, task: str
 ) -> None:
-    """Its end is what ends `work` then, and nothing comes from a server any more."""
+    """The end of the hook ends `work` after the connection was closed."""
     go_on = threading.Event()
 
     class Worker(GearmanWorker):
@@ -86,7 +86,7 @@ def test_last_hook_outlives_the_connection(
     working.end()
 
 
-# Signals, in a program of its own.
+# Signals, in a separate program.
 
 
 _PROGRAM = """
@@ -133,7 +133,7 @@ def test_stop_in_a_signal_handler(
         assert script.line() == "stopping"
         assert script.ask() == "ended"
     else:
-        # Its handler runs in the middle of the callback, or right behind it.
+        # The signal handler runs during the callback or right after it.
         assert {script.ask(), script.line()} == {"stopping", "ended"}
     assert script.end() == ("", "", 0)
     client.wait_until_jobs_completed([request])
@@ -164,7 +164,7 @@ def test_keyboard_interrupt_in_the_middle_of_a_job(
     task: str,
     max_jobs: int,
 ) -> None:
-    """It leaves `work`, and the job is another worker's: what is still said of it is dropped."""
+    """KeyboardInterrupt ends `work`, and the job is requeued. Its later packets are dropped."""
     script = start_script(_PROGRAM, "{}:{}".format(*server.address), task, max_jobs)
     client = make_client(server.address)
     request = client.submit_job(task, b"job", wait_until_complete=False)
@@ -176,7 +176,7 @@ def test_keyboard_interrupt_in_the_middle_of_a_job(
     assert request.result == b"another"
     out, errors, status = script.end()
     assert (out, status) == ("", 0)
-    # With several slots, the callback has gone on.
+    # With several slots, the callback continues in its thread.
     assert ("was lost" in errors) == (max_jobs > 1)
 
 
@@ -184,7 +184,7 @@ def test_keyboard_interrupt_in_the_middle_of_a_job(
 def test_interrupt_in_a_pool_callback(
     server: Server, make_client: MakeClient, work: Work, task: str, error: BaseException
 ) -> None:
-    """With several slots, it fails that job only."""
+    """With several slots, the interrupt fails only that job."""
 
     def function(worker: GearmanWorker, job: WorkerJob) -> Any:
         if job.data == b"bad":
@@ -204,13 +204,13 @@ def test_interrupt_in_a_pool_callback(
 
 @pytest.mark.slow
 @needs_signals
-# One may hit between the making of a socket and the keeping of it.
+# An interrupt may hit after a socket was created and before it was stored.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("max_jobs", [1, 2])
 def test_keyboard_interrupts_anywhere(
     server: Server, make_client: MakeClient, make_worker: MakeWorker, task: str, max_jobs: int
 ) -> None:
-    """Wherever one hits, `work` raises it, and can be called again."""
+    """`work` raises the interrupt at any place, and can be called again."""
     client = make_client(server.address)
     worker = make_worker(server.address, tasks={task: reverse}, max_jobs=max_jobs)
     armed: list[bool] = []
@@ -234,7 +234,8 @@ def test_keyboard_interrupts_anywhere(
         while not over.is_set():
             time.sleep(chance.random() * 0.004)
             if not armed and time.monotonic() - begun[0] > 2:
-                armed.append(True)  # The last one hit a finalizer, where Python drops exceptions.
+                # The last interrupt hit a finalizer, where Python ignores exceptions.
+                armed.append(True)
             signal.pthread_kill(main, signal.SIGUSR1)
 
     def submit() -> int:
@@ -285,7 +286,7 @@ def test_interrupted_while_it_begins(
 def test_shutdown_in_the_middle_of_the_engine(
     server: Server, make_worker: MakeWorker, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As by a signal handler."""
+    """The call simulates a signal handler."""
     worker = make_worker(server.address, tasks={task: reverse})
     worker._gm_driver.engine._handlers[NoJob] = lambda link, event, now: worker.shutdown()
     worker.work()
@@ -308,7 +309,7 @@ def test_shutdown_in_a_signal_handler(
 def test_error_of_one_work_is_not_the_next_ones(
     server: Server, make_client: MakeClient, work: Work, task: str
 ) -> None:
-    """Also if it comes late, from a job that was left behind."""
+    """The error may arrive late, from an abandoned job."""
     held = Held()
     quiet, late = threading.Event(), threading.Event()
 
@@ -333,7 +334,7 @@ def test_error_of_one_work_is_not_the_next_ones(
     assert client.submit_job(f"{task}-other", b"ab").result == b"ba"
     with pytest.raises(InvalidWorkerState):
         working.worker.work()
-    # No hook of this `work` is still to come, which would take the other's job for done.
+    # A pending hook of this `work` would count the other one's job as done.
     wait_for(quiet)
     held.go_on.set()
     wait_for(late)
