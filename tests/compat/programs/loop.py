@@ -28,7 +28,9 @@ def callback(worker: Any, job: Any) -> Any:
     if job.data == b"exit":
         sys.exit(4)
     if job.data == b"hang":
-        signalled.wait()
+        # A signal that arrives just before a sleep does not end it, so no sleep is long.
+        while not signalled.wait(1.0):
+            pass
     return job.data
 
 
