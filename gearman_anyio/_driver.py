@@ -56,6 +56,7 @@ from . import _sockets
 from ._calls import Bell, Call, Event
 from ._plain import Plain, PlainOnAsyncio
 from ._streams import (
+    Ended,
     Ends,
     end_stream,
     failure,
@@ -521,7 +522,7 @@ class Driver(BaseDriver[E_]):
         while True:
             try:
                 data = await stream.receive(READ_SIZE)
-            except anyio.EndOfStream:
+            except (anyio.EndOfStream, Ended):
                 self._received(link, wire, b"")
                 return
             except BaseException as error:  # noqa: BLE001 - streams may be anybody's
@@ -547,7 +548,7 @@ class Driver(BaseDriver[E_]):
                 stream.unwatch()
                 self._lost(link, error)
                 return
-            # A signal handler has raised it. The received data may be lost, and asyncio continues.
+            # Probably a signal handler's. The received data may be lost, and asyncio continues.
             self._interrupted(error)
             self._pump()
             raise

@@ -109,14 +109,17 @@ async def _wrap(stream: ByteStream, context: ssl.SSLContext, hostname: str | Non
     # This imports `ssl`, which is slow to import.
     from anyio.streams.tls import TLSStream  # noqa: PLC0415
 
+    shared = _Shared(stream)
     # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
-    return await TLSStream.wrap(
-        _Shared(stream),
+    secured = await TLSStream.wrap(
+        shared,
         server_side=hostname is None,
         hostname=hostname,
         ssl_context=context,
         standard_compatible=False,
     )
+    shared.is_secured = True
+    return secured
 
 
 def set_options(stream: AnyByteStream, address: ServerAddress | None) -> None:
@@ -137,6 +140,14 @@ def unacknowledged(sock: Any) -> int | None:
     return None
 
 
+class Ended(Exception):
+    """Raised by `receive` of a TLS stream if the peer has ended the stream below TLS.
+
+    A TLSStream that gets EndOfStream instead also stops sending. So if its reader was faster than
+    its writer, the last reply was lost. It lets this exception pass.
+    """
+
+
 class _Shared(ByteStream):
     """The stream below TLS. The reader and the writer can both send and receive on it.
 
@@ -149,6 +160,8 @@ class _Shared(ByteStream):
         self._stream = stream
         self._sending = anyio.Lock()
         self._receiving: anyio.Event | None = None
+        #: True once the handshake is done.
+        self.is_secured = False
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
@@ -162,6 +175,10 @@ class _Shared(ByteStream):
         self._receiving = anyio.Event()
         try:
             return await self._stream.receive(max_bytes)
+        except anyio.EndOfStream:
+            if self.is_secured:
+                raise Ended from None
+            raise
         finally:
             self._receiving.set()
             self._receiving = None
