@@ -1979,6 +1979,20 @@ def in_phase(phase: str) -> tuple[World, WorkStream, WorkerJob | None]:
     return world, stream, None
 
 
+def test_failure_of_a_job_on_a_full_link_leaves_no_wait() -> None:
+    """No caller waits for the WORK_FAIL of `job_done`, and none releases its Wait."""
+    world, stream, server = grabbing(max_jobs=2)
+    first, second = server.assign(1), server.assign(2)
+    server.reads = False
+    blocked = world.send(first, data(2 * MEGABYTE))
+    world.job_done(second)
+    world.release(blocked)
+    server.reads = True
+    world.pump()
+    assert WorkFail(b"H:2") in server.take()
+    assert world.engine._waits == {stream}
+
+
 def check_that_it_works_again(world: World, job: WorkerJob | None) -> None:
     """Check that a new `work` starts afresh after the old one."""
     assert world.alive() == []

@@ -711,6 +711,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         for wait in waits:
             self._timers.cancel(wait)
             wait.finish()
+            self._waits.discard(wait)
 
     # Abilities.
 
