@@ -70,10 +70,9 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
 
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._gm_connect)
-
-        def make_engine() -> ClientEngine:
-            return ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
-
+        make_engine = functools.partial(
+            ClientEngine, addresses, rng=chance, wall_clock=time.time, **options
+        )
         self._gm_driver = Driver(make_engine, opener)
 
     async def submit_job(

@@ -10,7 +10,6 @@ received. Only if a subclass overrides `after_poll`, `work` itself wakes and sta
 from __future__ import annotations
 
 import functools
-import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -98,17 +97,10 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._gm_connect)
-        introduction = weakref.WeakMethod(self._gm_introduce)
-
-        def make_engine() -> WorkerEngine:
-            engine = WorkerEngine(addresses, rng=chance, **options)
-            if (introduce := introduction()) is not None:
-                introduce(engine)
-            return engine
-
+        make_engine = functools.partial(WorkerEngine, addresses, rng=chance, **options)
         # The task of `work` enters and leaves the group. An exception of a job's task must cancel
         # that task.
-        self._gm_driver = Driver(make_engine, opener, lambda _failed: Tasks())
+        self._gm_driver = Driver(self._gm_engines(make_engine), opener, lambda _failed: Tasks())
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,7 +152,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
             self._gm_driver.start_soon(self._gm_execute, job, errors)
 
     def _gm_start_at_once(self, stream: WorkStream, errors: list[BaseException]) -> None:
-        """Have jobs start when they have come, and `_gm_work` not be woken for that."""
+        """Start each job when it is received, without waking `_gm_work`."""
         wake = stream.wake
 
         def take(engine: WorkerEngine, now: float) -> None:
@@ -169,7 +161,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
             else:
                 self._gm_start_jobs(stream, errors, engine, now)
 
-        # It is called in the middle of the engine, which can't be asked for a job there.
+        # The engine calls `wake` while it is in use, so it can't be asked for a job there.
         stream.wake = lambda: self._gm_driver.tell(take)
 
     def stop(self, timeout: float | None = None) -> None:

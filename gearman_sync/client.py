@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,9 @@ class GearmanClient(Client[Server, SSLContext], Opened):
     _gm_driver: Driver[ClientEngine]
 
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        def make_engine() -> ClientEngine:
-            return ClientEngine(addresses, rng=chance, wall_clock=time.time, **options)
-
+        make_engine = functools.partial(
+            ClientEngine, addresses, rng=chance, wall_clock=time.time, **options
+        )
         self._gm_driver = Driver(
             make_engine, make_contexts(addresses, load_ssl), InvalidClientState
         )

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import os
 import sys
-import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
@@ -76,17 +75,9 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
     _gm_driver: Driver[WorkerEngine]
 
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        # Weak: the sockets of a worker that is not shut down end with its last reference.
-        introduction = weakref.WeakMethod(self._gm_introduce)
-
-        def make_engine() -> WorkerEngine:
-            engine = WorkerEngine(addresses, rng=chance, **options)
-            if (introduce := introduction()) is not None:
-                introduce(engine)
-            return engine
-
+        make_engine = functools.partial(WorkerEngine, addresses, rng=chance, **options)
         self._gm_driver = Driver(
-            make_engine, make_contexts(addresses, load_ssl), InvalidWorkerState
+            self._gm_engines(make_engine), make_contexts(addresses, load_ssl), InvalidWorkerState
         )
 
     # Working.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from gearman_proto.address import HostSpec
+    from gearman_proto.engines.worker.engine import WorkerEngine
     from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.packets import (
@@ -135,10 +137,6 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             state[name] = state[name].copy()
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._gm_introduce(self._gm_driver.engine)
-
     # Abilities. You can call these methods during `work`, and from a signal handler. (blocking) You
     # can call them from any thread.
 
@@ -226,7 +224,24 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         self._gm_driver.tell(lambda engine, _: engine.set_client_id(wire))
         return name
 
-    def _gm_introduce(self, engine: Any) -> None:
+    def _gm_engines(self, make_engine: Callable[[], WorkerEngine]) -> Callable[[], WorkerEngine]:
+        """Return a function that makes engines with the tasks and the client id of this worker.
+
+        Args:
+            make_engine: Makes an engine without them.
+        """
+        # Weak: the sockets of a worker that is not shut down end with its last reference.
+        introduction = weakref.WeakMethod(self._gm_introduce)
+
+        def make() -> WorkerEngine:
+            engine = make_engine()
+            if (introduce := introduction()) is not None:
+                introduce(engine)
+            return engine
+
+        return make
+
+    def _gm_introduce(self, engine: WorkerEngine) -> None:
         """Pass the registered tasks and the client id to a new engine."""
         for task in self.worker_abilities:
             engine.register(0.0, check_task(task), self._gm_registered[task].timeout)

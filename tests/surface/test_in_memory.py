@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import math
 import pickle
@@ -81,7 +82,8 @@ class Client(surface.Client[Server, object]):
 class Worker(surface.Worker[Server, object]):
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         self.options = options
-        self._gm_driver = Driver(WorkerEngine(addresses, rng=random.Random(1), **options))
+        make = functools.partial(WorkerEngine, addresses, rng=random.Random(1), **options)
+        self._gm_driver = Driver(self._gm_engines(make)())
 
 
 class AdminClient(surface.AdminClient[Server, object]):
@@ -348,10 +350,8 @@ def test_new_engine_registers_all_tasks(client_id: str | None) -> None:
     worker.register_task("b", reverse, timeout=1.5)
     if client_id:
         worker.set_client_id(client_id)
-    engine = worker._gm_driver.engine = WorkerEngine(
-        [ServerAddress("one", 1)], rng=random.Random(1)
-    )
-    worker._gm_introduce(engine)
+    make = functools.partial(WorkerEngine, [ServerAddress("one", 1)], rng=random.Random(1))
+    engine = worker._gm_driver.engine = worker._gm_engines(make)()
     worker._gm_driver.run(WorkerEngine.work)
     expected = [SetClientId(b"me")] if client_id else []
     assert Peer(engine).receive() == [
