@@ -326,7 +326,6 @@ class Driver(BaseDriver[E_]):
             try:
                 self._poller.check()
             except ConnectionError as closed:
-                self._replace(closed)
                 self._busy = True
                 self._interrupted(closed)
                 raise closed from error
@@ -381,13 +380,11 @@ class Driver(BaseDriver[E_]):
     def _interrupted(self, error: BaseException) -> None:
         """Recover from an exception. If it interrupted the engine, replace the engine."""
         if self._busy:
-            # First: the leader completes this, should it be interrupted.
+            # All calls end, and a Bell can't wake the leader. The leader also completes this if it
+            # is interrupted itself.
             self._poller.waker.wake()
             super()._interrupted(error)
             self._pump()
-            # All calls have ended, but the engine may have been interrupted before it rang the
-            # Bells. Wake the leader; then each thread that returns hands over to the next.
-            self._poller.waker.wake()
             self._busy = False
         self._turns.hand_over()
         self._close_poller()

@@ -118,4 +118,6 @@ class BaseDriver(Generic[E_]):
 
     def _interrupted(self, error: BaseException) -> None:
         """Replace the engine after an interruption by `error`, usually from a signal handler."""
-        self._replace(ConnectionError(f"interrupted by {error!r}"))
+        if not isinstance(error, ConnectionError):
+            error = ConnectionError(f"interrupted by {error!r}")
+        self._replace(error)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.errors import GearmanError
+from gearman_proto.errors import ConnectionError, GearmanError
 from gearman_sync.testing import Gate, ScriptedWorker, echo
-from tests.support import Gearmand, spawn
+from tests.support import PATIENCE, Gearmand, spawn
 
 from .support import wait_for_followers, wait_for_leader
 
@@ -80,3 +81,61 @@ def test_bug_ends_other_waiting_calls(
     gate.open.set()
     assert len(caplog.records) == 1
     assert client.submit_job(task, b"after").result == b"after"
+
+
+def test_leader_completes_a_recovery_that_is_interrupted_each_time(
+    gearmand: Gearmand, make_client: Callable[..., GearmanClient], task: str
+) -> None:
+    """A signal handler's exception interrupts the main thread wherever it ends the calls."""
+    client = make_client(gearmand.address, heartbeat=None)
+    call = spawn(client.submit_job, task, b"")
+    wait_for_leader(client)
+    driver, main = client._gm_driver, threading.get_ident()
+    replace = driver._replace
+
+    def replace_elsewhere(error: Exception) -> None:
+        if threading.get_ident() == main:
+            raise KeyboardInterrupt
+        replace(error)
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "_replace", replace_elsewhere)
+        patch.setattr(driver.engine, "submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.submit_job(task, b"")
+        with pytest.raises(ConnectionError, match="interrupted by"):
+            call.result(PATIENCE)
+    assert client.submit_job(task, b"", background=True).complete
+
+
+class FailingTransport:
+    """A transport that can't start the connection to its next address."""
+
+    stage = None
+    sockets = ()
+    deadline = 0.0
+    interest = 0
+
+    def start_due(self, now: float) -> None:
+        raise OSError("unreachable")
+
+    def close(self) -> None: ...
+
+
+def test_bug_while_two_connections_start_ends_both(
+    make_client: Callable[..., GearmanClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replacement of the engine closes the second one before its turn."""
+    driver = make_client(("localhost", 1))._gm_driver
+    engine = driver.engine
+    break_once(monkeypatch, engine, "connect_failed")
+    for link in (object(), object()):
+        driver._poller.add(link, FailingTransport())  # type: ignore[arg-type]
+        driver._poller.connecting.add(link)
+    with driver._lock:
+        driver._start_addresses(1.0)
+    assert driver.engine is not engine
+    assert not driver._poller.transports
