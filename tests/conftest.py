@@ -12,6 +12,10 @@ import signal
 import sys
 import tempfile
 import threading
+
+# pytest's hook for exceptions in finalizers imports this. If another such exception occurs during
+# the import, the hook fails, and so does the test, whatever its filters say.
+import tracemalloc  # noqa: F401
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -63,11 +63,15 @@ def test_idle_threads_do_not_wake_up(
 ) -> None:
     calls = [spawn(client.submit_job, task, b"%d" % number) for number in range(3)]
     wait_for_followers(client, 2)
+    (link,) = client._gm_driver.engine.pool.links()
+    eventually(lambda: len(link.jobs) == 3, "the last JOB_CREATED")
+    wait_for_leader(client)
     sleeps: list[object] = []
     sleep = Lock.sleep
 
     def counted(lock: Lock, *args: object) -> object:
-        sleeps.append(args)
+        if lock is client._gm_driver._lock:
+            sleeps.append(args)
         return sleep(lock, *args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
