@@ -88,6 +88,10 @@ def _kind_for(worker: Any) -> Any:
         return WorkerUnderTest
     from importlib.metadata import entry_points  # noqa: PLC0415
 
-    # Loading it fails with a clear error if anyio is not installed.
-    (entry_point,) = entry_points(group="gearman.worker_under_test", name="async")
-    return entry_point.load()
+    found = list(entry_points(group="gearman.worker_under_test", name="async"))
+    if not found:
+        raise RuntimeError(
+            f"gearman_worker can't run {worker!r}, which is async: gearman-sansio is not installed "
+            "in this version (an editable checkout needs `pip install -e .` again)"
+        )
+    return found[0].load()  # Without anyio, this raises an error that names the cure.

@@ -105,28 +105,28 @@ class MemoryStream:
             self._sent.append(item)
             self._world.pump()
 
-    # The methods that the world calls.
+    # For the world.
 
     @property
-    def has_room(self) -> bool:
+    def _has_room(self) -> bool:
         """True if the connection takes more data from the engine."""
         return len(self._received) < _CAPACITY
 
-    def take(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         """Take data from the engine, and drop it if this end is closed."""
         if not self._is_closed:
             self._received += data
 
-    def next_sent(self) -> bytes | Exception | None:
-        """Remove and return the oldest item in `has_sent`."""
+    def _next_sent(self) -> bytes | Exception | None:
+        """Remove and return the oldest item in `_has_sent`."""
         return self._sent.popleft()
 
     @property
-    def has_sent(self) -> bool:
+    def _has_sent(self) -> bool:
         """True if the engine can process an item."""
         return bool(self._sent) and not self.link.behind
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """End the connection, because the engine has closed it."""
         self._is_over = True
         self._sent.clear()
@@ -193,7 +193,7 @@ class World:
     def restart(self) -> None:
         """Replace the engine by a new one, as if its process was killed and started again."""
         for stream in self._streams.values():
-            stream.end()
+            stream._end()
         self._streams.clear()
         self.engine = self._make(self.wall)
 
@@ -248,23 +248,23 @@ class World:
             while (action := engine.next_action()) is not None:
                 self._act(action)
                 actions += 1
-            waiting = [stream for stream in self._streams.values() if stream.has_sent]
+            waiting = [stream for stream in self._streams.values() if stream._has_sent]
             for stream in waiting:
-                self._feed(stream.link, stream.next_sent())
+                self._feed(stream.link, stream._next_sent())
             if not (waiting or actions):
                 return
 
     def _write(self, link: Any) -> None:
         stream = self._streams.get(link)
-        while stream is not None and stream.has_room:
+        while stream is not None and stream._has_room:
             data = self.engine.data_to_send(link, self.now)
             if not data:
                 return
-            stream.take(data)
+            stream._take(data)
 
     def _act(self, action: Any) -> None:
         if isinstance(action, Close):
-            self._streams.pop(action.link).end()
+            self._streams.pop(action.link)._end()
         elif isinstance(action, Connect):
             if self._is_listening:
                 self._arrivals.append(self._add(action.link))
@@ -279,5 +279,5 @@ class World:
         elif item is None:
             self.engine.receive_eof(link, self.now)
         else:
-            self._streams.pop(link).end()
+            self._streams.pop(link)._end()
             self.engine.connection_lost(link, item, self.now)

@@ -106,17 +106,17 @@ def top(
             metavar="SECONDS",
             min=0.1,
             callback=check_seconds,
-            help="Between looks.",
+            help="Time between two requests.",
         ),
     ] = 0.5,
 ) -> int:
-    """Show what servers have to do, as it changes.
+    """Show the queues of servers, as they change.
 
     Keys: f, j, r, w and s sort by function, jobs, running, workers and jobs/s, and once more the
     other way round; the arrows scroll; q and Ctrl-C quit.
 
-    jobs/s is by how much queues shrink: servers do not count what is done. What comes and goes
-    between two looks is not seen.
+    jobs/s is the rate at which queues shrink, because servers do not count finished jobs. Jobs
+    that arrive and finish between two requests are not counted.
 
     Example:
       gearmanctl top -s one:4730 -s two:4730

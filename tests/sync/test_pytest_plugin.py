@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_sync import GearmanClient
+from gearman_sync import GearmanClient, pytest_plugin
 from gearman_sync.errors import ServerUnavailable
 from tests.support import PATIENCE
 
@@ -237,3 +237,12 @@ def test_entry_point(run_pytest: RunPytest, tmp_path: Path) -> None:
     tests = "def test_it(gearman_server):\n    assert gearman_server.port\n"
     status, output = run_pytest(tests, path=info.parent)
     assert (status, "1 passed" in output) == (0, True), output
+
+
+def test_async_worker_without_the_entry_point_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reverse(worker: Any, job: Any) -> bytes:
+        return b""
+
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [])
+    with pytest.raises(RuntimeError, match=r"which is async: .*pip install"):
+        pytest_plugin._kind_for({"task": reverse})

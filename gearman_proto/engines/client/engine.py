@@ -422,7 +422,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """
         for request in self._all_requests():
             link = request._gm_link
-            if link.engine is self if link is not None else request.state is JOB_PENDING:
+            # A PENDING request without a link was interrupted on its way to one.
+            is_here = request.state is JOB_PENDING if link is None else link.engine is self
+            if is_here:
                 tracking.lose(request, error)
         self._unclaim()
         return super().abandon(error)
