@@ -425,6 +425,42 @@ react(lambda reactor: ensureDeferred(main(reactor)))
     assert "TypeError" in result.stderr
 
 
+def test_twisted_replaces_an_engine_with_a_bug(
+    server: Gearmand | EmbeddedServer, task: str
+) -> None:
+    program = """
+import sys
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import react
+from examples.twisted_client import GearmanClient, GearmanWorker
+
+def broken(*args):
+    raise ZeroDivisionError
+
+async def main(reactor):
+    client, worker = [made(reactor, [sys.argv[1]]) for made in (GearmanClient, GearmanWorker)]
+    worker.register(sys.argv[2], lambda job: job.data[::-1])
+    for adapter, call in ((client, lambda: client.submit(sys.argv[2], b"")), (worker, worker.work)):
+        adapter.engine.receive_data = broken
+        try:
+            await call()
+        except Exception as error:
+            print(error)
+    work = worker.work()
+    request = await client.submit(sys.argv[2], b"ab", timeout=60)
+    print(request.state, request.result)
+    worker.stop()
+    await work
+    client.close()
+
+react(lambda reactor: ensureDeferred(main(reactor)))
+"""
+    result = run_twisted("-c", program, f"localhost:{server.port}", task)
+    assert result.returncode == 0, result.stderr
+    bug = "internal error: ZeroDivisionError()"
+    assert result.stdout.splitlines() == [bug, bug, "COMPLETE b'ba'"]
+
+
 def test_page_of_adapters_shows_the_twisted_example() -> None:
     """The page shows parts of the example with less indentation."""
 
