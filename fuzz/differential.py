@@ -8,11 +8,11 @@ The first byte of the input chooses the pair, the rest is a program (see `progra
   pieces, and more requests are sent in between.
 * client, worker, server, admin: the results and the output of an engine that receives a stream
   whole, byte by byte, and in pieces.
-* recording: a recorded exchange with gearmand and the same exchange with our server, in which parts
-  of later packets arrive early on their own connections. The output on each connection is the
+* recording: a recorded exchange with gearmand and the same exchange with our server. With ours,
+  parts of later packets arrive early on their own connections. The output on each connection is the
   recorded one, or the expected deviation.
-* shuffled: the same with whole packets in any order across connections. There are no answers of
-  gearmand to compare with, so the invariants of `server_engine` are checked instead.
+* shuffled: the same with whole packets in any order across connections. No recording has gearmand's
+  answers to these, so the target checks the invariants of `server_engine` instead.
 """
 
 from __future__ import annotations
@@ -306,7 +306,7 @@ def _ends(name: str) -> dict[str, list[int]]:
 
 
 class _Interleaved(Replay):
-    """A replay in which parts of packets arrive early."""
+    """A replay that feeds parts of packets early."""
 
     def __init__(self, name: str, program: Program) -> None:
         super().__init__(name, world=ServerWorld)

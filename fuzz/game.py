@@ -168,7 +168,7 @@ class ConnectingGame(Game[S]):
             self.engine.close(self.now)
 
     def abandon(self) -> None:
-        """Rarely, do what a driver does if the engine was interrupted. That ends the game."""
+        """Rarely, abandon the engine, as a driver does after an interruption. End the game."""
         if self.program.byte() == 1:
             waits = self.engine.abandon(OSError("interrupted"))
             assert all(wait.done for wait in waits)

@@ -88,7 +88,7 @@ class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
             await self._gm_driver.run(ServerEngine.serve)
 
     async def handle(self, stream: ByteStream) -> None:
-        """Serve a connection that somebody else has accepted, until it ends.
+        """Serve a connection that the application has accepted, until it ends.
 
         For listeners of other kinds: ``await listener.serve(server.handle)``.
 

@@ -49,20 +49,20 @@ if TYPE_CHECKING:
     from ._calls import Call
     from ._streams import Connector
 
-#: Gets the worker and the job, and returns the result. An async one is awaited, another is called
-#: in a thread.
+#: A function that gets the worker and the job, and returns the result. A plain one runs in a
+#: thread.
 Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
 
 
 class GearmanWorker(Worker[Server, SSLContext]):
-    """Does the jobs of Gearman servers.
+    """A worker that runs jobs of Gearman servers.
 
-    From python-gearman (`gearman.GearmanWorker`), with the same methods, of which those that wait
-    are awaited. `work` may be cancelled: its jobs are for other workers then.
+    From python-gearman (`gearman.GearmanWorker`). The methods are the same, and those that wait are
+    async. If `work` is cancelled, servers give its jobs to other workers.
 
-    The callbacks and hooks of a subclass may be async or plain. Plain callbacks run in threads, up
-    to `max_jobs` at once, and get the worker in a form whose methods block; plain hooks run in the
-    event loop.
+    Callbacks and the hooks of a subclass can be async or plain. Plain callbacks run in threads, up
+    to `max_jobs` at once. They get a proxy of the worker whose methods block. Plain hooks run in
+    the event loop.
     """
 
     _gm_is_awaited = True

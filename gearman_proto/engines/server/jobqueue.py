@@ -23,7 +23,7 @@ priority, the oldest runs first. `rank` combines the two. The next job of a func
 the head of its first queue that is not empty, and the next job of a worker is the one with the
 lowest rank among those.
 
-A worker can register for thousands of functions of which few have jobs, so no packet may cause a
+A worker can register for thousands of functions, few of them with jobs, so no packet may cause a
 scan of all functions of a worker. Each registration is in one of two places: `function.watchers`
 until the function gets a job, then `link.ready`. `next_job` scans `link.ready`, and moves functions
 without jobs back to `watchers`. A worker sleeps only while its `link.ready` is empty, so the next
@@ -78,7 +78,7 @@ Key: TypeAlias = "bytes | tuple[bytes, ...]"
 
 
 def key_of(unique: bytes, data: bytes) -> Key:
-    """Return the key by which submits are coalesced. A submit with an empty key never is."""
+    """Return the key for coalescing submits. A submit with an empty key is never coalesced."""
     if unique != b"-":
         return unique
     return (data,) if data else b""
@@ -159,7 +159,7 @@ class QueuedJob:
         self.unique: bytes = unique
         self.data: bytes = data
         self.priority: int = priority
-        #: The key by which submits are joined to this job. If empty, none is.
+        #: Submits with this key join this job. If the key is empty, none does.
         self.key: Key = key
         #: Bytes that the job uses, including its listeners.
         self.size: int = size
