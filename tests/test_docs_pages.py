@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+import gearman_proto
 from gearman_sync import GearmanClient
 from tests.support import (
     EmbeddedServer,
@@ -218,3 +219,19 @@ def test_blocks_of_a_page_are_found() -> None:
 )
 def test_output_is_compared_with_the_block(expected: str, printed: str, good: bool) -> None:
     assert matches(expected, printed) is good
+
+
+@pytest.mark.parametrize("name", ["ClientEngine", "WorkerEngine", "ServerEngine", "AdminEngine"])
+def test_core_page_calls_engines_with_their_first_parameters(name: str) -> None:
+    page = (ROOT / "docs/reference/core.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    engine = getattr(gearman_proto, name)
+    calls = [
+        (method, given.split(", ") if given else [])
+        for method, given in re.findall(r"`(\w+)\(([\w, ]*)\)`", section)
+        if hasattr(engine, method)
+    ]
+    assert calls
+    for method, given in calls:
+        parameters = list(inspect.signature(getattr(engine, method)).parameters)[1:]
+        assert parameters[: len(given)] == given, method
