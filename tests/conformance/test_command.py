@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -52,10 +53,12 @@ def wrong() -> Iterator[str]:
     def answer(engine: Any, link: Any, _: Any, args: Any, __: float) -> None:
         engine._send(link, EchoRes, [args[0].replace(b"\0", b"-")])
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ServerEngine, "_on_echo", answer)
-        with serving() as (host, port):
-            yield f"{host}:{port}"
+    with contextlib.ExitStack() as stack:
+        # An engine looks its methods up when it is made, so later servers are correct again.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ServerEngine, "_on_echo", answer)
+            host, port = stack.enter_context(serving())
+        yield f"{host}:{port}"
 
 
 def tried(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
