@@ -19,16 +19,13 @@ from gearman_proto import Server, WorkerEngine, WorkerJob, constants
 from gearman_proto.checks import to_seconds
 from gearman_proto.engines.worker.outcomes import (
     Ending,
-    Happened,
     Watch,
     exc_info_of,
     leaves,
-    to_send,
 )
 from gearman_proto.jobs import tracking
-from gearman_proto.jobs.results import status_event
-from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
-from gearman_proto.wire.packets import WorkData, WorkException, WorkFail, WorkWarning
+from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, logger
+from gearman_proto.wire.packets import WorkData, WorkException, WorkWarning
 
 from ._callbacks import NO_GUARD, Escaped, Host, awaited, call_back, guard
 from ._driver import Driver, chance
@@ -206,14 +203,12 @@ class GearmanWorker(Worker[Server, SSLContext]):
         return bool(await awaited(self.on_job_complete(current_job, result)))
 
     async def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> bool:
-        logger.error("%r failed", current_job, exc_info=exc_info)
-        failure = to_send(Happened.RAISED, current_job, *self._gm_encoding(exc_info[1]))
-        await self._gm_send_all(current_job, failure)
+        await self._gm_send_all(current_job, self._gm_raised(current_job, exc_info))
         return False
 
     async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
         try:
-            events = to_send(Happened.RETURNED, current_job, *self._gm_encoding(job_result))
+            events = self._gm_returned(current_job, job_result)
         except BaseException as error:
             if self._gm_leaves(error):
                 raise
@@ -230,19 +225,19 @@ class GearmanWorker(Worker[Server, SSLContext]):
         denominator: int | str | bytes,
         poll_timeout: float | None = None,
     ) -> None:
-        event = status_event(handle_of(current_job), numerator, denominator)
+        event = self._gm_status(current_job, numerator, denominator)
         await self._gm_send(current_job, event, poll_timeout)
 
     async def send_job_data(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        await self._gm_send(current_job, self._gm_event(WorkData, current_job, data), poll_timeout)
+        await self._gm_send(current_job, self._gm_data(WorkData, current_job, data), poll_timeout)
 
     async def send_job_warning(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
         await self._gm_send(
-            current_job, self._gm_event(WorkWarning, current_job, data), poll_timeout
+            current_job, self._gm_data(WorkWarning, current_job, data), poll_timeout
         )
 
     async def send_job_complete(
@@ -254,13 +249,13 @@ class GearmanWorker(Worker[Server, SSLContext]):
     async def send_job_failure(
         self, current_job: WorkerJob, poll_timeout: float | None = None
     ) -> None:
-        await self._gm_send(current_job, WorkFail(handle_of(current_job)), poll_timeout)
+        await self._gm_send(current_job, self._gm_failure(current_job), poll_timeout)
 
     async def send_job_exception(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
         await self._gm_send(
-            current_job, self._gm_event(WorkException, current_job, data), poll_timeout
+            current_job, self._gm_data(WorkException, current_job, data), poll_timeout
         )
 
     async def _gm_send(self, job: WorkerJob, event: PacketEvent, timeout: float | None) -> None:

@@ -20,18 +20,15 @@ from gearman_proto.checks import to_seconds
 from gearman_proto.engines.worker.outcomes import (
     Ending,
     ForkGuard,
-    Happened,
     Watch,
     exc_info_of,
     leaves,
-    to_send,
 )
 from gearman_proto.handlers import has_hit_the_library
 from gearman_proto.jobs import tracking
-from gearman_proto.jobs.results import status_event
-from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, handle_of, logger
+from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, logger
 from gearman_proto.tls import make_contexts
-from gearman_proto.wire.packets import WorkData, WorkException, WorkFail, WorkWarning
+from gearman_proto.wire.packets import WorkData, WorkException, WorkWarning
 
 from ._driver import Driver, chance
 from ._opened import Opened, SSLContext, load_ssl
@@ -170,14 +167,12 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         return self.on_job_complete(current_job, result)
 
     def on_job_exception(self, current_job: WorkerJob, exc_info: ExcInfo) -> bool:
-        logger.error("%r failed", current_job, exc_info=exc_info)
-        failure = to_send(Happened.RAISED, current_job, *self._gm_encoding(exc_info[1]))
-        self._gm_send_all(current_job, failure)
+        self._gm_send_all(current_job, self._gm_raised(current_job, exc_info))
         return False
 
     def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
         try:
-            events = to_send(Happened.RETURNED, current_job, *self._gm_encoding(job_result))
+            events = self._gm_returned(current_job, job_result)
         except BaseException as error:
             if self._gm_leaves(error):
                 raise
@@ -200,18 +195,18 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         denominator: int | str | bytes,
         poll_timeout: float | None = None,
     ) -> None:
-        event = status_event(handle_of(current_job), numerator, denominator)
+        event = self._gm_status(current_job, numerator, denominator)
         self._gm_send(current_job, event, poll_timeout)
 
     def send_job_data(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        self._gm_send(current_job, self._gm_event(WorkData, current_job, data), poll_timeout)
+        self._gm_send(current_job, self._gm_data(WorkData, current_job, data), poll_timeout)
 
     def send_job_warning(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        self._gm_send(current_job, self._gm_event(WorkWarning, current_job, data), poll_timeout)
+        self._gm_send(current_job, self._gm_data(WorkWarning, current_job, data), poll_timeout)
 
     def send_job_complete(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
@@ -220,12 +215,12 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         self._gm_send(current_job, event, poll_timeout)
 
     def send_job_failure(self, current_job: WorkerJob, poll_timeout: float | None = None) -> None:
-        self._gm_send(current_job, WorkFail(handle_of(current_job)), poll_timeout)
+        self._gm_send(current_job, self._gm_failure(current_job), poll_timeout)
 
     def send_job_exception(
         self, current_job: WorkerJob, data: Any, poll_timeout: float | None = None
     ) -> None:
-        self._gm_send(current_job, self._gm_event(WorkException, current_job, data), poll_timeout)
+        self._gm_send(current_job, self._gm_data(WorkException, current_job, data), poll_timeout)
 
     def _gm_send(self, job: WorkerJob, event: PacketEvent, timeout: float | None) -> None:
         self._gm_driver.run(WorkerEngine.send, job, event, timeout=to_seconds(timeout))

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 from gearman_proto import constants
 from gearman_proto.checks import check_timeout, to_seconds
+from gearman_proto.engines.worker.outcomes import Happened, to_send
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.results import data_event, result_event
+from gearman_proto.jobs.results import data_event, result_event, status_event
 from gearman_proto.names import check_client_id, check_task, to_text
 from gearman_proto.printable import shown
 from gearman_proto.tls import parse_servers
+from gearman_proto.wire.packets import WorkFail
 
 from .base import Connected, ContextT, ServerT, Waited
 from .callbacks import check_callback, is_async
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         WorkComplete,
         WorkData,
         WorkException,
+        WorkStatus,
         WorkWarning,
     )
 
@@ -499,23 +502,36 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             TypeError: The encoder does not accept `data`.
         """
 
-    def _gm_event(
+    # The packets of the hooks and methods above. The adapters only send them.
+
+    def _gm_returned(self, job: WorkerJob, result: Any) -> list[PacketEvent]:
+        """Return the packets that end `job` after its callback has returned `result`."""
+        return to_send(Happened.RETURNED, job, self.data_encoder, result, *self._gm_how)
+
+    def _gm_raised(self, job: WorkerJob, exc_info: ExcInfo) -> list[PacketEvent]:
+        """Log an exception of a callback, and return the packets that end its job."""
+        logger.error("%r failed", job, exc_info=exc_info)
+        return to_send(Happened.RAISED, job, self.data_encoder, exc_info[1], *self._gm_how)
+
+    def _gm_status(
+        self, job: WorkerJob, numerator: int | str | bytes, denominator: int | str | bytes
+    ) -> WorkStatus:
+        return status_event(_handle_of(job), numerator, denominator)
+
+    def _gm_data(
         self, kind: type[WorkData | WorkWarning | WorkException], job: WorkerJob, data: Any
     ) -> PacketEvent:
-        """Return a packet of type `kind` about `job`, with the application's `data`."""
-        handle = handle_of(job)
+        handle = _handle_of(job)
         return data_event(kind, handle, self.data_encoder, data, job.wire_task, self._gm_how[1])
 
-    def _gm_encoding(self, value: Any) -> tuple[Any, ...]:
-        """Return the arguments of `to_send` from the encoder on."""
-        return self.data_encoder, value, *self._gm_how
-
     def _gm_result(self, job: WorkerJob, data: Any) -> WorkComplete:
-        """Return the packet that ends `job` with the application's result."""
-        return result_event(handle_of(job), self.data_encoder, data, b"", self._gm_how[1])
+        return result_event(_handle_of(job), self.data_encoder, data, b"", self._gm_how[1])
+
+    def _gm_failure(self, job: WorkerJob) -> WorkFail:
+        return WorkFail(_handle_of(job))
 
 
-def handle_of(job: WorkerJob) -> bytes:
+def _handle_of(job: WorkerJob) -> bytes:
     """Return the handle of a job in its wire form.
 
     Raises:

@@ -27,12 +27,12 @@ from gearman_proto import (
     surface,
 )
 from gearman_proto.engines.waits import RequestsWait
-from gearman_proto.engines.worker.outcomes import Happened, to_send
+from gearman_proto.engines.worker.outcomes import exc_info_of
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.batch import Supply
 from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.surface.client import make_job
-from gearman_proto.surface.worker import Ability, handle_of
+from gearman_proto.surface.worker import Ability
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import (
     CanDo,
@@ -47,6 +47,8 @@ from gearman_proto.wire.packets import (
     WorkComplete,
     WorkData,
     WorkException,
+    WorkFail,
+    WorkStatus,
     WorkWarning,
 )
 
@@ -333,7 +335,7 @@ def test_worker_refuses_wrong_arguments() -> None:
         (TypeError, lambda: worker.unregister_task(5)),
         (ValueError, lambda: worker.set_client_id("x" * 128)),
         (TypeError, lambda: worker._gm_make_stop("1")),
-        (TypeError, lambda: handle_of(None)),  # type: ignore[arg-type]
+        (TypeError, lambda: worker._gm_failure(None)),
     ]
     for error, call in bad:
         with pytest.raises(error):
@@ -372,12 +374,17 @@ def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
     job = worker._gm_driver.call(WorkerEngine.next_job)
     assert worker.has_job_lock() is True
     for packet in (WorkData, WorkWarning, WorkException):
-        assert worker._gm_event(packet, job, "out") == packet(b"H:1", b"out")
+        assert worker._gm_data(packet, job, "out") == packet(b"H:1", b"out")
     assert worker._gm_result(job, "out") == WorkComplete(b"H:1", b"out")
-    (ending,) = to_send(Happened.RETURNED, job, *worker._gm_encoding("out"))
-    assert ending == WorkComplete(b"H:1", b"out")
+    assert worker._gm_returned(job, "out") == [WorkComplete(b"H:1", b"out")]
+    assert worker._gm_status(job, 1, "2") == WorkStatus(b"H:1", b"1", b"2")
+    assert worker._gm_raised(job, exc_info_of(OSError("gone"))) == [
+        WorkWarning(b"H:1", b"OSError: gone"),
+        WorkFail(b"H:1"),
+    ]
+    caplog.clear()
     with pytest.raises(TypeError):
-        worker._gm_event(WorkData, job, 5)
+        worker._gm_data(WorkData, job, 5)
     worker._gm_driver.run(WorkerEngine.send, job, WorkComplete(b"H:1", b"out"))
     assert peer.receive() == [WorkComplete(b"H:1", b"out")]
     worker._gm_log()
