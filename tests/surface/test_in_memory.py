@@ -8,6 +8,7 @@ import logging
 import math
 import pickle
 import random
+import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pytest
@@ -362,6 +363,17 @@ def test_new_engine_registers_all_tasks(client_id: str | None) -> None:
         CanDoTimeout(b"b", b"1500"),
         GrabJobUniq(),
     ]
+
+
+def test_engine_is_replaced_after_its_worker_is_gone() -> None:
+    """The driver doesn't keep the worker alive, and its finalizer might still need an engine."""
+    worker = make_worker(["one:1"])
+    worker.register_task("a", reverse)
+    remembered = weakref.ref(worker)
+    make = worker._gm_engines(lambda: WorkerEngine([], rng=random.Random(1)))
+    del worker
+    assert remembered() is None
+    assert isinstance(make(), WorkerEngine)
 
 
 def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
