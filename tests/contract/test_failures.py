@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,12 +19,9 @@ from gearman_proto.errors import (
 )
 from gearman_proto.jobs.updates import JobEnded
 from gearman_proto.wire.packets import (
-    Error,
     JobCreated,
     SubmitJob,
-    SubmitJobBg,
     WorkComplete,
-    WorkData,
 )
 from gearman_sync.testing import Disconnected, Peer, ScriptedServer
 from tests.support import black_hole, free_port
@@ -49,34 +46,13 @@ async def test_submit_without_a_reachable_server_raises(kit: Kit) -> None:
     with pytest.raises(ServerUnavailable) as caught:
         await client.submit_multiple_requests(requests)
     assert type(caught.value) is ServerUnavailable
-    message = str(caught.value)
-    assert message.startswith("no server could be reached: ")
-    assert all(f"127.0.0.1:{port} (" in message for port in ports)
-    assert message.count("refused") == 2
+    for port in ports:
+        assert re.search(rf"127\.0\.0\.1:{port} \(.*refused", str(caught.value))
     assert caught.value.job_requests is requests
-    assert [request.state for request in requests] == ["UNKNOWN"] * 2
-    assert [request.timed_out for request in requests] == [False] * 2
+    assert [(r.state, r.timed_out) for r in requests] == [("UNKNOWN", False)] * 2
     # An unreachable server uses up no retries and does not delay the call.
-    with pytest.raises(ServerUnavailable) as caught:
-        await client.submit_job("task", b"data", max_retries=5, poll_timeout=20)
-    assert [request.state for request in caught.value.job_requests] == ["UNKNOWN"]
-
-
-async def test_retries_do_not_spin(kit: Kit, start_server: StartServer) -> None:
-    """Send the first retry at once and the second after at least half a second."""
-    server = start_server(lambda peer: None)
-    client = await kit.client(server.address)
-    begun = time.monotonic()
-    with pytest.raises(ExceededConnectionAttempts):
-        await client.submit_job("task", b"", max_retries=2)
-    assert len(server.peers) == 3
-    assert time.monotonic() - begun >= 0.5
-
-
-async def test_no_servers_at_all(kit: Kit) -> None:
-    client = await kit.client()
-    with pytest.raises(ServerUnavailable, match=r"^there are no servers in the host list$"):
-        await client.submit_job("task", b"")
+    with pytest.raises(ServerUnavailable):
+        await client.submit_job("task", b"data", max_retries=5)
 
 
 async def test_server_that_does_not_take_the_connection(kit: Kit) -> None:
@@ -86,7 +62,6 @@ async def test_server_that_does_not_take_the_connection(kit: Kit) -> None:
             await client.submit_job("task", b"", background=True)
         patient = await kit.client(address)
         request = await patient.submit_job("task", b"", poll_timeout=0.02)
-        assert (request.state, request.timed_out) == ("PENDING", True)
         await patient.shutdown()
         assert (request.state, request.timed_out) == ("PENDING", True)
 
@@ -120,7 +95,6 @@ async def test_killed_in_the_middle(kit: Kit, launch: Launch, task: str) -> None
     uniques = [request.unique for request in requests]
     # The client resubmits nothing on its own.
     assert await client.wait_until_jobs_completed(requests) is requests
-    assert len(await collect(client.as_completed(requests))) == 6
     assert {request.state for request in requests} == {"UNKNOWN"}
     await server.start()
     await kit.start_worker(server.address, tasks={task: echo})
@@ -128,25 +102,6 @@ async def test_killed_in_the_middle(kit: Kit, launch: Launch, task: str) -> None
     assert [request.result for request in requests] == [b"%d" % number for number in range(6)]
     # Only generated unique ids are replaced.
     assert set(uniques) & {request.unique for request in requests} == {"mine"}
-
-
-@pytest.mark.both_servers
-async def test_background_job_submitted_again_keeps_its_unique(
-    kit: Kit, launch: Launch, task: str
-) -> None:
-    server = await launch()
-    address = server.address
-    client = await kit.client(address)
-    await server.kill()
-    request = new_request(task, background=True)
-    with pytest.raises(ServerUnavailable):
-        await client.submit_multiple_requests([request])
-    unique = request.unique
-    await server.start()
-    # The client just found this server dead, but it has no other.
-    await client.submit_multiple_requests([request])
-    assert (request.state, request.unique) == ("CREATED", unique)
-    assert len(bytes.fromhex(unique or "")) == 16
 
 
 @pytest.mark.both_servers
@@ -197,36 +152,20 @@ async def test_a_restart_between_two_calls(kit: Kit, launch: Launch, task: str) 
 # Servers that misbehave.
 
 
-@pytest.mark.parametrize("retries", [0, 2])
-async def test_server_that_accepts_and_closes(
-    kit: Kit, start_server: StartServer, retries: int
-) -> None:
-    server = start_server(lambda peer: None)
-    client = await kit.client(server.address)
-    requests = [new_request("task")]
-    requests[0].max_connection_attempts = retries + 1
-    with pytest.raises((ExceededConnectionAttempts, ServerUnavailable)) as caught:
-        await client.submit_multiple_requests(requests, poll_timeout=20)
-    assert caught.value.job_requests is requests
-    assert requests[0].state == "UNKNOWN"
-    assert 1 <= len(server.peers) <= retries + 1
-
-
-@pytest.mark.parametrize("retries", [0, 1, 2])
+@pytest.mark.parametrize("retries", [0, 1])
 async def test_submit_that_is_lost_again_and_again(
     kit: Kit, start_server: StartServer, retries: int
 ) -> None:
     server = start_server(lambda peer: peer.expect(SubmitJob))
     client = await kit.client(server.address)
-    times = f"{retries + 1} time"
-    with pytest.raises(ExceededConnectionAttempts, match=times) as caught:
+    times = retries + 1
+    with pytest.raises(ExceededConnectionAttempts, match=f"{times} time") as caught:
         await client.submit_job("task", b"data", max_retries=retries)
     (request,) = caught.value.job_requests
     assert (request.state, request.timed_out) == ("UNKNOWN", False)
-    assert request.connection_attempts == retries + 1
+    assert request.connection_attempts == times
     submits = [event for event in server.events if isinstance(event, SubmitJob)]
-    assert len(submits) == retries + 1
-    assert len({submit.unique for submit in submits}) == retries + 1
+    assert len({submit.unique for submit in submits}) == len(submits) == times
 
 
 async def test_retry_that_works(kit: Kit, start_server: StartServer) -> None:
@@ -258,120 +197,45 @@ async def test_full_queue_fails_one_request_only(kit: Kit, server: Server, task:
     refused = requests[1]
     assert (refused.complete, refused.result, refused.exception) == (True, None, None)
     assert type(refused.error) is ServerError
-    assert (refused.error.code, refused.error.text) == ("QUEUE_ERROR", "Job queue is full")
     assert str(refused.error) == "QUEUE_ERROR: Job queue is full"
     await kit.start_worker(server.address, tasks={task: echo, f"{task}-other": echo})
     await client.wait_until_jobs_completed(requests)
     assert [request.result for request in requests] == [b"taken", None, b"other"]
     # The request has failed, so it must be reset before it is submitted again.
-    await client.submit_multiple_requests(requests)
-    assert refused.state == "FAILED"
     refused.reset()
-    assert refused.error is None
     await client.submit_multiple_requests(requests)
     assert refused.result == b"refused"
 
 
-async def test_error_instead_of_one_job_created_fails_that_request(
-    kit: Kit, start_server: StartServer
-) -> None:
-    def script(peer: Peer) -> None:
-        for _ in range(3):
-            peer.expect(SubmitJobBg)
-        peer.send(JobCreated(b"H:1"), Error(b"odd", b"w\xffy"), JobCreated(b"H:2"))
-        peer.hold()
-
-    client = await kit.client(start_server(script).address)
-    jobs = [{"task": "t", "data": b""}] * 3
-    requests = await client.submit_multiple_jobs(jobs, background=True)
-    assert [request.state for request in requests] == ["CREATED", "FAILED", "CREATED"]
-    assert [request.handle for request in requests] == ["H:1", None, "H:2"]
-    error = requests[1].error
-    assert (error.code, error.text, str(error)) == ("odd", "w\udcffy", r"odd: w\xffy")
-
-
-GARBAGE = {
-    "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
-    "zeros": bytes(64),
-    "a bad magic": b"\0RAS" + struct.pack(">II", 8, 1) + b"x",
-    "an unknown type": b"\0RES" + struct.pack(">II", 99, 0),
-    "a huge type": b"\0RES" + struct.pack(">II", 0xFFFFFFFF, 0),
-    "a huge size": b"\0RES" + struct.pack(">II", 13, 0xFFFFFFFF) + b"H:1\0x",
-    "a packet for workers": b"\0RES" + struct.pack(">II", 10, 0),
-    "an answer to nothing": b"\0RES" + struct.pack(">II", 17, 1) + b"x",
-    "an answer to something else": b"\0RES" + struct.pack(">II", 20, 9) + b"H\x000\x000\x000\x000",
-    "too few arguments": b"\0RES" + struct.pack(">II", 12, 3) + b"H:1",
-}
-
-
-@pytest.mark.parametrize("what", GARBAGE)
-async def test_garbage(kit: Kit, start_server: StartServer, what: str) -> None:
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\0RES" + struct.pack(">II", 13, 0xFFFFFFFF) + b"H:1\0x",
+        b"\0RES" + struct.pack(">II", 12, 3) + b"H:1",
+    ],
+    ids=["another protocol", "a huge size", "too few arguments"],
+)
+async def test_garbage(kit: Kit, start_server: StartServer, garbage: bytes) -> None:
     def script(peer: Peer) -> None:
         peer.expect(SubmitJob)
-        if len(server.peers) == 1:
-            peer.send_raw(GARBAGE[what])
-            with contextlib.suppress(Disconnected):
-                peer.hold()
-            closed.set()
-            return
         peer.expect(SubmitJob)
         peer.send(JobCreated(b"H:1"), JobCreated(b"H:2"))
         # Packets received before the garbage are processed.
-        peer.send_raw(peer.connection.send(WorkComplete(b"H:1", b"done")) + GARBAGE[what])
-        peer.hold()
+        peer.send_raw(peer.connection.send(WorkComplete(b"H:1", b"done")) + garbage)
+        with contextlib.suppress(Disconnected):
+            peer.hold()
+        closed.set()
 
     closed = threading.Event()
-    server = start_server(script)
-    client = await kit.client(server.address)
-    with pytest.raises(ExceededConnectionAttempts, match="1 time"):
-        await client.submit_job("task", b"data")
-    await kit.wait_for(closed, "the client's closing")
-    requests = await client.submit_multiple_jobs([{"task": "task", "data": b""}] * 2)
-    assert [request.state for request in requests] == ["COMPLETE", "UNKNOWN"]
-    assert [request.result for request in requests] == [b"done", None]
-    assert [request.timed_out for request in requests] == [False, False]
-    (connection,) = client.connection_list
-    assert not connection.connected
-
-
-async def test_packet_over_the_limit(kit: Kit, start_server: StartServer) -> None:
-    def script(peer: Peer) -> None:
-        peer.expect(SubmitJob)
-        peer.send(JobCreated(b"H:1"), WorkData(b"H:1", bytes(900)))
-        peer.send(WorkComplete(b"H:1", bytes(1100)))
-        peer.hold()
-
-    client = await kit.client(start_server(script).address, max_packet_size=1000)
-    request = await client.submit_job("task", b"")
-    assert (request.state, request.result) == ("UNKNOWN", None)
-    assert list(request.data_updates) == [bytes(900)]
-    assert "1000" in str(client.connection_list[0].error)
-
-
-async def test_server_that_never_answers(kit: Kit, start_server: StartServer) -> None:
-    client = await kit.client(start_server(Peer.hold).address)
-    request = await client.submit_job("task", b"", poll_timeout=0.02)
-    assert (request.state, request.timed_out) == ("PENDING", True)
-    await client.wait_until_jobs_accepted([request], poll_timeout=0)
-    assert (request.state, request.timed_out) == ("PENDING", True)
-
-
-async def test_replies_received_byte_by_byte_are_parsed(
-    kit: Kit, start_server: StartServer
-) -> None:
-    def script(peer: Peer) -> None:
-        # Like the server of Python gear, refuse options.
-        peer.grants_options = False
-        peer.expect(SubmitJob)
-        peer.send_anyway(JobCreated(b"H:1"))
-        for event in (WorkData(b"H:1", b"a\0b"), WorkComplete(b"H:1", b"done\0")):
-            for byte in peer.connection.send(event):
-                peer.send_raw(bytes([byte]))
-        peer.hold()
-
     client = await kit.client(start_server(script).address)
-    request = await client.submit_job("task", b"")
-    assert (request.result, list(request.data_updates)) == (b"done\0", [b"a\0b"])
+    requests = await client.submit_multiple_jobs([{"task": "task", "data": b""}] * 2)
+    assert [(request.state, request.result) for request in requests] == [
+        ("COMPLETE", b"done"),
+        ("UNKNOWN", None),
+    ]
+    await kit.wait_for(closed, "the client's closing")
+    assert not client.connection_list[0].connected
 
 
 # Connections on request.
@@ -382,10 +246,8 @@ async def test_connection_list_and_establish_connection(kit: Kit, server: Server
     client = await kit.client(server.address, f"127.0.0.1:{port}")
     good, bad = client.connection_list
     assert (good.gearman_host, good.gearman_port) == server.address
-    assert (bad.gearman_host, bad.gearman_port) == ("127.0.0.1", port)
-    assert [good.connected, bad.connected] == [False, False]
+    assert not good.connected
     assert await client.establish_connection(good) is good
-    assert await client.establish_connection(good, 0) is good
     with pytest.raises(ConnectionError, match=f"{port}.*refused") as caught:
         await client.establish_connection(bad, poll_timeout=20)
     assert isinstance(caught.value, OSError)
@@ -399,9 +261,6 @@ async def test_establish_connection_with_a_timeout_returns_in_time(kit: Kit) -> 
         (connection,) = client.connection_list
         assert await client.establish_connection(connection, poll_timeout=0.02) is connection
         assert not connection.connected
-        impatient = await kit.client(address, connect_timeout=0.02)
-        with pytest.raises(ConnectionError, match="within"):
-            await impatient.establish_connection(impatient.connection_list[0])
 
 
 async def test_poll_connections_until_stopped(kit: Kit, server: Server, task: str) -> None:
@@ -422,7 +281,6 @@ async def test_poll_connections_until_stopped(kit: Kit, server: Server, task: st
     assert await poll([], lambda any_activity: True, 0.02) is True
     with pytest.raises(ZeroDivisionError):
         await poll([], lambda any_activity: 1 / 0)
-    assert (await client.submit_job(task, b"y")).result == b"y"
 
 
 # Routing and shutdown.
@@ -440,26 +298,15 @@ async def test_routing_by_unique(kit: Kit, server: Server, launch: Launch, task:
         places.append([request.connection.port for request in requests])
     assert places[0] == places[1]
     assert {port for _, port in hosts} == set(places[0])
-    counts = [(await each.counts(task))[0] for each in (server, other)]
-    assert sum(counts) == 20
-
-
-async def refusal(call: Callable[[], Awaitable[Any]]) -> Any:
-    """Return the result of `call`, or the message of its InvalidClientState."""
-    try:
-        return await call()
-    except InvalidClientState as error:
-        return str(error)
 
 
 async def test_calls_after_shutdown_raise(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"", wait_until_complete=False)
     (connection,) = client.connection_list
-    assert connection.connected
     await client.shutdown()
     await client.shutdown()
-    assert (request.state, request.timed_out, connection.connected) == ("CREATED", False, False)
+    assert not connection.connected
     calls: list[Callable[[], Any]] = [
         lambda: client.submit_job(task, b""),
         lambda: client.submit_multiple_jobs([{"task": task, "data": b""}]),
@@ -470,9 +317,9 @@ async def test_calls_after_shutdown_raise(kit: Kit, server: Server, task: str) -
         lambda: client.establish_connection(connection),
         lambda: client.poll_connections_until_stopped([], lambda any_activity: False),
     ]
-    outcomes = [await refusal(call) for call in calls]
-    assert outcomes == ["this client has been shut down"] * len(calls)
-    assert request.state == "CREATED"
+    for call in calls:
+        with pytest.raises(InvalidClientState, match="this client has been shut down"):
+            await call()
     # Calls that send nothing report the state of the request.
     assert await client.wait_until_jobs_completed([request]) == [request]
     assert await collect(client.as_completed([request])) == [request]
@@ -509,11 +356,7 @@ async def test_request_in_flight_on_another_client_is_refused(
 ) -> None:
     first, second = await kit.client(server.address), await kit.client(server.address)
     request = await first.submit_job(task, b"data", wait_until_complete=False)
-    for call in (
-        second.submit_multiple_requests,
-        second.wait_until_jobs_accepted,
-        second.wait_until_jobs_completed,
-    ):
+    for call in (second.submit_multiple_requests, second.wait_until_jobs_completed):
         with pytest.raises(InvalidClientState, match="another client"):
             await call([request])
     with pytest.raises(InvalidClientState, match="under way"):
