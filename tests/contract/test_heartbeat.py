@@ -59,23 +59,6 @@ async def test_a_stopped_server_is_lost_while_a_job_runs(
     assert "silent" in str(request.error)
 
 
-@pytest.mark.slow
-async def test_stopped_server_of_two_is_avoided(
-    kit: Kit, stopped: Gearmand, server: Server, task: str
-) -> None:
-    client = await kit.client(server.address, stopped.address, heartbeat=HEARTBEAT)
-    await kit.start_worker(server.address, tasks={task: echo})
-    jobs = [{"task": task, "data": b"%d" % n} for n in range(10)]
-    requests = await client.submit_multiple_jobs(jobs, max_retries=3)
-    assert [request.result for request in requests] == [job["data"] for job in jobs]
-    before = time.monotonic()
-    for n in range(30):
-        request = await client.submit_job(task, b"%d" % n)
-        assert request.result == b"%d" % n
-    # No call waited for the stopped server.
-    assert time.monotonic() - before < HEARTBEAT * 10
-
-
 async def submit_and_leave(kit: Kit, server: Server, task: str, **options: Any) -> None:
     client = await kit.client(server.address)
     await client.submit_job(task, b"first", wait_until_complete=False, **options)
@@ -104,12 +87,3 @@ async def test_the_doomed_job_of_a_unique_that_somebody_has_left(
         assert "has lost the job" in str(request.error)
     else:
         assert request.state == "COMPLETE"
-
-
-async def test_canceled_job_fails(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address, heartbeat=HEARTBEAT)
-    request = await client.submit_job(task, b"data", wait_until_complete=False)
-    admin = await kit.admin_client(server.address)
-    await admin.cancel_job(request.handle)
-    await client.wait_until_jobs_completed([request])
-    assert request.state == "FAILED"

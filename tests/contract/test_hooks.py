@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto import Connection, Role
-from gearman_proto.wire.packets import CanDo, GrabJobUniq, JobAssignUniq, WorkComplete
-from gearman_sync.testing import ScriptedServer
-
 from .kit import Hooks, Kit, Server, echo, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import WorkerJob
-    from gearman_sync.testing import Peer
 
 
 def in_form(form: str, hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,8 +68,7 @@ async def test_hooks_of_each_job_run_in_order(
     assert calls == expected
 
 
-@pytest.mark.parametrize("max_jobs", [1, 2])
-async def test_async_hooks_await_super(kit: Kit, server: Server, task: str, max_jobs: int) -> None:
+async def test_async_hooks_await_super(kit: Kit, server: Server, task: str) -> None:
     returned: list[Any] = []
 
     class Hooked(Hooks):
@@ -101,7 +95,7 @@ async def test_async_hooks_await_super(kit: Kit, server: Server, task: str, max_
 
     tasks = {task: lambda worker, job: b"%d" % (1 // len(job.data))}
     client = await kit.client(server.address)
-    await kit.start_worker(server.address, kind=Hooked, tasks=tasks, max_jobs=max_jobs)
+    await kit.start_worker(server.address, kind=Hooked, tasks=tasks)
     good = await client.submit_job(task, b"x")
     assert (good.result, list(good.data_updates)) == (b"1", [b"by the hook"])
     await kit.eventually(lambda: len(returned) == 3)
@@ -141,25 +135,26 @@ async def test_on_job_execute_can_replace_the_callback(kit: Kit, server: Server,
     assert (await client.submit_job(task, b"")).result == task.encode()
 
 
-@pytest.mark.parametrize("what", ["no end", "raises"])
 @pytest.mark.parametrize(
-    ("name", "form"),
+    ("error", "text"),
     [
-        ("on_job_execute", "plain"),
-        ("on_job_execute", "async"),
-        ("on_job_complete", "plain"),
-        ("on_job_complete", "async"),
-        ("on_job_exception", "plain"),
-        ("on_job_exception", "async"),
+        (None, []),
+        (ZeroDivisionError("hook"), [b"ZeroDivisionError: hook"]),
+        (GeneratorExit("hook"), [b"GeneratorExit: hook"]),
     ],
+    ids=["leaves it open", "raises", "raises no Exception"],
 )
+@pytest.mark.parametrize(("form", "max_jobs"), [("plain", 1), ("plain", 3), ("async", 1)])
+@pytest.mark.parametrize("name", ["on_job_execute", "on_job_complete", "on_job_exception"])
 async def test_job_left_open_by_a_hook_fails(
     kit: Kit,
     server: Server,
     task: str,
-    what: str,
     name: str,
     form: str,
+    max_jobs: int,
+    error: BaseException | None,
+    text: list[bytes],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def function(worker: Any, job: WorkerJob) -> Any:
@@ -170,24 +165,20 @@ async def test_job_left_open_by_a_hook_fails(
     def hook(self: Any, current_job: WorkerJob, *args: Any) -> Any:
         if current_job.data == b"good":
             return getattr(super(kind, self), name)(current_job, *args)
-        if what == "raises":
-            raise ZeroDivisionError("in the hook")
+        if error is not None:
+            raise error
         return True
 
     kind: Any = type("Hooked", (Hooks,), {name: in_form(form, hook)})
     client = await kit.client(server.address)
-    await kit.start_worker(server.address, kind=kind, tasks={task: function})
+    await kit.start_worker(server.address, kind=kind, tasks={task: function}, max_jobs=max_jobs)
     request = await client.submit_job(task, b"bad")
-    assert (request.state, request.result) == ("FAILED", None)
-    text = [b"ZeroDivisionError: in the hook"] if what == "raises" else []
-    assert list(request.warning_updates) == text
+    assert (request.state, list(request.warning_updates)) == ("FAILED", text)
     assert ("a hook failed" if text else "left without an end") in caplog.text
     assert (await client.submit_job(task, b"good")).result == b"good"
 
 
-@pytest.mark.parametrize(
-    ("max_jobs", "form"), [(1, "plain"), (3, "plain"), (1, "async"), (3, "async")]
-)
+@pytest.mark.parametrize(("max_jobs", "form"), [(1, "plain"), (3, "plain"), (1, "async")])
 async def test_after_job_returning_false_ends_work(
     kit: Kit, server: Server, task: str, max_jobs: int, form: str
 ) -> None:
@@ -234,25 +225,6 @@ async def test_after_poll(kit: Kit, server: Server, task: str, form: str) -> Non
     await server.wait_for_counts(task, 0, 0, 0)
 
 
-async def test_after_poll_without_a_timeout_needs_activity(
-    kit: Kit, server: Server, task: str
-) -> None:
-    """Do not call `after_poll` without activity."""
-    activity: list[bool] = []
-
-    class Hooked(Hooks):
-        def after_poll(self, any_activity: bool) -> Any:
-            activity.append(any_activity)
-            return super().after_poll(any_activity)
-
-    client = await kit.client(server.address)
-    worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: echo})
-    await kit.work(worker, poll_timeout=None)
-    assert (await client.submit_job(task, b"x")).result == b"x"
-    await kit.eventually(lambda: activity)
-    assert set(activity) == {True}
-
-
 async def test_after_poll_returning_false_lets_jobs_finish(
     kit: Kit, server: Server, task: str
 ) -> None:
@@ -296,73 +268,48 @@ async def test_after_poll_that_raises_returns_the_jobs(kit: Kit, server: Server,
     assert not worker.has_job_lock()
 
 
-@pytest.mark.parametrize("form", ["plain", "async"])
+class Odd(BaseException):
+    """A BaseException that is not an Exception."""
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("hook"), Odd("hook")], ids=repr)
 @pytest.mark.parametrize(
-    ("hook", "max_jobs"), [("after_job", 1), ("after_job", 2), ("after_poll", 1)]
+    ("hook", "max_jobs", "form"),
+    [("after_job", 1, "plain"), ("after_job", 2, "async"), ("after_poll", 1, "plain")],
 )
 async def test_hook_that_raises_ends_work(
-    kit: Kit, server: Server, task: str, hook: str, max_jobs: int, form: str
+    kit: Kit,
+    server: Server,
+    task: str,
+    hook: str,
+    max_jobs: int,
+    form: str,
+    error: BaseException,
 ) -> None:
-    done: list[bytes] = []
-
     def raise_error(self: Any, *args: Any) -> bool:
-        # If jobs run concurrently with polling, this one might still be running.
-        if done and (hook == "after_job" or not self.has_job_lock()):
-            raise ZeroDivisionError("in the hook")
+        # With `after_poll`, the job's result might still be on its way to the server.
+        if hook == "after_job" or request.complete:
+            raise error
         return True
 
-    def function(worker: Any, job: WorkerJob) -> Any:
-        done.append(job.data)
-        return b"done"
+    async def work() -> BaseException | None:
+        try:
+            await worker.work(poll_timeout=0.02)
+        except (ZeroDivisionError, Odd) as raised:
+            return raised
+        return None
 
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"x", wait_until_complete=False)
     kind: Any = type("Hooked", (Hooks,), {hook: in_form(form, raise_error)})
-    worker = await kit.make_worker(
-        server.address, kind=kind, tasks={task: function}, max_jobs=max_jobs
-    )
-    call = await kit.work(worker, poll_timeout=0.02)
-    with pytest.raises(ZeroDivisionError, match="in the hook"):
-        await call.result()
-    assert done == [b"x"]
-    if hook == "after_job":
-        # The job's result has reached the server before `work` raised.
-        await client.wait_until_jobs_completed([request])
-        assert request.result == b"done"
+    worker = await kit.make_worker(server.address, kind=kind, tasks={task: echo}, max_jobs=max_jobs)
+    call = await kit.spawn(work)
+    # The job's result has reached the server before `work` raises.
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"x"
+    assert await call.result() is error
     await server.wait_for_counts(task, 0, 0, 0)
     assert not worker.has_job_lock()
     # The next `work` does not raise the exception again.
     worker.stop()
     await worker.work()
-
-
-@pytest.mark.parametrize("hook", [None, "after_job", "on_job_complete"])
-async def test_next_grab_is_sent_with_the_result(kit: Kit, hook: str | None) -> None:
-    """Send GRAB_JOB together with the result, unless a hook could send something in between."""
-    chunks: list[bytes] = []
-
-    def script(peer: Peer) -> None:
-        peer.expect(CanDo)
-        peer.expect(GrabJobUniq)
-        peer.send(JobAssignUniq(b"H:1", b"task", b"u", b"data"))
-        chunks.append(peer.sock.recv(65536))
-        peer.connection.receive_data(chunks[0])
-        peer.hold()
-
-    async def after(self: Any, *args: Any) -> Any:
-        value = await settled(getattr(super(kind, self), hook or "")(*args))
-        await kit.eventually(lambda: chunks, "the result")
-        return value
-
-    kind: Any = type("Hooked", (Hooks,), {hook: after} if hook else {})
-    server = ScriptedServer(script)
-    server.start()
-    try:
-        await kit.start_worker(server.address, kind=kind, tasks={"task": echo})
-        await kit.eventually(lambda: chunks, "the result")
-    finally:
-        await kit.blocking(server.stop)
-    end = Connection(Role.CLIENT | Role.WORKER)
-    size = len(end.send(WorkComplete(b"H:1", b"data")))
-    grab = len(end.send(GrabJobUniq()))
-    assert len(chunks[0]) == size + grab * (hook is None)
