@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gearman_proto.errors import GearmanError, InvalidWorkerState, LocalProtocolError
-from gearman_proto.jobs.encoder import DataEncoder
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 from gearman_proto.wire.packets import (
     CanDo,
@@ -31,7 +28,7 @@ from gearman_proto.wire.packets import (
 from tests.support import PATIENCE
 
 from .encoders import JsonEncoder, PickleEncoder, WordEncoder
-from .kit import Hooks, Kit, Server, collect, echo, reverse
+from .kit import Blocking, Kit, Server, collect, drive, echo, reverse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,27 +67,16 @@ def about_jobs(server: ScriptedServer) -> list[Event]:
     return [event for event in server.events if isinstance(event, WORK)]
 
 
+def plain(callback: Callable[[Any, WorkerJob], Any]) -> Callable[[Any, WorkerJob], Any]:
+    """Return an async callback as a plain one. The worker's methods block there."""
+
+    async def call(worker: Any, job: WorkerJob) -> Any:
+        return await callback(Blocking(worker), job)
+
+    return lambda worker, job: drive(call(worker, job))
+
+
 # Tasks and client ids.
-
-
-async def test_register_and_unregister(kit: Kit, task: str) -> None:
-    worker = await kit.make_worker("one:1", ("::1", 2))
-    assert repr(worker) == "<GearmanWorker [one:1, [::1]:2] >"
-    assert worker.register_task(task, reverse) == task
-    assert worker.register_task(f"{task}-b".encode(), echo, timeout=1.5) == f"{task}-b"
-    assert worker.register_task("c", echo, None) == "c"
-    assert worker.worker_abilities == {task: reverse, f"{task}-b": echo, "c": echo}
-    assert worker.unregister_task(task.encode()) == task
-    assert worker.worker_abilities == {f"{task}-b": echo, "c": echo}
-    assert worker.unregister_task(task) == task  # This does nothing, as in python-gearman.
-    assert repr(worker) == f"<GearmanWorker [one:1, [::1]:2] {task}-b, c>"
-    assert [(c.gearman_host, c.connected) for c in worker.connection_list] == [
-        ("one", False),
-        ("::1", False),
-    ]
-    assert worker.has_job_lock() is False
-    mine = await kit.make_worker("one:1", kind=type("Mine", (Hooks,), {}), tasks={task: echo})
-    assert repr(mine) == f"<Mine [one:1] {task}>"
 
 
 async def test_worker_registers_its_client_id_and_tasks(
@@ -98,16 +84,17 @@ async def test_worker_registers_its_client_id_and_tasks(
 ) -> None:
     server = start_server(give())
     worker = await kit.make_worker(server.address, tasks={"a": echo, "b": echo})
-    worker.register_task("c", echo, timeout=1.5)
-    worker.register_task("d", echo, timeout=2)
-    worker.unregister_task("a")
+    assert worker.register_task(b"c", echo, timeout=1.5) == "c"
+    assert worker.unregister_task("a") == "a"
     assert worker.set_client_id("mé") == "mé"
+    assert repr(worker) == f"<GearmanWorker [127.0.0.1:{server.address[1]}] b, c>"
     await kit.work(worker)
     await kit.eventually(lambda: GrabJobUniq() in server.events)
-    events = server.events[: server.events.index(GrabJobUniq())]
-    assert SetClientId("mé".encode()) in events
-    functions = [event for event in events if isinstance(event, (CanDo, CanDoTimeout))]
-    assert functions == [CanDo(b"b"), CanDoTimeout(b"c", b"1500"), CanDoTimeout(b"d", b"2000")]
+    assert server.events[: server.events.index(GrabJobUniq())] == [
+        SetClientId("mé".encode()),
+        CanDo(b"b"),
+        CanDoTimeout(b"c", b"1500"),
+    ]
 
 
 async def test_worker_keeps_its_abilities_and_client_id_after_a_bug(
@@ -166,13 +153,6 @@ async def test_tasks_change_during_work(kit: Kit, server: Server, task: str) -> 
     assert [request.result for request in requests] == [b"ba", abilities, b"ba", None]
     await server.wait_for_counts(f"{task}-1", 1, 0, 0)
     assert worker.worker_client_id == task
-    worker.register_task(f"{task}-0", lambda worker, job: b"new")
-    assert (await client.submit_job(f"{task}-0", b"ab")).result == b"new"
-    # A refused registration changes nothing.
-    with pytest.raises(ValueError, match="timeout"):
-        worker.register_task(f"{task}-0", lambda worker, job: b"wrong", timeout=-1)
-    assert (await client.submit_job(f"{task}-0", b"ab")).result == b"new"
-    assert await server.counts(f"{task}-0") == (0, 0, 1)
     # The queued job runs once a task can handle it.
     worker.register_task(f"{task}-1", echo, timeout=100)
     await client.wait_until_jobs_completed(requests)
@@ -183,45 +163,23 @@ async def test_tasks_change_during_work(kit: Kit, server: Server, task: str) -> 
 
 
 async def test_attributes_of_a_job(kit: Kit, server: Server, task: str) -> None:
-    seen: dict[str, Any] = {}
-
     def function(worker: Any, job: WorkerJob) -> Any:
-        connection = job.connection
-        assert connection is not None
-        seen.update(
-            task=job.task,
-            unique=job.unique,
-            handle=job.handle,
-            data=job.data,
-            connection=(connection.host, connection.port),
-            ended=job.ended,
-            is_lost=job.is_lost,
-            lock=worker.has_job_lock(),
-            worker=repr(worker),
-        )
+        assert (job.task, job.unique, job.data) == (task, "münchen", b"a\0b")
+        assert str(job.connection) == "{}:{}".format(*server.address)
+        assert (job.ended, job.is_lost, worker.has_job_lock()) == (False, False, True)
         jobs.append(job)
-        return None
+        return job.handle
 
     jobs: list[WorkerJob] = []
     client = await kit.client(server.address)
     worker = await kit.start_worker(server.address, tasks={task: function})
     request = await client.submit_job(task, b"a\0b", unique="münchen")
-    assert seen == {
-        "task": task,
-        "unique": "münchen",
-        "handle": request.handle,
-        "data": b"a\0b",
-        "connection": server.address,
-        "ended": False,
-        "is_lost": False,
-        "lock": True,
-        "worker": f"<GearmanWorker [127.0.0.1:{server.address[1]}] {task}>",
-    }
+    assert (request.result, request.reason) == (request.handle.encode(), None)
     assert (jobs[0].ended, jobs[0].is_lost) == (True, False)
     await kit.eventually(lambda: not worker.has_job_lock())
 
 
-@pytest.mark.parametrize(("max_jobs", "count"), [(2, 1), (7, 1), (4, 2)])
+@pytest.mark.parametrize(("max_jobs", "count"), [(2, 1), (4, 2)])
 async def test_all_slots_run_callbacks_at_once(
     kit: Kit, launch: Launch, server: Server, task: str, max_jobs: int, count: int
 ) -> None:
@@ -253,26 +211,6 @@ async def test_all_slots_run_callbacks_at_once(
     assert set(most) == {max_jobs}
 
 
-async def test_two_servers_share_the_slots(kit: Kit, launch: Launch, task: str) -> None:
-    """Serve both servers, although each has enough jobs for all slots."""
-    gate = kit.gate()
-    servers = [await launch(), await launch()]
-    requests = []
-    for server in servers:
-        client = await kit.client(server.address)
-        jobs = [{"task": task, "data": b""}] * 5
-        requests.append((client, await client.submit_multiple_jobs(jobs, False, False)))
-    hosts = [server.address for server in servers]
-    await kit.start_worker(*hosts, tasks={task: gate}, max_jobs=3)
-    await kit.eventually(lambda: len(gate.order) == 3)
-    running = [(await server.counts(task))[1] for server in servers]
-    assert sorted(running) == [1, 2]
-    gate.open.set()
-    for client, some in requests:
-        await client.wait_until_jobs_completed(some, poll_timeout=PATIENCE)
-        assert all(request.complete for request in some)
-
-
 async def test_one_job_at_a_time(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
     client = await kit.client(server.address)
@@ -300,44 +238,12 @@ async def test_callback_that_submits_a_job(kit: Kit, server: Server, task: str) 
     assert (await other.submit_job(task, b"ab")).result == b"ba"
 
 
-@pytest.mark.both_servers
-async def test_two_servers_and_a_restart(
-    kit: Kit, server: Server, launch: Launch, task: str
-) -> None:
-    other = await launch()
-    client = await kit.client(server.address, other.address)
-    worker = await kit.start_worker(server.address, other.address, tasks={task: echo})
-    jobs = [{"task": task, "data": b"%d" % number} for number in range(10)]
-    requests = await client.submit_multiple_jobs(jobs)
-    assert [request.result for request in requests] == [job["data"] for job in jobs]
-    ports = [request.connection.port for request in requests]
-    assert sorted(map(ports.count, set(ports))) == [5, 5]
-    await other.kill()
-    # The remaining server takes all jobs, and the worker reconnects to the lost one.
-    requests = await client.submit_multiple_jobs(jobs)
-    assert [request.result for request in requests] == [job["data"] for job in jobs]
-    await kit.eventually(lambda: [c.connected for c in worker.connection_list] == [True, False])
-    await other.start()
-    await kit.eventually(lambda: all(c.connected for c in worker.connection_list))
-    only = await kit.client(other.address)
-    assert (await only.submit_job(task, b"back")).result == b"back"
-
-
 # Messages of callbacks.
 
 
 @pytest.mark.both_servers
 async def test_messages_of_callbacks_reach_the_client(kit: Kit, server: Server, task: str) -> None:
     """Send messages from a plain callback and, if the adapter has them, from an async one."""
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        worker.send_job_data(job, b"one")
-        worker.send_job_warning(job, "careful")
-        worker.send_job_status(job, 1, 4)
-        worker.send_job_status(job, "2", b"4", 20.0)
-        worker.send_job_data(job, bytearray(b"t\0wo"), poll_timeout=20)
-        worker.send_job_warning(job, b"", poll_timeout=20)
-        worker.send_job_complete(job, b"done", poll_timeout=20)
 
     async def awaiting(worker: Any, job: WorkerJob) -> Any:
         await worker.send_job_data(job, b"one")
@@ -349,7 +255,7 @@ async def test_messages_of_callbacks_reach_the_client(kit: Kit, server: Server, 
         await worker.send_job_complete(job, b"done", poll_timeout=20)
 
     client = await kit.client(server.address)
-    tasks = {f"{task}-plain": plain, f"{task}-awaiting": kit.callback(awaiting)}
+    tasks = {f"{task}-plain": plain(awaiting), f"{task}-awaiting": kit.callback(awaiting)}
     await kit.start_worker(server.address, tasks=tasks)
     for name in tasks:
         request = await client.submit_job(name, b"", wait_until_complete=False)
@@ -364,89 +270,54 @@ async def test_messages_of_callbacks_reach_the_client(kit: Kit, server: Server, 
         ]
 
 
-def not_taken(worker: Any, job: WorkerJob) -> list[Callable[[], Any]]:
-    """Return calls whose packets no server would accept."""
-    return [
-        functools.partial(worker.send_job_status, job, "1\0", "2"),
-        functools.partial(worker.send_job_status, job, "1", "1" * 12),
-        functools.partial(worker.send_job_data, job, 5),
-        functools.partial(worker.send_job_warning, job, None),
-        functools.partial(worker.send_job_exception, job, 5),
-        functools.partial(worker.send_job_complete, job, 5),
-    ]
-
-
 async def test_invalid_updates_are_refused(kit: Kit, server: Server, task: str) -> None:
-    refused: list[type[Exception]] = []
-
-    def plain(worker: Any, job: WorkerJob) -> Any:
-        for send in not_taken(worker, job):
-            with pytest.raises((LocalProtocolError, TypeError)) as caught:
-                send()
-            refused.append(caught.type)
-        return b"alive"
-
     async def awaiting(worker: Any, job: WorkerJob) -> Any:
-        for send in not_taken(worker, job):
-            with pytest.raises((LocalProtocolError, TypeError)) as caught:
+        for send, error in (
+            (lambda: worker.send_job_status(job, "1\0", "2"), LocalProtocolError),
+            (lambda: worker.send_job_status(job, "1", "1" * 12), LocalProtocolError),
+            (lambda: worker.send_job_data(job, 5), TypeError),
+            (lambda: worker.send_job_warning(job, None), TypeError),
+            (lambda: worker.send_job_exception(job, 5), TypeError),
+            (lambda: worker.send_job_complete(job, 5), TypeError),
+        ):
+            with pytest.raises(error):
                 await send()
-            refused.append(caught.type)
         return b"alive"
 
     client = await kit.client(server.address)
-    tasks = {f"{task}-plain": plain, f"{task}-awaiting": kit.callback(awaiting)}
+    tasks = {f"{task}-plain": plain(awaiting), f"{task}-awaiting": kit.callback(awaiting)}
     await kit.start_worker(server.address, tasks=tasks)
     for name in tasks:
         request = await client.submit_job(name, b"")
         assert (request.result, request.status) == (b"alive", {})
         assert [len(request.data_updates), len(request.warning_updates)] == [0, 0]
-        assert refused == [LocalProtocolError] * 2 + [TypeError] * 4
-        refused.clear()
-
-
-def all_sends(worker: Any, job: WorkerJob) -> list[Callable[[], Any]]:
-    """Return one call of each method that sends something about a job."""
-    return [
-        functools.partial(worker.send_job_status, job, 1, 2),
-        functools.partial(worker.send_job_data, job, b""),
-        functools.partial(worker.send_job_warning, job, b""),
-        functools.partial(worker.send_job_complete, job, b""),
-        functools.partial(worker.send_job_failure, job),
-        functools.partial(worker.send_job_exception, job, b""),
-    ]
 
 
 async def test_nothing_is_sent_after_the_end(kit: Kit, server: Server, task: str) -> None:
     refused: list[str] = []
-    finished = threading.Event()
-
-    def plain(worker: Any, job: WorkerJob) -> None:
-        worker.send_job_complete(job, b"done")
-        for send in all_sends(worker, job):
-            with pytest.raises(InvalidWorkerState) as caught:
-                send()
-            refused.append(str(caught.value).partition(" has ")[2])
-        finished.set()
 
     async def awaiting(worker: Any, job: WorkerJob) -> None:
         await worker.send_job_complete(job, b"done")
-        for send in all_sends(worker, job):
-            with pytest.raises(InvalidWorkerState) as caught:
+        for send in (
+            lambda: worker.send_job_status(job, 1, 2),
+            lambda: worker.send_job_data(job, b""),
+            lambda: worker.send_job_warning(job, b""),
+            lambda: worker.send_job_complete(job, b""),
+            lambda: worker.send_job_failure(job),
+            lambda: worker.send_job_exception(job, b""),
+        ):
+            with pytest.raises(InvalidWorkerState, match=" has ended") as caught:
                 await send()
-            refused.append(str(caught.value).partition(" has ")[2])
-        finished.set()
+            refused.append(caught.typename)
 
     client = await kit.client(server.address)
-    tasks = {f"{task}-plain": plain, f"{task}-awaiting": kit.callback(awaiting)}
+    tasks = {f"{task}-plain": plain(awaiting), f"{task}-awaiting": kit.callback(awaiting)}
     await kit.start_worker(server.address, tasks=tasks)
-    for name in (*tasks, *tasks):
-        request = await client.submit_job(name, b"")
-        assert (request.result, len(request.data_updates)) == (b"done", 0)
-        await kit.wait_for(finished)
-        assert refused == ["ended"] * 6
-        # The connection still works.
-        finished.clear()
+    for name in tasks:
+        assert (await client.submit_job(name, b"")).result == b"done"
+        await kit.eventually(lambda: len(refused) == 6)
         refused.clear()
+    assert (await client.submit_job(name, b"")).result == b"done"
 
 
 # Ends of jobs.
@@ -565,59 +436,11 @@ async def test_every_job_ends_once(
     assert logged == raised | ({LATE[how]} if how in LATE else set())
 
 
-async def test_exception_text_refused_by_the_encoder_is_sent_raw(
-    kit: Kit, start_server: StartServer
-) -> None:
-    """Send the exception's text unencoded."""
-
-    class Numbers(DataEncoder):
-        @classmethod
-        def encode(cls, encodable_object: int) -> bytes:
-            return b"%d" % encodable_object
-
-        @classmethod
-        def decode(cls, decodable_string: bytes) -> int:
-            return int(decodable_string)
-
-    server = start_server(give(b"0", b"2"))
-    worker = await kit.make_worker(
-        server.address, tasks={"task": lambda worker, job: 10 // job.data}
-    )
-    worker.data_encoder = Numbers
-    await kit.work(worker)
-    await kit.eventually(lambda: WorkComplete(b"H:2", b"5") in server.events)
-    warning, *others = about_jobs(server)
-    assert others == [WorkFail(b"H:1"), WorkComplete(b"H:2", b"5")]
-    assert isinstance(warning, WorkWarning)
-    assert warning.data.startswith(b"ZeroDivisionError: ")
-
-
 async def test_job_of_an_unknown_task_fails(kit: Kit, start_server: StartServer) -> None:
     server = start_server(give(b"1"))
     await kit.start_worker(server.address, tasks={"another": reverse})
     expected = [WorkWarning(b"H:1", b"KeyError: 'task'"), WorkFail(b"H:1")]
     await kit.eventually(lambda: about_jobs(server) == expected)
-
-
-async def test_garbage_from_a_server_causes_a_reconnect(
-    kit: Kit, start_server: StartServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Drop the connection, then reconnect."""
-
-    def script(peer: Peer) -> None:
-        if len(server.peers) > 1:
-            give(b"ab")(peer)
-        peer.expect(CanDo)
-        peer.expect(GrabJobUniq)
-        peer.send(NoJob())
-        peer.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        peer.hold()
-
-    server = start_server(script)
-    await kit.start_worker(server.address, tasks={"task": reverse})
-    await kit.eventually(lambda: about_jobs(server) == [WorkComplete(b"H:1", b"ba")])
-    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
-    assert "no connection to 127.0.0.1:" in warning.getMessage()
 
 
 @pytest.mark.both_servers
@@ -631,67 +454,29 @@ async def test_sleeping_worker_is_woken_at_once(kit: Kit, server: Server, task: 
         assert request.complete
 
 
-async def test_big_job(kit: Kit, server: Server, task: str) -> None:
-    def function(worker: Any, job: WorkerJob) -> Any:
-        worker.send_job_data(job, job.data)
-        return job.data[::-1]
-
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: function})
-    data = b"a" * 2_000_000 + b"b" * 2_000_000
-    request = await client.submit_job(task, data)
-    assert request.result == data[::-1]
-    assert list(request.data_updates) == [data]
-
-
-@pytest.mark.parametrize("exceptions", [False, True], ids=["plain", "exceptions"])
-async def test_exception_reaches_the_client_and_the_log(
-    kit: Kit,
-    server: Server,
-    task: str,
-    exceptions: bool,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: raise_error}, exceptions=exceptions)
-    request = await client.submit_job(task, b"")
-    text = b"ZeroDivisionError: too\nbad"
-    assert (request.state, request.result, request.error) == ("FAILED", None, None)
-    assert request.exception == (text if exceptions else None)
-    assert list(request.warning_updates) == ([] if exceptions else [text])
-    (record,) = [record for record in caplog.records if record.name == "gearman"]
-    assert (record.levelno, record.getMessage().endswith(" failed")) == (logging.ERROR, True)
-    assert record.exc_info is not None
-    assert record.exc_info[0] is ZeroDivisionError
-
-
 @pytest.mark.parametrize("encoder", [PickleEncoder, JsonEncoder])
 async def test_encoder(kit: Kit, server: Server, task: str, encoder: Any) -> None:
     def function(worker: Any, job: WorkerJob) -> Any:
-        if job.data is None:
-            return None
         worker.send_job_data(job, ["data", 1])
         worker.send_job_warning(job, {"warning": 2})
         if job.data == "raise":
             raise ZeroDivisionError("text")
         if job.data == "fail":
             worker.send_job_exception(job, ["why"])
-        return {"result": job.data}
+        return job.data
 
     client = await kit.client(server.address)
-    client.data_encoder = encoder
     worker = await kit.make_worker(server.address, tasks={task: function})
-    worker.data_encoder = encoder
+    client.data_encoder, worker.data_encoder = encoder, encoder()
     await kit.work(worker)
-    thing = {"ümlaut": ["ß", None, 1.5]}
-    request = await client.submit_job(task, thing)
-    assert request.result == {"result": thing}
-    assert list(request.data_updates) == [["data", 1]]
-    assert list(request.warning_updates) == [{"warning": 2}]
+    for thing in ({"ümlaut": ["ß", None, 1.5]}, None):
+        request = await client.submit_job(task, thing)
+        assert (request.state, request.result) == ("COMPLETE", thing)
+        assert list(request.data_updates) == [["data", 1]]
+        assert list(request.warning_updates) == [{"warning": 2}]
     assert (await client.submit_job(task, "fail")).exception == ["why"]
     raised = await client.submit_job(task, "raise")
     assert list(raised.warning_updates) == [{"warning": 2}, "ZeroDivisionError: text"]
-    # This encoder can encode None.
-    none = await client.submit_job(task, None)
-    assert (none.state, none.result) == ("COMPLETE", None)
+    # The encoder of an object is not that of its class.
+    assert kit.gearman.GearmanClient.data_encoder is not encoder
     assert kit.gearman.GearmanWorker.data_encoder is not encoder
