@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +14,7 @@ from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.wire.packets import JobCreated, SubmitJobBg
 
-from .encoders import JsonEncoder, PickleEncoder, WordEncoder
+from .encoders import JsonEncoder, WordEncoder
 from .kit import Kit, Server, echo, reverse
 
 if TYPE_CHECKING:
@@ -58,11 +57,9 @@ async def test_foreground(kit: Kit, server: Server, task: str) -> None:
     request = await client.submit_job(task, "hello")
     assert (request.state, request.complete, request.timed_out) == ("COMPLETE", True, False)
     assert (request.result, request.exception, request.error) == (b"olleh", None, None)
-    assert (request.task, request.data, request.connection_attempts) == (task, "hello", 1)
+    assert (request.task, request.data, request.status) == (task, "hello", {})
     assert (request.connection.host, request.connection.port) == server.address
     assert request.handle.startswith("H:")
-    assert list(request.data_updates) == []
-    assert request.status == {}
 
 
 @pytest.mark.slow
@@ -76,24 +73,9 @@ async def test_more_jobs_than_one_slice(
     jobs = [{"task": task, "data": b"%d" % number} for number in range(SLICE + 1)]
     requests = await client.submit_multiple_jobs(jobs, background=background)
     assert type(requests) is list
-    assert [request.data for request in requests] == [job["data"] for job in jobs]
+    data = [request.data if background else request.result for request in requests]
+    assert data == [job["data"] for job in jobs]
     assert all(request.complete for request in requests)
-    if not background:
-        assert [request.result for request in requests] == [job["data"] for job in jobs]
-
-
-async def test_one_bad_job_of_many_sends_nothing(
-    kit: Kit, start_server: Callable[..., ScriptedServer], task: str
-) -> None:
-    server = start_server(acknowledge_all)
-    client = await kit.client(server.address)
-    jobs: list[dict[str, Any]] = [{"task": task, "data": b""} for _ in range(2 * SLICE)]
-    with pytest.raises(ValueError, match="has no 'data'"):
-        await client.submit_multiple_jobs([*jobs, {"task": task}], background=True)
-    with pytest.raises(TypeError):
-        await client.submit_multiple_jobs([*jobs, {"task": 5, "data": b""}], background=True)
-    await client.submit_job(task, b"good", background=True)
-    assert [e.data for e in server.events if isinstance(e, SubmitJobBg)] == [b"good"]
 
 
 @pytest.mark.both_servers
@@ -160,11 +142,9 @@ async def test_unique_given_and_generated(kit: Kit, server: Server, task: str) -
     [
         pytest.param("tëxt", "tëxt".encode(), id="str"),
         pytest.param(bytes(range(256)), bytes(range(256)), id="bytes"),
-        pytest.param(bytearray(b"a\0b"), b"a\0b", id="bytearray"),
         pytest.param(memoryview(b"\0"), b"\0", id="memoryview"),
-        pytest.param(b"", b"", id="empty"),
-        pytest.param("", b"", id="empty-str"),
-        pytest.param(b"01234567" * 131072, b"01234567" * 131072, id="1MB"),
+        pytest.param("", b"", id="empty"),
+        pytest.param(b"01234567" * 500_000, b"01234567" * 500_000, id="4MB"),
     ],
 )
 async def test_data_of_any_type_reaches_the_worker(
@@ -178,10 +158,8 @@ async def test_data_of_any_type_reaches_the_worker(
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: function})
     request = await client.submit_job(task, data)
-    assert request.result == wire
-    assert list(request.data_updates) == [wire]
-    assert list(request.warning_updates) == [wire]
-    assert type(request.result) is bytes
+    assert (request.result, type(request.result)) == (wire, bytes)
+    assert list(request.data_updates) == list(request.warning_updates) == [wire]
 
 
 @pytest.mark.both_servers
@@ -197,27 +175,6 @@ async def test_names_of_any_bytes(kit: Kit, server: Server, task: str) -> None:
 # Encoders.
 
 
-@pytest.mark.parametrize("encoder", [PickleEncoder, JsonEncoder])
-async def test_encoder(kit: Kit, server: Server, task: str, encoder: Any) -> None:
-    def function(worker: Any, job: WorkerJob) -> Any:
-        worker.send_job_data(job, job.data)
-        worker.send_job_warning(job, job.data)
-        worker.send_job_exception(job, job.data)
-
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: echo, f"{task}-fails": function})
-    client.data_encoder = encoder
-    thing = {"hello": ["there", None, 1.5], "ümlaut": "ß"}
-    # The worker has the default encoder, so it returns the encoded data unchanged.
-    assert (await client.submit_job(task, thing)).result == thing
-    client.data_encoder = encoder()
-    request = await client.submit_job(f"{task}-fails", thing)
-    assert (request.state, request.exception, request.result) == ("FAILED", thing, None)
-    assert request.data_updates.popleft() == thing
-    assert request.warning_updates.popleft() == thing
-    assert kit.gearman.GearmanClient.data_encoder is not encoder
-
-
 async def test_encode_that_raises_sends_nothing(
     kit: Kit, start_server: Callable[..., ScriptedServer]
 ) -> None:
@@ -227,8 +184,6 @@ async def test_encode_that_raises_sends_nothing(
     jobs = [{"task": "t", "data": data} for data in ("good", 5, "ü")]
     with pytest.raises(LookupError, match="no word: 5"):
         await client.submit_multiple_jobs(jobs, background=True)
-    with pytest.raises(UnicodeEncodeError):
-        await client.submit_job("t", "ü", background=True)
     assert server.peers == []
     # The good job is the first one that the server receives.
     await client.submit_job("t", "word", unique="u", background=True)
@@ -295,11 +250,11 @@ async def test_many_jobs_keep_their_order_and_their_keys(
     requests = await client.submit_multiple_jobs(jobs)
     results = [request.result.decode() for request in requests]
     assert results == ["ba", "cd", "fe", "hg", *[f"{n:03}"[::-1] for n in range(100)]]
-    assert [(r.unique, r.priority, r.reducer) for r in requests[1:2]] == [("u", "HIGH", None)]
+    assert (requests[1].unique, requests[1].priority) == ("u", "HIGH")
     assert len({request.unique for request in requests}) == len(requests)
 
 
-@pytest.mark.parametrize("container", [list, tuple, set, frozenset])
+@pytest.mark.parametrize("container", [tuple, set])
 async def test_requests_are_returned_in_the_same_container(
     kit: Kit, server: Server, task: str, container: Any
 ) -> None:
@@ -313,9 +268,6 @@ async def test_requests_are_returned_in_the_same_container(
     assert {request.result for request in requests} == {b"0", b"1", b"2"}
     empty = container()
     assert await client.submit_multiple_requests(empty) is empty
-    assert await client.wait_until_jobs_accepted(empty) is empty
-    assert await client.wait_until_jobs_completed(empty) is empty
-    assert await client.get_job_statuses(empty) is empty
     assert await client.submit_multiple_jobs(empty) == []
 
 
@@ -333,7 +285,6 @@ async def test_finished_requests_are_not_submitted_again(
     assert gate.order == [b"old", b"new"]
     unique = requests[0].unique
     requests[0].reset()
-    assert (requests[0].state, requests[0].result, requests[0].handle) == ("UNKNOWN", None, None)
     await client.submit_multiple_requests(requests)
     assert (requests[0].result, gate.order) == (b"old", [b"old", b"new", b"old"])
     assert requests[0].unique not in (None, unique)
@@ -343,32 +294,21 @@ async def test_finished_requests_are_not_submitted_again(
 
 
 @pytest.mark.both_servers
-@pytest.mark.parametrize("form", ["seconds", "datetime", "aware"])
-async def test_run_at(kit: Kit, server: Server, task: str, form: str) -> None:
-    begun: list[str] = []
-
-    def function(worker: Any, job: WorkerJob) -> None:
-        begun.append(job.data.decode())
-
-    def at(moment: float) -> Any:
-        if form == "seconds":
-            return moment
-        if form == "datetime":
-            return datetime.fromtimestamp(moment)  # noqa: DTZ006 - naive is local time
-        return datetime.fromtimestamp(moment, timezone(timedelta(hours=5)))
-
+@pytest.mark.parametrize("form", [float, datetime.fromtimestamp], ids=["seconds", "datetime"])
+async def test_run_at(kit: Kit, server: Server, task: str, form: Callable[[float], Any]) -> None:
+    gate = kit.gate()
+    gate.open.set()
     client = await kit.client(server.address)
     now = time.time()
     # Other tests cover the delay itself: the wire format has whole seconds only.
-    times = {"past": now - 100, "future": now + 100_000}
-    for name, moment in times.items():
-        request = await client.submit_job(task, name, background=True, run_at=at(moment))
+    for name, moment in (("past", now - 100), ("future", now + 100_000)):
+        request = await client.submit_job(task, name, background=True, run_at=form(moment))
         assert (request.state, request.complete) == ("CREATED", True)
     # gearmand does not wake workers when a scheduled job becomes due.
-    await kit.start_worker(server.address, tasks={task: function}, look_again=0.02)
-    await kit.eventually(lambda: begun)
+    await kit.start_worker(server.address, tasks={task: gate}, look_again=0.02)
+    await kit.wait_for(gate.begun)
     await server.wait_for_counts(task, 1, 0, 1)
-    assert begun == ["past"]
+    assert gate.order == [b"past"]
 
 
 @pytest.mark.both_servers
@@ -383,31 +323,6 @@ async def test_reducer(kit: Kit, server: Server, task: str, background: bool) ->
     assert request.result == (None if background else b"da\0ta")
     await kit.wait_for(gate.begun)
     assert gate.order == [b"da\0ta"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"run_at": 1},
-        {"run_at": 1, "background": True, "priority": "HIGH"},
-        {"run_at": 1, "background": True, "reducer": "sum"},
-        {"reducer": "sum", "priority": "LOW"},
-        {"reducer": "s" * 65},
-        {"reducer": "a\0b"},
-        {"run_at": -1, "background": True},
-        {"run_at": math.nan, "background": True},
-        {"run_at": 1e30, "background": True},
-    ],
-    ids=str,
-)
-async def test_conflicting_options_send_nothing(
-    kit: Kit, start_server: Callable[..., ScriptedServer], options: dict[str, Any]
-) -> None:
-    server = start_server(acknowledge_all)
-    client = await kit.client(server.address)
-    with pytest.raises(ValueError):
-        await client.submit_job("t", b"", **options)
-    assert server.peers == []
 
 
 # Shared unique ids.
@@ -455,20 +370,14 @@ async def test_the_unique_that_stands_for_the_data(kit: Kit, server: Server, tas
 async def test_updates_are_queued_on_the_request(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     await kit.start_worker(server.address, tasks={task: chatty})
-    before = time.time()
     request = await client.submit_job(task, b"")
     assert request.result == b"done"
     assert list(request.data_updates) == [b"one", b"t\0wo"]
     assert list(request.warning_updates) == [b"careful"]
     assert list(request.status_updates) == [(1, 2), (2, 2)]
-    assert before <= request.status.pop("time_received") <= time.time()
-    assert request.status == {
-        "handle": request.handle,
-        "known": True,
-        "running": True,
-        "numerator": 2,
-        "denominator": 2,
-    }
+    status = request.status
+    assert (status["known"], status["running"]) == (True, True)
+    assert (status["numerator"], status["denominator"]) == (2, 2)
 
 
 @pytest.mark.both_servers
@@ -482,16 +391,4 @@ async def test_exception(kit: Kit, server: Server, task: str, asked: bool) -> No
     request = await client.submit_job(task, b"")
     assert (request.state, request.complete, request.result) == ("FAILED", True, None)
     assert request.exception == (b"no\0luck" if asked else None)
-    assert request.error is None
-    # The connection still works.
-    assert (await client.submit_job(task, b"", background=True)).state == "CREATED"
-
-
-@pytest.mark.both_servers
-async def test_failure(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    tasks = {task: lambda worker, job: worker.send_job_failure(job)}
-    await kit.start_worker(server.address, tasks=tasks)
-    request = await client.submit_job(task, b"")
-    assert (request.state, request.complete, request.timed_out) == ("FAILED", True, False)
-    assert (request.result, request.exception, request.error) == (None, None, None)
+    assert (request.timed_out, request.error) == (False, None)
