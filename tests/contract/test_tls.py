@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 each_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 
 
-@pytest.fixture(scope="module")
-def other_ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of a CA that the server does not trust."""
-    return make_certificates(tmp_path_factory.mktemp("other")) / "ca.pem"
-
-
 # Authentication.
 
 
@@ -45,35 +39,25 @@ async def test_all_forms_of_tls_settings_work(
     await kit.start_worker(gearmand.address, tasks={task: reverse})
     plain = ("localhost", tls_tunnel.port)
     clients = [
-        await kit.client(tls_host),
         await kit.client({**tls_host, "host": "127.0.0.1"}),
         await kit.client({"host": plain[0], "port": plain[1], "ssl_context": tls_context}),
         await kit.client(plain, ssl_context=tls_context),
     ]
     for client in clients:
         assert (await client.submit_job(task, b"data")).result == b"atad"
-        request = await client.submit_job(task, b"data", background=True)
-        await client.get_job_status(request)
-        assert request.status["handle"] == request.handle
 
 
+@pytest.mark.parametrize("trusts", ["another CA", "no CA"])
 async def test_server_certificate_of_another_ca_is_refused(
-    kit: Kit, tls_host: dict[str, Any], other_ca: Path
+    kit: Kit, tls_host: dict[str, Any], trusts: str, tmp_path: Path
 ) -> None:
-    client = await kit.client({**tls_host, "ca_certs": str(other_ca)})
+    del tls_host["ca_certs"]
+    if trusts == "another CA":
+        tls_host["ca_certs"] = str(make_certificates(tmp_path) / "ca.pem")
+    client = await kit.client(tls_host)
     with pytest.raises(ServerUnavailable, match="certificate verify failed") as caught:
         await client.submit_job("task", b"data")
     assert "speak TLS?" not in str(caught.value)
-    assert len(list(caught.value.job_requests)) == 1
-
-
-async def test_server_certificate_without_a_ca_is_refused(
-    kit: Kit, tls_host: dict[str, Any]
-) -> None:
-    del tls_host["ca_certs"]
-    client = await kit.client(tls_host)
-    with pytest.raises(ServerUnavailable, match="certificate verify failed"):
-        await client.submit_job("task", b"data")
 
 
 @each_version
@@ -86,12 +70,11 @@ async def test_client_without_a_certificate_is_refused(
     # In TLS 1.3, the client's handshake succeeds before the server rejects the certificate.
     with pytest.raises((ServerUnavailable, ExceededConnectionAttempts)) as caught:
         await client.submit_job("task", b"data")
-    assert len(list(caught.value.job_requests)) == 1
     assert str(tls_tunnel.port) in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "how", ["gearmand", "JobServer", "closing", "closing at once", "resetting", "garbage", "silent"]
+    "how", ["gearmand", "JobServer", "closing at once", "resetting", "garbage", "silent"]
 )
 async def test_server_without_tls(
     kit: Kit, gearmand: Gearmand, tls_host: dict[str, Any], how: str, start_server: StartServer
@@ -124,7 +107,7 @@ async def test_server_without_tls(
     assert re.search(r"the TLS handshake; does this server speak TLS\?\)$", message), message
     if how == "silent":
         assert "no connection within 0.1 seconds, including the TLS handshake" in message
-    assert ("the connection was closed during" in message) or how not in ("gearmand", "closing")
+    assert ("the connection was closed during" in message) or how != "gearmand"
     assert client.connection_list[0].error is not None
 
 
@@ -141,23 +124,20 @@ async def test_worker_and_admin_client_of_a_server_without_tls(
         await call()
 
 
-@pytest.mark.parametrize(
-    ("reply", "said"),
-    [(b"\2\x28", "(?i)handshake.failure"), (b"\2\x46", "(?i)protocol.version")],
-)
+def alert(peer: Peer) -> None:
+    """Reply to a ClientHello, or to a packet, with the TLS alert protocol_version."""
+    peer.sock.recv(5000)
+    peer.send_raw(b"\x15\3\3\0\2\2\x46")
+    peer.sock.recv(5000)
+
+
 async def test_tls_alert_of_the_server_is_shown(
-    kit: Kit, tls_host: dict[str, Any], reply: bytes, said: str, start_server: StartServer
+    kit: Kit, tls_host: dict[str, Any], start_server: StartServer
 ) -> None:
     """Show the server's alert, without asking whether it speaks TLS."""
-
-    def script(peer: Peer) -> None:
-        peer.sock.recv(5000)
-        peer.send_raw(b"\x15\3\3\0\2" + reply)
-        peer.sock.recv(5000)
-
-    port = start_server(script).address[1]
-    client = await kit.client({**tls_host, "port": port}, connect_timeout=PATIENCE)
-    with pytest.raises(ServerUnavailable, match=said) as caught:
+    host = {**tls_host, "port": start_server(alert).address[1]}
+    client = await kit.client(host, connect_timeout=PATIENCE)
+    with pytest.raises(ServerUnavailable, match=r"(?i)protocol.version") as caught:
         await client.submit_job("task", b"")
     assert "speak TLS?" not in str(caught.value)
 
@@ -165,37 +145,12 @@ async def test_tls_alert_of_the_server_is_shown(
 async def test_plain_client_of_a_tls_server_names_the_protocol(
     kit: Kit, start_server: StartServer
 ) -> None:
-    def script(peer: Peer) -> None:
-        peer.sock.recv(5000)
-        peer.send_raw(b"\x15\3\3\0\2\2\x46")
-        peer.sock.recv(5000)
-
-    client = await kit.client(start_server(script).address)
+    client = await kit.client(start_server(alert).address)
     with pytest.raises(ExceededConnectionAttempts, match="does not speak Gearman, but TLS"):
         await client.submit_job("task", b"", poll_timeout=PATIENCE)
 
 
-async def test_client_without_tls(kit: Kit, tls_tunnel: Stunnel) -> None:
-    client = await kit.client(("localhost", tls_tunnel.port))
-    with pytest.raises((ServerUnavailable, ExceededConnectionAttempts)) as caught:
-        await client.submit_job("task", b"data", poll_timeout=PATIENCE)
-    assert str(tls_tunnel.port) in str(caught.value)
-
-
 # Slow handshakes.
-
-
-async def test_silent_handshake_ends_after_connect_timeout(
-    kit: Kit, start_server: StartServer, tls_host: dict[str, Any]
-) -> None:
-    def script(peer: Peer) -> None:
-        while peer.sock.recv(1000):
-            pass
-
-    port = start_server(script).address[1]
-    client = await kit.client({**tls_host, "port": port}, connect_timeout=0.1)
-    with pytest.raises(ServerUnavailable, match=r"within 0\.1 seconds"):
-        await client.submit_job("task", b"data")
 
 
 async def test_silent_handshake_does_not_delay_other_calls(
@@ -230,28 +185,19 @@ async def test_silent_handshake_does_not_delay_other_calls(
 @each_version
 async def test_much_both_ways(
     kit: Kit,
-    gearmand: Gearmand,
     tls_tunnel: Stunnel,
     tls_context: ssl.SSLContext,
     task: str,
     version: ssl.TLSVersion,
 ) -> None:
     """Receive results while jobs are still being sent."""
-    await kit.start_worker(gearmand.address, tasks={task: reverse})
     tls_context.minimum_version = tls_context.maximum_version = version
-    client = await kit.client(("localhost", tls_tunnel.port), ssl_context=tls_context)
-    many = [bytes([number]) * 50_000 + b"\0\1" * 250_000 for number in range(8)]
+    host = ("localhost", tls_tunnel.port)
+    await kit.start_worker(host, tasks={task: reverse}, max_jobs=2, ssl_context=tls_context)
+    client = await kit.client(host, ssl_context=tls_context)
+    many = [bytes([number]) * 500_000 + b"\0\1" for number in range(8)]
     # One TLS record holds many small results, and a selector cannot see buffered ones.
     many += [b"%d" % number for number in range(500)]
-    jobs = [{"task": task, "data": data} for data in many]
-    requests = await client.submit_multiple_jobs(jobs, poll_timeout=PATIENCE)
-    assert [request.result for request in requests] == [data[::-1] for data in many]
-
-
-async def test_worker(kit: Kit, gearmand: Gearmand, tls_host: dict[str, Any], task: str) -> None:
-    await kit.start_worker(tls_host, tasks={task: reverse}, max_jobs=2)
-    client = await kit.client(gearmand.address)
-    many = [bytes([number]) * 50_000 + b"\0\1" * 250_000 for number in range(4)]
     jobs = [{"task": task, "data": data} for data in many]
     requests = await client.submit_multiple_jobs(jobs, poll_timeout=PATIENCE)
     assert [request.result for request in requests] == [data[::-1] for data in many]
@@ -273,16 +219,12 @@ async def test_client_reconnects_after_its_tunnel_died(
         await kit.wait_for(gate.begun)
         call = await kit.spawn(client.wait_until_jobs_completed, [request])
         tunnel.kill()
-        assert [lost.state for lost in await call.result()] == ["UNKNOWN"]
-        assert not request.timed_out
+        assert [(lost.state, lost.timed_out) for lost in await call.result()] == [
+            ("UNKNOWN", False)
+        ]
         gate.open.set()
         await kit.blocking(tunnel.start)
         request = await client.submit_job(task, b"data", poll_timeout=PATIENCE)
         assert request.result == b"data"
-        # This time, the tunnel dies between two calls.
-        tunnel.kill()
-        tunnel.start()
-        request = await client.submit_job(task, b"data", poll_timeout=PATIENCE)
-        assert (request.result, request.connection_attempts) == (b"data", 1)
     finally:
         tunnel.kill()
