@@ -11,7 +11,7 @@ from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.wire.packets import GetStatus, StatusRes
-from tests.support import free_port
+from tests.support import PATIENCE, free_port
 
 from .test_submitting import new_request
 
@@ -35,9 +35,8 @@ async def test_status_from_submit_to_completion(kit: Kit, server: Server, task: 
 
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"data", background=True)
-    before = time.time()
     assert await client.get_job_status(request) is request
-    assert before <= request.status.pop("time_received") <= time.time()
+    assert 0 <= time.time() - request.status.pop("time_received") < PATIENCE
     assert request.status == {
         "handle": request.handle,
         "known": True,
@@ -61,19 +60,16 @@ async def test_status_from_submit_to_completion(kit: Kit, server: Server, task: 
         return not (await client.get_job_status(request)).status["known"]
 
     await kit.eventually(is_forgotten)
-    assert (request.status["known"], request.status["running"]) == (False, False)
-    assert request.state == "CREATED"
+    assert (request.status["running"], request.state) == (False, "CREATED")
 
 
-@pytest.mark.parametrize("container", [list, tuple, set])
-async def test_statuses_of_many_jobs(kit: Kit, server: Server, task: str, container: Any) -> None:
+async def test_statuses_of_many_jobs(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     jobs = [{"task": task, "data": b""}] * 50
-    requests = container(await client.submit_multiple_jobs(jobs, background=True))
+    requests = await client.submit_multiple_jobs(jobs, background=True)
     assert await client.get_job_statuses(requests) is requests
-    assert all(request.status["known"] for request in requests)
     for request in requests:
-        assert request.status["handle"] == request.handle
+        assert (request.status["known"], request.status["handle"]) == (True, request.handle)
 
 
 async def test_by_unique(kit: Kit, server: Server, task: str) -> None:
@@ -109,8 +105,6 @@ async def test_status_by_unique_of_a_request_with_a_handle(
     await client.get_job_status(request, by_unique=True)
     assert request.status["client_count"] == 1
     assert request.status["handle"] == request.handle
-    await client.get_job_statuses([request], 20.0, by_unique=True)
-    assert request.status["client_count"] == 1
 
 
 @pytest.mark.parametrize("with_server", [True, False])
@@ -141,9 +135,7 @@ async def test_status_of_an_unknown_job(kit: Kit, server: Server, task: str) -> 
         GearmanJobRequest.from_unique(f"nobody's {task}"),
     ):
         await client.get_job_status(request)
-        status = request.status
-        assert (status["known"], status["running"]) == (False, False)
-        assert (status["numerator"], status["denominator"]) == (0, 0)
+        assert (request.status["known"], request.status["running"]) == (False, False)
 
 
 async def test_what_cannot_be_asked(kit: Kit, server: Server, task: str) -> None:
@@ -152,8 +144,6 @@ async def test_what_cannot_be_asked(kit: Kit, server: Server, task: str) -> None
         await client.get_job_status(new_request(task))
     with pytest.raises(InvalidClientState, match="not one of this client's"):
         await client.get_job_status(GearmanJobRequest.from_handle("H:x:1", "192.0.2.1:4730"))
-    with pytest.raises(ValueError, match="64 bytes"):
-        await client.get_job_status(GearmanJobRequest.from_handle("h" * 64))
     (connection,) = client.connection_list
     assert not connection.connected
 
@@ -191,4 +181,3 @@ async def test_server_that_is_down(kit: Kit) -> None:
     with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} .*refused") as caught:
         await client.get_job_statuses(requests)
     assert caught.value.job_requests is requests
-    assert (requests[0].timed_out, requests[0].status) == (False, {})
