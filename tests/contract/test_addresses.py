@@ -64,11 +64,8 @@ async def test_host_whose_addresses_all_refuse_raises(
     resolve_to(monkeypatch, "gearman.test", "127.0.0.1", "127.0.0.2")
     port = free_port()
     client = await kit.client(("gearman.test", port))
-    with pytest.raises(ServerUnavailable) as caught:
+    with pytest.raises(ServerUnavailable, match=rf"gearman.test:{port} \(.*refused"):
         await client.submit_job("task", b"")
-    message = str(caught.value)
-    assert message.startswith(f"no server could be reached: gearman.test:{port} (")
-    assert "refused" in message
 
 
 async def test_unknown_host_name_raises(
@@ -103,11 +100,3 @@ async def test_slow_name_server_does_not_delay_other_calls(
     name.known.set()
     assert (await connecting.result()).connected
     assert (await ended.__anext__()).result == b"yx"
-
-
-@pytest.mark.parametrize("kind", ["GearmanClient", "GearmanWorker", "GearmanAdminClient"])
-@pytest.mark.parametrize("host", [("localhost", 4730), "localhost:4730"])
-async def test_single_address_as_host_list_raises(kit: Kit, kind: str, host: Any) -> None:
-    with pytest.raises(TypeError) as caught:
-        getattr(kit.gearman, kind)(host)
-    assert str(caught.value) == f"host_list is a list of servers, not {host!r}: [{host!r}]?"

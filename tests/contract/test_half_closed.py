@@ -10,12 +10,15 @@ import pytest
 from gearman_proto.errors import ExceededConnectionAttempts
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import CanDo, JobCreated, Role, SubmitJob
-from gearman_sync.testing import Peer, ScriptedServer
 from tests.support import PATIENCE
 
 from .kit import EmbeddedServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_sync.testing import Peer, ScriptedServer
+
     from .kit import Kit
 
 # The resulting status reply exceeds the socket buffers of every system.
@@ -58,18 +61,15 @@ async def test_half_closed_peer_receives_the_whole_reply(kit: Kit, task: str) ->
     assert end == b"."
 
 
-async def test_truncated_packet_is_named_in_the_error(kit: Kit, task: str) -> None:
+async def test_truncated_packet_is_named_in_the_error(
+    kit: Kit, start_server: Callable[..., ScriptedServer], task: str
+) -> None:
     """Report a server that closes in the middle of a packet."""
 
     def tear(peer: Peer) -> None:
         peer.expect(SubmitJob)
         peer.send_raw(peer.connection.send(JobCreated(b"H:torn"))[:-1])
 
-    server = ScriptedServer(tear)
-    server.start()
-    try:
-        client = await kit.client(server.address)
-        with pytest.raises(ExceededConnectionAttempts, match="in the middle of a packet"):
-            await client.submit_job(task, b"")
-    finally:
-        await kit.blocking(server.stop)
+    client = await kit.client(start_server(tear).address)
+    with pytest.raises(ExceededConnectionAttempts, match="in the middle of a packet"):
+        await client.submit_job(task, b"")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,21 +51,6 @@ def slow_link() -> Iterator[SlowLink]:
         yield lambda server, rate: stack.enter_context(Uplink(server, rate))
 
 
-class Job:
-    """A callback that signals its start, waits for its release, and counts its runs."""
-
-    def __init__(self) -> None:
-        self.runs = 0
-        self.begun = threading.Event()
-        self.released = threading.Event()
-
-    def __call__(self, worker: Any, job: WorkerJob) -> Any:
-        self.runs += 1
-        self.begun.set()
-        assert self.released.wait(OVERDUE)
-        return job.data
-
-
 @pytest.mark.slow
 async def test_result_that_takes_40_seconds_arrives_and_its_job_runs_once(
     kit: Kit, server: Server, slow_link: SlowLink, task: str
@@ -82,44 +66,6 @@ async def test_result_that_takes_40_seconds_arrives_and_its_job_runs_once(
     await kit.start_worker(link.address, tasks={task: make})
     request = await client.submit_job(task, b"", poll_timeout=OVERDUE)
     assert (request.state, request.result == LARGE, len(runs)) == ("COMPLETE", True, 1)
-
-
-@pytest.mark.slow
-async def test_data_that_takes_40_seconds_does_not_affect_other_jobs(
-    kit: Kit, server: Server, slow_link: SlowLink, task: str
-) -> None:
-    """Queue the GRAB_JOB of a third slot after the data."""
-    runs = []
-    sending = threading.Event()
-
-    async def send(worker: Any, job: WorkerJob) -> bytes:
-        runs.append(job.handle)
-        sending.set()
-        await worker.send_job_data(job, LARGE)
-        return b"sent"
-
-    healthy = Job()
-    link = slow_link(server, MEGABYTE)
-    client = await kit.client(server.address)
-    tasks = {f"{task}-large": kit.callback(send), f"{task}-healthy": healthy, task: echo}
-    await kit.start_worker(link.address, tasks=tasks, max_jobs=3)
-
-    async def submit(name: str) -> Any:
-        return await client.submit_job(name, name.encode(), wait_until_complete=False)
-
-    try:
-        running = await submit(f"{task}-healthy")
-        await kit.wait_for(healthy.begun)
-        large = await submit(f"{task}-large")
-        await kit.wait_for(sending)
-        late = await submit(task)
-        await client.wait_until_jobs_completed([large, late], poll_timeout=OVERDUE)
-    finally:
-        healthy.released.set()
-    await client.wait_until_jobs_completed([running], poll_timeout=OVERDUE)
-    assert [request.state for request in (running, large, late)] == ["COMPLETE"] * 3
-    assert (healthy.runs, len(runs), link.accepted) == (1, 1, 1)
-    assert b"".join(large.data_updates) == LARGE
 
 
 @pytest.mark.slow
