@@ -180,13 +180,14 @@ async def test_cancel_of_an_unknown_job_raises(kit: Kit, server: Server) -> None
 
 async def test_invalid_arguments_send_nothing(kit: Kit, server: Server) -> None:
     admin = await kit.admin_client(server.address)
-    for call, error in (
+    invalid: list[tuple[Callable[[], Any], type[Exception]]] = [
         (lambda: admin.create_function("two words"), ValueError),
         (lambda: admin.drop_function(1), TypeError),
         (lambda: admin.cancel_job("h" * 64), ValueError),
         (lambda: admin.send_maxqueue("f", [1, 2]), ValueError),
         (lambda: admin.send_maxqueue("f", "5"), TypeError),
-    ):
+    ]
+    for call, error in invalid:
         with pytest.raises(error):
             await call()
     assert not admin.connection_list[0].connected

@@ -72,23 +72,6 @@ class Methods:
     def static(worker: Any, job: Any) -> bytes:
         return b""
 
-    async def waits(self, worker: Any, job: Any) -> bytes:
-        return b""
-
-
-class Result:
-    """A class whose constructor is used as a callback."""
-
-    def __init__(self, worker: Any, job: Any) -> None:
-        pass
-
-
-class Callable:
-    def __call__(self, worker: Any, job: Any) -> bytes:
-        return b""
-
-
-class AsyncCallable:
     async def __call__(self, worker: Any, job: Any) -> bytes:
         return b""
 
@@ -98,9 +81,12 @@ class Bare:
 
 
 class Unclear:
-    """A callable with an invalid `__signature__`."""
+    """A callable class with an invalid `__signature__`, whose constructor is a valid callback."""
 
     __signature__ = "nothing"
+
+    def __init__(self, *args: Any) -> None:
+        pass
 
     def __call__(self, *args: Any) -> bytes:
         return b""
@@ -111,18 +97,15 @@ PLAIN = [
     any_number,
     more,
     lambda worker, job, **options: b"",
-    functools.partial(three, extra=5),
     functools.partial(three, 5),
     functools.partial(needs_option, option=5),
-    functools.partial(functools.partial(three, 5)),
     Methods().two,
     Methods.of_class,
     Methods.static,
     functools.partial(Methods.two, Methods()),
     wrapper_of(one),
-    Result,
-    Callable(),
     # These have no signature or a wrong one.
+    Unclear,
     Unclear(),
     mock.Mock(),
     mock.create_autospec(one),
@@ -134,8 +117,7 @@ PLAIN = [
 ASYNC = [
     waits,
     functools.partial(waits),
-    Methods().waits,
-    AsyncCallable(),
+    Methods(),
 ]
 
 WRONG = [

@@ -36,7 +36,6 @@ from gearman_proto.surface.client import make_job
 from gearman_proto.surface.worker import Ability
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import (
-    CanDo,
     CanDoTimeout,
     Event,
     GetStatus,
@@ -113,14 +112,6 @@ make_client, make_worker = concrete(Client), concrete(Worker)
 make_admin_client, make_job_server = concrete(AdminClient), concrete(JobServer)
 
 
-@pytest.mark.parametrize(
-    "kind", [surface.Client, surface.Worker, surface.AdminClient, surface.JobServer]
-)
-def test_waiting_methods_are_abstract(kind: Any) -> None:
-    with pytest.raises(TypeError, match="abstract"):
-        kind()
-
-
 # The client.
 
 
@@ -141,6 +132,9 @@ def test_a_client() -> None:
     }
     with pytest.raises(ValueError, match="routing"):
         make_client(routing="round")
+    assert client._gm_check([], 5) == 5.0
+    with pytest.raises(TypeError, match="list"):
+        client._gm_check(None, 5)
 
 
 def test_client_finds_its_servers() -> None:
@@ -343,26 +337,6 @@ def test_worker_refuses_wrong_arguments() -> None:
             call()
     assert (worker.worker_abilities, worker._gm_registered) == ({}, {})
     assert worker.worker_client_id is None
-
-
-@pytest.mark.parametrize("client_id", [None, "me"])
-def test_new_engine_registers_all_tasks(client_id: str | None) -> None:
-    """Register all tasks with a new engine, as after a fork."""
-    worker = make_worker(["one:1"])
-    worker.register_task("a", reverse)
-    worker.register_task("b", reverse, timeout=1.5)
-    if client_id:
-        worker.set_client_id(client_id)
-    make = functools.partial(WorkerEngine, [ServerAddress("one", 1)], rng=random.Random(1))
-    engine = worker._gm_driver.engine = worker._gm_engines(make)()
-    worker._gm_driver.run(WorkerEngine.work)
-    expected = [SetClientId(b"me")] if client_id else []
-    assert Peer(engine).receive() == [
-        *expected,
-        CanDo(b"a"),
-        CanDoTimeout(b"b", b"1500"),
-        GrabJobUniq(),
-    ]
 
 
 def test_engine_is_replaced_after_its_worker_is_gone() -> None:

@@ -140,10 +140,3 @@ def test_public_methods_are_documented(adapter: ModuleType, name: str) -> None:
         if hasattr(own, method):
             assert documentation == inspect.getdoc(getattr(own, method)), method
         assert documentation.splitlines()[0] in pydoc.plain(pydoc.render_doc(kind)), method
-
-
-@each_adapter
-def test_help_prints_the_documentation(adapter: ModuleType) -> None:
-    text = pydoc.plain(pydoc.render_doc(adapter.GearmanClient.submit_job))
-    assert "Submit one job (python-gearman: `submit_job`)." in text
-    assert "ExceededConnectionAttempts: The submit was lost" in text
