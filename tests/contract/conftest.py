@@ -80,10 +80,10 @@ def kit(adapter: str) -> Kit:
 @pytest.fixture
 def server(kit: Kit, server_kind: str, request: pytest.FixtureRequest) -> Server:
     """A server that runs when the scenario begins and still runs when it ends."""
-    if server_kind == "gearmand":
-        gearmand = request.getfixturevalue("gearmand")
-        return GearmandServer(kit, lambda: gearmand, shared=True)
-    return EmbeddedServer(kit)
+    if server_kind == "JobServer":
+        return EmbeddedServer(kit)
+    gearmand = request.getfixturevalue("gearmand")
+    return GearmandServer(kit, lambda: gearmand)
 
 
 @pytest.fixture
@@ -91,16 +91,11 @@ def launch(
     kit: Kit, server_kind: str, request: pytest.FixtureRequest
 ) -> Callable[[], Awaitable[Server]]:
     """A function that starts a server for this scenario only. The scenario may kill that server."""
-    start_gearmand = (
-        request.getfixturevalue("start_gearmand") if server_kind == "gearmand" else None
-    )
+    # Only fixtures can skip the test if gearmand is missing.
+    start_gearmand: Any = server_kind == "gearmand" and request.getfixturevalue("start_gearmand")
 
     async def start() -> Server:
-        server: Server
-        if start_gearmand is None:
-            server = EmbeddedServer(kit)
-        else:
-            server = GearmandServer(kit, start_gearmand, shared=False)
+        server = GearmandServer(kit, start_gearmand) if start_gearmand else EmbeddedServer(kit)
         await server.start()
         return server
 

@@ -8,7 +8,9 @@ threads with gearman_sync, and in tasks with gearman_anyio.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import functools
 import inspect
 import threading
 import time
@@ -23,36 +25,19 @@ import gearman_sync
 from tests.support import PATIENCE, Gearmand, ServerAt, spawn, wait_for
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
-    from anyio.abc import TaskGroup, TaskStatus
+    from anyio.abc import TaskGroup
 
     from gearman_proto import WorkerJob
-    from gearman_proto.address import HostAndPort
+
+    Scenario = Callable[..., Coroutine[Any, Any, None]]
 
 T = TypeVar("T")
 
 ADAPTERS: Final = ("sync", "asyncio", "trio")
 SERVERS: Final = ("gearmand", "JobServer")
 
-# Seconds between two checks of a condition.
-_LOOK = 0.002
-
-# Methods that are coroutines in gearman_anyio.
-_AWAITED: Final = frozenset(
-    {
-        *("submit_job", "submit_multiple_jobs", "submit_multiple_requests"),
-        *("wait_until_jobs_accepted", "wait_until_jobs_completed"),
-        *("get_job_status", "get_job_statuses"),
-        *("establish_connection", "poll_connections_until_stopped"),
-        *("send_job_complete", "send_job_data", "send_job_exception", "send_job_failure"),
-        *("send_job_status", "send_job_warning", "shutdown", "stop", "wait", "work"),
-        *("get_status", "get_priority_status", "get_workers", "get_jobs", "get_unique_jobs"),
-        *("get_version", "get_pid", "get_verbosity", "ping_server", "send_maxqueue"),
-        *("cancel_job", "create_function", "drop_function", "send_shutdown"),
-    }
-)
 _ITERATED: Final = frozenset({"as_completed", "updates"})
 _HOOKS: Final = (
     *("on_job_execute", "on_job_exception", "on_job_complete"),
@@ -77,15 +62,14 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 class Blocking:
-    """A proxy that makes the methods of a blocking object awaitable."""
+    """A proxy that makes the methods of a blocking object awaitable, as in gearman_anyio."""
 
-    def __init__(self, target: Any, awaited: frozenset[str] = _AWAITED) -> None:
+    def __init__(self, target: Any) -> None:
         object.__setattr__(self, "_target", target)
-        object.__setattr__(self, "_awaited", awaited)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
-        if name in self._awaited:
+        if inspect.iscoroutinefunction(getattr(_async_class(type(self._target)), name, None)):
             return _awaitable(value)
         if name in _ITERATED:
             return lambda *args, **options: _Iterator(value(*args, **options))
@@ -96,6 +80,13 @@ class Blocking:
 
     def __repr__(self) -> str:
         return repr(self._target)
+
+
+def _async_class(kind: type) -> Any:
+    """Return the class of gearman_anyio with the same methods."""
+    found = (getattr(gearman_anyio, base.__name__, None) for base in kind.__mro__)
+    # In a plain callback of gearman_anyio, the worker is a proxy.
+    return next(filter(None, found), gearman_anyio.GearmanWorker)
 
 
 def _awaitable(method: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
@@ -151,72 +142,33 @@ class Gate:
         return job.data
 
 
-# Concurrent calls.
-
-
 class Call:
     """A call in its own thread or task."""
 
-    @property
-    def done(self) -> bool:
-        """Return True if the call has returned or raised."""
-        raise NotImplementedError
-
-    async def finished(self) -> None:
-        """Wait until the call has returned or raised."""
-        raise NotImplementedError
-
-    async def result(self) -> Any:
-        """Wait for the call, then return its result or raise its exception."""
-        raise NotImplementedError
-
-
-class _ThreadCall(Call):
-    def __init__(self, future: concurrent.futures.Future[Any]) -> None:
+    def __init__(self, kit: Kit, future: concurrent.futures.Future[Any]) -> None:
+        self._kit = kit
         self._future = future
 
     @property
     def done(self) -> bool:
+        """Return True if the call has returned or raised."""
         return self._future.done()
 
     async def finished(self) -> None:
-        self._future.exception(PATIENCE)
+        """Wait until the call has returned or raised."""
+        await self._kit.eventually(self._future.done, "the end of a call")
 
     async def result(self) -> Any:
-        return self._future.result(PATIENCE)
-
-
-class _TaskCall(Call):
-    def __init__(self) -> None:
-        self._ended = anyio.Event()
-        self._value: Any = None
-        self._error: Exception | None = None
-
-    async def run(self, function: Callable[..., Awaitable[Any]], args: Any, options: Any) -> None:
-        try:
-            self._value = await function(*args, **options)
-        except Exception as error:  # noqa: BLE001 - `result` raises it
-            self._error = error
-        finally:
-            self._ended.set()
-
-    @property
-    def done(self) -> bool:
-        return self._ended.is_set()
-
-    async def finished(self) -> None:
-        with anyio.fail_after(PATIENCE):
-            await self._ended.wait()
-
-    async def result(self) -> Any:
+        """Wait for the call, then return its result or raise its exception."""
         await self.finished()
-        if self._error is not None:
-            raise self._error
-        return self._value
+        return self._future.result()
 
 
 class Kit:
-    """An adapter and the objects that a scenario creates with it. They end with the scenario."""
+    """An adapter and the objects that a scenario creates with it. They end with the scenario.
+
+    The methods that raise NotImplementedError differ between the adapters.
+    """
 
     #: The adapter's module.
     gearman: Any
@@ -225,13 +177,11 @@ class Kit:
         self._stack = contextlib.AsyncExitStack()
         self._gates: list[Gate] = []
 
-    def run(self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]) -> None:
+    def run(self, scenario: Scenario, args: dict[str, Any]) -> None:
         """Run a scenario."""
         raise NotImplementedError
 
-    async def _play(
-        self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]
-    ) -> None:
+    async def _play(self, scenario: Scenario, args: dict[str, Any]) -> None:
         try:
             for server in args.values():
                 if isinstance(server, Server):
@@ -244,11 +194,11 @@ class Kit:
 
     async def client(self, *hosts: Any, **options: Any) -> Any:
         """Return an open client."""
-        raise NotImplementedError
+        return await self._open(self.gearman.GearmanClient(list(hosts), **options))
 
     async def admin_client(self, *hosts: Any, **options: Any) -> Any:
         """Return an open admin client."""
-        raise NotImplementedError
+        return await self._open(self.gearman.GearmanAdminClient(list(hosts), **options))
 
     async def make_worker(
         self,
@@ -258,15 +208,13 @@ class Kit:
         **options: Any,
     ) -> Any:
         """Return a worker with the callbacks `tasks`. `kind` is a class with hooks."""
-        raise NotImplementedError
-
-    def _worker(
-        self, hosts: Any, tasks: dict[str, Any] | None, kind: type | None, options: Any
-    ) -> Any:
-        worker = (kind or self.gearman.GearmanWorker)(list(hosts), **options)
+        made = self.gearman.GearmanWorker
+        if kind is not None:
+            made = type(kind.__name__, (kind, made), self._hooks_of(kind))
+        worker = made(list(hosts), **options)
         for task, callback in (tasks or {}).items():
             worker.register_task(task, callback)
-        return worker
+        return await self._open(worker)
 
     async def work(self, worker: Any, poll_timeout: float | None = 60) -> Call:
         """Run a worker, at most until the scenario ends."""
@@ -285,10 +233,6 @@ class Kit:
         await self.work(worker)
         return worker
 
-    def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
-        """Return a callback that runs an async function, which awaits `send_job_*` methods."""
-        raise NotImplementedError
-
     def gate(self) -> Gate:
         """Return a callback that blocks until its gate opens or the scenario ends."""
         gate = Gate()
@@ -303,11 +247,22 @@ class Kit:
         """Run a JobServer, at most until the scenario ends."""
         raise NotImplementedError
 
-    async def serve(self, port: int = 0) -> tuple[HostAndPort, Callable[[], Awaitable[None]]]:
-        """Run a JobServer. Return its address and a function that stops it."""
+    async def _open(self, made: Any) -> Any:
+        """Enter the context of a client or worker. Return it with awaitable methods."""
+        raise NotImplementedError
+
+    def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
+        """Return a callback that runs an async function, which awaits `send_job_*` methods."""
+        raise NotImplementedError
+
+    def _hooks_of(self, kind: type[Hooks]) -> dict[str, Any]:
+        """Return the hooks of `kind` that the adapter can't call as they are."""
         raise NotImplementedError
 
     # Waiting.
+
+    async def see_the_end_of(self, address: tuple[str, int]) -> None:
+        """Let clients and workers notice that the server at `address` has ended."""
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, so that other threads and tasks can run."""
@@ -326,7 +281,7 @@ class Kit:
         deadline = time.monotonic() + PATIENCE
         while not await settled(condition()):
             assert time.monotonic() < deadline, f"{what} did not come true"
-            await self.sleep(_LOOK)
+            await self.sleep(0.002)
 
     async def wait_for(self, event: threading.Event, what: str = "event") -> None:
         """Wait until a callback or a scripted server sets `event`."""
@@ -338,39 +293,8 @@ class BlockingKit(Kit):
 
     gearman = gearman_sync
 
-    def run(self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]) -> None:
+    def run(self, scenario: Scenario, args: dict[str, Any]) -> None:
         drive(self._play(scenario, args))
-
-    async def client(self, *hosts: Any, **options: Any) -> Any:
-        client = self._stack.enter_context(gearman_sync.GearmanClient(list(hosts), **options))
-        return Blocking(client)
-
-    async def admin_client(self, *hosts: Any, **options: Any) -> Any:
-        client = gearman_sync.GearmanAdminClient(list(hosts), **options)
-        return Blocking(self._stack.enter_context(client))
-
-    async def make_worker(
-        self,
-        *hosts: Any,
-        tasks: dict[str, Any] | None = None,
-        kind: type[Hooks] | None = None,
-        **options: Any,
-    ) -> Any:
-        made = None
-        if kind is not None:
-            hooks = {
-                name: _plain_hook(getattr(kind, name)) for name in _HOOKS if name in vars(kind)
-            }
-            made = type(kind.__name__, (kind, gearman_sync.GearmanWorker), hooks)
-        worker = self._stack.enter_context(self._worker(hosts, tasks, made, options))
-        # `stop` is a plain method in both adapters.
-        return Blocking(worker, _AWAITED - {"stop"})
-
-    def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
-        async def call(worker: Any, job: WorkerJob) -> Any:
-            return await function(Blocking(worker, _AWAITED - {"stop"}), job)
-
-        return lambda worker, job: drive(call(worker, job))
 
     def job_server(self, **options: Any) -> Any:
         return Blocking(gearman_sync.JobServer(**options))
@@ -379,13 +303,22 @@ class BlockingKit(Kit):
         job_server.start()
         self._stack.push_async_callback(job_server.stop)
 
-    async def serve(self, port: int = 0) -> tuple[HostAndPort, Callable[[], Awaitable[None]]]:
-        server = self._stack.enter_context(gearman_sync.JobServer(port=port))
+    async def _open(self, made: Any) -> Any:
+        return Blocking(self._stack.enter_context(made))
 
-        async def end() -> None:
-            server.stop()
+    def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
+        async def call(worker: Any, job: WorkerJob) -> Any:
+            return await function(Blocking(worker), job)
 
-        return server.address, end
+        return lambda worker, job: drive(call(worker, job))
+
+    def _hooks_of(self, kind: type[Hooks]) -> dict[str, Any]:
+        hooks = {name: vars(kind)[name] for name in _HOOKS if name in vars(kind)}
+        return {
+            name: functools.wraps(hook)(lambda *args, _hook=hook: drive(_hook(*args)))
+            for name, hook in hooks.items()
+            if inspect.iscoroutinefunction(hook)
+        }
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - no event loop runs here
@@ -394,17 +327,7 @@ class BlockingKit(Kit):
         return function(*args)
 
     async def spawn(self, function: Callable[..., Any], *args: Any, **options: Any) -> Call:
-        return _ThreadCall(spawn(lambda: drive(function(*args, **options))))
-
-
-def _plain_hook(hook: Callable[..., Any]) -> Callable[..., Any]:
-    if not inspect.iscoroutinefunction(hook):
-        return hook
-
-    def call(*args: Any) -> Any:
-        return drive(hook(*args))
-
-    return call
+        return Call(self, spawn(lambda: drive(function(*args, **options))))
 
 
 class AnyioKit(Kit):
@@ -416,13 +339,12 @@ class AnyioKit(Kit):
         super().__init__()
         self._backend = backend
         self._tasks: TaskGroup
+        self._opened: list[Any] = []
 
-    def run(self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]) -> None:
+    def run(self, scenario: Scenario, args: dict[str, Any]) -> None:
         anyio.run(self._main, scenario, args, backend=self._backend)
 
-    async def _main(
-        self, scenario: Callable[..., Coroutine[Any, Any, None]], args: dict[str, Any]
-    ) -> None:
+    async def _main(self, scenario: Scenario, args: dict[str, Any]) -> None:
         failure: BaseException | None = None
         async with anyio.create_task_group() as self._tasks:
             try:
@@ -434,53 +356,26 @@ class AnyioKit(Kit):
         if failure is not None:
             raise failure
 
-    async def client(self, *hosts: Any, **options: Any) -> Any:
-        client = gearman_anyio.GearmanClient(list(hosts), **options)
-        return await self._stack.enter_async_context(client)
-
-    async def admin_client(self, *hosts: Any, **options: Any) -> Any:
-        client = gearman_anyio.GearmanAdminClient(list(hosts), **options)
-        return await self._stack.enter_async_context(client)
-
-    async def make_worker(
-        self,
-        *hosts: Any,
-        tasks: dict[str, Any] | None = None,
-        kind: type[Hooks] | None = None,
-        **options: Any,
-    ) -> Any:
-        made = None
-        if kind is not None:
-            made = type(kind.__name__, (kind, gearman_anyio.GearmanWorker), {})
-        worker = self._worker(hosts, tasks, made, options)
-        return await self._stack.enter_async_context(worker)
-
-    def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
-        return function
-
     def job_server(self, **options: Any) -> Any:
         return gearman_anyio.JobServer(**options)
 
     async def begin(self, job_server: Any) -> None:
         await self._stack.enter_async_context(job_server)
 
-    async def serve(self, port: int = 0) -> tuple[HostAndPort, Callable[[], Awaitable[None]]]:
-        # The server has its own task, since it might end before tasks that were started later.
-        ending, ended = anyio.Event(), anyio.Event()
+    async def _open(self, made: Any) -> Any:
+        self._opened.append(made)
+        return await self._stack.enter_async_context(made)
 
-        async def run(*, task_status: TaskStatus[HostAndPort] = anyio.TASK_STATUS_IGNORED) -> None:
-            async with gearman_anyio.JobServer(port=port) as server:
-                task_status.started(server.address)
-                await ending.wait()
-            ended.set()
+    def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
+        return function
 
-        async def end() -> None:
-            ending.set()
-            await ended.wait()
+    def _hooks_of(self, kind: type[Hooks]) -> dict[str, Any]:
+        return {}
 
-        address: HostAndPort = await self._tasks.start(run)
-        self._stack.push_async_callback(end)
-        return address, end
+    async def see_the_end_of(self, address: tuple[str, int]) -> None:
+        links = [link for made in self._opened for link in made.connection_list]
+        mine = [link for link in links if (link.gearman_host, link.gearman_port) == address]
+        await self.eventually(lambda: not any(link.connected for link in mine))
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
@@ -489,9 +384,18 @@ class AnyioKit(Kit):
         return await anyio.to_thread.run_sync(function, *args)
 
     async def spawn(self, function: Callable[..., Any], *args: Any, **options: Any) -> Call:
-        call = _TaskCall()
-        self._tasks.start_soon(call.run, function, args, options)
-        return call
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        async def run() -> None:
+            try:
+                future.set_result(await function(*args, **options))
+            except BaseException as error:
+                future.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+
+        self._tasks.start_soon(run)
+        return Call(self, future)
 
 
 def make_kit(adapter: str) -> Kit:
@@ -500,11 +404,6 @@ def make_kit(adapter: str) -> Kit:
 
 
 # Job servers.
-
-
-async def admin(kit: Kit, address: tuple[str, int], command: str) -> str:
-    """Send a line of the admin protocol to the server at `address` and return the reply."""
-    return await kit.blocking(ServerAt(address).admin, command)
 
 
 class Server:
@@ -525,7 +424,7 @@ class Server:
 
     async def admin(self, command: str) -> str:
         """Send a line of the admin protocol and return the reply."""
-        return await admin(self._kit, self.address, command)
+        return await self._kit.blocking(ServerAt(self.address).admin, command)
 
     async def counts(self, task: str) -> tuple[int, int, int]:
         """Return the numbers of jobs, of running jobs and of workers of `task`."""
@@ -545,12 +444,11 @@ class Server:
 
 
 class GearmandServer(Server):
-    """A gearmand process, possibly shared between scenarios."""
+    """A gearmand process. `make` starts it, or returns one that scenarios share."""
 
-    def __init__(self, kit: Kit, make: Callable[[], Gearmand], *, shared: bool) -> None:
+    def __init__(self, kit: Kit, make: Callable[[], Gearmand]) -> None:
         super().__init__(kit)
         self._make = make
-        self._shared = shared
         self._program: Gearmand | None = None
 
     async def start(self) -> None:
@@ -562,8 +460,8 @@ class GearmandServer(Server):
 
     async def kill(self) -> None:
         assert self._program is not None
-        assert not self._shared
         self._program.kill()
+        await self._kit.see_the_end_of(self.address)
 
 
 class EmbeddedServer(Server):
@@ -571,15 +469,16 @@ class EmbeddedServer(Server):
 
     def __init__(self, kit: Kit) -> None:
         super().__init__(kit)
-        self._end: Callable[[], Awaitable[None]] | None = None
+        self._server: Any = None
 
     async def start(self) -> None:
-        address, self._end = await self._kit.serve(self.address[1])
-        self.address = address.host, address.port
+        self._server = self._kit.job_server(port=self.address[1])
+        await self._kit.begin(self._server)
+        self.address = tuple(self._server.address)
 
     async def kill(self) -> None:
-        assert self._end is not None
-        await self._end()
+        await self._server.stop()
+        await self._kit.see_the_end_of(self.address)
 
 
 async def collect(items: AsyncIterator[T]) -> list[T]:
