@@ -84,9 +84,7 @@ def test_forms(spec: Any, host: str, port: int) -> None:
         {"host": "h", "prot": 1, 7: 7},
         {"host": "h", "keyfile": "k"},
         {"host": "h", "keyfile": "k", "certfile": "c", "ssl_context": object()},
-        {"host": "h", "keepidle": 0},
         {"host": "h", "keepintvl": -1},
-        {"host": "h", "keepcnt": 128},
         {"host": "h", "keepidle": 32768, "keepalive": False},
     ],
 )
@@ -111,8 +109,6 @@ def test_impossible_value_raises(spec: Any) -> None:
         {"host": None},
         {"host": "h", "port": []},
         {"host": "h", "keepalive": 1},
-        {"host": "h", "keepalive": "no"},
-        {"host": "h", "keepidle": "30"},
         {"host": "h", "keepintvl": 1.5},
         {"host": "h", "keepcnt": True},
     ],
@@ -147,8 +143,6 @@ def test_wrong_keepalive_setting_is_named() -> None:
         parse_address({"host": "h", "keepcnt": 128})
     with pytest.raises(TypeError, match="keepidle is a whole number, not '30'"):
         parse_address({"host": "h", "keepidle": "30"})
-    with pytest.raises(ValueError, match="keepidle is 0"):
-        ServerAddress("h", keepidle=0)
 
 
 def test_address_as_text_can_be_parsed() -> None:
@@ -176,9 +170,9 @@ def test_ipv6_address_with_a_port_needs_brackets(spec: Any) -> None:
     assert parse_address(f"[{host}]:4730") == ServerAddress(host, 4730)
 
 
-@pytest.mark.parametrize("hosts", ["h", b"h", {"host": "h"}, 7, ServerAddress("h"), object()])
-def test_host_list_of_another_type_raises(hosts: Any) -> None:
-    with pytest.raises(TypeError, match="host_list is a list of servers, not "):
+def test_host_list_of_another_type_raises() -> None:
+    hosts: Any = 7
+    with pytest.raises(TypeError, match="host_list is a list of servers, not 7"):
         parse_host_list(hosts)
 
 
@@ -207,13 +201,10 @@ def test_two_servers_like_a_host_and_port_are_parsed(kind: type) -> None:
     assert parse_host_list(["a", "1"]) == [ServerAddress("a"), ServerAddress("1")]
 
 
-def test_address_without_ssl_context_is_pickled() -> None:
-    address = ServerAddress("h", 1, "key", "cert", "ca", keepidle=7)
-    assert pickle.loads(pickle.dumps(address)) == address
-
-
-def test_address_with_ssl_context_is_copied_but_not_pickled() -> None:
+def test_address_is_pickled_unless_it_has_an_ssl_context() -> None:
     """Refuse to pickle the context, without which the address would mean a plain connection."""
+    plain = ServerAddress("h", 1, "key", "cert", "ca", keepidle=7)
+    assert pickle.loads(pickle.dumps(plain)) == plain
     address = ServerAddress("localhost", ssl_context=ssl.create_default_context())
     assert copy.copy(address) is copy.deepcopy(address) is address
     with pytest.raises(TypeError, match="localhost:4730 has an ssl_context, which can't"):

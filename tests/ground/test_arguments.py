@@ -65,20 +65,6 @@ def test_check_timeout_limits() -> None:
             check_timeout(seconds)
 
 
-def test_to_seconds_and_deadline_of_edge_values() -> None:
-    assert [to_seconds(each) for each in (None, 1, 0.5, -1, math.inf)] == [
-        None,
-        1.0,
-        0.5,
-        0.0,
-        None,
-    ]
-    assert [deadline_of(5.0, each) for each in (None, 1, math.inf)] == [None, 6.0, None]
-    for poll_timeout, error in ((True, TypeError), ("1", TypeError), (math.nan, ValueError)):
-        with pytest.raises(error, match="poll_timeout is"):
-            to_seconds(poll_timeout)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [

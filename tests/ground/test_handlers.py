@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import signal
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gearman_proto.handlers import has_hit_the_library, is_from_handler, reraise_from_handler
+from tests.support import PATIENCE, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,23 +72,13 @@ def test_other_exceptions_are_not_from_a_handler(function: Callable[[], object])
     error = error_of(function)
     assert not is_from_handler(error)
     reraise_from_handler(error)
-
-
-def test_exception_without_traceback_is_not_from_a_handler() -> None:
-    assert not is_from_handler(ValueError())
+    assert not is_from_handler(error.with_traceback(None))
 
 
 def test_exception_in_another_thread_is_not_from_a_handler() -> None:
     signal.signal(signal.SIGUSR1, fail)
-    answers: list[bool] = []
-
-    def run() -> None:
-        answers.append(is_from_handler(error_of(lambda: fail(0, None))))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    assert answers == [False]
+    answer = spawn(lambda: is_from_handler(error_of(lambda: fail(0, None))))
+    assert answer.result(PATIENCE) is False
 
 
 @pytest.mark.parametrize(("module", "expected"), [("signal", False), ("threading", True)])

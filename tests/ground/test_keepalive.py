@@ -78,9 +78,9 @@ def test_turned_off() -> None:
 
 @pytest.mark.parametrize("system", [MACOS, ODD])
 def test_options_missing_on_a_system_are_omitted(system: dict[str, int]) -> None:
-    assert asked(ServerAddress("h"), system).keys() == system.keys()
-    if system is MACOS:
-        assert asked(ServerAddress("h"), system)["TCP_KEEPALIVE"] == 30
+    options = asked(ServerAddress("h"), system)
+    assert options.keys() == system.keys()
+    assert options.get("TCP_KEEPALIVE", 30) == 30
 
 
 def test_kernel_accepts_the_extreme_values() -> None:

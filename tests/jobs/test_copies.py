@@ -12,7 +12,8 @@ import pytest
 
 from gearman_proto.address import ServerAddress
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
-from gearman_proto.errors import ServerUnavailable
+from gearman_proto.errors import ConnectionError, ServerUnavailable
+from gearman_proto.jobs import tracking
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.job import GearmanJob, WorkerJob
 from gearman_proto.jobs.request import GearmanJobRequest
@@ -59,42 +60,6 @@ def by_pickle(thing: Any) -> Any:
 COPIES = pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, by_pickle])
 
 
-def lost() -> GearmanJobRequest:
-    request = World().request(encoder=Upper)
-    server = submit(request)
-    server.send(_CREATED)
-    server.lose()
-    return request
-
-
-def unavailable() -> GearmanJobRequest:
-    world = World(servers=0)
-    request = world.request(encoder=Upper)
-    world.submit(request)
-    return request
-
-
-def timed_out() -> GearmanJobRequest:
-    world = World()
-    request = world.request(encoder=Upper)
-    world.submit(request, timeout=1.0)
-    world.serve()
-    world.sleep(2.0)
-    return request
-
-
-def orphaned() -> GearmanJobRequest:
-    world = World()
-    request = world.request(encoder=Upper)
-    wait = world.submit(request)
-    server = world.serve()
-    server.take()
-    server.send(_CREATED)
-    world.release(wait)
-    world.close()
-    return request
-
-
 _CREATED = JobCreated(b"H:1")
 _UPDATES = (
     WorkData(b"H:1", b"part"),
@@ -106,6 +71,15 @@ _UPDATES = (
 
 def after(*answers: Event, **options: Any) -> Callable[[], GearmanJobRequest]:
     return lambda: played(*answers, encoder=Upper, **options)
+
+
+def changed(change: Callable[[GearmanJobRequest], object]) -> Callable[[], GearmanJobRequest]:
+    def make() -> GearmanJobRequest:
+        request = played(_CREATED, encoder=Upper)
+        change(request)
+        return request
+
+    return make
 
 
 STATES: dict[str, Callable[[], GearmanJobRequest]] = {
@@ -121,10 +95,9 @@ STATES: dict[str, Callable[[], GearmanJobRequest]] = {
     "complete-empty": after(_CREATED, WorkComplete(b"H:1", b"")),
     "failed": after(_CREATED, WorkWarning(b"H:1", b"reason"), WorkFail(b"H:1")),
     "failed-exception": after(_CREATED, WorkException(b"H:1", b"reason")),
-    "lost": lost,
-    "unavailable": unavailable,
-    "timed-out": timed_out,
-    "orphaned": orphaned,
+    "lost": changed(lambda it: tracking.lose(it, ConnectionError("lost"))),
+    "timed-out": changed(lambda it: setattr(it, "timed_out", True)),
+    "orphaned": changed(tracking.orphan),
     "from-handle": lambda: GearmanJobRequest.from_handle("H:1", "localhost"),
     "made-of-job": lambda: GearmanJobRequest(TextJob(None, None, "task", "u", b"data")),
 }
@@ -202,31 +175,21 @@ def test_copy_of_request_shares_nothing_mutable(copied: Callable[[Any], Any]) ->
 def test_copy_of_job_has_its_own_fields(copied: Callable[[Any], Any]) -> None:
     job = TextJob(None, "H:1", "task", "u", b"data")
     job.color = "red"
-    other = copied(job)
-    other.task = "another"
-    assert (other.color, other.handle, other.unique, other.data) == ("red", "H:1", "u", b"data")
-    assert (type(other), job.task) == (TextJob, "task")
+    for other in (copied(job), copied(GearmanJobRequest(job)).job):
+        assert (type(other), other.color) == (TextJob, "red")
+        assert (other.handle, other.unique, other.data) == ("H:1", "u", b"data")
+        other.task = "another"
+        assert job.task == "task"
 
 
 @COPIES
-def test_copy_of_request_made_of_job_has_its_own_job(copied: Callable[[Any], Any]) -> None:
-    job = TextJob(None, None, "task", None, b"data")
-    job.color = "red"
-    other = copied(GearmanJobRequest(job))
-    assert (type(other.job), other.job.color) == (TextJob, "red")
-    other.unique = "new"
-    assert (other.job.unique, job.unique) == ("new", None)
-
-
-@COPIES
-@pytest.mark.parametrize("state", [JOB_PENDING, JOB_CREATED])
+@pytest.mark.parametrize("answers", [[], [_CREATED]], ids=["pending", "created"])
 def test_copy_of_request_under_way_belongs_to_no_client(
-    state: str, copied: Callable[[Any], Any]
+    answers: list[Event], copied: Callable[[Any], Any]
 ) -> None:
     """A client treats the copy as a request whose connection was lost."""
-    request = played(*([_CREATED] if state == JOB_CREATED else []), encoder=Upper)
+    request = played(*answers, encoder=Upper)
     other, again = copied(request), copied(request)
-    assert other.state == again.state == state
     assert World().wait_completed(other).done
     assert other.state == JOB_UNKNOWN
     assert "the request is a copy" in str(other.reason)
@@ -234,7 +197,7 @@ def test_copy_of_request_under_way_belongs_to_no_client(
     prepare([again], Upper)
     submit(again).send(JobCreated(b"H:2"), WorkComplete(b"H:2", b"again"))
     assert (again.state, again.result) == (JOB_COMPLETE, "AGAIN")
-    assert request.state == state
+    assert request.state == (JOB_CREATED if answers else JOB_PENDING)
 
 
 @COPIES

@@ -78,11 +78,6 @@ def test_error_for_wrong_type_from_encoder_blames_the_encoder() -> None:
         encode_data(Returns(7), b"", WorkComplete, b"t")
 
 
-def test_noop_encoder_decodes_to_the_same_object() -> None:
-    data = b"\0\xff"
-    assert NoopEncoder.decode(data) is data
-
-
 def test_base_encoder_is_abstract() -> None:
     with pytest.raises(NotImplementedError):
         DataEncoder.encode(b"")

@@ -26,13 +26,6 @@ def test_job_keeps_attributes_of_the_application() -> None:
     assert (request.mine, request.job.mine) == (1, 2)
 
 
-def test_job_of_hand_made_request_is_a_view_of_the_request() -> None:
-    job = GearmanJob(None, None, "t", "u", b"data")
-    request = GearmanJobRequest(job)
-    request.handle = "H:1"
-    assert job.handle == "H:1"
-
-
 def test_worker_job_has_its_names_as_text_and_bytes() -> None:
     job = worker_job()
     assert (job.handle, job.task, job.unique, job.data) == ("H:1", "ü", None, b"in")

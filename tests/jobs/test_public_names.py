@@ -47,13 +47,3 @@ def test_private_attributes_share_the_prefix_that_subclasses_avoid(kind: Any) ->
     names = {name for name in dir(kind) if name.startswith("_") and not name.startswith("__")}
     assert names
     assert all(name.startswith("_gm_") for name in names)
-
-
-def test_subclass_of_request_uses_ordinary_private_names() -> None:
-    class Request(GearmanJobRequest):
-        _link = _payload = _waits = _result = _job = "mine"
-        link = payload = waits = encoder = tried = "mine"
-
-    request: Any = Request.from_handle("H:1")
-    assert (request.job.handle, request.result, request.link) == ("H:1", None, "mine")
-    assert not request.data_updates

@@ -92,7 +92,6 @@ def test_jobs_that_are_not_plain_are_made_at_once(jobs: Any, options: dict[str, 
     ("jobs", "options", "error"),
     [
         ([*JOBS, {"task": "t"}], {}, ValueError),
-        ([*JOBS, {"tusk": "t", "data": b""}], {}, ValueError),
         ([*JOBS, {"task": 5, "data": b""}], {}, TypeError),
         ([*JOBS, None], {}, TypeError),
         (JOBS, {"max_retries": -1}, LocalProtocolError),
