@@ -21,9 +21,6 @@ BYTES: Final = st.one_of(
     st.binary(min_size=1, max_size=20).map(lambda data: data.replace(b"\0", b"\x01")),
 )
 
-#: All pieces together.
-EVERYTHING: Final = b"x".join(PIECES)
-
 
 def is_harmless(text: str) -> bool:
     """Return whether `text` is part of one line, without control or invisible characters."""
