@@ -233,6 +233,17 @@ class Kit:
         await self.work(worker)
         return worker
 
+    async def client_and_worker(self, *hosts: Any, **options: Any) -> Any:
+        """Run a worker. Return a client of the same servers."""
+        client = await self.client(*hosts)
+        await self.start_worker(*hosts, **options)
+        return client
+
+    async def submit(self, host: Any, *args: Any, **options: Any) -> tuple[Any, Any]:
+        """Submit a job without waiting for its end. Return the client and the request."""
+        client = await self.client(host)
+        return client, await client.submit_job(*args, wait_until_complete=False, **options)
+
     def gate(self) -> Gate:
         """Return a callback that blocks until its gate opens or the scenario ends."""
         gate = Gate()

@@ -265,8 +265,7 @@ async def test_establish_connection_with_a_timeout_returns_in_time(kit: Kit) -> 
 
 async def test_poll_connections_until_stopped(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: gate})
+    client = await kit.client_and_worker(server.address, tasks={task: gate})
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     activity: list[bool] = []
 
@@ -301,8 +300,7 @@ async def test_routing_by_unique(kit: Kit, server: Server, launch: Launch, task:
 
 
 async def test_calls_after_shutdown_raise(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"")
     (connection,) = client.connection_list
     await client.shutdown()
     await client.shutdown()

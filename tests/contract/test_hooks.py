@@ -52,8 +52,9 @@ async def test_hooks_of_each_job_run_in_order(
     def function(worker: Any, job: WorkerJob) -> Any:
         return {b"good": b"result", b"bad": 5}[job.data]
 
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, kind=Hooked, tasks={task: function}, max_jobs=max_jobs)
+    client = await kit.client_and_worker(
+        server.address, kind=Hooked, tasks={task: function}, max_jobs=max_jobs
+    )
     expected: list[Any] = []
     for data, state, hooks in (
         (b"good", "COMPLETE", [("complete", b"result", False)]),
@@ -94,8 +95,7 @@ async def test_async_hooks_await_super(kit: Kit, server: Server, task: str) -> N
             return returned[-1]
 
     tasks = {task: lambda worker, job: b"%d" % (1 // len(job.data))}
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, kind=Hooked, tasks=tasks)
+    client = await kit.client_and_worker(server.address, kind=Hooked, tasks=tasks)
     good = await client.submit_job(task, b"x")
     assert (good.result, list(good.data_updates)) == (b"1", [b"by the hook"])
     await kit.eventually(lambda: len(returned) == 3)
@@ -117,8 +117,7 @@ async def test_hooks_can_end_the_job_themselves(kit: Kit, server: Server, task: 
             return await settled(super().on_job_exception(current_job, exc_info))
 
     tasks = {task: lambda worker, job: 1 // len(job.data)}
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, kind=Hooked, tasks=tasks)
+    client = await kit.client_and_worker(server.address, kind=Hooked, tasks=tasks)
     assert (await client.submit_job(task, b"x")).result == b"by the hook"
     request = await client.submit_job(task, b"")
     assert (request.state, len(request.warning_updates)) == ("FAILED", 0)
@@ -130,8 +129,7 @@ async def test_on_job_execute_can_replace_the_callback(kit: Kit, server: Server,
         def on_job_execute(self, current_job: WorkerJob) -> Any:
             return self.on_job_complete(current_job, current_job.task)
 
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, kind=Hooked, tasks={task: echo})
+    client = await kit.client_and_worker(server.address, kind=Hooked, tasks={task: echo})
     assert (await client.submit_job(task, b"")).result == task.encode()
 
 
@@ -170,8 +168,9 @@ async def test_job_left_open_by_a_hook_fails(
         return True
 
     kind: Any = type("Hooked", (Hooks,), {name: in_form(form, hook)})
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, kind=kind, tasks={task: function}, max_jobs=max_jobs)
+    client = await kit.client_and_worker(
+        server.address, kind=kind, tasks={task: function}, max_jobs=max_jobs
+    )
     request = await client.submit_job(task, b"bad")
     assert (request.state, list(request.warning_updates)) == ("FAILED", text)
     assert ("a hook failed" if text else "left without an end") in caplog.text
@@ -235,8 +234,7 @@ async def test_after_poll_returning_false_lets_jobs_finish(
         def after_poll(self, any_activity: bool) -> Any:
             return not self.has_job_lock()
 
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"ab", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"ab")
     worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: gate}, max_jobs=2)
     call = await kit.work(worker)
     await kit.wait_for(gate.begun)
@@ -299,8 +297,7 @@ async def test_hook_that_raises_ends_work(
             return raised
         return None
 
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"x", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"x")
     kind: Any = type("Hooked", (Hooks,), {hook: in_form(form, raise_error)})
     worker = await kit.make_worker(server.address, kind=kind, tasks={task: echo}, max_jobs=max_jobs)
     call = await kit.spawn(work)

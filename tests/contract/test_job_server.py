@@ -103,8 +103,7 @@ async def healthy(kit: Kit, server: Any, task: str) -> AsyncIterator[Callable[[]
     async def others_are_gone() -> bool:
         return await links(kit, server) == 2
 
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: reverse})
+    client = await kit.client_and_worker(server.address, tasks={task: reverse})
     await check()
     # Data that another thread is processing also counts, so take the lowest of several samples.
     looks = []
@@ -187,8 +186,7 @@ async def test_server_with_a_host_name_listens_on_its_address(kit: Kit) -> None:
 async def test_shutdown_ends_waiting_calls(kit: Kit, task: str, way: str) -> None:
     server = await started(kit)
     gate = kit.gate()
-    await kit.start_worker(server.address, tasks={task: gate}, max_outage=None)
-    client = await kit.client(server.address)
+    client = await kit.client_and_worker(server.address, tasks={task: gate}, max_outage=None)
     requests = await client.submit_multiple_jobs([{"task": task, "data": b""}] * 5, False, False)
     await kit.wait_for(gate.begun)
     call = await kit.spawn(client.wait_until_jobs_completed, requests)
@@ -210,8 +208,7 @@ async def test_shutdown_ends_waiting_calls(kit: Kit, task: str, way: str) -> Non
 async def test_graceful_shutdown(kit: Kit, task: str, connect: Connect) -> None:
     server = await started(kit)
     gate = kit.gate()
-    await kit.start_worker(server.address, tasks={task: gate}, max_outage=None)
-    client = await kit.client(server.address)
+    client = await kit.client_and_worker(server.address, tasks={task: gate}, max_outage=None)
     idle = await kit.blocking(connect, server)
     running = await client.submit_job(task, b"running", wait_until_complete=False)
     await client.submit_job(task, b"queued", background=True)

@@ -153,8 +153,7 @@ async def test_every_attribute_of_a_request(kit: Kit, launch: Launch, task: str)
 
 
 async def test_requests_of_an_unhashable_subclass(kit: Kit, server: Server, task: str) -> None:
-    await kit.start_worker(server.address, tasks={task: echo})
-    client = await kit.client(server.address)
+    client = await kit.client_and_worker(server.address, tasks={task: echo})
     requests = [odd.Unhashable(GearmanJob(None, None, task, None, b"in")) for _ in range(2)]
     await client.submit_multiple_requests(requests, wait_until_complete=False)
     assert len(await collect(client.as_completed(requests))) == 2

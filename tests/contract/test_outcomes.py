@@ -119,8 +119,7 @@ async def test_exit(
         else:
             anyio.run(worker.work, backend=adapter)
 
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"x", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"x")
 
     def raised() -> BaseException | None:
         try:
@@ -171,8 +170,7 @@ async def test_cancelled_work_returns_its_job(
         worker.register_task(task, awaiting)
         return await way(worker, begun)
 
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"x", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"x")
     ended = await kit.blocking(lambda: anyio.run(main, backend=adapter))
     assert ended is None or ended.cancelled()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
@@ -193,8 +191,9 @@ async def test_callback_that_cancels_its_own_task_fails_its_job(
         current.cancel()
         await asyncio.sleep(1000)
 
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: awaiting, f"{task}-good": echo})
+    client = await kit.client_and_worker(
+        server.address, tasks={task: awaiting, f"{task}-good": echo}
+    )
     request = await client.submit_job(task, b"bad", poll_timeout=20)
     assert request.state == "FAILED"
     assert list(request.warning_updates) == [b"asyncio.exceptions.CancelledError"]

@@ -89,8 +89,7 @@ class BareWorker:
 
 @pytest.mark.both_servers
 async def test_worker_is_killed_before_it_begins(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"data")
     worker = BareWorker(kit)
     job = await worker.take(server.address, task)
     worker.die()
@@ -106,8 +105,7 @@ async def test_worker_is_killed_before_it_begins(kit: Kit, server: Server, task:
 @pytest.mark.both_servers
 async def test_worker_is_killed_during_its_job(kit: Kit, server: Server, task: str) -> None:
     """Send updates again when the next worker repeats the job."""
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"")
     for parts in ([b"one"], [b"one", b"two"]):
         worker = BareWorker(kit)
         job = await worker.take(server.address, task)
@@ -121,8 +119,7 @@ async def test_worker_is_killed_during_its_job(kit: Kit, server: Server, task: s
 
 @pytest.mark.both_servers
 async def test_worker_is_killed_after_its_result(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"")
     worker = BareWorker(kit)
     job = await worker.take(server.address, task)
     await worker.send(WorkComplete(job.handle, b"done"))
@@ -159,8 +156,7 @@ async def test_worker_hangs(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
     for _ in range(2):
         await kit.start_worker(server.address, tasks={task: gate})
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"")
     await kit.wait_for(gate.begun)
     await client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
     assert (request.state, request.timed_out) == ("CREATED", True)
@@ -180,8 +176,7 @@ async def test_server_is_killed_while_the_job_runs(kit: Kit, launch: Launch, tas
     """Run the job twice if its client submits it again."""
     server = await launch()
     gate = kit.gate()
-    await kit.start_worker(server.address, tasks={task: gate}, max_jobs=2)
-    client = await kit.client(server.address)
+    client = await kit.client_and_worker(server.address, tasks={task: gate}, max_jobs=2)
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     await kit.wait_for(gate.begun)
     await server.kill()
@@ -299,8 +294,7 @@ async def test_nothing_of_a_worker_reaches_the_server(
     proxy = through(server)
     gate = kit.gate()
     await kit.start_worker(proxy.address, tasks={task: gate})
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"data")
     await kit.wait_for(gate.begun)
     proxy.inject(Timeout(direction=UP))
     gate.open.set()
@@ -318,8 +312,7 @@ async def test_nothing_of_the_server_reaches_a_worker(
     kit: Kit, server: Server, through: Through, task: str
 ) -> None:
     """Keep the job assigned although the assignment did not reach the worker."""
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"data")
     proxy = through(server)
     worker = BareWorker(kit)
     proxy.plan = lambda number: [Timeout(direction=DOWN)]
@@ -363,8 +356,7 @@ async def order_of(kit: Kit, server: Server, task: str) -> list[Any]:
 
 @pytest.mark.both_servers
 async def test_client_leaves_its_queued_job(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"left", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"left")
     await leave(kit, server, client, request)
     assert await order_of(kit, server, task) == [b"last"]
 
@@ -380,8 +372,7 @@ async def test_client_leaves_its_running_job(kit: Kit, server: Server, task: str
         return job.data
 
     gate = kit.gate()
-    await kit.start_worker(server.address, tasks={task: function})
-    client = await kit.client(server.address)
+    client = await kit.client_and_worker(server.address, tasks={task: function})
     request = await client.submit_job(task, b"left", wait_until_complete=False)
     await kit.wait_for(gate.begun)
     await leave(kit, server, client, request)
@@ -494,8 +485,7 @@ async def test_function_of_a_queued_job_is_dropped(
     kit: Kit, server: Server, server_kind: str, task: str
 ) -> None:
     """Keep the queued job, which gearmand never runs but still reports as known."""
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"")
     reply = await server.admin(f"drop function {task}")
     assert reply.startswith("OK" if server_kind == "gearmand" else "ERR")
     await client.get_job_status(request)

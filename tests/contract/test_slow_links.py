@@ -88,8 +88,7 @@ async def test_stop_while_a_result_is_sent_returns_after_its_arrival(
 ) -> None:
     large = b"r" * 1_000_000
     link = slow_link(server, 200 * KILOBYTE)
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"")
     worker = await kit.make_worker(link.address, tasks={task: lambda worker, job: large})
     work = await kit.work(worker)
     await kit.eventually(lambda: link.passed > 10_000, "the beginning of the result")

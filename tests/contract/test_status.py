@@ -99,8 +99,7 @@ async def test_by_unique(kit: Kit, server: Server, task: str) -> None:
 async def test_status_by_unique_of_a_request_with_a_handle(
     kit: Kit, server: Server, task: str
 ) -> None:
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"")
     assert "client_count" not in (await client.get_job_status(request)).status
     await client.get_job_status(request, by_unique=True)
     assert request.status["client_count"] == 1

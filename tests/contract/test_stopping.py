@@ -85,8 +85,7 @@ async def test_stop_from_a_callback_or_hook(
 @pytest.mark.both_servers
 async def test_stop_with_a_timeout_returns_the_jobs(kit: Kit, server: Server, task: str) -> None:
     gate, other = kit.gate(), kit.gate()
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"ab", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"ab")
     worker = await kit.make_worker(server.address, tasks={task: gate}, max_jobs=2)
     call = await kit.work(worker)
     await kit.wait_for(gate.begun)
@@ -106,8 +105,7 @@ async def test_stop_with_a_timeout_returns_the_jobs(kit: Kit, server: Server, ta
 
 
 async def test_stop_before_work(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"ab", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"ab")
     worker = await kit.make_worker(server.address, tasks={task: reverse})
     worker.stop()
     assert await worker.work() is None
@@ -134,8 +132,7 @@ async def test_work_in_a_callback_raises(kit: Kit, server: Server, task: str) ->
         await worker.work()
 
     tasks = {task: lambda worker, job: worker.work(), f"{task}-2": kit.callback(awaiting)}
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks=tasks)
+    client = await kit.client_and_worker(server.address, tasks=tasks)
     for name in tasks:
         request = await client.submit_job(name, b"")
         assert request.reason.endswith("InvalidWorkerState: this worker works already")
@@ -149,8 +146,7 @@ async def test_stop_flushes_results(kit: Kit, server: Server, task: str) -> None
         worker.stop()
         return job.data + payload
 
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"it", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"it")
     worker = await kit.make_worker(server.address, tasks={task: function})
     await (await kit.work(worker)).result()
     await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
@@ -187,8 +183,7 @@ async def test_shutdown_returns_the_job_to_the_server(kit: Kit, server: Server, 
         return b"lost"
 
     gate = kit.gate()
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"ab", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"ab")
     worker = await kit.make_worker(server.address, tasks={task: function})
     await kit.work(worker)
     await kit.wait_for(gate.begun)

@@ -52,8 +52,7 @@ def acknowledge_all(peer: Peer) -> None:
 
 @pytest.mark.both_servers
 async def test_foreground(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: reverse})
+    client = await kit.client_and_worker(server.address, tasks={task: reverse})
     request = await client.submit_job(task, "hello")
     assert (request.state, request.complete, request.timed_out) == ("COMPLETE", True, False)
     assert (request.result, request.exception, request.error) == (b"olleh", None, None)
@@ -68,8 +67,7 @@ async def test_foreground(kit: Kit, server: Server, task: str) -> None:
 async def test_more_jobs_than_one_slice(
     kit: Kit, server: Server, task: str, background: bool
 ) -> None:
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: echo})
+    client = await kit.client_and_worker(server.address, tasks={task: echo})
     jobs = [{"task": task, "data": b"%d" % number} for number in range(SLICE + 1)]
     requests = await client.submit_multiple_jobs(jobs, background=background)
     assert type(requests) is list
@@ -155,8 +153,7 @@ async def test_data_of_any_type_reaches_the_worker(
         worker.send_job_warning(job, job.data)
         return job.data
 
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: function})
+    client = await kit.client_and_worker(server.address, tasks={task: function})
     request = await client.submit_job(task, data)
     assert (request.result, type(request.result)) == (wire, bytes)
     assert list(request.data_updates) == list(request.warning_updates) == [wire]
@@ -165,8 +162,7 @@ async def test_data_of_any_type_reaches_the_worker(
 @pytest.mark.both_servers
 async def test_names_of_any_bytes(kit: Kit, server: Server, task: str) -> None:
     name = f"{task} ü"
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={name: lambda worker, job: job.task})
+    client = await kit.client_and_worker(server.address, tasks={name: lambda worker, job: job.task})
     for given in (name, name.encode()):
         request = await client.submit_job(given, b"")
         assert (request.result.decode(), request.task) == (name, name)
@@ -217,8 +213,7 @@ async def test_decode_error_is_raised_on_read(kit: Kit, server: Server, task: st
 
 
 async def test_all_parameters_by_position(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: echo})
+    client = await kit.client_and_worker(server.address, tasks={task: echo})
     low = kit.gearman.PRIORITY_LOW
     one = await client.submit_job(task, b"1", "unique", low, False, True, 0, 20.0)
     assert (one.result, one.unique, one.priority) == (b"1", "unique", low)
@@ -238,8 +233,9 @@ async def test_all_parameters_by_position(kit: Kit, server: Server, task: str) -
 async def test_many_jobs_keep_their_order_and_their_keys(
     kit: Kit, server: Server, task: str
 ) -> None:
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: reverse, f"{task}-b": echo}, max_jobs=3)
+    client = await kit.client_and_worker(
+        server.address, tasks={task: reverse, f"{task}-b": echo}, max_jobs=3
+    )
     jobs = (
         {"task": task, "data": "ab"},
         {"task": f"{task}-b", "data": b"cd", "unique": "u", "priority": "HIGH"},
@@ -258,8 +254,7 @@ async def test_many_jobs_keep_their_order_and_their_keys(
 async def test_requests_are_returned_in_the_same_container(
     kit: Kit, server: Server, task: str, container: Any
 ) -> None:
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: echo})
+    client = await kit.client_and_worker(server.address, tasks={task: echo})
     requests = container(new_request(task, b"%d" % number) for number in range(3))
     assert await client.submit_multiple_requests(requests, wait_until_complete=False) is requests
     assert await client.wait_until_jobs_accepted(requests) is requests
@@ -276,8 +271,7 @@ async def test_finished_requests_are_not_submitted_again(
 ) -> None:
     gate = kit.gate()
     gate.open.set()
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: gate})
+    client = await kit.client_and_worker(server.address, tasks={task: gate})
     requests = await client.submit_multiple_jobs([{"task": task, "data": b"old"}])
     requests.append(new_request(task, b"new"))
     await client.submit_multiple_requests(requests)
@@ -316,8 +310,7 @@ async def test_run_at(kit: Kit, server: Server, task: str, form: Callable[[float
 async def test_reducer(kit: Kit, server: Server, task: str, background: bool) -> None:
     gate = kit.gate()
     gate.open.set()
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: gate})
+    client = await kit.client_and_worker(server.address, tasks={task: gate})
     request = await client.submit_job(task, b"da\0ta", background=background, reducer="sum")
     assert request.state == ("CREATED" if background else "COMPLETE")
     assert request.result == (None if background else b"da\0ta")
@@ -368,8 +361,7 @@ async def test_the_unique_that_stands_for_the_data(kit: Kit, server: Server, tas
 
 @pytest.mark.both_servers
 async def test_updates_are_queued_on_the_request(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: chatty})
+    client = await kit.client_and_worker(server.address, tasks={task: chatty})
     request = await client.submit_job(task, b"")
     assert request.result == b"done"
     assert list(request.data_updates) == [b"one", b"t\0wo"]

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 async def test_submit_then_wait(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: gate})
+    client = await kit.client_and_worker(server.address, tasks={task: gate})
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     assert (request.state, request.complete, request.timed_out) == ("CREATED", False, False)
     gate.open.set()
@@ -57,8 +56,7 @@ async def test_wait_after_a_timeout_continues(
     kit: Kit, server: Server, task: str, how: str
 ) -> None:
     gate = kit.gate()
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: gate})
+    client = await kit.client_and_worker(server.address, tasks={task: gate})
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     await kit.wait_for(gate.begun)
     wait = getattr(client, how)
@@ -89,8 +87,7 @@ async def test_concurrent_calls_return_independently(kit: Kit, server: Server, t
 
 async def test_shutdown_ends_waiting_calls(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: gate})
+    client = await kit.client_and_worker(server.address, tasks={task: gate})
     # `submit_job` returns after the acknowledgment. Before that, shutdown raises ServerUnavailable.
     request = await client.submit_job(task, b"data", wait_until_complete=False)
     call = await kit.spawn(client.wait_until_jobs_completed, [request])
@@ -106,8 +103,7 @@ async def test_shutdown_ends_waiting_calls(kit: Kit, server: Server, task: str) 
 
 @pytest.mark.both_servers
 async def test_updates(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"")
     await kit.start_worker(server.address, tasks={task: chatty})
     assert await collect(client.updates(request)) == [
         JobData(b"one"),
@@ -127,8 +123,7 @@ async def test_updates_of_a_job_that_fails(kit: Kit, server: Server, task: str) 
         worker.send_job_warning(job, b"oh")
         worker.send_job_exception(job, b"why")
 
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: function})
+    client = await kit.client_and_worker(server.address, tasks={task: function})
     request = await client.submit_job(task, b"", wait_until_complete=False)
     updates = await collect(client.updates(request))
     assert updates == [JobWarning(b"oh"), JobEnded("FAILED", None, b"why")]
@@ -142,8 +137,7 @@ async def test_updates_left_early_keep_the_rest(kit: Kit, server: Server, task: 
             worker.send_job_data(job, part)
         return gate(worker, job)
 
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: function})
+    client = await kit.client_and_worker(server.address, tasks={task: function})
     request = await client.submit_job(task, b"end", wait_until_complete=False)
     # The update arrives before the job ends.
     async for update in client.updates(request):
@@ -158,8 +152,7 @@ async def test_updates_left_early_keep_the_rest(kit: Kit, server: Server, task: 
 
 async def test_updates_end_at_the_timeout(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: gate})
+    client = await kit.client_and_worker(server.address, tasks={task: gate})
     request = await client.submit_job(task, b"late", wait_until_complete=False)
     for timeout in (0.02, 0):
         assert await collect(client.updates(request, timeout)) == []

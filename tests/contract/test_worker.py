@@ -179,7 +179,7 @@ async def test_attributes_of_a_job(kit: Kit, server: Server, task: str) -> None:
     await kit.eventually(lambda: not worker.has_job_lock())
 
 
-@pytest.mark.parametrize(("max_jobs", "count"), [(2, 1), (4, 2)])
+@pytest.mark.parametrize(("max_jobs", "count"), [(1, 1), (2, 1), (4, 2)])
 async def test_all_slots_run_callbacks_at_once(
     kit: Kit, launch: Launch, server: Server, task: str, max_jobs: int, count: int
 ) -> None:
@@ -209,20 +209,6 @@ async def test_all_slots_run_callbacks_at_once(
     await client.wait_until_jobs_completed(requests, poll_timeout=PATIENCE)
     assert [request.result for request in requests] == [job["data"] for job in jobs]
     assert set(most) == {max_jobs}
-
-
-async def test_one_job_at_a_time(kit: Kit, server: Server, task: str) -> None:
-    gate = kit.gate()
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: gate})
-    jobs = [{"task": task, "data": b"%d" % number} for number in range(3)]
-    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    await kit.wait_for(gate.begun)
-    assert await server.counts(task) == (3, 1, 1)
-    assert gate.order == [b"0"]
-    gate.open.set()
-    await client.wait_until_jobs_completed(requests)
-    assert gate.order == [b"0", b"1", b"2"]
 
 
 async def test_callback_that_submits_a_job(kit: Kit, server: Server, task: str) -> None:
