@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import json
-import pickle
 from typing import Any
 
 from gearman_proto.jobs.encoder import DataEncoder
-
-
-class PickleEncoder(DataEncoder):
-    @classmethod
-    def encode(cls, encodable_object: Any) -> bytes:
-        return pickle.dumps(encodable_object)
-
-    @classmethod
-    def decode(cls, decodable_string: bytes) -> Any:
-        return pickle.loads(decodable_string)
 
 
 class JsonEncoder(DataEncoder):

@@ -224,45 +224,34 @@ async def test_after_poll(kit: Kit, server: Server, task: str, form: str) -> Non
     await server.wait_for_counts(task, 0, 0, 0)
 
 
-async def test_after_poll_returning_false_lets_jobs_finish(
-    kit: Kit, server: Server, task: str
+@pytest.mark.parametrize("ending", ["returns False", "raises"])
+async def test_after_poll_that_ends_work_during_a_job(
+    kit: Kit, server: Server, task: str, ending: str
 ) -> None:
-    """Finish the running jobs after `after_poll` has returned False."""
+    """Finish the job if the hook has returned False. Return it to the server if it has raised."""
     gate = kit.gate()
 
     class Hooked(Hooks):
         def after_poll(self, any_activity: bool) -> Any:
+            if ending == "raises" and self.has_job_lock():
+                raise ZeroDivisionError("in the hook")
             return not self.has_job_lock()
 
     client, request = await kit.submit(server.address, task, b"ab")
     worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: gate}, max_jobs=2)
-    call = await kit.work(worker)
-    await kit.wait_for(gate.begun)
-    assert await server.counts(task) == (1, 1, 1)
-    assert not call.done
-    gate.open.set()
-    await call.result()
-    await client.wait_until_jobs_completed([request])
-    assert request.result == b"ab"
-
-
-async def test_after_poll_that_raises_returns_the_jobs(kit: Kit, server: Server, task: str) -> None:
-    """Return the running jobs to the server, for another worker."""
-    gate = kit.gate()
-
-    class Hooked(Hooks):
-        def after_poll(self, any_activity: bool) -> Any:
-            if self.has_job_lock():
-                raise ZeroDivisionError("in the hook")
-            return True
-
-    client = await kit.client(server.address)
-    await client.submit_job(task, b"x", background=True)
-    worker = await kit.make_worker(server.address, kind=Hooked, tasks={task: gate}, max_jobs=2)
     call = await kit.work(worker, poll_timeout=0.02)
-    with pytest.raises(ZeroDivisionError, match="in the hook"):
+    if ending == "raises":
+        with pytest.raises(ZeroDivisionError, match="in the hook"):
+            await call.result()
+        await server.wait_for_counts(task, 1, 0, 0)
+    else:
+        await kit.wait_for(gate.begun)
+        assert await server.counts(task) == (1, 1, 1)
+        assert not call.done
+        gate.open.set()
         await call.result()
-    await server.wait_for_counts(task, 1, 0, 0)
+        await client.wait_until_jobs_completed([request])
+        assert request.result == b"ab"
     assert not worker.has_job_lock()
 
 

@@ -15,35 +15,11 @@ def two(worker: Any, job: Any) -> bytes:
     return b""
 
 
-def any_number(*args: Any) -> bytes:
-    return b""
-
-
-def more(worker: Any, job: Any, extra: int = 5, *, option: bool = False) -> bytes:
-    return b""
-
-
 def one(job: Any) -> bytes:
     return b""
 
 
-def three(worker: Any, job: Any, extra: Any) -> bytes:
-    return b""
-
-
-def named(worker: Any, *, job: Any) -> bytes:
-    return b""
-
-
-def needs_option(worker: Any, job: Any, *, option: Any) -> bytes:
-    return b""
-
-
 async def waits(worker: Any, job: Any) -> bytes:
-    return b""
-
-
-async def waits_for_one(job: Any) -> bytes:
     return b""
 
 
@@ -94,11 +70,11 @@ class Unclear:
 
 PLAIN = [
     two,
-    any_number,
-    more,
+    lambda *args: b"",
+    lambda worker, job, extra=5, *, option=False: b"",
     lambda worker, job, **options: b"",
-    functools.partial(three, 5),
-    functools.partial(needs_option, option=5),
+    functools.partial(lambda worker, job, extra: b"", 5),
+    functools.partial(lambda worker, job, *, option: b"", option=5),
     Methods().two,
     Methods.of_class,
     Methods.static,
@@ -122,16 +98,15 @@ ASYNC = [
 
 WRONG = [
     one,
-    three,
-    named,
-    needs_option,
+    lambda worker, job, extra: b"",
+    lambda worker, *, job: b"",
+    lambda worker, job, *, option: b"",
     functools.partial(two, 5),
     Methods().one,
     Methods.two,
     wrapper_of(one).__wrapped__,
     Bare,
     lambda: b"",
-    waits_for_one,
 ]
 
 
