@@ -25,38 +25,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.usefixtures("peers")
-
 each_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 
 
-class Peers:
+class Peers(contextlib.ExitStack):
     """Raw peers, closed when the test ends."""
-
-    def __init__(self) -> None:
-        self._stack = contextlib.ExitStack()
 
     def plain(self, server: Any) -> socket.socket:
         """Return a connected socket that starts no handshake."""
-        sock = socket.create_connection(tuple(server.address), PATIENCE)
-        self._stack.callback(sock.close)
-        return sock
+        return self.enter_context(socket.create_connection(tuple(server.address), PATIENCE))
 
     def secure(self, server: Any, context: ssl.SSLContext) -> ScriptedClient:
         """Return a peer that has completed the handshake."""
         link = ScriptedClient(tuple(server.address), context=context)
-        self._stack.callback(link.close)
+        self.callback(link.close)
         return link
-
-    def close(self) -> None:
-        self._stack.close()
 
 
 @pytest.fixture
 def peers() -> Iterator[Peers]:
-    made = Peers()
-    yield made
-    made.close()
+    with Peers() as made:
+        yield made
 
 
 async def started(kit: Kit, certificates: Path, **options: Any) -> Any:

@@ -114,6 +114,10 @@ class PortProgram(Program):
         self.host = host
         self.port = port
 
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.host, self.port
+
     def start(self) -> None:
         """Start the program, and return when it listens."""
         process = self.spawn()

@@ -85,17 +85,12 @@ class Gearmand(PortProgram, Administered):
         # Another process may have taken the port since it was chosen.
         assert self.admin("getpid") == f"OK {self.process.pid}\n", "another server has the port"
 
-    @property
-    def address(self) -> tuple[str, int]:
-        return self.host, self.port
-
 
 class EmbeddedServer(Administered):
     """A JobServer with the test interface of Gearmand. It can be killed and restarted."""
 
     def __init__(self) -> None:
         self.port = 0
-        self._server: JobServer | None = None
         self.start()
 
     @property
@@ -108,5 +103,4 @@ class EmbeddedServer(Administered):
         self.port = self._server.address.port
 
     def kill(self) -> None:
-        if self._server is not None:
-            self._server.stop()
+        self._server.stop()
