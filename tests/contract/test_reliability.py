@@ -64,17 +64,15 @@ class BareWorker:
         self._kit = kit
         self._link: ScriptedClient
 
-    async def take(self, address: tuple[str, int], task: str) -> JobAssignUniq:
-        """Request and receive a job."""
-        await self.ask(address, task)
-        job = await self._kit.blocking(self._link.receive)
-        assert isinstance(job, JobAssignUniq)
-        return job
-
     async def ask(self, address: tuple[str, int], task: str) -> None:
         """Request a job."""
         self._link = await self._kit.blocking(ScriptedClient, address)
         await self.send(CanDo(task.encode()), GrabJobUniq())
+
+    async def receive(self) -> JobAssignUniq:
+        job = await self._kit.blocking(self._link.receive)
+        assert isinstance(job, JobAssignUniq)
+        return job
 
     async def send(self, *events: PacketEvent) -> None:
         await self._kit.blocking(self._link.send, *events)
@@ -84,17 +82,28 @@ class BareWorker:
         self._link.close()
 
 
+async def take(kit: Kit, address: tuple[str, int], task: str) -> tuple[BareWorker, JobAssignUniq]:
+    """Return a worker and the job that it has requested and received."""
+    worker = BareWorker(kit)
+    await worker.ask(address, task)
+    return worker, await worker.receive()
+
+
+async def is_still(client: Any, request: Any, state: str) -> None:
+    """Check that nothing is received about a request in flight for a while."""
+    await client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
+    assert (request.state, request.timed_out) == (state, True)
+
+
 # Lost workers.
 
 
 @pytest.mark.both_servers
 async def test_worker_is_killed_before_it_begins(kit: Kit, server: Server, task: str) -> None:
     client, request = await kit.submit(server.address, task, b"data")
-    worker = BareWorker(kit)
-    job = await worker.take(server.address, task)
+    worker, job = await take(kit, server.address, task)
     worker.die()
-    other = BareWorker(kit)
-    again = await other.take(server.address, task)
+    other, again = await take(kit, server.address, task)
     assert (again.handle, again.unique, again.data) == (job.handle, job.unique, b"data")
     await other.send(WorkComplete(again.handle, b"done"))
     await client.wait_until_jobs_completed([request])
@@ -107,8 +116,7 @@ async def test_worker_is_killed_during_its_job(kit: Kit, server: Server, task: s
     """Send updates again when the next worker repeats the job."""
     client, request = await kit.submit(server.address, task, b"")
     for parts in ([b"one"], [b"one", b"two"]):
-        worker = BareWorker(kit)
-        job = await worker.take(server.address, task)
+        worker, job = await take(kit, server.address, task)
         await worker.send(*[WorkData(job.handle, part) for part in parts])
         if len(parts) == 2:
             await worker.send(WorkComplete(job.handle, b"done"))
@@ -120,8 +128,7 @@ async def test_worker_is_killed_during_its_job(kit: Kit, server: Server, task: s
 @pytest.mark.both_servers
 async def test_worker_is_killed_after_its_result(kit: Kit, server: Server, task: str) -> None:
     client, request = await kit.submit(server.address, task, b"")
-    worker = BareWorker(kit)
-    job = await worker.take(server.address, task)
+    worker, job = await take(kit, server.address, task)
     await worker.send(WorkComplete(job.handle, b"done"))
     worker.die()
     await client.wait_until_jobs_completed([request])
@@ -137,8 +144,7 @@ async def test_result_is_lost_on_its_way(
     client = await kit.client(server.address)
     request = await client.submit_job(task, b"data", background=True)
     proxy = through(server)
-    worker = BareWorker(kit)
-    job = await worker.take(proxy.address, task)
+    worker, job = await take(kit, proxy.address, task)
     proxy.inject(Timeout(direction=UP))
     await worker.send(WorkComplete(job.handle, b"done"))
     worker.die()
@@ -158,8 +164,7 @@ async def test_worker_hangs(kit: Kit, server: Server, task: str) -> None:
         await kit.start_worker(server.address, tasks={task: gate})
     client, request = await kit.submit(server.address, task, b"")
     await kit.wait_for(gate.begun)
-    await client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
-    assert (request.state, request.timed_out) == ("CREATED", True)
+    await is_still(client, request, "CREATED")
     await client.get_job_status(request)
     assert request.status["running"]
     assert len(gate.order) == 1
@@ -298,8 +303,7 @@ async def test_nothing_of_a_worker_reaches_the_server(
     await kit.wait_for(gate.begun)
     proxy.inject(Timeout(direction=UP))
     gate.open.set()
-    await client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
-    assert (request.state, request.timed_out) == ("CREATED", True)
+    await is_still(client, request, "CREATED")
     assert await server.counts(task) == (1, 1, 1)
     proxy.inject(LimitData(direction=UP))
     await client.wait_until_jobs_completed([request])
@@ -319,8 +323,7 @@ async def test_nothing_of_the_server_reaches_a_worker(
     await worker.ask(proxy.address, task)
     await server.wait_for_counts(task, 1, 1, 1)
     await kit.start_worker(server.address, tasks={task: echo})
-    await client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
-    assert (request.state, request.timed_out) == ("CREATED", True)
+    await is_still(client, request, "CREATED")
     worker.die()
     proxy.inject(LimitData(direction=UP))
     await client.wait_until_jobs_completed([request])
