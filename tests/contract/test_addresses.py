@@ -42,6 +42,10 @@ async def test_ipv6(
         request = await client.submit_job(task, "hello")
         assert request.result == b"olleh"
         assert str(request.connection) == f"[::1]:{port}"
+    # gearmand prints only the beginning of an IPv6 address.
+    ips = {record.ip for record in await (await kit.admin_client(("::1", port))).get_workers()}
+    assert all(ip.startswith("::") for ip in ips)
+    assert (ips == {"::1"}) == (kind == "JobServer")
 
 
 @needs_loopbacks

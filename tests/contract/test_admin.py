@@ -306,20 +306,3 @@ async def test_shutdown_while_other_calls_wait(kit: Kit, start_server: StartServ
     for call in calls:
         with pytest.raises(InvalidAdminClientState, match="has been shut down"):
             await call.result()
-
-
-async def test_ipv6_address_of_a_worker(
-    kit: Kit, server_kind: str, start_gearmand: Callable[..., Gearmand]
-) -> None:
-    server: Any
-    if server_kind == "gearmand":
-        server = await kit.blocking(lambda: start_gearmand(host="::1"))
-        address = server.address
-    else:
-        server = kit.job_server(host="::1")
-        await kit.begin(server)
-        address = tuple(server.address)
-    admin = await kit.admin_client(address)
-    (me,) = await admin.get_workers()
-    # gearmand prints only part of an IPv6 address, so this text is not a valid one.
-    assert me.ip == "::1" if server_kind == "JobServer" else me.ip.startswith("::")

@@ -87,9 +87,12 @@ def test_context_of_another_type_raises() -> None:
 class SslError(OSError):
     """A stand-in for `ssl.SSLError`."""
 
-    def __init__(self, reason: str | None) -> None:
-        super().__init__(1, f"[SSL: {reason}]")
+    def __init__(self, reason: str | None, text: str = "") -> None:
+        super().__init__(9, text or f"[SSL: {reason}]")
         self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 def load(
@@ -120,19 +123,8 @@ def load(
     return str(caught.value)
 
 
-class FileError(OSError):
-    """A stand-in for the `ssl.SSLError` of a file."""
-
-    def __init__(self, number: int, text: str, reason: str | None = None) -> None:
-        super().__init__(number, text)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.strerror)
-
-
 MISSING = FileNotFoundError(2, "No such file or directory")
-EMPTY = FileError(9, "[SSL] PEM lib")
+EMPTY = SslError(None, "[SSL] PEM lib")
 
 
 def test_unreadable_file_is_named() -> None:
@@ -146,7 +138,7 @@ def test_unreadable_file_is_named() -> None:
 
 
 def test_file_without_a_key_or_certificate_is_named() -> None:
-    none = FileError(9, "[X509: …]", "NO_CERTIFICATE_OR_CRL_FOUND")
+    none = SslError("NO_CERTIFICATE_OR_CRL_FOUND")
     assert load(create=none) == "ca_certs 'ca' has no certificate in PEM form"
     assert load(chain=EMPTY, verify=none) == "certfile 'cert' has no certificate in PEM form"
     assert load(chain=EMPTY) == "keyfile 'key' has no private key in PEM form"
@@ -154,7 +146,7 @@ def test_file_without_a_key_or_certificate_is_named() -> None:
 
 
 def test_other_file_errors_name_the_files() -> None:
-    other = FileError(9, "[SSL: EE_KEY_TOO_SMALL] ee key too small", "EE_KEY_TOO_SMALL")
+    other = SslError("EE_KEY_TOO_SMALL")
     assert load(create=other) == f"ca_certs 'ca': {other}"
     assert load(chain=other) == f"certfile 'cert', keyfile 'key': {other}"
     assert load(chain=other, key=None) == f"certfile 'cert': {other}"
@@ -162,7 +154,7 @@ def test_other_file_errors_name_the_files() -> None:
 
 @pytest.mark.parametrize("reason", ["KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"])
 def test_key_of_another_certificate_is_named(reason: str) -> None:
-    said = load(chain=FileError(9, "", reason))
+    said = load(chain=SslError(reason))
     assert said == "the key in keyfile 'key' is not that of the certificate in certfile 'cert'"
 
 

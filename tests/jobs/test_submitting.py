@@ -75,14 +75,8 @@ def test_make_requests_of_a_subclass_makes_its_jobs() -> None:
 @pytest.mark.parametrize(
     "jobs",
     [
-        {"task": "t", "data": b""},
-        "jobs",
-        None,
-        7,
-        iter([]),
-        ["job"],
-        [("t", b"")],
-        [None],
+        *({"task": "t", "data": b""}, "jobs", None, 7, iter([])),
+        *(["job"], [("t", b"")], [None]),
         [{"task": None, "data": b""}],
         [{"task": 7, "data": b""}],
         [{"task": "t", "data": b"", "unique": 7}],
@@ -154,17 +148,9 @@ def test_prepare_refuses_values_that_servers_reject(job: dict[str, Any], match: 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("data", None),
-        ("data", 7),
-        ("run_at", "tomorrow"),
-        ("run_at", True),
-        ("reducer", 7),
-        ("connection_attempts", "1"),
-        ("max_connection_attempts", 1.0),
-        ("background", []),
-        ("background", 2),
-        ("task", 5),
-        ("unique", 5),
+        *(("data", None), ("data", 7), ("task", 5), ("unique", 5), ("reducer", 7)),
+        *(("run_at", "tomorrow"), ("run_at", True), ("background", []), ("background", 2)),
+        *(("connection_attempts", "1"), ("max_connection_attempts", 1.0)),
     ],
 )
 def test_prepare_refuses_attributes_of_wrong_types(name: str, value: Any) -> None:
