@@ -7,9 +7,7 @@ uvloop.
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +15,8 @@ import pytest
 import gearman_anyio
 from gearman_anyio import _plain, _streams
 from tests.support import eventually
+
+from .stepping import nothing_left, open_sockets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -54,16 +54,6 @@ def _clean(no_hang: None, no_open_sockets: None) -> None:
     """Time limit and socket check for every test."""
 
 
-def open_sockets() -> set[str]:
-    """Return the names of this process's sockets, or nothing on systems without /proc."""
-    found = set()
-    with contextlib.suppress(FileNotFoundError):
-        for descriptor in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(FileNotFoundError):
-                found.add(os.readlink(f"/proc/self/fd/{descriptor}"))
-    return {name for name in found if name.startswith("socket:")}
-
-
 @pytest.fixture
 def no_open_sockets() -> Iterator[None]:
     """A check that fails a test which leaves a socket open."""
@@ -74,6 +64,13 @@ def no_open_sockets() -> Iterator[None]:
         # it warns.
         gc.collect()
     eventually(lambda: open_sockets() <= before, "the end of all sockets")
+
+
+@pytest.fixture
+async def nothing_is_left(anyio_backend: Any) -> AsyncIterator[None]:
+    """A check that fails a test which leaves a task."""
+    async with nothing_left():
+        yield
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""Helpers that cancel an operation at each of its waits, and other shared helpers.
+"""Helpers that cancel an operation at each of its waits, and that check what is left of it.
 
     for attempt in attempts():
         await attempt(client.submit_job(...))
 
 repeats an operation. Attempt n cancels it just before its nth wait. The last attempt completes,
-because the operation waits fewer than n times.
+because the operation waits fewer than n times. A cancel scope cancels it, or asyncio's own
+`Task.cancel` if `native` is true.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import os
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
@@ -20,18 +22,15 @@ import anyio.lowlevel
 import sniffio
 import trio
 
-import gearman_anyio as gearman
 from gearman_proto.engines.waits import Stream
-from gearman_proto.engines.worker.phases import Phase
-from tests.support import PATIENCE, deadlines_of
+from tests.support import deadlines_of
 
-from .conftest import open_sockets
 from .support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 
-    from gearman_anyio.worker import Callback
+    import gearman_anyio as gearman
 
 T = TypeVar("T")
 
@@ -74,8 +73,9 @@ class Stepped(Generic[T]):
 class Attempt:
     """One run of an operation, cancelled just before its `number`th wait."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, native: bool = False) -> None:
         self.number = number
+        self._native = native
         #: Number of times the operation has waited.
         self.steps = -1
         #: True once the operation has completed.
@@ -91,6 +91,8 @@ class Attempt:
 
     async def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
         """Return the operation's result, or None if it was cancelled."""
+        if self._native:
+            return await self._in_a_task(coroutine)
         with anyio.CancelScope() as scope:
             stepped = Stepped(coroutine, self._at_step(scope.cancel))
             result = None
@@ -105,9 +107,7 @@ class Attempt:
         assert not swallowed, "a cancellation was swallowed"
         return result
 
-    async def native(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
-        """Run the operation in a task of its own and cancel it with `Task.cancel`."""
-
+    async def _in_a_task(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
         async def run() -> T:
             me = asyncio.current_task()
             assert me is not None
@@ -127,16 +127,26 @@ class Attempt:
         return lambda step: cancel() if step == self.number else None
 
 
-def attempts(least: int = 1) -> Iterator[Attempt]:
+def attempts(least: int = 1, *, native: bool = False) -> Iterator[Attempt]:
     """Yield attempts until one is not cancelled. At least `least` have to be cancelled."""
     for number in range(1, _TOO_OFTEN):
-        attempt = Attempt(number)
+        attempt = Attempt(number, native=native)
         yield attempt
         assert attempt.steps >= 0, "the attempt was not used"
         if not attempt.touched:
             assert number > least, f"it waited {number - 1} times: nothing was tested"
             return
     raise AssertionError("the operation has no end")
+
+
+def open_sockets() -> set[str]:
+    """Return the names of this process's sockets, or nothing on systems without /proc."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError):
+        for descriptor in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return {name for name in found if name.startswith("socket:")}
 
 
 def count_tasks() -> int:
@@ -172,34 +182,3 @@ async def assert_idle(client: gearman.GearmanClient) -> None:
     assert not client._gm_driver._released
     if all(server.link is None or server.link.is_up for server in engine.pool.servers):
         assert not deadlines_of(engine)
-
-
-@contextlib.asynccontextmanager
-async def working(
-    server: Any, callbacks: dict[str, Callback], **options: Any
-) -> AsyncIterator[gearman.GearmanWorker]:
-    """Run a worker during the body."""
-    worker = gearman.GearmanWorker([server.address], **options)
-    for task, callback in callbacks.items():
-        worker.register_task(task, callback)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(worker.work)
-        with anyio.fail_after(PATIENCE):
-            # A sleeping worker starts and ends no task until it gets a job.
-            await until(lambda: is_asleep(worker) or worker.has_job_lock(), "the worker's sleep")
-        yield worker
-        worker.stop()
-
-
-def is_asleep(worker: gearman.GearmanWorker) -> bool:
-    """Return whether the worker sleeps on all connections, waiting for a job."""
-    return all(
-        server.link is not None and server.link.phase is Phase.ASLEEP
-        for server in worker.connection_list
-    )
-
-
-async def echo(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
-    """Return the job's data unchanged."""
-    data: bytes = job.data
-    return data

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import pytest
 import trio
 
-from gearman_anyio import GearmanWorker, WorkerJob
+import gearman_anyio as gearman
 from gearman_anyio.testing import virtual_clock
-from gearman_sync.testing.recording import is_whole_reply
-from tests.support import PATIENCE, counts_of, wait_for
+from gearman_proto.engines.worker.phases import Phase
+from tests.support import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-#: The kinds of callbacks, and of hooks.
+#: The kinds of callbacks.
 KINDS = ["async", "plain"]
 
 #: A virtual clock for tests within one process: time advances when all tasks wait.
@@ -29,6 +28,7 @@ on_a_test_clock = pytest.mark.parametrize(
     [virtual_clock("asyncio"), virtual_clock("trio")],
     ids=["asyncio", "trio"],
 )
+only_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
 @contextlib.contextmanager
@@ -57,76 +57,27 @@ async def until(condition: Callable[[], object], what: str = "condition") -> Non
     assert condition(), f"{what} did not come true"
 
 
-async def happened(event: threading.Event, what: str = "event") -> None:
-    """Wait for an event that another thread sets."""
-    await anyio.to_thread.run_sync(wait_for, event, what)
-
-
-async def admin(server: Any, command: str) -> str:
-    """Return the reply to an admin command. The server may run in this event loop."""
-    async with await anyio.connect_tcp(*server.address) as stream:
-        await stream.send(command.encode() + b"\r\n")
-        reply = b""
-        while not is_whole_reply(command.encode(), reply):
-            reply += await stream.receive()
-    return reply.decode()
-
-
-async def counts(server: Any, task: str) -> tuple[int, int, int]:
-    """Return the numbers of jobs of `task`, of running jobs, and of workers."""
-    return counts_of(task, await admin(server, "status"))
-
-
-async def counted(server: Any, task: str, expected: tuple[int, int, int]) -> None:
-    """Wait until the server reports these counts."""
-    with anyio.move_on_after(PATIENCE):
-        while (found := await counts(server, task)) != expected:  # noqa: ASYNC110 - no event
-            await anyio.sleep(0.002)
+async def counted(server: Any, task: str, *expected: int) -> None:
+    """Wait until the server reports these numbers of jobs, of running jobs and of workers."""
+    found: tuple[int, ...] = ()
+    async with gearman.GearmanAdminClient([server.address]) as client:
+        with anyio.move_on_after(PATIENCE):
+            while found != expected:
+                found = next(
+                    (
+                        (status.queued, status.running, status.workers)
+                        for status in await client.get_status()
+                        if status.task == task
+                    ),
+                    (0, 0, 0),
+                )
     assert found == expected
-
-
-class Working:
-    """A worker whose `work` runs in a task."""
-
-    def __init__(self, worker: Any) -> None:
-        self.worker = worker
-        self.ended = anyio.Event()
-        self.error: Exception | None = None
-
-    async def run(self, poll_timeout: float | None) -> None:
-        try:
-            await self.worker.work(poll_timeout)
-        except Exception as error:  # noqa: BLE001 - raised by `end`
-            self.error = error
-        finally:
-            self.ended.set()
-
-    async def end(self) -> None:
-        """Wait for the end of `work`, and raise its exception, if any."""
-        with anyio.fail_after(PATIENCE):
-            await self.ended.wait()
-        error, self.error = self.error, None
-        if error is not None:
-            raise error
-
-
-@contextlib.asynccontextmanager
-async def working(worker: GearmanWorker, poll_timeout: float | None = 60) -> AsyncIterator[Working]:
-    """Run a worker during the block, and cancel its remaining jobs at the end."""
-    it = Working(worker)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(it.run, poll_timeout)
-        try:
-            yield it
-        finally:
-            tasks.cancel_scope.cancel()
-    await it.end()
 
 
 def make_worker(
     *hosts: Any,
     tasks: dict[str, Any] | None = None,
-    kind: type[GearmanWorker] = GearmanWorker,
+    kind: type[gearman.GearmanWorker] = gearman.GearmanWorker,
     **options: Any,
 ) -> Any:
     """Return a worker with the callbacks in `tasks` registered."""
@@ -136,50 +87,39 @@ def make_worker(
     return worker
 
 
-async def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
+@contextlib.asynccontextmanager
+async def working(
+    *hosts: Any, poll_timeout: float | None = 60, **options: Any
+) -> AsyncIterator[gearman.GearmanWorker]:
+    """Run a worker during the block, and cancel it at the end.
+
+    `hosts` are its servers, with the options of `make_worker`, or the worker itself.
+    """
+    is_made = isinstance(hosts[0], gearman.GearmanWorker)
+    worker = hosts[0] if is_made else make_worker(*hosts, **options)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.work, poll_timeout)
+        # A sleeping worker starts and ends no task until it gets a job.
+        await until(lambda: is_asleep(worker) or worker.has_job_lock(), "the worker's sleep")
+        yield worker
+        tasks.cancel_scope.cancel()
+
+
+def is_asleep(worker: gearman.GearmanWorker) -> bool:
+    """Return whether the worker sleeps on all connections, waiting for a job."""
+    return all(
+        server.link is not None and server.link.phase is Phase.ASLEEP
+        for server in worker.connection_list
+    )
+
+
+async def echo(worker: Any, job: gearman.WorkerJob) -> Any:
+    return job.data
+
+
+async def reverse(worker: Any, job: gearman.WorkerJob) -> Any:
     return job.data[::-1]
 
 
-def plain_reverse(worker: Any, job: WorkerJob) -> Any:
+def plain_reverse(worker: Any, job: gearman.WorkerJob) -> Any:
     return job.data[::-1]
-
-
-class Held:
-    """A callback, async or in a thread, that holds its jobs until they are released."""
-
-    def __init__(self, kind: str, jobs: int = 1) -> None:
-        self.kind = kind
-        self.jobs = jobs
-        self.begun = 0
-        self.done: list[bytes] = []
-        self.gone: list[bytes] = []
-        self._go_on = threading.Event()
-        self._let_go = anyio.Event()
-
-    @property
-    def callback(self) -> Callable[..., Any]:
-        return self._async if self.kind == "async" else self._plain
-
-    async def wait(self) -> None:
-        """Wait until all jobs have started."""
-        await until(lambda: self.begun == self.jobs, "the beginning of the jobs")
-
-    def let_go(self) -> None:
-        self._go_on.set()
-        self._let_go.set()
-
-    async def _async(self, worker: Any, job: WorkerJob) -> Any:
-        self.begun += 1
-        try:
-            await self._let_go.wait()
-        except BaseException:
-            self.gone.append(job.data)
-            raise
-        self.done.append(job.data)
-        return job.data
-
-    def _plain(self, worker: Any, job: WorkerJob) -> Any:
-        self.begun += 1
-        wait_for(self._go_on)
-        self.done.append(job.data)
-        return job.data
