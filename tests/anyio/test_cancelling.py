@@ -237,7 +237,7 @@ async def test_cancelled_shutdown_closes_the_client(
 
 async def each_place(items: Any) -> list[Any]:
     """Cancel each `__anext__` at each of its waits, and return all items."""
-    found = []
+    found: list[Any] = []
     while True:
         for attempt in attempts(0):
             try:
@@ -335,12 +335,14 @@ async def test_asyncio_timeout_around_calls_and_objects(
                 await client.submit_job(task, "x")
         assert me.cancelling() == 0
         await assert_idle(client)
-    for kind in (gearman.GearmanClient, gearman.GearmanWorker):
-        async with nothing_left():
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(seconds), kind([server.address]) as it:
-                    await (it.submit_job(task, "x") if kind is gearman.GearmanClient else it.work())
-            assert me.cancelling() == 0
+    async with nothing_left():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(seconds), gearman.GearmanClient([server.address]) as client:
+                await client.submit_job(task, "x")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await make_worker(server.address, tasks={task: echo}).work()
+        assert me.cancelling() == 0
 
 
 # The worker.

@@ -120,7 +120,7 @@ async def test_each_call_ends_at_its_time_limit(server: JobServer) -> None:
             *(as_completed, updates, poll),
         ):
             with takes(HOUR):
-                await call()  # type: ignore[operator]
+                await call()
         assert all(request.timed_out for request in requests)
         # Accepting and the status need no worker, so these calls return at once.
         with takes(0):

@@ -1,25 +1,21 @@
-"""A bug in the engine is logged and fails all waiting calls, so that none hangs."""
+"""A bug in the engine, where it meets other threads, signals or two connections."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.errors import ConnectionError, GearmanError
-from gearman_sync.testing import Gate, ScriptedWorker, echo
+from gearman_proto.errors import ConnectionError
 from tests.support import PATIENCE, Gearmand, spawn
 
-from .support import wait_for_followers, wait_for_leader
+from .support import wait_for_leader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_sync import GearmanClient
-
-    StartWorker = Callable[..., ScriptedWorker]
 
 
 def break_once(monkeypatch: pytest.MonkeyPatch, engine: Any, name: str) -> None:
@@ -31,56 +27,6 @@ def break_once(monkeypatch: pytest.MonkeyPatch, engine: Any, name: str) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(engine, name, broken)
-
-
-@pytest.mark.parametrize("name", ["connected", "data_to_send", "receive_data"])
-def test_bug_during_a_submit_raises_internal_error(
-    name: str,
-    gearmand: Gearmand,
-    client: GearmanClient,
-    task: str,
-    start_worker: StartWorker,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    start_worker(gearmand.address, {task: echo})
-    break_once(monkeypatch, client._gm_driver.engine, name)
-    with pytest.raises(GearmanError, match="internal error: ZeroDivisionError") as raised:
-        client.submit_job(task, b"")
-    assert isinstance(raised.value.__cause__, ZeroDivisionError)
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("gearman", logging.ERROR)
-    assert record.exc_info
-    assert client.submit_job(task, b"after").result == b"after"
-
-
-@pytest.mark.parametrize("name", ["handle_timeout", "receive_data"])
-def test_bug_ends_other_waiting_calls(
-    name: str,
-    gearmand: Gearmand,
-    client: GearmanClient,
-    task: str,
-    start_worker: StartWorker,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    gate = Gate()
-    start_worker(gearmand.address, {task: gate})
-    calls = [spawn(client.submit_job, task, b"leader")]
-    wait_for_leader(client)
-    calls.append(spawn(client.submit_job, task, b"follower"))
-    wait_for_followers(client, 1)
-    break_once(monkeypatch, client._gm_driver.engine, name)
-    if name == "handle_timeout":
-        calls.append(spawn(client.submit_job, task, b"timed", poll_timeout=0.01))
-    else:
-        gate.open.set()
-    for call in calls:
-        with pytest.raises(GearmanError, match="internal error: ZeroDivisionError"):
-            call.result(20)
-    gate.open.set()
-    assert len(caplog.records) == 1
-    assert client.submit_job(task, b"after").result == b"after"
 
 
 def test_leader_completes_a_recovery_that_is_interrupted_each_time(
