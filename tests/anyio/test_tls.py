@@ -19,8 +19,9 @@ from gearman_proto.errors import ServerUnavailable
 from tests.support import PATIENCE
 from tests.support import server_context as make_server_context
 
-from .support import until
-from .test_streams import Tunnel, Tunnels, working
+from .stepping import Attempt
+from .support import reverse, until, working
+from .test_streams import Tunnel, Tunnels
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -107,30 +108,27 @@ class SecureServer:
 @contextlib.asynccontextmanager
 async def secure_server(context: ssl.SSLContext) -> AsyncIterator[SecureServer]:
     async with gearman.JobServer() as server, anyio.create_task_group() as tasks:
-        async with working("worker", connect=server.connect):
+        async with working("any", tasks={"reverse": reverse}, connect=server.connect):
             yield SecureServer(server, tasks, context)
         await server.stop()
 
 
-async def test_over_the_application_s_streams(
+async def test_certificate_is_checked_on_streams_of_the_application(
     tls_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:
-    async with secure_server(server_context) as server:
-        async with gearman.GearmanClient(
-            ["localhost"], ssl_context=tls_context, connect=server.tunnels
-        ) as client:
-            data = bytes(range(256)) * 4096
-            assert (await client.submit_job("reverse", data)).result == data[::-1]
-        async with gearman.GearmanClient(
+    async with (
+        secure_server(server_context) as server,
+        gearman.GearmanClient(
             ["gearman.test"], ssl_context=tls_context, connect=server.tunnels
-        ) as client:
-            with pytest.raises(ServerUnavailable, match=r"not valid for 'gearman\.test'"):
-                await client.submit_job("reverse", b"")
-        server.tunnels.check(2)
+        ) as client,
+    ):
+        with pytest.raises(ServerUnavailable, match=r"not valid for 'gearman\.test'"):
+            await client.submit_job("reverse", b"")
+        server.tunnels.check(1)
 
 
-@pytest.mark.parametrize("how", ["at once", "with a goodbye", "in a record"])
-async def test_abrupt_end(
+@pytest.mark.parametrize("how", ["at once", "with a goodbye", "in a record", "after garbage"])
+async def test_client_reconnects_after_an_abrupt_end(
     tls_context: ssl.SSLContext, server_context: ssl.SSLContext, how: str
 ) -> None:
     async with (
@@ -141,35 +139,24 @@ async def test_abrupt_end(
     ):
         request = await client.submit_job("nobody", b"", wait_until_complete=False)
         (stream,) = server.streams
+        below = stream.transport_stream
         if how == "with a goodbye":
             with pytest.raises(ssl.SSLWantReadError):
                 stream.extra(TLSAttribute.ssl_object).unwrap()
-            await stream.transport_stream.send(stream._write_bio.read())
+            await below.send(stream._write_bio.read())
         elif how == "in a record":
             stream.extra(TLSAttribute.ssl_object).write(b"\0RES" + bytes(100))
-            await stream.transport_stream.send(stream._write_bio.read()[:50])
-        await stream.transport_stream.aclose()
+            await below.send(stream._write_bio.read()[:50])
+        elif how == "after garbage":
+            await below.send(b"\x17\x03\x03\0\x20" + bytes(32))
+        if how != "after garbage":
+            await below.aclose()
         await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
         assert request.state == gearman.JOB_UNKNOWN
-        assert "closed" in str(client.connection_list[0].error)
+        reason = "SSL" if how == "after garbage" else "closed"
+        assert reason in str(client.connection_list[0].error)
         assert (await client.submit_job("reverse", b"again")).result == b"niaga"
     server.tunnels.check(2)
-
-
-async def test_garbage_in_place_of_a_record(
-    tls_context: ssl.SSLContext, server_context: ssl.SSLContext
-) -> None:
-    async with (
-        secure_server(server_context) as server,
-        gearman.GearmanClient(
-            ["localhost"], ssl_context=tls_context, connect=server.tunnels
-        ) as client,
-    ):
-        request = await client.submit_job("nobody", b"", wait_until_complete=False)
-        await server.streams[0].transport_stream.send(b"\x17\x03\x03\0\x20" + bytes(32))
-        await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
-        assert request.state == gearman.JOB_UNKNOWN
-        assert "SSL" in str(client.connection_list[0].error)
 
 
 async def test_the_reader_has_something_to_send(
@@ -280,7 +267,8 @@ async def test_cancelled_receive_lets_the_other_task_return() -> None:
         assert await shared.receive() == b"more"
 
 
-async def test_a_failed_handshake_closes_the_stream(tls_context: ssl.SSLContext) -> None:
+@pytest.mark.parametrize("how", ["failed", "cancelled"])
+async def test_handshake_that_ends_closes_the_stream(tls_context: ssl.SSLContext, how: str) -> None:
     class Broken(Tunnel):
         async def send(self, item: bytes) -> None:
             raise OSError("nothing goes")
@@ -291,16 +279,13 @@ async def test_a_failed_handshake_closes_the_stream(tls_context: ssl.SSLContext)
     address = ServerAddress("localhost", 1)
     near, far = pipe()
     async with far:
-        tunnels = Tunnels(connect, Broken)
-        with pytest.raises(ConnectionError, match=r"^nothing goes during the TLS handshake; does"):
-            await open_stream(address, tls_context, tunnels(address))
-        tunnels.check(1)
-    near, far = pipe()
-    async with far:
-        tunnels = Tunnels(connect)
-        with anyio.move_on_after(0.02) as scope:
-            await open_stream(address, tls_context, tunnels(address))
-        assert scope.cancelled_caught
+        tunnels = Tunnels(connect, Broken if how == "failed" else Tunnel)
+        opening = open_stream(address, tls_context, tunnels(address))
+        if how == "failed":
+            with pytest.raises(ConnectionError, match=r"^nothing goes during the TLS handshake; "):
+                await opening
+        else:
+            await Attempt(2)(opening)
         tunnels.check(1)
 
 
