@@ -18,8 +18,8 @@ import trio
 
 import gearman_anyio as gearman
 from gearman_anyio import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
-from gearman_anyio.testing import virtual_clock
 from gearman_anyio._streams import pipe
+from gearman_anyio.testing import virtual_clock
 from gearman_proto import Role
 from gearman_proto.engines.server.jobqueue import FUNCTION_SIZE
 from gearman_proto.errors import ConnectionError, ServerUnavailable

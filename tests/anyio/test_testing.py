@@ -38,12 +38,12 @@ from gearman_proto.errors import InvalidWorkerState, ServerUnavailable
 from gearman_sync import GearmanClient as BlockingClient
 from tests.support import PATIENCE
 
-from .support import KINDS, on_a_test_clock, plain_reverse, reverse
+from .support import KINDS, on_a_test_clock, reverse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.support import EmbeddedServer, Gearmand
+    from tests.support import Gearmand
 
 HOUR = 3600.0
 
@@ -73,9 +73,9 @@ async def client(embedded: JobServer) -> AsyncIterator[GearmanClient]:
 
 @pytest.mark.anyio
 @on_a_test_clock
-async def test_drain(embedded: JobServer, client: GearmanClient) -> None:
-    """Draining includes jobs that take hours and submit further jobs."""
-
+async def test_drain_includes_jobs_that_take_hours_and_submit_others(
+    embedded: JobServer, client: GearmanClient
+) -> None:
     async def countdown(worker: Any, job: WorkerJob) -> None:
         await anyio.sleep(HOUR)
         if number := int(job.data):
@@ -84,15 +84,16 @@ async def test_drain(embedded: JobServer, client: GearmanClient) -> None:
     under_test = WorkerUnderTest({"task": countdown}, embedded, timeout=24 * HOUR)
     assert await under_test.drain() == []
     begun = anyio.current_time()
-    await client.submit_job("task", "3", background=True)
-    assert data_of(await under_test.drain()) == [b"3", b"2", b"1", b"0"]
-    assert anyio.current_time() - begun == pytest.approx(4 * HOUR)
-    assert data_of(under_test.runs) == [b"3", b"2", b"1", b"0"]
+    await client.submit_job("task", "2", background=True)
+    assert data_of(await under_test.drain()) == [b"2", b"1", b"0"]
+    assert anyio.current_time() - begun == pytest.approx(3 * HOUR)
 
 
 @pytest.mark.anyio
 @on_a_test_clock
-async def test_in_a_task(embedded: JobServer, client: GearmanClient) -> None:
+async def test_worker_in_a_task_can_be_waited_for_and_drained(
+    embedded: JobServer, client: GearmanClient
+) -> None:
     worker = GearmanWorker(["nowhere.invalid:1"], max_jobs=3, connect=None)
     worker.register_task("task", reverse)
     async with WorkerUnderTest(worker, embedded) as under_test:
@@ -102,6 +103,7 @@ async def test_in_a_task(embedded: JobServer, client: GearmanClient) -> None:
         assert (await client.submit_job("task", "ef")).result == b"fe"
         await client.submit_job("task", "last", background=True)
     assert data_of(under_test.runs) == [b"ab", b"cd", b"ef", b"last"]
+    # The worker's own server is unchanged.
     assert str(worker.connection_list[0].address) == "nowhere.invalid:1"
     assert worker._gm_connect is None
     async with under_test:
@@ -111,7 +113,9 @@ async def test_in_a_task(embedded: JobServer, client: GearmanClient) -> None:
 @pytest.mark.anyio
 @on_a_test_clock
 @pytest.mark.parametrize("kind", ["callback", "hook", "plain hook"])
-async def test_failure(embedded: JobServer, client: GearmanClient, kind: str) -> None:
+async def test_exception_of_a_callback_or_hook_is_raised_in_the_test(
+    embedded: JobServer, client: GearmanClient, kind: str
+) -> None:
     class Worker(GearmanWorker):
         async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> bool:
             if kind == "hook":
@@ -141,8 +145,9 @@ async def test_failure(embedded: JobServer, client: GearmanClient, kind: str) ->
 @pytest.mark.anyio
 @on_a_test_clock
 @pytest.mark.parametrize("how", ["drain", "drain in with", "end"])
-async def test_time_limit(embedded: JobServer, client: GearmanClient, how: str) -> None:
-    """The callback is cancelled, and the error names its job."""
+async def test_time_limit_cancels_the_callback_and_names_its_job(
+    embedded: JobServer, client: GearmanClient, how: str
+) -> None:
     ends: list[float] = []
 
     async def callback(worker: Any, job: WorkerJob) -> None:
@@ -168,7 +173,9 @@ async def test_time_limit(embedded: JobServer, client: GearmanClient, how: str) 
 
 @pytest.mark.anyio
 @on_a_test_clock
-async def test_test_that_fails(embedded: JobServer, client: GearmanClient) -> None:
+async def test_failing_test_raises_its_own_exception(
+    embedded: JobServer, client: GearmanClient
+) -> None:
     under_test = WorkerUnderTest({"task": fail}, embedded)
     with pytest.raises(LookupError, match="the test"):
         async with under_test:
@@ -182,7 +189,9 @@ async def test_test_that_fails(embedded: JobServer, client: GearmanClient) -> No
 
 @pytest.mark.anyio
 @on_a_test_clock
-async def test_no_server(embedded: JobServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_worker_without_a_server_raises(
+    embedded: JobServer, caplog: pytest.LogCaptureFixture
+) -> None:
     await embedded.stop()
     under_test = WorkerUnderTest({"task": reverse}, embedded)
     with pytest.raises(ServerUnavailable):
@@ -193,30 +202,18 @@ async def test_no_server(embedded: JobServer, caplog: pytest.LogCaptureFixture) 
     assert "the worker under test has ended" in caplog.text
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("kind", KINDS)
-async def test_over_sockets(server: EmbeddedServer | Gearmand, task: str, kind: str) -> None:
-    """Any server can be used. Here `server` is gearmand, or a JobServer in a thread."""
-    callback: Any = reverse if kind == "async" else plain_reverse
-    async with (
-        GearmanClient([server.address]) as client,
-        WorkerUnderTest({task: callback}, server.address, timeout=PATIENCE) as under_test,
-    ):
-        assert (await client.submit_job(task, "ab", poll_timeout=PATIENCE)).result == b"ba"
-        await client.submit_job(task, "cd", background=True)
-        assert data_of(await under_test.drain()) == [b"ab", b"cd"]
-
-
 # Synchronous tests.
 
+each_backend = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_blocking(launch: Callable[[], EmbeddedServer | Gearmand], task: str, backend: str) -> None:
-    server = launch()
-    under_test = BlockingWorkerUnderTest(
-        {task: reverse}, server.address, backend=backend, timeout=PATIENCE
-    )
-    with BlockingClient([server.address]) as client:
+
+@each_backend
+def test_blocking_worker_is_used_like_the_one_of_gearman_sync(
+    gearmand: Gearmand, task: str, backend: str
+) -> None:
+    tasks = {task: reverse, f"{task}-fails": fail}
+    under_test = BlockingWorkerUnderTest(tasks, gearmand.address, backend=backend, timeout=PATIENCE)
+    with BlockingClient([gearmand.address]) as client:
         client.submit_job(task, "ab", background=True)
         assert [run.result for run in under_test.drain()] == [b"ba"]
         with under_test:
@@ -225,21 +222,34 @@ def test_blocking(launch: Callable[[], EmbeddedServer | Gearmand], task: str, ba
             assert data_of(under_test.drain()) == [b"cd", b"ef"]
             client.submit_job(task, "last", background=True)
         assert data_of(under_test.runs) == [b"ab", b"cd", b"ef", b"last"]
-        assert under_test.worker.worker_abilities == {task: reverse}
-        under_test = BlockingWorkerUnderTest({task: fail}, server.address, backend=backend)
-        client.submit_job(task, "first", background=True)
+        assert under_test.worker.worker_abilities == tasks
+        client.submit_job(f"{task}-fails", "first", background=True)
         with pytest.raises(ZeroDivisionError, match="first"):
             under_test.drain()
         with pytest.raises(ZeroDivisionError, match="second"), under_test:
-            client.submit_job(task, "second", poll_timeout=PATIENCE)
+            client.submit_job(f"{task}-fails", "second", poll_timeout=PATIENCE)
     with pytest.raises(LookupError), under_test:
         raise LookupError
 
 
-@pytest.mark.parametrize("worker", [None, reverse])
-def test_no_worker(worker: Any) -> None:
-    with pytest.raises(TypeError, match=r"callbacks by task .* or a gearman_anyio\.worker"):
-        BlockingWorkerUnderTest(worker, "localhost")
+@each_backend
+def test_blocking_worker_that_is_misused_is_refused(
+    gearmand: Gearmand, task: str, backend: str
+) -> None:
+    def drain(worker: Any, job: WorkerJob) -> None:
+        under_test.drain()
+
+    under_test = BlockingWorkerUnderTest(
+        {task: drain}, gearmand.address, backend=backend, timeout=PATIENCE
+    )
+    with BlockingClient([gearmand.address]) as client:
+        client.submit_job(task, "", background=True)
+    with (
+        pytest.raises(RuntimeError, match="can't drain it, as that waits"),
+        under_test,
+        pytest.raises(RuntimeError, match="is under test already"),
+    ):
+        under_test.__enter__()
 
 
 # Callbacks called directly.
@@ -263,24 +273,23 @@ UPDATES = [JobProgress(1, 2), JobData(b"page 1"), JobWarning(b"no title")]
 
 
 @pytest.mark.anyio
-async def test_by_hand() -> None:
-    job = JobDouble("convert", "book")
-    assert await convert(job.worker, job) == b"BOOK"
-    assert job.updates == UPDATES
-
-
-@pytest.mark.anyio
 @pytest.mark.parametrize("callback", [convert, plain_convert])
-async def test_call(callback: Any) -> None:
+async def test_job_double_records_what_a_callback_sends(callback: Any) -> None:
     job = JobDouble("convert", "book", worker=GearmanWorker(max_jobs=3))
     assert await job.call(callback) == b"BOOK"
     assert job.updates == [*UPDATES, JobEnded("COMPLETE", b"BOOK")]
+    with pytest.raises(InvalidWorkerState, match="has ended: make another one"):
+        await job.call(callback)
+    by_hand = JobDouble("convert", "book")
+    if callback is convert:
+        assert await convert(by_hand.worker, by_hand) == b"BOOK"
+        assert by_hand.updates == UPDATES
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_call_raises_the_callbacks_error(kind: str, error: type[BaseException]) -> None:
+async def test_job_double_raises_the_callbacks_error(kind: str, error: type[BaseException]) -> None:
     def plain(worker: Any, job: WorkerJob) -> None:
         raise error
 
@@ -292,6 +301,8 @@ async def test_call_raises_the_callbacks_error(kind: str, error: type[BaseExcept
         await job.call(callback if kind == "async" else plain)
     with pytest.raises(TypeError, match="must be bytes or str"):
         await job.call(lambda worker, job: 1)
+    with pytest.raises(TypeError, match="callback is a function of a worker and a job, not 5"):
+        await job.call(5)  # type: ignore[arg-type]
 
 
 # The clock.
@@ -299,7 +310,7 @@ async def test_call_raises_the_callbacks_error(kind: str, error: type[BaseExcept
 
 @pytest.mark.anyio
 @on_a_test_clock
-async def test_clock() -> None:
+async def test_clock_jumps_when_all_tasks_wait() -> None:
     real = time.monotonic()
     begun = anyio.current_time()
     woken: list[tuple[str, float]] = []
@@ -325,21 +336,8 @@ async def test_clock() -> None:
     assert time.monotonic() - real < PATIENCE
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_clock_of_each_loop_starts_at_zero(backend: str) -> None:
-    async def sleep() -> float:
-        before = anyio.current_time()
-        await anyio.sleep(HOUR)
-        return before
-
-    for _ in range(2):
-        name, options = virtual_clock(backend)
-        assert name == backend
-        assert anyio.run(sleep, backend=name, backend_options=options) == 0
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_threshold(backend: str) -> None:
+@each_backend
+def test_clock_waits_for_its_threshold(backend: str) -> None:
     """The clock does not overtake sockets and threads that answer within the threshold."""
     event = threading.Event()
     near, far = socket.socketpair()
@@ -364,7 +362,7 @@ def test_threshold(backend: str) -> None:
         anyio.run(main, backend=name, backend_options=options)
 
 
-def test_calls_in_an_executor() -> None:
+def test_clock_waits_for_calls_in_an_executor() -> None:
     """The clock does not advance while a thread of asyncio's executor runs."""
     event = threading.Event()
 
@@ -388,50 +386,35 @@ def test_calls_in_an_executor() -> None:
 
 # Misuse.
 
+SERVER: Any = 5
+STARTED_ELSEWHERE: Any = JobServer()
+
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: virtual_clock("curio"), ValueError, "'asyncio' and 'trio', not 'curio'"),
-        *(
-            (functools.partial(make, autojump_threshold=value), error, "autojump_threshold is")
-            for make in (
-                functools.partial(virtual_clock, "asyncio"),
-                functools.partial(virtual_clock, "trio"),
-                functools.partial(VirtualTimeLoop),
-            )
-            for value, error in (
-                (math.nan, ValueError),
-                (math.inf, ValueError),
-                (-1, ValueError),
-                ("0", TypeError),
-                (None, TypeError),
-            )
-        ),
-        (lambda: WorkerUnderTest({"f": fail}, 5), TypeError, "a server's address is"),  # type: ignore[arg-type]
+        (lambda: virtual_clock("trio", autojump_threshold=-1), ValueError, "autojump_threshold is"),
+        (lambda: VirtualTimeLoop(math.nan), ValueError, "autojump_threshold is"),
+        (lambda: WorkerUnderTest({"f": fail}, SERVER), TypeError, "a server's address is"),
         (
-            lambda: WorkerUnderTest({"f": fail}, "localhost", timeout=math.inf),
-            ValueError,
+            *(lambda: WorkerUnderTest({"f": fail}, "localhost", timeout=math.inf), ValueError),
             "timeout is inf",
         ),
         (
-            lambda: BlockingWorkerUnderTest({"f": fail}, "localhost", backend="curio"),
-            ValueError,
+            *(lambda: BlockingWorkerUnderTest(None, "localhost"), TypeError),  # type: ignore[arg-type]
+            r"callbacks by task .* or a gearman_anyio\.worker",
+        ),
+        (
+            *(lambda: BlockingWorkerUnderTest({}, "localhost", backend="curio"), ValueError),
             "'asyncio' and 'trio', not 'curio'",
         ),
         (
-            lambda: BlockingWorkerUnderTest({"f": fail}, "localhost", timeout=math.nan),
-            ValueError,
-            "timeout is nan",
-        ),
-        (
-            lambda: BlockingWorkerUnderTest({"f": fail}, JobServer()),  # type: ignore[arg-type]
-            TypeError,
+            *(lambda: BlockingWorkerUnderTest({"f": fail}, STARTED_ELSEWHERE), TypeError),
             "a server's address is",
         ),
         (
-            lambda: JobDouble("f", "", worker=BlockingClient),
-            TypeError,
+            *(lambda: JobDouble("f", "", worker=BlockingClient), TypeError),
             "worker is a gearman_anyio.worker.GearmanWorker, or None",
         ),
     ],
@@ -441,16 +424,6 @@ def test_argument_that_can_not_be_is_an_error_at_once(
 ) -> None:
     with pytest.raises(error, match=message):
         make()
-
-
-@pytest.mark.anyio
-async def test_job_double_is_called_once() -> None:
-    job = JobDouble("f", "")
-    with pytest.raises(TypeError, match="callback is a function of a worker and a job, not 5"):
-        await job.call(5)  # type: ignore[arg-type]
-    await job.call(plain_reverse)
-    with pytest.raises(InvalidWorkerState, match="has ended: make another one"):
-        await job.call(reverse)
 
 
 @pytest.mark.anyio
@@ -480,24 +453,3 @@ async def test_drain_in_a_callback_is_refused(
                 pass
         else:
             await under_test.drain()
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_blocking_worker_that_is_misused_is_refused(
-    launch: Callable[[], EmbeddedServer | Gearmand], task: str, backend: str
-) -> None:
-    def drain(worker: Any, job: WorkerJob) -> None:
-        under_test.drain()
-
-    server = launch()
-    under_test = BlockingWorkerUnderTest(
-        {task: drain}, server.address, backend=backend, timeout=PATIENCE
-    )
-    with BlockingClient([server.address]) as client:
-        client.submit_job(task, "", background=True)
-    with (
-        pytest.raises(RuntimeError, match="can't drain it, as that waits"),
-        under_test,
-        pytest.raises(RuntimeError, match="is under test already"),
-    ):
-        under_test.__enter__()
