@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gearman_sync import GearmanClient, GearmanWorker
+from gearman_sync.testing import Gate, echo
 from tests.support import PATIENCE
 
 from .support import Script, Working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.support import Gearmand
+
+    from .support import MakeClient, MakeWorker, StartScript, StartWorker, Work
 
 
 @pytest.fixture(autouse=True)
@@ -36,15 +38,7 @@ def server(gearmand: Gearmand) -> Gearmand:
 
 
 @pytest.fixture
-def interruptible() -> Iterator[None]:
-    """A SIGINT handler that raises KeyboardInterrupt, even in a background process of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def make_client() -> Iterator[Callable[..., GearmanClient]]:
+def make_client() -> Iterator[MakeClient]:
     """A factory of clients for one test."""
     with contextlib.ExitStack() as stack:
 
@@ -55,7 +49,7 @@ def make_client() -> Iterator[Callable[..., GearmanClient]]:
 
 
 @pytest.fixture
-def client(gearmand: Gearmand, make_client: Callable[..., GearmanClient]) -> GearmanClient:
+def client(gearmand: Gearmand, make_client: MakeClient) -> GearmanClient:
     """A client of the shared gearmand."""
     return make_client(gearmand.address)
 
@@ -64,7 +58,16 @@ def client(gearmand: Gearmand, make_client: Callable[..., GearmanClient]) -> Gea
 
 
 @pytest.fixture
-def make_worker() -> Iterator[Callable[..., GearmanWorker]]:
+def gate(gearmand: Gearmand, start_worker: StartWorker, task: str) -> Gate:
+    """A worker that holds the jobs of `task`-slow. Another one runs those of `task` at once."""
+    gate = Gate()
+    start_worker(gearmand.address, {f"{task}-slow": gate})
+    start_worker(gearmand.address, {task: echo})
+    return gate
+
+
+@pytest.fixture
+def make_worker() -> Iterator[MakeWorker]:
     """A factory of workers: `tasks` maps task names to callbacks, and `kind` is the class."""
     with contextlib.ExitStack() as stack:
 
@@ -83,7 +86,7 @@ def make_worker() -> Iterator[Callable[..., GearmanWorker]]:
 
 
 @pytest.fixture
-def work(make_worker: Callable[..., GearmanWorker]) -> Iterator[Callable[..., Working]]:
+def work(make_worker: MakeWorker) -> Iterator[Work]:
     """A function that makes a worker like `make_worker` and runs it in a thread for the test."""
     with contextlib.ExitStack() as stack:
 
@@ -99,7 +102,7 @@ def work(make_worker: Callable[..., GearmanWorker]) -> Iterator[Callable[..., Wo
 
 
 @pytest.fixture
-def start_script() -> Iterator[Callable[..., Script]]:
+def start_script() -> Iterator[StartScript]:
     """A function that starts a Python program for one test."""
     with contextlib.ExitStack() as stack:
 

@@ -1,4 +1,4 @@
-"""Helpers that depend on the internals of clients and workers, and helpers for programs."""
+"""Helpers for threads, signals and programs, some of which read the drivers' internals."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
+from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker
+from gearman_sync.testing import ScriptedServer, ScriptedWorker
 from tests.support import PATIENCE, eventually, interruptible, spawn
 
-if TYPE_CHECKING:
-    from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker
+MakeClient: TypeAlias = Callable[..., GearmanClient]
+MakeWorker: TypeAlias = Callable[..., GearmanWorker]
+StartServer: TypeAlias = Callable[..., ScriptedServer]
+StartWorker: TypeAlias = Callable[..., ScriptedWorker]
+StartScript: TypeAlias = "Callable[..., Script]"
+Work: TypeAlias = "Callable[..., Working]"
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +35,33 @@ def wait_for_followers(client: GearmanAdminClient | GearmanClient, count: int) -
     """Wait until one thread polls the sockets and `count` others sleep."""
     wait_for_leader(client)
     eventually(lambda: len(client._gm_driver._turns.followers) == count, f"{count} followers")
+
+
+@contextlib.contextmanager
+def signal_handler(handle: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """Install a signal handler. Yield a function that triggers it in this thread."""
+    this = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: handle())
+    try:
+        yield lambda: signal.pthread_kill(this, signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@contextlib.contextmanager
+def signalled(handle: Callable[[], object], when: Callable[[], object]) -> Iterator[None]:
+    """Call `handle` as a signal handler of this thread, once `when` has returned in another one."""
+    with signal_handler(handle) as trigger:
+        sending = spawn(lambda: (when(), trigger()))
+        try:
+            yield
+        finally:
+            sending.result(PATIENCE)
+
+
+def interrupt() -> None:
+    """Interrupt the thread, as a signal handler."""
+    raise KeyboardInterrupt
 
 
 class Working:
