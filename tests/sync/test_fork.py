@@ -8,27 +8,24 @@ import signal
 import threading
 import traceback
 import warnings
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState
-from gearman_sync import GearmanClient
-from gearman_sync.testing import Gate, ScriptedWorker, echo
-from tests.support import Gearmand, spawn, wait_for
+from gearman_sync import GearmanAdminClient, GearmanClient
+from tests.support import PATIENCE, spawn
 
 from .support import wait_for_followers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    StartWorker = Callable[..., ScriptedWorker]
-    MakeClient = Callable[..., GearmanClient]
+    from gearman_sync.testing import Gate
+    from tests.support import Gearmand
 
-T = TypeVar("T")
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+    from .support import MakeClient
 
 
 class Child:
@@ -65,15 +62,14 @@ class Child:
         return value
 
 
-def test_both_submit(
-    gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
-    start_worker(gearmand.address, {task: echo})
+def test_both_processes_submit(client: GearmanClient, task: str, gate: Gate) -> None:
     assert client.submit_job(task, b"before").result == b"before"
     (server,) = client.connection_list
 
     def in_child() -> list[bytes]:
-        return [client.submit_job(task, b"child %d" % number).result for number in range(50)]
+        results = [client.submit_job(task, b"child %d" % number).result for number in range(50)]
+        client.shutdown()
+        return results
 
     child = Child(in_child)
     mine = [client.submit_job(task, b"parent %d" % number).result for number in range(50)]
@@ -82,77 +78,40 @@ def test_both_submit(
     # The parent still uses the connection from before the fork.
     assert client.connection_list == [server]
     assert server.connected
+    assert client.submit_job(task, b"after").result == b"after"
 
 
-def test_parents_job_is_under_way(
-    gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
-    gate = Gate()
-    worker = start_worker(gearmand.address, {f"{task}-slow": gate})
-    start_worker(gearmand.address, {task: echo})
+def test_both_processes_ask_the_server(gearmand: Gearmand) -> None:
+    with GearmanAdminClient([gearmand.address]) as admin:
+        pid = admin.get_pid()
+        child = Child(lambda: [admin.get_pid() for _ in range(50)])
+        assert [admin.get_pid() for _ in range(50)] == child.result() == [pid] * 50
+
+
+def test_job_under_way_is_lost_to_the_child(client: GearmanClient, task: str, gate: Gate) -> None:
     request = client.submit_job(f"{task}-slow", b"parent", wait_until_complete=False)
-    wait_for(gate.begun)
+    handle, unique = request.job.handle, request.unique
 
-    def in_child() -> tuple[str, bool, bytes]:
+    def in_child() -> list[object]:
         client.wait_until_jobs_completed([request])
-        state, timed_out = request.state, request.timed_out
-        return state, timed_out, client.submit_job(task, b"child").result
+        lost = [request.state, request.timed_out]
+        client.submit_multiple_requests([request], wait_until_complete=False)
+        return [*lost, request.job.handle != handle, request.unique != unique]
 
-    assert Child(in_child).result() == (gearman.JOB_UNKNOWN, False, b"child")
+    assert Child(in_child).result() == [gearman.JOB_UNKNOWN, False, True, True]
+    assert (request.job.handle, request.unique) == (handle, unique)
     gate.open.set()
     client.wait_until_jobs_completed([request])
     assert request.result == b"parent"
-    assert len(worker.jobs) == 1
 
 
-def test_child_submits_the_parents_request_again(
-    gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
-    request = client.submit_job(task, b"data", wait_until_complete=False)
-    handle, unique = request.job.handle, request.unique
-
-    def in_child() -> tuple[str | None, str | None]:
-        assert request.state == gearman.JOB_UNKNOWN
-        client.submit_multiple_requests([request], wait_until_complete=False)
-        return request.job.handle, request.unique
-
-    theirs = Child(in_child).result()
-    assert theirs[0] != handle
-    assert theirs[1] != unique
-    assert request.job.handle == handle
-    start_worker(gearmand.address, {task: echo})
-    assert client.wait_until_jobs_completed([request])[0].result == b"data"
-
-
-def test_child_exits_and_parent_goes_on(
-    gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
-    start_worker(gearmand.address, {task: echo})
-    request = client.submit_job(task, b"1", wait_until_complete=False)
-
-    def in_child() -> None:
-        client.submit_job(task, b"2", background=True)
-        client.shutdown()
-
-    Child(in_child).result()
-    Child(lambda: None).result()
-    assert client.wait_until_jobs_completed([request])[0].result == b"1"
-    assert client.submit_job(task, b"3").result == b"3"
-
-
-def test_fork_while_threads_wait(
-    gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
-    gate = Gate()
-    start_worker(gearmand.address, {task: gate})
-    start_worker(gearmand.address, {f"{task}-child": echo})
-    waiting = [spawn(client.submit_job, task, b"%d" % number) for number in range(3)]
+def test_fork_while_threads_wait(client: GearmanClient, task: str, gate: Gate) -> None:
+    waiting = [spawn(client.submit_job, f"{task}-slow", b"%d" % number) for number in range(3)]
     wait_for_followers(client, 2)
-    child = Child(lambda: client.submit_job(f"{task}-child", b"child").result)
-    assert child.result() == b"child"
+    assert Child(lambda: client.submit_job(task, b"child").result).result() == b"child"
     assert not any(call.done() for call in waiting)
     gate.open.set()
-    assert [call.result(20).result for call in waiting] == [b"0", b"1", b"2"]
+    assert [call.result(PATIENCE).result for call in waiting] == [b"0", b"1", b"2"]
 
 
 def test_fork_in_the_middle_of_another_threads_work(
@@ -181,11 +140,8 @@ def test_fork_in_the_middle_of_another_threads_work(
 
 
 @pytest.mark.slow
-def test_fork_while_threads_submit(
-    gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
+def test_fork_while_threads_submit(client: GearmanClient, task: str, gate: Gate) -> None:
     """At the fork, a thread that does not exist in the child may hold the lock."""
-    start_worker(gearmand.address, {task: echo})
     stopping = threading.Event()
 
     def run(name: bytes) -> int:
@@ -201,35 +157,20 @@ def test_fork_while_threads_submit(
             assert Child(lambda: client.submit_job(task, b"child").result).result() == b"child"
     finally:
         stopping.set()
-    assert all(thread.result(20) for thread in threads)
+    assert all(thread.result(PATIENCE) for thread in threads)
 
 
-def test_uniques_differ(gearmand: Gearmand, client: GearmanClient, task: str) -> None:
+def test_child_of_a_child_has_its_own_uniques(client: GearmanClient, task: str) -> None:
     def unique() -> str | None:
         return client.submit_job(task, b"", background=True).unique
 
-    mine = unique()
-    children = [Child(unique) for _ in range(3)]
-    uniques = [mine, unique(), *(child.result() for child in children)]
-    assert len(set(uniques)) == 5
+    def in_child() -> list[str | None]:
+        return [unique(), Child(unique).result(), unique()]
+
+    assert len({unique(), *Child(in_child).result(), *Child(in_child).result(), unique()}) == 8
 
 
-def test_child_of_a_child(
-    gearmand: Gearmand, client: GearmanClient, task: str, start_worker: StartWorker
-) -> None:
-    start_worker(gearmand.address, {task: echo})
-    client.submit_job(task, b"")
-
-    def in_child() -> list[bytes]:
-        first = client.submit_job(task, b"child").result
-        second = Child(lambda: client.submit_job(task, b"grandchild").result).result()
-        return [first, second, client.submit_job(task, b"child again").result]
-
-    assert Child(in_child).result() == [b"child", b"grandchild", b"child again"]
-
-
-def test_shut_down_before_the_fork(gearmand: Gearmand, make_client: MakeClient, task: str) -> None:
-    client = make_client(gearmand.address)
+def test_client_shut_down_before_the_fork_stays_so(client: GearmanClient, task: str) -> None:
     client.submit_job(task, b"", background=True)
     client.shutdown()
 
@@ -239,31 +180,3 @@ def test_shut_down_before_the_fork(gearmand: Gearmand, make_client: MakeClient, 
         return True
 
     assert Child(in_child).result()
-
-
-def test_inherited_descriptors_are_closed(
-    gearmand: Gearmand, client: GearmanClient, task: str
-) -> None:
-    client.submit_job(task, b"", background=True)
-    mine = gearmand.admin("workers").count("127.0.0.1")
-    holding, done = os.pipe(), os.pipe()
-
-    def in_child() -> None:
-        os.write(holding[1], b"x")
-        os.read(done[0], 1)
-
-    child = Child(in_child)
-    try:
-        os.read(holding[0], 1)
-        # The server sees the connection's end although the child is alive.
-        client.shutdown()
-        for _ in range(1000):
-            if gearmand.admin("workers").count("127.0.0.1") < mine:
-                break
-        else:
-            pytest.fail("the child keeps the connection open")
-    finally:
-        os.write(done[1], b"x")
-        child.result()
-        for descriptor in (*holding, *done):
-            os.close(descriptor)

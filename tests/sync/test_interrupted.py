@@ -23,15 +23,23 @@ from gearman_proto.errors import (
     InvalidClientState,
     ServerUnavailable,
 )
-from gearman_sync import GearmanClient, GearmanJobRequest, GearmanWorker, JobServer, WorkerJob
+from gearman_sync import (
+    GearmanAdminClient,
+    GearmanClient,
+    GearmanJobRequest,
+    GearmanWorker,
+    JobServer,
+    WorkerJob,
+)
 from tests.support import PATIENCE, deadlines_of, spawn
 from tests.support.injecting import every_place, soon
+
+from .support import interrupt, signal_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    MakeClient = Callable[..., GearmanClient]
-    MakeWorker = Callable[..., GearmanWorker]
+    from .support import MakeClient, MakeWorker, Work
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,7 +50,6 @@ pytestmark = [
 ]
 
 LOST = (ConnectionError, ExceededConnectionAttempts, ServerUnavailable)
-JOBS = [{"task": "echo", "data": b"1"}, {"task": "echo", "data": b"2"}]
 
 
 def echo(worker: GearmanWorker, job: WorkerJob) -> Any:
@@ -59,16 +66,6 @@ def settled_descriptors() -> int:
     return descriptors()
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-def forget(errors: list[Exception]) -> None:
-    """Release the sockets that the frames of `errors` refer to, while warnings are ignored."""
-    errors.clear()
-    gc.collect()
-
-
 @pytest.fixture
 def address() -> Iterator[tuple[str, int]]:
     with JobServer() as server:
@@ -76,14 +73,18 @@ def address() -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture
-def echoing(address: tuple[str, int]) -> Iterator[None]:
-    """Run a worker for jobs of "echo" during the block."""
-    with GearmanWorker([address]) as worker:
-        worker.register_task("echo", echo)
-        working = spawn(worker.work)
-        yield
-        worker.stop()
-        working.result(PATIENCE)
+def echoing(address: tuple[str, int], work: Work) -> None:
+    """Run a worker for jobs of "echo"."""
+    work(address, tasks={"echo": echo})
+
+
+@pytest.fixture
+def raised() -> Iterator[list[Exception]]:
+    """The exceptions of a signal handler. Their frames refer to sockets, which are closed late."""
+    raised: list[Exception] = []
+    yield raised
+    raised.clear()
+    gc.collect()
 
 
 # Interrupted scenarios.
@@ -98,7 +99,8 @@ def connect(client: GearmanClient) -> None:
 
 
 def wait_for_each(client: GearmanClient) -> None:
-    requests = client.submit_multiple_jobs(JOBS, wait_until_complete=False)
+    jobs = [{"task": "echo", "data": b"1"}, {"task": "echo", "data": b"2"}]
+    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
     assert len(list(client.as_completed(requests))) == 2
 
 
@@ -124,6 +126,15 @@ def whole_job(client: GearmanClient) -> None:
                 assert request.result == b"again"
                 return
     raise AssertionError("it is lost again and again")
+
+
+def check_idle(driver: Any, where: object) -> None:
+    """Check that no call is left in the driver."""
+    assert not driver._released, where
+    assert not driver._busy, where
+    assert not driver.engine._waits, where
+    assert not deadlines_of(driver.engine), where
+    assert driver._turns.leader is None, where
 
 
 class Partner:
@@ -152,13 +163,12 @@ class Partner:
 
 def interrupt_client(
     client: GearmanClient,
-    scenario: Any,
+    scenario: Callable[[GearmanClient], None],
     partner: Partner | None = None,
     function: Callable[[], object] = interrupt,
-    errors: tuple[type[BaseException], ...] = (KeyboardInterrupt,),
+    errors: type[BaseException] = KeyboardInterrupt,
 ) -> int:
     """Interrupt `scenario` at every place, check each time, and return the number of places."""
-    driver = client._gm_driver
     whole_job(client)
     before = settled_descriptors()
     places = 0
@@ -173,13 +183,9 @@ def interrupt_client(
         whole_job(client)
         if partner is not None:
             assert partner.goes_on(), at.where
-            continue
-        assert not driver._released, at.where
-        assert not driver._busy, at.where
-        assert not driver.engine._waits, at.where
-        assert not deadlines_of(driver.engine), at.where
-        assert driver._turns.leader is None, at.where
-        assert soon(lambda: descriptors() == before), at.where
+        else:
+            check_idle(client._gm_driver, at.where)
+            assert soon(lambda: descriptors() == before), at.where
     return places
 
 
@@ -187,37 +193,6 @@ def interrupt_client(
 @pytest.mark.parametrize("scenario", [submit, connect, wait_for_each, ask, watch])
 def test_client(make_client: MakeClient, address: tuple[str, int], scenario: Any) -> None:
     assert interrupt_client(make_client(address), scenario) > 60
-
-
-@pytest.mark.usefixtures("echoing")
-@pytest.mark.parametrize("error", [TimeoutError, RuntimeError, ValueError, InvalidClientState])
-def test_call_raises_the_exception_of_a_signal_handler(
-    make_client: MakeClient, address: tuple[str, int], error: type[Exception]
-) -> None:
-    """The library raises and catches the same class, but does not catch the handler's exception."""
-    raised: list[Exception] = []
-
-    def handle(*_: object) -> None:
-        raised[:] = [error("of a signal handler")]
-        raise raised[-1]
-
-    def scenario(client: GearmanClient) -> None:
-        came_out = None
-        raised.clear()
-        try:
-            submit(client)
-        except error as caught:
-            came_out = caught
-            raise
-        finally:
-            assert raised == ([] if came_out is None else [came_out])
-
-    before = signal.signal(signal.SIGALRM, handle)
-    try:
-        assert interrupt_client(make_client(address), scenario, None, handle, (error,)) > 60
-    finally:
-        signal.signal(signal.SIGALRM, before)
-        forget(raised)
 
 
 @pytest.mark.usefixtures("echoing")
@@ -239,27 +214,78 @@ def test_client_beside_another_thread(
     assert not client._gm_driver.engine._waits
 
 
-def test_work_raises_the_exception_of_a_signal_handler_unless_it_hits_the_callback(
-    make_client: MakeClient, make_worker: MakeWorker, address: tuple[str, int]
-) -> None:
-    raised: list[Exception] = []
+def test_admin_client(address: tuple[str, int]) -> None:
+    places = 0
+    with GearmanAdminClient([address]) as admin:
+        pid = admin.get_pid()
+        for at in every_place(interrupt):
+            try:
+                with at:
+                    admin.get_version()
+            except KeyboardInterrupt:
+                places += 1
+            assert admin.get_pid() == pid, at.where  # It does not get the reply to get_version.
+            assert not admin._gm_driver._released, at.where
+    assert places > 60
 
+
+@pytest.mark.usefixtures("echoing")
+@pytest.mark.parametrize("error", [TimeoutError, RuntimeError, ValueError, InvalidClientState])
+def test_call_raises_the_exception_of_a_signal_handler(
+    make_client: MakeClient,
+    address: tuple[str, int],
+    error: type[Exception],
+    raised: list[Exception],
+) -> None:
+    """The library raises and catches the same class, but does not catch the handler's exception."""
+
+    def handle(*_: object) -> None:
+        raised[:] = [error("of a signal handler")]
+        raise raised[-1]
+
+    def scenario(client: GearmanClient) -> None:
+        came_out = []
+        raised.clear()
+        try:
+            submit(client)
+        except error as caught:
+            came_out.append(caught)
+            raise
+        finally:
+            assert raised == came_out
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        assert interrupt_client(make_client(address), scenario, None, handle, error) > 60
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+class OneJob(GearmanWorker):
+    """A worker that does one job."""
+
+    def after_job(self) -> bool:
+        return False
+
+
+def test_work_raises_the_exception_of_a_signal_handler_unless_it_hits_the_callback(
+    make_client: MakeClient,
+    make_worker: MakeWorker,
+    address: tuple[str, int],
+    raised: list[Exception],
+) -> None:
     def handle(*_: object) -> None:
         raised[:] = [TimeoutError("of a signal handler")]
         raise raised[-1]
 
-    class Worker(GearmanWorker):
-        def after_job(self) -> bool:
-            return False
-
-    client, worker = make_client(address), make_worker(address, kind=Worker, tasks={"echo": echo})
+    client, worker = make_client(address), make_worker(address, kind=OneJob, tasks={"echo": echo})
     before = signal.getsignal(signal.SIGALRM)
     places = 0
     try:
         for at in every_place(handle, step=3):
             # No function lies between the library's and the handler, as with a signal.
             signal.signal(signal.SIGALRM, at._look)  # type: ignore[arg-type]
-            (request,) = client.submit_multiple_jobs(JOBS[:1], wait_until_complete=False)
+            request = client.submit_job("echo", b"1", wait_until_complete=False)
             has_come_out = False
             try:
                 with at:
@@ -278,7 +304,6 @@ def test_work_raises_the_exception_of_a_signal_handler_unless_it_hits_the_callba
             others_work.result(PATIENCE)
     finally:
         signal.signal(signal.SIGALRM, before)
-        forget(raised)
     assert places > 60
 
 
@@ -286,12 +311,8 @@ def test_work_raises_the_exception_of_a_signal_handler_unless_it_hits_the_callba
 def test_worker(
     make_client: MakeClient, make_worker: MakeWorker, address: tuple[str, int], max_jobs: int
 ) -> None:
-    class Worker(GearmanWorker):
-        def after_job(self) -> bool:
-            return False
-
     client = make_client(address)
-    worker = make_worker(address, kind=Worker, tasks={"echo": echo}, max_jobs=max_jobs)
+    worker = make_worker(address, kind=OneJob, tasks={"echo": echo}, max_jobs=max_jobs)
     driver = worker._gm_driver
     threads = threading.active_count()
 
@@ -309,7 +330,7 @@ def test_worker(
 
     places = 0
     for at in every_place(interrupt):
-        (request,) = client.submit_multiple_jobs(JOBS[:1], wait_until_complete=False)
+        request = client.submit_job("echo", b"1", wait_until_complete=False)
         try:
             with at:
                 worker.work()
@@ -330,30 +351,28 @@ def test_worker(
     assert places > 500
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="the system has no pthread_kill")
 @pytest.mark.usefixtures("echoing")
 def test_storm_beside_twenty_threads(make_client: MakeClient, address: tuple[str, int]) -> None:
-    """Interrupts in quick succession leave no job, lock or descriptor, wherever they hit."""
+    """Signals in quick succession leave no job, lock or descriptor, wherever they hit."""
     client = make_client(address)
     partners = [Partner(client) for _ in range(20)]
-    main, chance = threading.get_ident(), random.Random(1)
+    chance = random.Random(1)
     armed: list[bool] = []
     interrupts = 0
 
-    def handle(*args: object) -> None:
+    def handle() -> None:
         if armed:
             armed.clear()
             raise KeyboardInterrupt
 
-    def storm() -> None:
+    def storm(trigger: Callable[[], None]) -> None:
         end = time.monotonic() + PATIENCE
         while interrupts < 350 and time.monotonic() < end:
             time.sleep(chance.random() * 0.001)
-            signal.pthread_kill(main, signal.SIGUSR1)
+            trigger()
 
-    before = signal.signal(signal.SIGUSR1, handle)
-    try:
-        raining = spawn(storm)
+    with signal_handler(handle) as trigger:
+        raining = spawn(storm, trigger)
         while not raining.done():
             with contextlib.suppress(*LOST):
                 try:
@@ -363,15 +382,11 @@ def test_storm_beside_twenty_threads(make_client: MakeClient, address: tuple[str
                 except KeyboardInterrupt:
                     interrupts += 1
         raining.result()
-    finally:
         armed.clear()
-        signal.signal(signal.SIGUSR1, before)
     assert interrupts > 300
     for partner in partners:
         assert partner.goes_on()
     for partner in partners:
         partner.end()
     whole_job(client)
-    assert not client._gm_driver._released
-    assert not client._gm_driver.engine._waits
-    assert not deadlines_of(client._gm_driver.engine)
+    check_idle(client._gm_driver, None)
