@@ -1,100 +1,117 @@
-"""The blocking worker without failures: in forks, and with programs for python-gearman."""
+"""The threads, processes, memory and CPU time of workers."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import threading
+import time
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import gearman_sync as gearman
-from gearman_proto.errors import InvalidWorkerState
-from gearman_sync import (
-    GearmanClient,
-    GearmanWorker,
-    WorkerJob,
+from gearman_proto.wire.packets import (
+    CanDo,
+    GrabJobUniq,
+    JobAssignUniq,
+    NoJob,
+    WorkComplete,
+    WorkData,
 )
-from tests.contract.encoders import JsonEncoder
-from tests.support import PATIENCE, eventually, spawn
+from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
+from tests.support import PATIENCE, Gearmand, eventually, wait_for
 
 from .test_fork import Child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from gearman_sync.testing import Peer
 
-    from tests.support import Administered
+    from .support import MakeWorker, StartScript, StartServer, Work
 
-    from .support import Script, Working
-
-    MakeClient = Callable[..., GearmanClient]
-    MakeWorker = Callable[..., GearmanWorker]
-    Work = Callable[..., Working]
-    StartScript = Callable[..., Script]
-    Server = Administered
+MB = 1_000_000
 
 
-def reverse(worker: GearmanWorker, job: WorkerJob) -> Any:
-    return job.data[::-1]
+def test_one_slot_is_the_thread_that_works(
+    gearmand: Gearmand, client: GearmanClient, make_worker: MakeWorker, task: str
+) -> None:
+    threads: list[threading.Thread] = []
 
-
-def client_ids(server: Server) -> list[str]:
-    """Return the client ids of the server's connections."""
-    return [line.split(" ")[2] for line in server.admin("workers").splitlines()[:-1]]
-
-
-def test_context_manager(server: Server, task: str) -> None:
-    with GearmanWorker([server.address]) as worker:
-        worker.register_task(task, reverse)
-        call = spawn(worker.work)
-        eventually(lambda: server.counts(task) == (0, 0, 1))
-    call.result(PATIENCE)
-    with pytest.raises(InvalidWorkerState, match="shut down"):
-        worker.work()
-
-
-def test_an_async_callback() -> None:
-    """An async callback is refused, because its coroutines would never run."""
-
-    async def waits(worker: GearmanWorker, job: WorkerJob) -> bytes:
-        return b""
-
-    with GearmanWorker(["localhost:1"]) as worker:
-        with pytest.raises(TypeError, match=r"gearman_anyio\.GearmanWorker does"):
-            worker.register_task("task", waits)
-        assert worker.worker_abilities == {}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_fork_in_a_callback(server: Server, make_client: MakeClient, work: Work, task: str) -> None:
-    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        child = os.fork()
-        if not child:
-            os._exit(0)
-        os.waitpid(child, 0)
+    def function(worker: GearmanWorker, job: WorkerJob) -> None:
+        threads.append(threading.current_thread())
         worker.send_job_status(job, 1, 1)
+        if len(threads) == 3:
+            worker.stop()
+
+    worker = make_worker(gearmand.address, tasks={task: function})
+    client.submit_multiple_jobs([{"task": task, "data": b""}] * 3, background=True)
+    worker.work()
+    assert threads == [threading.current_thread()] * 3
+
+
+@pytest.mark.slow
+def test_updates_from_the_pool_stay_apart(
+    gearmand: Gearmand, client: GearmanClient, work: Work, task: str
+) -> None:
+    """The updates of a job arrive in order and reach no other job."""
+    barrier = threading.Barrier(5)
+
+    def updates(data: bytes) -> list[bytes]:
+        return [b"%s %d " % (data, number) + bytes(number * 20) for number in range(200)]
+
+    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
+        barrier.wait(PATIENCE)
+        for update in updates(job.data):
+            worker.send_job_data(job, update)
         return job.data
 
-    working = work(server.address, tasks={task: function})
-    client = make_client(server.address)
-    for number in range(3):
-        assert client.submit_job(task, b"%d" % number).result == b"%d" % number
-    assert server.counts(task) == (0, 0, 1)
-    working.worker.stop()
-    working.end()
+    work(gearmand.address, tasks={task: function}, max_jobs=5)
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(10)]
+    for request in client.submit_multiple_jobs(jobs):
+        assert request.result == request.job.data
+        assert list(request.data_updates) == updates(request.job.data)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.slow
+def test_job_that_takes_too_long_is_given_to_another_worker(
+    gearmand: Gearmand, client: GearmanClient, make_worker: MakeWorker, work: Work, task: str
+) -> None:
+    """The second worker's result counts, and the late one is dropped."""
+    slow, over = threading.Event(), threading.Event()
+
+    def late(worker: GearmanWorker, job: WorkerJob) -> Any:
+        slow.set()
+        wait_for(over)
+        return b"late"
+
+    worker = make_worker(gearmand.address)
+    worker.register_task(task, late, timeout=1.0)
+    request = client.submit_job(task, b"", wait_until_complete=False)
+    working = work(worker)
+    wait_for(slow)
+    second = work(gearmand.address, tasks={task: lambda worker, job: b"in time"})
+    client.wait_until_jobs_completed([request])
+    assert request.result == b"in time"
+    second.worker.stop()
+    second.end()
+    over.set()
+    # The slow worker continues to work.
+    assert client.submit_job(task, b"").result == b"late"
+    assert not working.call.done()
+
+
+# Forks.
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
     ("place", "how", "status"),
     [("work", "returns", 1), ("pool", "raises", 1), ("hook", "exits", 7)],
 )
-def test_child_ends_where_its_callback_does(
-    gearmand: Server,
-    make_client: MakeClient,
+def test_forked_child_ends_where_its_callback_does(
+    gearmand: Gearmand,
+    client: GearmanClient,
     work: Work,
     task: str,
     place: str,
@@ -126,35 +143,26 @@ def test_child_ends_where_its_callback_does(
     def function(worker: GearmanWorker, job: WorkerJob) -> Any:
         if place != "hook" and fork():
             return b"of the child"
+        worker.send_job_status(job, 1, 1)
         return job.data
 
-    working = work(
-        gearmand.address,
-        tasks={task: function},
-        kind=Hooked,
-        max_jobs=2 if place == "pool" else 1,
-    )
-    client = make_client(gearmand.address)
+    max_jobs = 2 if place == "pool" else 1
+    work(gearmand.address, tasks={task: function}, kind=Hooked, max_jobs=max_jobs)
     for number in range(2):
         assert client.submit_job(task, b"%d" % number).result == b"%d" % number
     for child in children:
         _, ended = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(ended) == status
     assert len(children) == 2
-    working.worker.stop()
-    working.end()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_work_in_a_fork(
-    server: Server, make_client: MakeClient, make_worker: MakeWorker, work: Work, task: str
+    gearmand: Gearmand, client: GearmanClient, make_worker: MakeWorker, task: str
 ) -> None:
     """The child inherits the registered tasks and the client id."""
-    client = make_client(server.address)
-    requests = client.submit_multiple_jobs(
-        [{"task": task, "data": b""}] * 2, wait_until_complete=False
-    )
-    worker = make_worker(server.address)
+    jobs = [{"task": task, "data": b""}] * 2
+    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    worker = make_worker(gearmand.address)
 
     def function(worker: GearmanWorker, job: WorkerJob) -> Any:
         worker.stop()
@@ -175,104 +183,79 @@ def test_work_in_a_fork(
     assert results == [f"{task} {child}", f"{task} {os.getpid()}"]
 
 
-# Programs of python-gearman's documentation.
+# Memory and CPU time.
 
 
-_PROGRAM = """
-import json, pickle, sys
+@pytest.mark.slow
+@pytest.mark.parametrize("max_jobs", [1, 2])
+def test_stream_to_a_server_that_reads_slowly_blocks_the_callback(
+    start_server: StartServer, work: Work, max_jobs: int
+) -> None:
+    """Back-pressure blocks the callback instead of buffering 200 MB. No data is lost."""
+    measured = threading.Event()
+    received = 0
+    sent: list[int] = []
+
+    def script(peer: Peer) -> None:
+        nonlocal received
+        peer.expect(CanDo)
+        peer.expect(GrabJobUniq)
+        peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
+        wait_for(measured)
+        while not isinstance(event := peer.receive(), WorkComplete):
+            peer.events.clear()
+            if isinstance(event, WorkData):
+                received += len(event.data)
+            elif isinstance(event, GrabJobUniq):
+                peer.send(NoJob())
+        peer.send_raw(b"")
+
+    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
+        for number in range(2000):
+            sent.append(number)
+            worker.send_job_data(job, bytes(100_000))
+        return b"end"
+
+    server = start_server(script, receive_buffer=65536)
+    tracemalloc.start()
+    try:
+        work(server.address, tasks={"task": function}, max_jobs=max_jobs)
+        eventually(lambda: sent)
+        settled = -1
+        while settled != len(sent):  # Wait until sending has stalled.
+            settled = len(sent)
+            time.sleep(0.2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        measured.set()
+    # The count includes data in the kernel's buffers.
+    assert len(sent) < 200
+    assert peak < 8 * MB
+    eventually(lambda: received == 200 * MB)
+
+
+IDLE = """
+import sys, threading, time
 import gearman_sync as gearman
 
 host, task = sys.argv[1:]
-
-
-class JSONDataEncoder(gearman.DataEncoder):
-    @classmethod
-    def encode(cls, encodable_object):
-        return json.dumps(encodable_object)
-
-    @classmethod
-    def decode(cls, decodable_string):
-        return json.loads(decodable_string)
-
-
-class PickleDataEncoder(gearman.DataEncoder):
-    @classmethod
-    def encode(cls, encodable_object):
-        return pickle.dumps(encodable_object)
-
-    @classmethod
-    def decode(cls, decodable_string):
-        return pickle.loads(decodable_string)
-
-
-class CustomGearmanWorker(gearman.GearmanWorker):
-    data_encoder = JSONDataEncoder
-    jobs = 0
-
-    def on_job_execute(self, current_job):
-        print("Job started", flush=True)
-        return super(CustomGearmanWorker, self).on_job_execute(current_job)
-
-    def on_job_exception(self, current_job, exc_info):
-        print("Job failed, CAN stop last gasp GEARMAN_COMMAND_WORK_FAIL", flush=True)
-        return super(CustomGearmanWorker, self).on_job_exception(current_job, exc_info)
-
-    def on_job_complete(self, current_job, job_result):
-        print("Job completed, CAN stop last gasp GEARMAN_COMMAND_WORK_COMPLETE", flush=True)
-        self.jobs += 1
-        return super(CustomGearmanWorker, self).send_job_complete(current_job, job_result)
-
-    def after_poll(self, any_activity):
-        # Return True if you want to continue polling, replaces callback_fxn
-        return self.jobs < 2
-
-
-def task_listener_reverse(gearman_worker, gearman_job):
-    return gearman_job.data[::-1]
-
-
-def task_listener_reverse_inflight(gearman_worker, gearman_job):
-    reversed_data = reversed(gearman_job.data)
-    total_chars = len(gearman_job.data)
-    for idx, character in enumerate(reversed_data):
-        gearman_worker.send_job_data(gearman_job, str(character))
-        gearman_worker.send_job_status(gearman_job, idx + 1, total_chars)
-    return None
-
-
-def task_listener_raises(gearman_worker, gearman_job):
-    raise ValueError(gearman_job.data)
-
-
-gm_worker = CustomGearmanWorker([host])
-# gm_worker.set_client_id is optional
-gm_worker.set_client_id("python-worker")
-gm_worker.register_task(task, task_listener_reverse)
-gm_worker.register_task(task + "-inflight", task_listener_reverse_inflight)
-gm_worker.register_task(task + "-raises", task_listener_raises)
-gm_worker.work()
-gm_worker.shutdown()
-print("ended")
+for number in range(20):
+    worker = gearman.GearmanWorker([host], max_jobs=1 + number % 2)
+    worker.register_task(task, lambda worker, job: job.data)
+    threading.Thread(target=worker.work, daemon=True).start()
+for line in sys.stdin:
+    print(time.process_time(), flush=True)
 """
 
 
-def test_program_for_python_gearman(
-    server: Server, make_client: MakeClient, start_script: StartScript, task: str
+@pytest.mark.slow
+def test_idle_workers_use_no_cpu(
+    gearmand: Gearmand, client: GearmanClient, start_script: StartScript, task: str
 ) -> None:
-    script = start_script(_PROGRAM, "{}:{}".format(*server.address), task)
-    client = make_client(server.address)
-    client.data_encoder = JsonEncoder
-    assert client.submit_job(task, "Hello World!").result == "!dlroW olleH"
-    assert "python-worker" in client_ids(server)
-    failed = client.submit_job(f"{task}-raises", "why")
-    assert failed.state == gearman.JOB_FAILED
-    assert list(failed.warning_updates) == ["ValueError: why"]
-    request = client.submit_job(f"{task}-inflight", "abc")
-    assert list(request.data_updates) == ["c", "b", "a"]
-    assert list(request.status_updates) == [(1, 3), (2, 3), (3, 3)]
-    out, _, status = script.end()
-    started = "Job started\n"
-    completed = "Job completed, CAN stop last gasp GEARMAN_COMMAND_WORK_COMPLETE\n"
-    raised = "Job failed, CAN stop last gasp GEARMAN_COMMAND_WORK_FAIL\n"
-    assert out == started + completed + started + raised + started + completed + "ended\n"
-    assert status == 0
+    script = start_script(IDLE, "{}:{}".format(*gearmand.address), task)
+    eventually(lambda: gearmand.counts(task)[2] == 20)
+    assert client.submit_job(task, b"ab").result == b"ab"
+    before = float(script.ask())
+    time.sleep(1)
+    assert float(script.ask()) - before < 0.1
