@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -15,19 +15,13 @@ from gearman_sync import GearmanClient, JobServer
 from tests.support import PATIENCE, Gearmand, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from .support import Script
-
-    MakeClient = Callable[..., GearmanClient]
-    StartScript = Callable[..., Script]
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="daemons are Unix's")
+    from .support import StartScript
 
 #: The start of all programs: helpers, and files of the program.
 BEGIN: Final = """
-import encodings.idna, inspect, os, resource, signal, sys, tempfile, threading, time, warnings
+import encodings.idna, inspect, os, resource, signal, socket, sys, tempfile, threading, time
 import gearman_sync as gearman
 from gearman_proto.errors import ConnectionError
 
@@ -38,6 +32,9 @@ task = sys.argv[2]
 def submit(client):
     request = client.submit_job(task, b"", background=True)
     assert request.state == "CREATED", request
+
+def open_files():
+    return set(os.listdir("/proc/self/fd"))
 
 class OwnFiles:
     '''Files at the lowest numbers: those that descriptors had that were closed.'''
@@ -69,6 +66,14 @@ class limited:
     def __exit__(self, *args):
         resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
 
+def refused(error, submit, *args):
+    try:
+        submit(*args)
+    except error as caught:
+        assert "Too many open files" in str(caught)
+    else:
+        raise AssertionError
+
 def in_child(function):
     pid = os.fork()
     if not pid:
@@ -82,26 +87,13 @@ def in_child(function):
             sys.stderr.flush()
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
+
+client, worker = gearman.GearmanClient(servers), gearman.GearmanWorker(servers)
 """
 
-
-def run(start_script: StartScript, gearmand: Gearmand, task: str, program: str) -> None:
-    """Run a program, and check that it succeeds without output."""
-    out, errors, status = start_script(BEGIN + program, gearmand.port, task).end()
-    assert (out, errors, status) == ("", "", 0), errors
-
-
-def test_client_and_worker_that_were_made_before_a_daemon_touch_none_of_its_files(
-    gearmand: Gearmand, start_script: StartScript, task: str
-) -> None:
-    run(
-        start_script,
-        gearmand,
-        task,
-        """
-client = gearman.GearmanClient(servers)
+PROGRAMS: Final = {
+    "objects_made_before_a_daemon_touch_none_of_its_files": """
 unused = gearman.GearmanClient(servers)
-worker = gearman.GearmanWorker(servers)
 admin = gearman.GearmanAdminClient(servers)
 server = gearman.JobServer(port=0)
 os.closerange(3, 1024)
@@ -116,17 +108,7 @@ client.shutdown()
 admin.shutdown()
 own.end()
 """,
-    )
-
-
-def test_unused_client_and_worker_have_no_descriptors(
-    gearmand: Gearmand, start_script: StartScript, task: str
-) -> None:
-    run(
-        start_script,
-        gearmand,
-        task,
-        """
+    "unused_objects_have_no_descriptors": """
 with limited():
     client = gearman.GearmanClient(servers)
     worker = gearman.GearmanWorker(servers)
@@ -138,105 +120,70 @@ with limited():
     del worker
     client.shutdown()
 """,
-    )
-
-
-@pytest.mark.parametrize("more", [0, 3])
-def test_call_without_descriptors_raises_and_the_next_one_works(
-    gearmand: Gearmand, start_script: StartScript, task: str, more: int
-) -> None:
-    """A call needs three descriptors for waiting, and one for the connection."""
-    run(
-        start_script,
-        gearmand,
-        task,
-        f"""
-client = gearman.GearmanClient(servers)
-for more in ({more}, 0):
-    with limited(more):
-        try:
-            submit(client)
-        except (ConnectionError, gearman.errors.ServerUnavailable) as error:
-            assert isinstance(error, ConnectionError) == ({more} < 3), error
-            assert "Too many open files" in str(error)
-        else:
-            raise AssertionError
-submit(client)
-""",
-    )
-
-
-def test_requests_survive_a_call_without_descriptors(
-    gearmand: Gearmand, start_script: StartScript, task: str
-) -> None:
-    run(
-        start_script,
-        gearmand,
-        task,
-        """
-client = gearman.GearmanClient(servers)
+    # A call needs three descriptors for waiting, and one for the connection.
+    "call_without_descriptors_raises_and_the_next_one_works": """
 request = gearman.GearmanJobRequest(gearman.GearmanJob(None, None, task, None, b""))
 request.background = True
 with limited():
-    try:
-        client.submit_multiple_requests([request])
-    except ConnectionError:
-        pass
+    refused(ConnectionError, client.submit_multiple_requests, [request])
 assert (request.state, request.error) == ("UNKNOWN", None)
 client.submit_multiple_requests([request])
 assert request.state == "CREATED"
 """,
-    )
-
-
-def test_fork_without_descriptors_left_leaves_a_client_that_works(
-    gearmand: Gearmand, start_script: StartScript, task: str
-) -> None:
-    run(
-        start_script,
-        gearmand,
-        task,
-        """
-client = gearman.GearmanClient(servers)
+    "call_without_a_descriptor_for_its_connection_raises_and_the_next_one_works": """
+for more in (3, 0):
+    with limited(more):
+        refused(gearman.errors.ServerUnavailable, submit, client)
 submit(client)
-before = set(os.listdir("/proc/self/fd"))
+""",
+    "fork_without_descriptors_left_leaves_a_client_that_works": """
+submit(client)
+before = open_files()
 
 def child():
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     # All that the parent had open is closed, and nothing was opened instead.
-    assert len(before) - len(os.listdir("/proc/self/fd")) == 4
+    assert len(before) - len(open_files()) == 4
     with limited():
-        try:
-            submit(client)
-        except ConnectionError as error:
-            assert "Too many open files" in str(error)
-        else:
-            raise AssertionError
+        refused(ConnectionError, submit, client)
     submit(client)
 
 limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-def without_limits():
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    child()
-
 with limited():
-    in_child(without_limits)
+    in_child(child)
 submit(client)
 """,
-    )
+    "forked_child_closes_the_sockets_of_a_job_server": """
+server = gearman.JobServer()
+before = open_files()
+server.start()
+sock = socket.create_connection(server.address)
+client = gearman.GearmanClient([server.address])
+submit(client)
+
+def child():
+    sock.close()
+    assert open_files() <= before, open_files()
+    server.stop()
+    client.shutdown()
+
+in_child(child)
+submit(client)
+server.stop()
+sock.close()
+""",
+}
 
 
-@pytest.mark.parametrize("threads", [0, 1])
-def test_descriptors_closed_under_a_client_cost_one_call(
-    gearmand: Gearmand, start_script: StartScript, task: str, threads: int
-) -> None:
-    """A daemon has closed all descriptors, and its own files have reused the numbers."""
-    run(
-        start_script,
-        gearmand,
-        task,
-        f"""
-client = gearman.GearmanClient(servers)
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_program(start_script: StartScript, gearmand: Gearmand, task: str, program: str) -> None:
+    out, errors, status = start_script(BEGIN + program, gearmand.port, task).end()
+    assert (out, errors, status) == ("", "", 0), errors
+
+
+# Nothing can wake the waiting thread, whose selector was closed, so it sleeps until its heartbeat.
+CLOSED_UNDER_A_CLIENT: Final = """
+client = gearman.GearmanClient(servers, heartbeat=1.0)
 unfinished = client.submit_job(task, b"", wait_until_complete=False)
 
 def wait():
@@ -245,7 +192,7 @@ def wait():
     except ConnectionError:
         pass
 
-waiting = [threading.Thread(target=wait) for _ in range({threads})]
+waiting = [threading.Thread(target=wait) for _ in range(int(sys.argv[3]))]
 for thread in waiting:
     thread.start()
 while waiting and client._gm_driver._turns.sleeping_until is None:
@@ -268,8 +215,32 @@ assert unfinished.state == "UNKNOWN"
 assert "closerange" in str(unfinished.error), unfinished.error
 client.shutdown()
 own.end()
-""",
-    )
+"""
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_descriptors_closed_under_a_client_cost_one_call(
+    gearmand: Gearmand, start_script: StartScript, task: str, threads: int
+) -> None:
+    """A daemon has closed all descriptors, and its own files have reused the numbers."""
+    program = start_script(BEGIN + CLOSED_UNDER_A_CLIENT, gearmand.port, task, threads)
+    assert program.end() == ("", "", 0)
+
+
+ENDED_AFTERWARDS: Final = """
+import warnings
+submit(client)
+worker.register_task(task, lambda worker, job: b"")
+worker.after_job = lambda: False
+worker.work()
+os.closerange(3, 1024)
+late = open(sys.argv[3], "w")
+own = OwnFiles()
+late.write("late")
+exec(sys.argv[4])
+own.end()
+warnings.simplefilter("ignore", ResourceWarning)  # `late` is left open.
+"""
 
 
 @pytest.mark.parametrize(
@@ -280,45 +251,23 @@ def test_descriptors_closed_under_a_client_are_not_closed_again(
 ) -> None:
     """A file of the program that has buffered data is flushed at the program's end."""
     path = tmp_path / "late"
-    program = start_script(
-        BEGIN
-        + f"""
-client, worker = gearman.GearmanClient(servers), gearman.GearmanWorker(servers)
-submit(client)
-worker.register_task(task, lambda worker, job: b"")
-worker.after_job = lambda: False
-worker.work()
-os.closerange(3, 1024)
-late = open(sys.argv[3], "w")
-own = OwnFiles()
-late.write("late")
-{end}
-own.end()
-warnings.simplefilter("ignore", ResourceWarning)  # `late` is left open.
-""",
-        gearmand.port,
-        task,
-        path,
-    )
+    program = start_script(BEGIN + ENDED_AFTERWARDS, gearmand.port, task, path, end)
     assert program.end() == ("", "", 0)
     assert path.read_text() == "late"
 
 
-def copies(job_server_or_client: object) -> list[int]:
+def copies(poller: Any) -> list[int]:
     """Duplicate each socket, as a fork in C code would."""
-    driver = job_server_or_client._gm_driver  # type: ignore[attr-defined]
-    poller = driver._poller
-    found = [transport.sock for transport in poller.transports.values()]
-    return [os.dup(sock.fileno()) for sock in found + [each.sock for each in poller._listeners]]
+    found = [*poller.transports.values(), *poller._listeners]
+    return [os.dup(each.sock.fileno()) for each in found]
 
 
 def test_shutdown_ends_a_connection_copied_to_a_child(
-    gearmand: Gearmand, make_client: MakeClient, task: str
+    gearmand: Gearmand, client: GearmanClient, task: str
 ) -> None:
-    client = make_client(gearmand.address)
     client.submit_job(task, b"", background=True)
     mine = gearmand.admin("workers").count("127.0.0.1")
-    kept = copies(client)
+    kept = copies(client._gm_driver._poller)
     try:
         client.shutdown()
         eventually(lambda: gearmand.admin("workers").count("127.0.0.1") < mine)
@@ -327,12 +276,13 @@ def test_shutdown_ends_a_connection_copied_to_a_child(
             os.close(copy)
 
 
-def test_stopped_server_copied_to_a_child_ends_all_connections(task: str) -> None:
+def test_stopped_server_copied_to_a_child_ends_all_connections() -> None:
     server = JobServer()
     server.start()
+    poller = server._gm_driver._poller  # type: ignore[union-attr]
     with socket.create_connection(server.address, PATIENCE) as connected:
-        eventually(lambda: server._gm_driver._poller.transports)  # type: ignore[union-attr]
-        kept = copies(server)
+        eventually(lambda: poller.transports)
+        kept = copies(poller)
         try:
             server.stop()
             assert connected.recv(1) == b""
@@ -341,34 +291,3 @@ def test_stopped_server_copied_to_a_child_ends_all_connections(task: str) -> Non
         finally:
             for copy in kept:
                 os.close(copy)
-
-
-def test_forked_child_closes_the_sockets_of_a_job_server(
-    start_script: StartScript, gearmand: Gearmand, task: str
-) -> None:
-    run(
-        start_script,
-        gearmand,
-        task,
-        """
-import socket
-server = gearman.JobServer()
-before = set(os.listdir("/proc/self/fd"))
-server.start()
-sock = socket.create_connection(server.address)
-client = gearman.GearmanClient([server.address])
-submit(client)
-mine = set(os.listdir("/proc/self/fd"))
-
-def child():
-    sock.close()
-    assert set(os.listdir("/proc/self/fd")) <= before, os.listdir("/proc/self/fd")
-    server.stop()
-    client.shutdown()
-
-in_child(child)
-submit(client)
-server.stop()
-sock.close()
-""",
-    )

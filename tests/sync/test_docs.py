@@ -1,22 +1,26 @@
 """The examples of python-gearman's documentation run unchanged, except for `print` as a function.
 
-The ports are replaced, and `otherhost` resolves to the local host.
+Only the port is replaced.
 """
 
 from __future__ import annotations
 
-import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import gearman_sync as gearman
-from gearman_sync.testing import ScriptedWorker, echo
-from tests.support import Gearmand, eventually, spawn
+from gearman_sync.testing import echo
+from tests.contract.encoders import JsonEncoder
+from tests.support import PATIENCE, Gearmand, eventually, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from .support import StartScript, StartWorker
+
+    Run = Callable[[str], dict[str, Any]]
 
 CHECK = """
 def check_request_status(job_request):
@@ -27,24 +31,6 @@ def check_request_status(job_request):
     elif job_request.state == JOB_UNKNOWN:
         print("Job %s connection failed!" % job_request.unique)
 """  # noqa: E501 - as it stands
-
-SIMPLE = """
-gm_client = gearman.GearmanClient(['localhost:4730', 'otherhost:4730'])
-
-# See gearman/job.py to see attributes on the GearmanJobRequest
-# Defaults to PRIORITY_NONE, background=False (synchronous task), wait_until_complete=True
-completed_job_request = gm_client.submit_job("task_name", "arbitrary binary data")
-check_request_status(completed_job_request)
-"""
-
-BACKGROUND = """
-gm_client = gearman.GearmanClient(['localhost:4730', 'otherhost:4730'])
-
-# See gearman/job.py to see attributes on the GearmanJobRequest
-submitted_job_request = gm_client.submit_job("task_name", "arbitrary binary data", priority=gearman.PRIORITY_HIGH, background=True)
-
-check_request_status(submitted_job_request)
-"""  # noqa: E501
 
 MULTIPLE = """
 import time
@@ -80,117 +66,110 @@ retried_connection_failed_requests = gm_client.submit_multiple_requests(failed_r
 """  # noqa: E501
 
 # The documentation has a mistake: it does not define `retried_requests`.
-RECOVERING_SLIP = """
-retried_requests = retried_connection_failed_requests
-"""
-
 RECOVERING_3 = """
+retried_requests = retried_connection_failed_requests
 timed_out_requests = [job_request for job_request in retried_requests if job_request.timed_out]
 
 # For our timed out requests, lets wait a little longer until they're complete
 retried_timed_out_requests = gm_client.submit_multiple_requests(timed_out_requests, wait_until_complete=True, poll_timeout=4.0)
 """  # noqa: E501
 
-ENCODER = """
-# By default, GearmanClient's can only send off byte-strings
-# If we want to be able to send out Python objects, we can specify a data encoder
-# This will automatically convert byte strings <-> Python objects for ALL commands that have the 'data' field
-#
-# See http://gearman.org/index.php?id=protocol for client commands that send/receive 'opaque data'
-import pickle
+WORKER = """
+import json, sys
+import gearman_sync as gearman
 
-class PickleDataEncoder(gearman.DataEncoder):
+host, task = sys.argv[1:]
+
+
+class JSONDataEncoder(gearman.DataEncoder):
     @classmethod
     def encode(cls, encodable_object):
-        return pickle.dumps(encodable_object)
+        return json.dumps(encodable_object)
 
     @classmethod
     def decode(cls, decodable_string):
-        return pickle.loads(decodable_string)
+        return json.loads(decodable_string)
 
-class PickleExampleClient(gearman.GearmanClient):
-    data_encoder = PickleDataEncoder
 
-my_python_object = {'hello': 'there'}
+class CustomGearmanWorker(gearman.GearmanWorker):
+    data_encoder = JSONDataEncoder
+    jobs = 0
 
-gm_client = PickleExampleClient(['localhost:4730'])
-gm_client.submit_job("task_name", my_python_object)
-"""  # noqa: E501
+    def on_job_execute(self, current_job):
+        print("Job started", flush=True)
+        return super(CustomGearmanWorker, self).on_job_execute(current_job)
+
+    def on_job_exception(self, current_job, exc_info):
+        print("Job failed, CAN stop last gasp GEARMAN_COMMAND_WORK_FAIL", flush=True)
+        return super(CustomGearmanWorker, self).on_job_exception(current_job, exc_info)
+
+    def on_job_complete(self, current_job, job_result):
+        print("Job completed, CAN stop last gasp GEARMAN_COMMAND_WORK_COMPLETE", flush=True)
+        self.jobs += 1
+        return super(CustomGearmanWorker, self).send_job_complete(current_job, job_result)
+
+    def after_poll(self, any_activity):
+        # Return True if you want to continue polling, replaces callback_fxn
+        return self.jobs < 2
+
+
+def task_listener_reverse(gearman_worker, gearman_job):
+    return gearman_job.data[::-1]
+
+
+def task_listener_reverse_inflight(gearman_worker, gearman_job):
+    reversed_data = reversed(gearman_job.data)
+    total_chars = len(gearman_job.data)
+    for idx, character in enumerate(reversed_data):
+        gearman_worker.send_job_data(gearman_job, str(character))
+        gearman_worker.send_job_status(gearman_job, idx + 1, total_chars)
+    return None
+
+
+def task_listener_raises(gearman_worker, gearman_job):
+    raise ValueError(gearman_job.data)
+
+
+gm_worker = CustomGearmanWorker([host])
+# gm_worker.set_client_id is optional
+gm_worker.set_client_id("python-worker")
+gm_worker.register_task(task, task_listener_reverse)
+gm_worker.register_task(task + "-inflight", task_listener_reverse_inflight)
+gm_worker.register_task(task + "-raises", task_listener_raises)
+gm_worker.work()
+gm_worker.shutdown()
+print("ended")
+"""
 
 
 @pytest.fixture
-def servers(start_gearmand: Callable[..., Gearmand]) -> list[Gearmand]:
-    """The servers for localhost and otherhost."""
-    return [start_gearmand(), start_gearmand()]
+def server(start_gearmand: Callable[..., Gearmand]) -> Gearmand:
+    """A server that only the test uses."""
+    return start_gearmand()
 
 
 @pytest.fixture
-def run(servers: list[Gearmand]) -> Iterator[Callable[[str], dict[str, Any]]]:
+def run(server: Gearmand) -> Iterator[Run]:
     """A function that runs an example and returns the namespace, which all examples share."""
     names: dict[str, Any] = {"gearman": gearman, "JOB_UNKNOWN": gearman.JOB_UNKNOWN}
 
     def run(text: str) -> dict[str, Any]:
-        text = text.replace("localhost:4730", f"localhost:{servers[0].port}")
-        text = text.replace("otherhost:4730", f"localhost:{servers[1].port}")
-        exec(text, names)
+        exec(text.replace("localhost:4730", f"localhost:{server.port}"), names)
         return names
 
     run(CHECK)
     yield run
-    if "gm_client" in names:
-        names["gm_client"].shutdown()
-
-
-@pytest.fixture
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[gearman.GearmanJobRequest]:
-    """A list of all requests that clients submit."""
-    requests: list[gearman.GearmanJobRequest] = []
-    real = gearman.GearmanClient.submit_multiple_requests
-
-    def submit_multiple_requests(client: Any, job_requests: Any, **kwargs: Any) -> Any:
-        requests.extend(job_requests)
-        return real(client, job_requests, **kwargs)
-
-    monkeypatch.setattr(gearman.GearmanClient, "submit_multiple_requests", submit_multiple_requests)
-    return requests
-
-
-def wait_until_acknowledged(requests: list[gearman.GearmanJobRequest]) -> None:
-    eventually(lambda: requests and all(r.state == gearman.JOB_CREATED for r in requests))
-
-
-@pytest.fixture
-def workers(
-    servers: list[Gearmand], start_worker: Callable[..., ScriptedWorker]
-) -> list[ScriptedWorker]:
-    functions = {"task_name": echo, "other_task": echo}
-    return [start_worker(server.address, functions) for server in servers]
-
-
-def test_simple_job(
-    run: Callable[[str], dict[str, Any]],
-    workers: list[ScriptedWorker],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    request = run(SIMPLE)["completed_job_request"]
-    assert capsys.readouterr().out == (
-        f"Job {request.unique} finished!  Result: COMPLETE - {b'arbitrary binary data'!r}\n"
-    )
-
-
-def test_background_job(
-    run: Callable[[str], dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    request = run(BACKGROUND)["submitted_job_request"]
-    assert capsys.readouterr().out == (f"Job {request.unique} finished!  Result: CREATED - None\n")
+    names["gm_client"].shutdown()
 
 
 def test_multiple_jobs(
-    run: Callable[[str], dict[str, Any]],
-    workers: list[ScriptedWorker],
+    run: Run,
+    server: Gearmand,
+    start_worker: StartWorker,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    start_worker(server.address, {"task_name": echo, "other_task": echo})
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     requests = run(MULTIPLE)["completed_requests"]
     assert capsys.readouterr().out == "".join(
@@ -200,54 +179,49 @@ def test_multiple_jobs(
 
 
 def test_recovering(
-    run: Callable[[str], dict[str, Any]],
-    servers: list[Gearmand],
-    submitted: list[gearman.GearmanJobRequest],
-    start_worker: Callable[..., ScriptedWorker],
+    run: Run,
+    server: Gearmand,
+    start_worker: StartWorker,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     example = spawn(run, RECOVERING_1)
-    wait_until_acknowledged(submitted)
-    servers[0].kill()
-    example.result(20)
-    servers[0].start()
-    start_worker(servers[0].address, {"task_name": echo})
+    for task in ("task_name", "other_task"):
+        server.wait_for_jobs(task, 1)
+    # The client has received JOB_CREATED for both.
+    eventually(lambda: len(run("")["gm_client"]._gm_driver.engine.pool.servers[0].link.jobs) == 2)
+    server.kill()
+    example.result(PATIENCE)
+    run("check_request_status(failed_requests[0])")
+    assert capsys.readouterr().out.endswith(" connection failed!\n")
+    server.start()
+    start_worker(server.address, {"task_name": echo})
     names = run(RECOVERING_2)
-    run(RECOVERING_SLIP)
     timed_out = spawn(run, RECOVERING_3)
-    start_worker(servers[0].address, {"other_task": echo})
-    timed_out.result(20)
+    start_worker(server.address, {"other_task": echo})
+    timed_out.result(PATIENCE)
     assert [request.job.task for request in names["timed_out_requests"]] == ["other_task"]
     assert [request.result for request in names["retried_requests"]] == [
         b"task binary string",
         b"other binary string",
     ]
-    run("for request in failed_requests: check_request_status(request)")
-    assert capsys.readouterr().out.count("finished!  Result: COMPLETE") == 2
 
 
-def test_failed_and_timed_out_requests_have_distinct_flags(
-    run: Callable[[str], dict[str, Any]],
-    servers: list[Gearmand],
-    submitted: list[gearman.GearmanJobRequest],
-    capsys: pytest.CaptureFixture[str],
+def test_worker(
+    gearmand: Gearmand, client: gearman.GearmanClient, start_script: StartScript, task: str
 ) -> None:
-    example = spawn(run, RECOVERING_1)
-    wait_until_acknowledged(submitted)
-    servers[0].kill()
-    names = example.result(20)
-    run("check_request_status(failed_requests[0])")
-    assert capsys.readouterr().out == (
-        f"Job {names['failed_requests'][0].unique} connection failed!\n"
-    )
-    servers[0].start()
-    run("late = gm_client.submit_job('task_name', 'data', poll_timeout=0)")
-    run("check_request_status(late)")
-    assert capsys.readouterr().out == f"Job {names['late'].unique} timed out!\n"
-
-
-def test_encoder(run: Callable[[str], dict[str, Any]], workers: list[ScriptedWorker]) -> None:
-    names = run(ENCODER)
-    request = names["gm_client"].submit_job("task_name", names["my_python_object"])
-    assert request.result == {"hello": "there"}
-    assert [pickle.loads(data) for data in workers[0].order] == [{"hello": "there"}] * 2
+    script = start_script(WORKER, "{}:{}".format(*gearmand.address), task)
+    client.data_encoder = JsonEncoder
+    assert client.submit_job(task, "Hello World!").result == "!dlroW olleH"
+    assert "python-worker" in gearmand.client_ids()
+    failed = client.submit_job(f"{task}-raises", "why")
+    assert failed.state == gearman.JOB_FAILED
+    assert list(failed.warning_updates) == ["ValueError: why"]
+    request = client.submit_job(f"{task}-inflight", "abc")
+    assert list(request.data_updates) == ["c", "b", "a"]
+    assert list(request.status_updates) == [(1, 3), (2, 3), (3, 3)]
+    out, _, status = script.end()
+    started = "Job started\n"
+    completed = "Job completed, CAN stop last gasp GEARMAN_COMMAND_WORK_COMPLETE\n"
+    raised = "Job failed, CAN stop last gasp GEARMAN_COMMAND_WORK_FAIL\n"
+    assert out == started + completed + started + raised + started + completed + "ended\n"
+    assert status == 0

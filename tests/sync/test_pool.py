@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from gearman_sync import GearmanClient, GearmanWorker, JobServer
 from gearman_sync._threads import Pool
-from tests.support import PATIENCE, eventually
+from tests.support import PATIENCE, Gearmand, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from gearman_sync import GearmanClient
 
-    from .support import Script
-
-    StartScript = Callable[..., Script]
+    from .support import StartScript
 
 
 def end(pool: Pool) -> None:
@@ -24,48 +21,27 @@ def end(pool: Pool) -> None:
     pool.jobs.put(None)
 
 
-def test_pool_starts_at_most_its_number_of_threads() -> None:
+def test_pool_starts_at_most_its_number_of_threads_and_drops_jobs_at_its_end() -> None:
     all_busy, go_on = threading.Barrier(4), threading.Event()
     names: list[str] = []
 
     def work(job: int) -> None:
         names.append(threading.current_thread().name)
-        if job < 3:
-            all_busy.wait(PATIENCE)
-            go_on.wait(PATIENCE)
+        all_busy.wait(PATIENCE)
+        go_on.wait(PATIENCE)
 
     pool = Pool(3, work)
     for job in range(4):
         pool.do(job)
     all_busy.wait(PATIENCE)
-    assert len(names) == 3
-    assert len(set(names)) == 3
-    assert all(name.startswith("gearman-job_") for name in names)
-    go_on.set()
-    eventually(lambda: len(names) == 4, "the fourth job")
-    end(pool)
-
-
-def test_jobs_not_started_are_dropped() -> None:
-    begun, go_on = threading.Event(), threading.Event()
-    done: list[int] = []
-
-    def work(job: int) -> None:
-        begun.set()
-        go_on.wait(PATIENCE)
-        done.append(job)
-
-    pool = Pool(1, work)
-    pool.do(1)
-    pool.do(2)
-    assert begun.wait(PATIENCE)
+    assert sorted(names) == ["gearman-job_1", "gearman-job_2", "gearman-job_3"]
     end(pool)
     go_on.set()
     eventually(
-        lambda: not any(thread.name.startswith("gearman-job_") for thread in threading.enumerate()),
-        "the end of the thread",
+        lambda: not any(thread.name in names for thread in threading.enumerate()),
+        "the end of the threads",
     )
-    assert done == [1]
+    assert len(names) == 3
 
 
 def test_job_runs_in_the_caller_if_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +58,7 @@ def test_job_runs_in_the_caller_if_no_thread_can_start(monkeypatch: pytest.Monke
     end(pool)
 
 
-_PROGRAM = """
+PROGRAM = """
 import sys, threading
 import gearman_sync as gearman
 
@@ -94,9 +70,9 @@ def function(worker, job):
     print("done", flush=True)
     done.release()
 
-host, awaited = sys.argv[1:]
+host, task, awaited = sys.argv[1:]
 worker = gearman.GearmanWorker([host], max_jobs=3)
-worker.register_task("task", function)
+worker.register_task(task, function)
 threading.Thread(target=worker.work, daemon=True).start()
 for _ in range(2):
     {"begun": begun, "done": done}[awaited].acquire()
@@ -105,34 +81,14 @@ print("end", flush=True)
 
 
 @pytest.mark.parametrize("awaited", ["begun", "done"])
-def test_end_of_the_program(start_script: StartScript, awaited: str) -> None:
-    """The program's end waits for running jobs, but not for idle threads."""
-    with JobServer() as server, GearmanClient([server.address]) as client:
-        script = start_script(_PROGRAM, "{}:{}".format(*server.address), awaited)
-        jobs: list[dict[str, Any]] = [{"task": "task", "data": b""}] * 2
-        client.submit_multiple_jobs(jobs, background=True)
-        if awaited == "begun":
-            assert script.line() == "end"
-        assert [script.ask(), script.ask()] == ["done", "done"]
-        if awaited == "done":
-            assert script.line() == "end"
-        assert script.end() == ("", "", 0)
-
-
-def test_a_worker_with_slots_does_all_jobs_at_once() -> None:
-    together = threading.Barrier(3)
-
-    def function(worker: GearmanWorker, job: Any) -> Any:
-        together.wait(PATIENCE)
-        return job.data
-
-    with JobServer() as server, GearmanClient([server.address]) as client:
-        worker = GearmanWorker([server.address], max_jobs=3)
-        worker.register_task("task", function)
-        working = threading.Thread(target=worker.work)
-        working.start()
-        jobs = [{"task": "task", "data": b"%d" % number} for number in range(3)]
-        requests = client.submit_multiple_jobs(jobs, poll_timeout=PATIENCE)
-        assert [request.result for request in requests] == [b"0", b"1", b"2"]
-        worker.stop()
-        working.join()
+def test_end_of_the_program_waits_for_jobs_but_not_for_idle_threads(
+    gearmand: Gearmand, client: GearmanClient, start_script: StartScript, task: str, awaited: str
+) -> None:
+    script = start_script(PROGRAM, "{}:{}".format(*gearmand.address), task, awaited)
+    client.submit_multiple_jobs([{"task": task, "data": b""}] * 2, background=True)
+    if awaited == "begun":
+        assert script.line() == "end"
+    assert [script.ask(), script.ask()] == ["done", "done"]
+    if awaited == "done":
+        assert script.line() == "end"
+    assert script.end() == ("", "", 0)
