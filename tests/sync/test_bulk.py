@@ -1,4 +1,4 @@
-"""Many jobs in one call: little memory per job, and a cost per job that stays constant."""
+"""Many jobs in one call: little memory per job, large writes, and back-pressure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto.errors import ExceededConnectionAttempts
 from gearman_proto.jobs.submitting import make_requests
-from gearman_proto.wire.packets import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
-from gearman_sync import GearmanClient, GearmanJob, GearmanJobRequest
+from gearman_proto.wire.packets import JobCreated, SubmitJobBg
+from gearman_sync import GearmanClient
 from tests.support import Gearmand, eventually, spawn, wait_for
 
-from .support import wait_for_leader
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from gearman_sync.testing import Peer, ScriptedServer
 
@@ -32,19 +30,6 @@ MANY = 20_000
 def server(start_gearmand: Callable[..., Gearmand]) -> Gearmand:
     """A separate gearmand, because the queued jobs would slow other tests down."""
     return start_gearmand()
-
-
-@pytest.mark.slow
-def test_twenty_thousand_background_jobs(
-    server: Gearmand, make_client: MakeClient, task: str
-) -> None:
-    client = make_client(server.address)
-    jobs = [{"task": task, "data": b"data"}] * MANY
-    requests = client.submit_multiple_jobs(jobs, background=True)
-    assert len(requests) == MANY
-    assert all(request.state == gearman.JOB_CREATED for request in requests)
-    assert len({request.job.handle for request in requests}) == MANY
-    assert server.counts(task)[0] == MANY
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -65,55 +50,6 @@ def test_memory(server: Gearmand, make_client: MakeClient, task: str, background
     assert len(requests) == count
     assert kept / count < 1024
     assert peak / count < 1024
-
-
-class CountingList(list[GearmanJobRequest]):
-    """A list that counts its iterations and its item accesses."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.iterations = 0
-
-    def __iter__(self) -> Iterator[GearmanJobRequest]:
-        self.iterations += 1
-        return super().__iter__()
-
-
-def count_iterations(
-    start_server: StartServer, make_client: MakeClient, count: int, background: bool
-) -> int:
-    """Reply to each of `count` submits in a separate packet, and count the scans."""
-
-    def script(peer: Peer) -> None:
-        for number in range(count):
-            event = peer.expect(SubmitJobBg if background else SubmitJob)
-            assert isinstance(event, (SubmitJob, SubmitJobBg))
-            handle = b"H:%d" % number
-            peer.send(JobCreated(handle))
-            if not background:
-                peer.send(WorkComplete(handle, event.data))
-        peer.hold()
-
-    client = make_client(start_server(script).address)
-    requests = CountingList(
-        GearmanJobRequest(GearmanJob(None, None, "task", None, b"%d" % n), background=background)
-        for n in range(count)
-    )
-    client.submit_multiple_requests(requests)
-    iterations = requests.iterations
-    assert all(request.complete for request in requests)
-    client.shutdown()
-    return iterations
-
-
-@pytest.mark.parametrize("background", [True, False])
-def test_replies_do_not_scan_all_requests(
-    start_server: StartServer, make_client: MakeClient, background: bool
-) -> None:
-    few = count_iterations(start_server, make_client, 10, background)
-    many = count_iterations(start_server, make_client, 3000, background)
-    assert few == many
-    assert many < 10
 
 
 def test_calls_of_the_engine(
@@ -142,22 +78,6 @@ def test_calls_of_the_engine(
     assert counts["receive_data"] <= counts["select"] + 1
     assert counts["data_to_send"] <= 2 * counts["select"] + MANY * 100 / 65536
     assert counts["select"] < MANY
-
-
-def test_outstanding_jobs_do_not_slow_others(
-    server: Gearmand, make_client: MakeClient, task: str
-) -> None:
-    client = make_client(server.address)
-    jobs = [{"task": task, "data": b""}] * 1000
-    waiting = CountingList(client.submit_multiple_jobs(jobs, wait_until_complete=False))
-    call = spawn(client.wait_until_jobs_completed, waiting)
-    wait_for_leader(client)
-    before = waiting.iterations
-    for _ in range(10):
-        client.submit_job(f"{task}-other", b"", background=True)
-    assert waiting.iterations == before
-    client.shutdown()
-    assert call.result(20) is waiting
 
 
 @pytest.mark.slow

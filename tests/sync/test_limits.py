@@ -16,19 +16,15 @@ import gearman_sync as gearman
 from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_sync import GearmanClient, GearmanWorker, JobServer, WorkerJob, _transport
 from gearman_sync._transport import Transport
-from gearman_sync.testing import Gate, ScriptedWorker
+from gearman_sync.testing import Gate
 from tests.support import PATIENCE, Gearmand, resolve_to, spawn
 
-from .support import Script, wait_for_leader
+from .support import signal_handler, wait_for_leader
 
 if TYPE_CHECKING:
-    import concurrent.futures
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    StartWorker = Callable[..., ScriptedWorker]
-    StartScript = Callable[..., Script]
-    MakeClient = Callable[..., GearmanClient]
-    MakeWorker = Callable[..., GearmanWorker]
+    from .support import MakeClient, MakeWorker, StartScript, StartWorker
 
 
 def no_thread(*args: object, **options: object) -> None:
@@ -37,6 +33,32 @@ def no_thread(*args: object, **options: object) -> None:
 
 def no_memory(*args: object, **options: object) -> None:
     raise MemoryError
+
+
+@pytest.fixture
+def job(
+    gearmand: Gearmand, make_client: MakeClient, start_worker: StartWorker, task: str
+) -> Iterator[Callable[[GearmanClient], None]]:
+    """A function that begins a job at the first server of a client. It completes after the test.
+
+    Another thread, the leader, waits for it.
+    """
+    gate = Gate()
+    start_worker(gearmand.address, {task: gate})
+    calls: list[Any] = []
+
+    def begin(client: GearmanClient) -> None:
+        first, _ = client.connection_list
+        client.establish_connection(first)
+        with mock.patch.object(client._gm_driver.engine.pool, "choose", return_value=first):
+            request = client.submit_job(task, b"data", wait_until_complete=False)
+        calls.append(spawn(client.wait_until_jobs_completed, [request]))
+        wait_for_leader(client)
+
+    yield begin
+    gate.open.set()
+    (request,) = calls[0].result(PATIENCE)
+    assert (request.state, request.error) == (gearman.JOB_COMPLETE, None)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +72,7 @@ def no_memory(*args: object, **options: object) -> None:
 def test_connection_without_thread_or_memory_fails_alone(
     gearmand: Gearmand,
     make_client: MakeClient,
-    start_worker: StartWorker,
-    task: str,
+    job: Callable[[GearmanClient], None],
     monkeypatch: pytest.MonkeyPatch,
     where: object,
     name: str,
@@ -59,50 +80,29 @@ def test_connection_without_thread_or_memory_fails_alone(
     host: str,
     why: str,
 ) -> None:
-    gate = Gate()
-    start_worker(gearmand.address, {task: gate})
     resolve_to(monkeypatch, "gearman.test", "127.0.0.1")
     # The client treats a second name of the same server as another server.
     client = make_client(gearmand.address, (host, gearmand.port + (host[0] == "1")))
-    bad = client.connection_list[1]
-    call = begin_job(client, task)
+    job(client)
     with monkeypatch.context() as context:
         context.setattr(where, name, broken)
         with pytest.raises(ConnectionError, match=why):
-            client.establish_connection(bad, poll_timeout=PATIENCE)
-    gate.open.set()
-    (request,) = call.result(PATIENCE)
-    assert (request.state, request.error) == (gearman.JOB_COMPLETE, None)
-
-
-def begin_job(client: GearmanClient, task: str) -> concurrent.futures.Future[Any]:
-    """Make another thread wait for a job at the client's first server, as the leader."""
-    first, _ = client.connection_list
-    client.establish_connection(first)
-    with mock.patch.object(client._gm_driver.engine.pool, "choose", return_value=first):
-        request = client.submit_job(task, b"data", wait_until_complete=False)
-    assert request.connection == first.address
-    call = spawn(client.wait_until_jobs_completed, [request])
-    wait_for_leader(client)
-    return call
+            client.establish_connection(client.connection_list[1], poll_timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("name", ["read", "write"])
 def test_connection_that_gets_no_memory_for_bytes_fails_alone(
     gearmand: Gearmand,
     make_client: MakeClient,
-    start_worker: StartWorker,
-    task: str,
+    job: Callable[[GearmanClient], None],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    gate = Gate()
-    start_worker(gearmand.address, {task: gate})
     with JobServer() as other:
         client = make_client(gearmand.address, other.address)
         bad = client.connection_list[1]
         client.establish_connection(bad)
-        call = begin_job(client, task)
+        job(client)
         transport = client._gm_driver._poller.transports[bad.link]
         real = getattr(Transport, name)
 
@@ -114,9 +114,6 @@ def test_connection_that_gets_no_memory_for_bytes_fails_alone(
         client.get_job_status(status, poll_timeout=PATIENCE)
         assert not status.timed_out
         assert transport.sock is None
-        gate.open.set()
-        (request,) = call.result(PATIENCE)
-    assert (request.state, request.error) == (gearman.JOB_COMPLETE, None)
 
 
 def test_any_exception_of_the_resolver_fails_the_connection(
@@ -136,38 +133,17 @@ class HandlerError(OSError):
     """Raised by signal handlers. The library handles exceptions of this kind itself."""
 
 
-class Handlers:
-    """Signal handlers of all forms."""
-
-    def method(self, number: int, frame: object) -> None:
+@pytest.mark.parametrize(("where", "name"), [(socket, "getaddrinfo"), (_transport, "QuietSocket")])
+def test_exception_of_a_signal_handler_in_a_connection_step_is_raised(
+    client: GearmanClient, task: str, monkeypatch: pytest.MonkeyPatch, where: object, name: str
+) -> None:
+    def handle() -> None:
         raise HandlerError
 
-    __call__ = method
-
-
-@pytest.mark.parametrize(
-    "handler", [Handlers().method, Handlers(), lambda number, frame: Handlers().method(0, None)]
-)
-@pytest.mark.parametrize("name", ["getaddrinfo", "QuietSocket"])
-def test_exception_of_a_signal_handler_in_a_connection_step_is_raised(
-    gearmand: Gearmand,
-    client: GearmanClient,
-    task: str,
-    monkeypatch: pytest.MonkeyPatch,
-    handler: Callable[[int, Any], None],
-    name: str,
-) -> None:
-    def signalled(*args: object, **options: object) -> None:
-        signal.raise_signal(signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with monkeypatch.context() as context:
-            context.setattr(_transport if name == "QuietSocket" else socket, name, signalled)
-            with pytest.raises(HandlerError):
-                client.submit_job(task, b"", background=True)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with signal_handler(handle), monkeypatch.context() as context:
+        context.setattr(where, name, lambda *_, **__: signal.raise_signal(signal.SIGUSR1))
+        with pytest.raises(HandlerError):
+            client.submit_job(task, b"", background=True)
     assert client.submit_job(task, b"", background=True).state == gearman.JOB_CREATED
 
 
@@ -179,31 +155,24 @@ def test_jobs_that_get_no_thread_wait_for_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     names: list[str] = []
-    done = threading.Event()
 
     def function(worker: GearmanWorker, job: WorkerJob) -> bytes:
         names.append(threading.current_thread().name)
-        if len(names) == 20:
-            done.set()
         return b"done"
 
     worker = make_worker(gearmand.address, tasks={task: function}, max_jobs=4)
     jobs = [{"task": task, "data": b"%d" % number} for number in range(20)]
     requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
     real = _thread.start_new_thread
-    started: list[object] = []
 
     def first_only(function: Any, args: Any) -> int:
-        if started:
-            no_thread()
-        started.append(function)
+        context.setattr(_thread, "start_new_thread", no_thread)
         return real(function, args)
 
     with monkeypatch.context() as context:
         # Threads of this test start in another way.
-        context.setattr("gearman_sync._threads._thread.start_new_thread", first_only)
+        context.setattr(_thread, "start_new_thread", first_only)
         call = spawn(worker.work)
-        assert done.wait(PATIENCE)
         client.wait_until_jobs_completed(requests)
     worker.stop()
     call.result(PATIENCE)
@@ -219,9 +188,7 @@ def test_worker_with_several_slots_and_no_thread_takes_no_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     worker = make_worker(gearmand.address, tasks={task: lambda worker, job: b""}, max_jobs=4)
-    (request,) = client.submit_multiple_jobs(
-        [{"task": task, "data": b""}], wait_until_complete=False
-    )
+    request = client.submit_job(task, b"", wait_until_complete=False)
     with monkeypatch.context() as context:
         context.setattr(_thread, "start_new_thread", no_thread)
         with pytest.raises(RuntimeError, match=r"can't start new thread.*max_jobs=1"):
@@ -247,45 +214,6 @@ def test_job_server_without_a_thread_leaves_nothing_and_can_be_started_again(
     with GearmanClient([server.address]) as client:
         assert client.submit_job("task", b"", background=True).complete
     server.stop()
-
-
-def test_real_limit_of_threads(gearmand: Gearmand, start_script: StartScript, task: str) -> None:
-    """The limit is an ordinary user's, and is reached while jobs run."""
-    pytest.importorskip("resource")
-    program = start_script(
-        """
-import encodings.idna, inspect, os, resource, sys, threading
-import gearman_sync as gearman
-if not os.getuid():
-    os.setresuid(54321, 54321, 54321)
-task = sys.argv[2]
-client = gearman.GearmanClient([("127.0.0.1", int(sys.argv[1]))])
-jobs = [{"task": task, "data": b"%d" % number} for number in range(10)]
-requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
-failed = []
-
-def function(worker, job):
-    if not failed:
-        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
-        try:
-            threading.Thread(target=print).start()
-        except RuntimeError as error:
-            failed.append(error)
-    if job.data == b"9":
-        worker.stop()
-    return job.data
-
-worker = gearman.GearmanWorker([("127.0.0.1", int(sys.argv[1]))], max_jobs=4)
-worker.register_task(task, function)
-worker.work()
-client.wait_until_jobs_completed(requests)
-assert all(request.complete for request in requests), requests
-print(*failed)
-""",
-        gearmand.port,
-        task,
-    )
-    assert program.end() == ("can't start new thread\n", "", 0)
 
 
 @pytest.mark.skipif(
