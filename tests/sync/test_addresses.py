@@ -1,4 +1,4 @@
-"""Addresses: IPv6, names with several addresses, socket options, descriptors beyond 1024."""
+"""Addresses: names that are resolved, races of several addresses, descriptors beyond 1024."""
 
 from __future__ import annotations
 
@@ -12,65 +12,67 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import ServerUnavailable
-from gearman_sync import GearmanClient, _driver, _leader
-from gearman_sync.testing import ScriptedWorker, echo
-from tests.support import (
-    PATIENCE,
-    Gearmand,
-    black_hole,
-    eventually,
-    free_port,
-    resolve_to,
-    spawn,
-    wait_for,
-)
+from gearman_sync import _driver, _leader
+from tests.support import PATIENCE, black_hole, eventually, free_port, resolve_to, spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from gearman_sync.testing import Gate
+    from tests.support import Gearmand, Stunnel
 
-    StartWorker = Callable[..., ScriptedWorker]
-    MakeClient = Callable[..., GearmanClient]
-
-
-def test_localhost(
-    gearmand: Gearmand, make_client: MakeClient, task: str, start_worker: StartWorker
-) -> None:
-    """With IPv6, localhost resolves to ::1 first, but gearmand listens on 127.0.0.1 only."""
-    start_worker(gearmand.address, {task: echo})
-    client = make_client(f"localhost:{gearmand.port}")
-    assert client.submit_job(task, b"data").result == b"data"
+    from .support import MakeClient
 
 
-def test_first_address_refuses(
-    gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refusing = ("127.0.0.1", free_port())
-    name = resolve_to(monkeypatch, "gearman.test", refusing, refusing, gearmand.address)
-    client = make_client(("gearman.test", 4730))
-    assert client.submit_job(task, b"", background=True).state == gearman.JOB_CREATED
-    # Name resolution blocks, so a separate thread does it.
-    (thread,) = name.threads
-    assert thread is not threading.current_thread()
-
-
-def test_sockets_that_lose_the_race_are_closed(
-    gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raced: list[socket.socket] = []
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[socket.socket, Any]]:
+    """The sockets that clients connect, and the addresses."""
+    tried: list[tuple[socket.socket, Any]] = []
     real = socket.socket.connect_ex
 
     def connect_ex(sock: socket.socket, address: Any) -> int:
-        raced.append(sock)
+        tried.append((sock, address))
         return real(sock, address)
 
     monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
+    return tried
+
+
+def test_addresses_that_refuse_are_skipped_until_one_accepts(
+    gearmand: Gearmand,
+    make_client: MakeClient,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tried: list[tuple[socket.socket, Any]],
+) -> None:
+    """The address that worked last is tried first."""
+    refusing = ("127.0.0.1", free_port())
+    name = resolve_to(monkeypatch, "gearman.test", refusing, gearmand.address)
+    client = make_client("gearman.test")
+    (server,) = client.connection_list
+    assert client.submit_job(task, b"", background=True).complete
+    # Name resolution blocks, so a separate thread does it.
+    assert name.threads != [threading.current_thread()]
+    client._gm_driver.call(lambda engine, now: engine.disconnect(now, server))
+    assert client.submit_job(task, b"", background=True).complete
+    assert [address for _, address in tried] == [refusing, gearmand.address, gearmand.address]
+    sock, _ = tried[-1]
+    assert not sock.getblocking()
+    assert not sock.get_inheritable()
+
+
+def test_sockets_that_lose_the_race_are_closed(
+    gearmand: Gearmand,
+    make_client: MakeClient,
+    task: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tried: list[tuple[socket.socket, Any]],
+) -> None:
     with black_hole() as one, black_hole() as two:
         resolve_to(monkeypatch, "gearman.test", one, two, gearmand.address)
         client = make_client("gearman.test")
-        assert client.submit_job(task, b"", background=True).state == gearman.JOB_CREATED
-        assert [sock.fileno() >= 0 for sock in raced] == [False, False, True]
+        assert client.submit_job(task, b"", background=True).complete
+        assert [sock.fileno() >= 0 for sock, _ in tried] == [False, False, True]
         client.shutdown()
-        assert raced[2].fileno() < 0
+        assert tried[2][0].fileno() < 0
 
 
 def test_shutdown_closes_all_sockets_that_race(
@@ -88,28 +90,6 @@ def test_shutdown_closes_all_sockets_that_race(
         with pytest.raises(ServerUnavailable, match="shut down"):
             call.result(PATIENCE)
         assert [sock.fileno() for sock in sockets] == [-1, -1]
-
-
-def test_address_that_worked_last_is_tried_first(
-    gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried: list[Any] = []
-    real = socket.socket.connect_ex
-
-    def connect_ex(sock: socket.socket, address: Any) -> int:
-        tried.append(address)
-        return real(sock, address)
-
-    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
-    refusing = ("127.0.0.1", free_port())
-    resolve_to(monkeypatch, "gearman.test", refusing, gearmand.address)
-    client = make_client("gearman.test")
-    (server,) = client.connection_list
-    client.submit_job(task, b"", background=True)
-    assert tried == [refusing, gearmand.address]
-    client._gm_driver.call(lambda engine, now: engine.disconnect(now, server))
-    client.submit_job(task, b"", background=True)
-    assert tried[2:] == [gearmand.address]
 
 
 class TimePasses:
@@ -150,40 +130,9 @@ def test_connection_that_no_call_drives_is_not_given_up_before_all_addresses_had
         assert request.connection_attempts <= 1
 
 
-def test_shutdown_while_a_name_is_resolved(
-    gearmand: Gearmand, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = resolve_to(monkeypatch, "gearman.test", gearmand.address)
-    name.known.clear()
-    client = make_client("gearman.test")
-    call = spawn(client.submit_job, "task", b"")
-    wait_for(name.asked)
-    client.shutdown()
-    with pytest.raises(ServerUnavailable, match="shut down"):
-        call.result(20)
-    name.known.set()
-
-
-def test_sockets_do_not_block_and_are_not_inherited(
-    gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = []
-    real = socket.socket.connect_ex
-
-    def connect_ex(sock: socket.socket, address: Any) -> int:
-        made.append(sock)
-        return real(sock, address)
-
-    monkeypatch.setattr(socket.socket, "connect_ex", connect_ex)
-    make_client(gearmand.address).submit_job(task, b"", background=True)
-    (sock,) = made
-    assert not sock.getblocking()
-    assert not sock.get_inheritable()
-
-
 @pytest.mark.slow
 def test_more_than_1024_descriptors(
-    gearmand: Gearmand, make_client: MakeClient, task: str, start_worker: StartWorker
+    gearmand: Gearmand, make_client: MakeClient, task: str, gate: Gate
 ) -> None:
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -192,7 +141,6 @@ def test_more_than_1024_descriptors(
         if 0 <= limits[1] < enough:
             pytest.skip(f"this process may have {limits[1]} descriptors only")
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, limits[1]))
-    start_worker(gearmand.address, {task: echo})
     taken = [os.open(os.devnull, os.O_RDONLY)]
     try:
         while taken[-1] < 1100:
@@ -223,3 +171,14 @@ def test_an_address_that_fails_at_once(
     assert client.submit_job(task, b"", background=True).complete
     with pytest.raises(ServerUnavailable, match="No such file"):
         make_client(("127.0.0.2", 1)).submit_job(task, b"")
+
+
+def test_wrong_host_name_in_a_certificate_is_refused(
+    make_client: MakeClient,
+    tls_tunnel: Stunnel,
+    tls_host: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolve_to(monkeypatch, "gearman.test", ("127.0.0.1", tls_tunnel.port))
+    with pytest.raises(ServerUnavailable, match=r"not valid for 'gearman\.test'"):
+        make_client({**tls_host, "host": "gearman.test"}).submit_job("task", b"data")
