@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ConnectionError
-from tests.support import PATIENCE, Gearmand, spawn
+from tests.support import PATIENCE, spawn
 
-from .support import wait_for_leader
+from .support import interrupt, wait_for_leader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gearman_sync import GearmanClient
+
+    from .support import MakeClient
 
 
 def break_once(monkeypatch: pytest.MonkeyPatch, engine: Any, name: str) -> None:
@@ -30,10 +30,9 @@ def break_once(monkeypatch: pytest.MonkeyPatch, engine: Any, name: str) -> None:
 
 
 def test_leader_completes_a_recovery_that_is_interrupted_each_time(
-    gearmand: Gearmand, make_client: Callable[..., GearmanClient], task: str
+    client: GearmanClient, task: str
 ) -> None:
     """A signal handler's exception interrupts the main thread wherever it ends the calls."""
-    client = make_client(gearmand.address, heartbeat=None)
     call = spawn(client.submit_job, task, b"")
     wait_for_leader(client)
     driver, main = client._gm_driver, threading.get_ident()
@@ -44,12 +43,9 @@ def test_leader_completes_a_recovery_that_is_interrupted_each_time(
             raise KeyboardInterrupt
         replace(error)
 
-    def interrupted(*args: Any, **options: Any) -> None:
-        raise KeyboardInterrupt
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "_replace", replace_elsewhere)
-        patch.setattr(driver.engine, "submit", interrupted)
+        patch.setattr(driver.engine, "submit", lambda *args, **options: interrupt())
         with pytest.raises(KeyboardInterrupt):
             client.submit_job(task, b"")
         with pytest.raises(ConnectionError, match="interrupted by"):
@@ -72,7 +68,7 @@ class FailingTransport:
 
 
 def test_bug_while_two_connections_start_ends_both(
-    make_client: Callable[..., GearmanClient], monkeypatch: pytest.MonkeyPatch
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The replacement of the engine closes the second one before its turn."""
     driver = make_client(("localhost", 1))._gm_driver

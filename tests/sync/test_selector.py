@@ -13,58 +13,38 @@ from gearman_sync import _driver, _poller, _transport
 from gearman_sync._selector import READ, WRITE, EpollSelector, PlainSelector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gearman_sync import GearmanClient
-    from tests.support import Gearmand
 
-PLAIN = (PlainSelector, selectors.EVENT_READ, selectors.EVENT_WRITE)
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(
-            "epoll",
-            marks=pytest.mark.skipif(not hasattr(select, "epoll"), reason="Linux has it"),
-        ),
-        "plain",
-    ]
-)
-def kind(request: pytest.FixtureRequest) -> tuple[type[Any], int, int]:
-    if request.param == "plain":
-        return PLAIN
-    return EpollSelector, select.EPOLLIN, select.EPOLLOUT
+PLAIN: tuple[Any, int, int] = (PlainSelector, selectors.EVENT_READ, selectors.EVENT_WRITE)
 
 
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+KINDS = [PLAIN]
+if hasattr(select, "epoll"):
+    KINDS.append((EpollSelector, select.EPOLLIN, select.EPOLLOUT))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_selector_reports_ready_sockets(kind: tuple[Any, int, int]) -> None:
+    make, read, write = kind
+    selector = make()
     near, far = socket.socketpair()
     with near, far:
-        yield near, far
-
-
-def test_selector_reports_ready_sockets(
-    kind: tuple[type[Any], int, int], pair: tuple[socket.socket, socket.socket]
-) -> None:
-    make, read, write = kind
-    near, far = pair
-    selector = make()
-    selector.register(near.fileno(), read, "near")
-    assert selector.select(0) == []
-    selector.modify(near.fileno(), read | write)
-    assert selector.select(0) == [("near", write)]
-    far.send(b"x")
-    assert selector.select(None) == [("near", read | write)]
-    selector.modify(near.fileno(), read)
-    assert selector.select(None) == [("near", read)]
-    near.recv(1)
-    far.close()
-    ((owner, events),) = selector.select(None)
-    assert owner == "near"
-    assert events != write  # The end of the connection makes the socket readable.
-    selector.unregister(near.fileno())
-    assert selector.select(0.001) == []
-    selector.close()
+        selector.register(near.fileno(), read, "near")
+        assert selector.select(0) == []
+        selector.modify(near.fileno(), read | write)
+        assert selector.select(0) == [("near", write)]
+        far.send(b"x")
+        assert selector.select(None) == [("near", read | write)]
+        selector.modify(near.fileno(), read)
+        assert selector.select(None) == [("near", read)]
+        near.recv(1)
+        far.close()
+        ((owner, events),) = selector.select(None)
+        assert owner == "near"
+        assert events != write  # The end of the connection makes the socket readable.
+        selector.unregister(near.fileno())
+        assert selector.select(0.001) == []
+        selector.close()
 
 
 @pytest.mark.parametrize(
@@ -72,10 +52,9 @@ def test_selector_reports_ready_sockets(
     [(READ, False), (WRITE, True), (READ | WRITE, True)],
 )
 def test_writable_socket_is_written_to(
-    gearmand: Gearmand, make_client: Any, task: str, events: int, writes: bool
+    client: GearmanClient, task: str, events: int, writes: bool
 ) -> None:
     """The socket is written to even if it is readable at the same time."""
-    client: GearmanClient = make_client(gearmand.address)
     client.submit_job(task, b"", background=True)
     driver = client._gm_driver
     ((link, transport),) = driver._poller.transports.items()
@@ -84,14 +63,13 @@ def test_writable_socket_is_written_to(
 
 
 def test_a_client_on_a_system_without_epoll(
-    monkeypatch: pytest.MonkeyPatch, gearmand: Gearmand, make_client: Any, task: str
+    monkeypatch: pytest.MonkeyPatch, client: GearmanClient, task: str
 ) -> None:
     make, read, write = PLAIN
     monkeypatch.setattr(_poller, "Selector", make)
     for module in (_poller, _transport, _driver):
         monkeypatch.setattr(module, "READ", read)
         monkeypatch.setattr(module, "WRITE", write, raising=False)
-    client: GearmanClient = make_client(gearmand.address)
     jobs = [{"task": task, "data": bytes(100_000)} for _ in range(20)]
     requests = client.submit_multiple_jobs(jobs, background=True)
     assert all(request.complete for request in requests)
