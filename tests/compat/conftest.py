@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gearman_sync
-from gearman_sync.testing import ScriptedClient
 from tests.support import PATIENCE, nothing_imported, spawn
 
 from .support import Running
@@ -66,6 +65,14 @@ def host(server: Gearmand) -> str:
 
 
 @pytest.fixture
+def client(gearman: Any, host: str) -> Any:
+    """A client of the server."""
+    client = gearman.GearmanClient([host])
+    yield client
+    client.shutdown()
+
+
+@pytest.fixture
 def start() -> Iterator[Callable[..., Running]]:
     """Start a program in a separate process, for one test."""
     with contextlib.ExitStack() as stack:
@@ -92,11 +99,3 @@ def work() -> Iterator[Callable[..., concurrent.futures.Future[Any]]]:
             return call
 
         yield start
-
-
-@pytest.fixture
-def link(server: Gearmand) -> Iterator[ScriptedClient]:
-    """A scripted connection to the server."""
-    link = ScriptedClient(server.address)
-    yield link
-    link.close()
