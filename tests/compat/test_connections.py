@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -162,11 +163,12 @@ def test_connected_is_false_after_the_server_died(
     used = make(module, kind, server.address)
     use(used, kind, task)
     server.kill()
+    notice = functools.partial(use, used, kind, task)
+    if kind == "worker":
+        poll = used.poll_connections_until_stopped
+        notice = functools.partial(poll, used.connection_list, lambda _: True)
     with pytest.raises(module.gearman.errors.ServerUnavailable):
-        if kind == "worker":
-            used.poll_connections_until_stopped(used.connection_list, lambda _: True)
-        else:
-            use(used, kind, task)
+        notice()
     assert not used.connection_list[0].connected
     server.start()
 

@@ -7,13 +7,11 @@ import gearman_sync
 gearman_sync.install_as_gearman()
 
 import logging
-import multiprocessing
-import sys
 import time
 from typing import Any
 
 import gearman
-from gearman.worker import POLL_TIMEOUT_IN_SECONDS, GearmanWorker
+from gearman.worker import GearmanWorker
 
 
 class CountingWorker(gearman.GearmanWorker):  # type: ignore[misc]
@@ -62,16 +60,11 @@ class CountingWorker(gearman.GearmanWorker):  # type: ignore[misc]
 
 
 class MultiGearmanWorker(GearmanWorker):  # type: ignore[misc]
-    """Works in several processes, each with a pickled copy."""
+    """Its functions are outside of the class, and processes get pickled copies of it."""
 
     def __init__(self, host_list: Any = None, jobs: int = 1) -> None:
         super().__init__(host_list=host_list)
         self.jobs = jobs
-
-    def work(self, poll_timeout: float = POLL_TIMEOUT_IN_SECONDS, process: int = 2) -> list[int]:
-        with multiprocessing.get_context("spawn").Pool(process) as pool:
-            results = [pool.apply_async(gearman_work, (self, poll_timeout)) for _ in range(process)]
-            return [result.get(30) for result in results]
 
     def after_poll(self, any_activity: bool) -> bool:
         return self.jobs > 0
@@ -98,13 +91,3 @@ def gearman_work(gm_worker: MultiGearmanWorker, poll_timeout: float) -> int:
     for current_connection in worker_connections:
         current_connection.close()
     return gm_worker.jobs
-
-
-def main(server: str, task: str) -> None:
-    worker = MultiGearmanWorker([server], jobs=1)
-    worker.register_task(task, count_down)
-    print("left", worker.work(poll_timeout=5, process=2))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
