@@ -10,27 +10,31 @@ from unittest import mock
 
 import pytest
 
-from tests.support import PATIENCE, EmbeddedServer, Gearmand, eventually, wait_for
+from tests.support import PATIENCE, Gearmand, eventually, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Load = Callable[[str], Any]
     Work = Callable[..., Any]
-    Server = Gearmand | EmbeddedServer
 
 
-def test_batches_give_results(load: Load, work: Work, server: Server, host: str, task: str) -> None:
+def test_batches_give_results(
+    load: Load, work: Work, server: Gearmand, host: str, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
     stop = threading.Event()
     worker = load("archive_worker").ArchiveWorker([host], [task], shutdown_event=stop)
     call = work(worker, poll_timeout=0.05)
     backend = load("archive_backend").Backend(host)
-    for number in range(5):
-        backend.submit_task(task, f"task-{number}", f"file {number}")
-    results = dict(backend.wait_for_results(task))
-    assert results == {
-        f"task-{number}": {"exitCode": 0, "stdout": f"FILE {number}"} for number in range(5)
+    tasks = {"bad": "crash", "with it": "file", "task-1": "file 1", "task-2": "file 2"}
+    for name, arguments in {**tasks, "task-3": "file 3"}.items():
+        backend.submit_task(task, name, arguments)
+    assert dict(backend.wait_for_results(task)) == {
+        "bad": "failed",
+        "with it": "failed",
+        **{f"task-{n}": {"exitCode": 0, "stdout": f"FILE {n}"} for n in (1, 2, 3)},
     }
+    assert "an exception in a job" in caplog.messages
     assert worker.uniques == [str(batch.uuid) for batch in backend.batches]
     assert worker.client_id in server.client_ids()
     stop.set()
@@ -39,28 +43,8 @@ def test_batches_give_results(load: Load, work: Work, server: Server, host: str,
     backend.client.shutdown()
 
 
-def test_crashed_batch_is_reported(
-    load: Load, work: Work, host: str, task: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    worker = load("archive_worker").ArchiveWorker([host], [task], max_jobs_to_process=1)
-    call = work(worker)
-    backend = load("archive_backend").Backend(host)
-    backend.submit_task(task, "bad", "crash")
-    backend.submit_task(task, "with it", "file")
-    backend.submit_task(task, "good", "file")
-    results = dict(backend.wait_for_results(task))
-    assert results == {
-        "bad": "failed",
-        "with it": "failed",
-        "good": {"exitCode": 0, "stdout": "FILE"},
-    }
-    assert "an exception in a job" in caplog.messages
-    call.result(PATIENCE)  # The worker has processed one batch.
-    backend.client.shutdown()
-
-
 def test_wait_for_a_batch_ends_when_its_server_dies(
-    gearman: Any, load: Load, launch: Callable[[], Server], task: str
+    gearman: Any, load: Load, launch: Callable[[], Gearmand], task: str
 ) -> None:
     server = launch()
     backend = load("archive_backend").Backend("{}:{}".format(*server.address))
@@ -76,10 +60,9 @@ def test_wait_for_a_batch_ends_when_its_server_dies(
 
 
 def test_wait_until_any_job_completed_returns_the_requests(
-    gearman: Any, start_worker: Callable[..., Any], server: Server, host: str, task: str
+    gearman: Any, client: Any, start_worker: Callable[..., Any], server: Gearmand, task: str
 ) -> None:
     start_worker(server.address, {task: lambda job: job.data})
-    client = gearman.GearmanClient([host])
     never = client.submit_job(f"{task}-never", b"", wait_until_complete=False)
     soon = client.submit_job(task, b"soon", wait_until_complete=False)
     requests = [never, soon]
@@ -87,37 +70,6 @@ def test_wait_until_any_job_completed_returns_the_requests(
     assert (never.state, soon.state) == (gearman.JOB_CREATED, gearman.JOB_COMPLETE)
     assert client.wait_until_any_job_completed([never], poll_timeout=0.01) == [never]
     assert client.wait_until_any_job_completed([]) == []
-    client.shutdown()
-
-
-# Remote procedure calls.
-
-
-@pytest.fixture
-def rpc(load: Load, work: Work, host: str, task: str) -> Any:
-    stop = threading.Event()
-    module = load("rpc")
-    call = work(module.RPCServer(host, task, stop), poll_timeout=0.05)
-    yield module
-    stop.set()
-    call.result(PATIENCE)
-
-
-def test_calls_give_results(rpc: Any, server: Server, host: str, task: str) -> None:
-    assert rpc.call(host, f"{task}approve", {"jobUUID": "1-2"}) == ["approving: ", "1-2"]
-    assert rpc.call(host, f"{task}list") == []
-    with pytest.raises(rpc.RPCServerError, match="jobUUID"):
-        rpc.call(host, f"{task}approve", {})
-    with pytest.raises(rpc.RPCError, match="failed"):
-        rpc.call(host, f"{task}break")
-    assert f"{rpc.gethostname()}_RPCServer" in server.client_ids()
-
-
-@pytest.mark.slow
-def test_call_times_out(rpc: Any, host: str, task: str) -> None:
-    """The request's state is CREATED, even after the shutdown of its client."""
-    with pytest.raises(rpc.TimeoutError, match=r"2\.5"):
-        rpc.call(host, f"{task}nobody", {}, timeout=2.5)
 
 
 # Reconnecting.
@@ -125,7 +77,7 @@ def test_call_times_out(rpc: Any, host: str, task: str) -> None:
 
 @pytest.mark.slow
 def test_reconnected_worker_registers_again(
-    load: Load, work: Work, launch: Callable[[], Server], task: str, caplog: Any
+    load: Load, work: Work, launch: Callable[[], Gearmand], task: str, caplog: Any
 ) -> None:
     """All registrations are repeated, and both kinds of calls do jobs."""
     caplog.set_level(logging.INFO)
@@ -159,40 +111,28 @@ def test_reconnected_worker_registers_again(
     client.shutdown()
 
 
-class Results:
-    """A worker that skips its class's constructor, as some tests do."""
-
-    @staticmethod
-    def make(module: Any, connections: list[Any], outcomes: list[Any]) -> Any:
-        class FakeReconnectingWorker(module.GearmanWorker):  # type: ignore[misc]
-            def __init__(self) -> None:
-                self.connection_list = ["gearman.service:4730"]
-                self.connections = iter(connections)
-                self.outcomes = iter(outcomes)
-
-            def establish_worker_connections(self) -> Any:
-                return next(self.connections)
-
-            def work(self, poll_timeout: float = 60.0) -> None:
-                outcome = next(self.outcomes)
-                if outcome is not None:
-                    raise outcome
-
-        return FakeReconnectingWorker()
-
-
 def test_worker_without_its_constructor_works(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """Some tests of programs skip the constructor of the worker's class."""
     module = load("reconnecting")
-    lost = module.gearman.errors.ServerUnavailable("connection lost")
-    worker = Results.make(module, [[], [object()], [object()]], [lost, None])
+    connections = iter([[], [object()], [object()]])
+    outcomes = iter([module.gearman.errors.ServerUnavailable("connection lost"), None])
+
+    class FakeReconnectingWorker(module.GearmanWorker):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.connection_list = ["gearman.service:4730"]
+
+        def establish_worker_connections(self) -> Any:
+            return next(connections)
+
+        def work(self, poll_timeout: float = 60.0) -> None:
+            if (outcome := next(outcomes)) is not None:
+                raise outcome
+
     stop = mock.Mock()
     stop.is_set.return_value = stop.wait.return_value = False
-    worker.work_with_reconnect(stop, logging.getLogger("test"))
+    FakeReconnectingWorker().work_with_reconnect(stop, logging.getLogger("test"))
     assert stop.wait.call_count == 2
     assert "gearman.service:4730" in caplog.text
-    broken = Results.make(module, [[object()]], [ValueError("broken job")])
-    with pytest.raises(ValueError, match="broken job"):
-        broken.work_with_reconnect(stop, logging.getLogger("test"))
 
 
 # Programs' own tests, with mocks.

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
-import faulthandler
-import os
 import pickle
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import PATIENCE, EmbeddedServer, Gearmand
+from tests.support import PATIENCE
+from tests.sync.test_fork import Child
+
+from .test_connections import use
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.support import Gearmand
+
     Load = Callable[[str], Any]
-    Server = Gearmand | EmbeddedServer
     Copying = Callable[[Any], Any]
 
 
@@ -57,42 +58,12 @@ def test_copies_work(load: Load, copied: Copying, host: str, task: str) -> None:
 
 
 @COPIES
-def test_copy_after_use_works(load: Load, copied: Copying, host: str, task: str) -> None:
-    """After use, all connections are closed, so the object can be copied again."""
-    counting = load("counting_worker")
-    client = load("reconnecting").GearmanClient([host])
-    worker = counting.MultiGearmanWorker([host], jobs=1)
-    worker.register_task(task, counting.count_down)
-    for _ in range(2):
-        worker.jobs = 1
-        client.submit_job(task, b"", background=True)
-        assert counting.gearman_work(worker, PATIENCE) == 0
-        worker = copied(worker)
-    client.shutdown()
-
-
-@COPIES
-def test_copy_of_a_client_drops_its_queues(load: Load, copied: Copying, host: str) -> None:
-    client = load("reconnecting").GearmanClient([host])
-    assert client.request_to_rotating_connection_queue.pop(client, None) is None
-    assert len(copied(client).request_to_rotating_connection_queue) == 0
-
-
-@COPIES
-@pytest.mark.parametrize("kind", ["client", "worker", "admin"])
+@pytest.mark.parametrize("kind", ["Client", "Worker", "AdminClient"])
 def test_copy_is_not_connected(
     gearman: Any, copied: Copying, kind: str, host: str, task: str
 ) -> None:
-    used: Any
-    if kind == "client":
-        used = gearman.GearmanClient([host])
-        used.submit_job(task, b"", background=True)
-    elif kind == "worker":
-        used = gearman.GearmanWorker([host])
-        used.establish_worker_connections()
-    else:
-        used = gearman.GearmanAdminClient([host])
-        used.ping_server()
+    used = getattr(gearman, f"Gearman{kind}")([host])
+    use(used, {"Client": "client", "Worker": "worker"}.get(kind, "admin"), task)
     with pytest.raises(TypeError, match="has connected, so it can't be copied"):
         copied(used)
     used.connection_list[0].close()
@@ -115,45 +86,30 @@ def test_copy_of_a_connection_has_no_owner(load: Load, copied: Copying) -> None:
 
 
 @COPIES
-def test_jobs_and_requests_can_be_copied(
-    gearman: Any, copied: Copying, host: str, task: str
-) -> None:
-    client = gearman.GearmanClient([host])
-    job = client.submit_job(task, "data", background=True).job
-    other = copied(gearman.job.GearmanJob(None, job.handle, job.task, job.unique, job.data))
+def test_jobs_can_be_copied(gearman: Any, copied: Copying) -> None:
+    job = gearman.job.GearmanJob(None, "H:host:1", "task", "unique", "data")
+    other = copied(job)
     assert other.to_dict() == job.to_dict()
-    assert other.task.decode() == task
-    client.shutdown()
+    assert other.task.decode() == "task"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_fork_of_a_polled_worker_connects_anew(
-    load: Load, gearman: Any, server: Server, host: str, task: str
+    load: Load, client: Any, server: Gearmand, host: str, task: str
 ) -> None:
     """The child creates its own connections at once, and does not touch its parent's."""
     counting = load("counting_worker")
     worker = counting.MultiGearmanWorker([host], jobs=1)
     worker.register_task(task, counting.count_down)
-    client = gearman.GearmanClient([host])
-    connections = worker.establish_worker_connections()
+    (connection,) = worker.establish_worker_connections()
+
+    def in_child() -> tuple[int, bool]:
+        established = worker.establish_worker_connections()
+        return len(established), counting.gearman_work(worker, 0.5) in (0, 1)
+
     client.submit_job(task, b"", background=True)
-    child = os.fork()
-    if not child:
-        faulthandler.dump_traceback_later(20, exit=True)
-        try:
-            established = worker.establish_worker_connections()
-            ok = len(established) == 1 and counting.gearman_work(worker, 0.5) in (0, 1)
-            os._exit(0 if ok else 1)
-        except BaseException:
-            traceback.print_exc()
-            raise
-        finally:
-            os._exit(2)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert connections[0].connected
+    assert Child(in_child).result() == (1, True)
+    assert connection.connected
     assert server.counts(task) == (0, 0, 1)
     client.submit_job(task, b"", background=True)
     assert counting.gearman_work(worker, PATIENCE) == 0
-    client.shutdown()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import subprocess
 import sys
 import types
@@ -61,7 +60,6 @@ def test_all_forms_of_import_work(gearman: Any) -> None:
     for line in (
         "import gearman.client",
         "import gearman.client as aliased",
-        "from gearman import errors",
         "from gearman import client as from_package",
         "from gearman.errors import *",
         "import gearman.errors, gearman.worker",
@@ -70,25 +68,10 @@ def test_all_forms_of_import_work(gearman: Any) -> None:
     assert namespace["gearman"] is gearman
     assert namespace["aliased"] is namespace["from_package"] is gearman.client
     assert namespace["ServerUnavailable"] is gearman.errors.ServerUnavailable
-    assert importlib.import_module("gearman.worker") is gearman.worker
-    assert importlib.import_module(".job", "gearman") is gearman.job
-    assert __import__("gearman.job", fromlist=["GearmanJob"]) is gearman.job
-    assert importlib.util.find_spec("gearman") is not None
-    assert gearman.worker.GearmanWorker is gearman.GearmanWorker
-
-
-def test_all_modules_are_attributes(gearman: Any) -> None:
     for name in MODULES:
-        module = getattr(gearman, name)
-        assert module is sys.modules[f"gearman.{name}"]
-        for each in getattr(module, "__all__", ()):
-            assert hasattr(module, each)
-
-
-@pytest.mark.parametrize("name", ["client_handler", "compat", "io", "nonsense"])
-def test_missing_module_raises_import_error(gearman: Any, name: str) -> None:
+        assert importlib.import_module(f"gearman.{name}") is getattr(gearman, name)
     with pytest.raises(ModuleNotFoundError):
-        importlib.import_module(f"gearman.{name}")
+        importlib.import_module("gearman.client_handler")
 
 
 def test_names_can_be_patched(gearman: Any) -> None:
@@ -98,53 +81,27 @@ def test_names_can_be_patched(gearman: Any) -> None:
     with mock.patch("gearman.GearmanClient.submit_job", return_value="done") as submit:
         assert gearman.GearmanClient(["localhost"]).submit_job("task", b"") == "done"
     submit.assert_called_once_with("task", b"")
-    with mock.patch("gearman.GearmanWorker", autospec=True) as worker:
-        worker(["localhost"]).register_task("task", print)
-    assert gearman.GearmanWorker is not worker
 
 
-def test_second_install_changes_nothing(gearman: Any) -> None:
-    kind = gearman.GearmanClient
-    install_as_gearman()
-    assert sys.modules["gearman"] is gearman
-    assert gearman.GearmanClient is kind
-
-
-def test_install_under_another_name(nothing: None) -> None:
+def test_install_under_several_names(nothing: None) -> None:
     install_as_gearman("python3_gearman")
     assert "gearman" not in sys.modules
     other: Any = importlib.import_module("python3_gearman.worker")
-    install_as_gearman()
-    gearman: Any = importlib.import_module("gearman.worker")
-    assert other.GearmanWorker is gearman.GearmanWorker
+    for _ in range(2):
+        install_as_gearman()
+        gearman: Any = importlib.import_module("gearman.worker")
+        assert other.GearmanWorker is gearman.GearmanWorker
 
 
 def test_install_after_another_package_raises(nothing: None) -> None:
     require_module("gearman")
     real = importlib.import_module("gearman")
-    assert real.__file__ is not None
-    with pytest.raises(
-        RuntimeError, match=r"gearman is imported already, from .*__init__\.py: call"
-    ):
+    with pytest.raises(RuntimeError, match=r"is imported already, from .*__init__\.py: call"):
         install_as_gearman()
     assert sys.modules["gearman"] is real
-    assert "gearman_sync" not in real.__file__
-    install_as_gearman("python3_gearman")
-
-
-def test_install_over_a_module_without_a_file(nothing: None) -> None:
     sys.modules["gearman"] = types.ModuleType("gearman")
     with pytest.raises(RuntimeError, match="from None"):
         install_as_gearman()
-
-
-def test_other_package_can_be_imported_afterwards(nothing: None) -> None:
-    """The mode ends when its entries in `sys.modules` are removed, and changes no package."""
-    require_module("gearman")
-    install_as_gearman()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "gearman"]:
-        del sys.modules[name]
-    assert "gearman_sync" not in str(importlib.import_module("gearman").__file__)
 
 
 def test_import_of_the_library_installs_nothing() -> None:
@@ -164,14 +121,12 @@ def test_install_leaves_the_library_unchanged(gearman: Any) -> None:
     assert gearman.GearmanClient is not gearman_sync.GearmanClient
     assert issubclass(gearman.GearmanClient, gearman_sync.GearmanClient)
     assert gearman.errors.ServerUnavailable is gearman_sync.errors.ServerUnavailable
-    assert not isinstance(gearman_sync.GearmanClient(["localhost"]).connection_list[0], tuple)
     assert type(gearman_sync.GearmanClient(["localhost"]).connection_list[0]).__name__ == "Server"
 
 
 def test_utilities_work(gearman: Any) -> None:
     util = gearman.util
     assert util.disambiguate_server_parameter("host:1") == ("host", 1)
-    assert util.disambiguate_server_parameter(("host", 2)) == ("host", 2)
     assert util.disambiguate_server_parameter("host") == ("host", 4730)
     assert util.unlist([]) is None
     assert util.unlist(["one"]) == "one"
@@ -184,5 +139,3 @@ def test_utilities_work(gearman: Any) -> None:
     assert gearman.protocol.get_command_name(1) == "GEARMAN_COMMAND_CAN_DO"
     assert gearman.protocol.get_command_name(9999) == "9999"
     assert gearman.protocol.GEARMAN_COMMAND_SUBMIT_JOB == 7
-    with pytest.raises(AttributeError):
-        _ = gearman.protocol.GEARMAN_COMMAND_NONSENSE

@@ -27,12 +27,9 @@ class ArchiveWorker(gearman.GearmanWorker):  # type: ignore[misc]
         hosts: list[str],
         scripts: list[str],
         shutdown_event: Any = None,
-        max_jobs_to_process: int | None = None,
     ) -> None:
         super().__init__(hosts)
         self.client_id = f"archive-{os.getpid()}"
-        self.jobs_processed_count = 0
-        self.max_jobs_to_process = max_jobs_to_process
         self.shutdown_event = shutdown_event
         self.uniques: list[str] = []
         self.set_client_id(self.client_id.encode("ascii"))
@@ -48,7 +45,6 @@ class ArchiveWorker(gearman.GearmanWorker):  # type: ignore[misc]
             if task["arguments"] == "crash":
                 raise ValueError(f"{script} has crashed")
             results[uuid] = {"exitCode": 0, "stdout": task["arguments"].upper()}
-        self.jobs_processed_count += 1
         return {"task_results": results}
 
     def on_job_exception(self, current_job: GearmanJob, exc_info: Any) -> bool:
@@ -56,8 +52,4 @@ class ArchiveWorker(gearman.GearmanWorker):  # type: ignore[misc]
         return bool(super().on_job_exception(current_job, exc_info))
 
     def after_poll(self, any_activity: bool) -> bool:
-        if self.shutdown_event is not None and self.shutdown_event.is_set():
-            return False
-        return (
-            self.max_jobs_to_process is None or self.jobs_processed_count < self.max_jobs_to_process
-        )
+        return self.shutdown_event is None or not self.shutdown_event.is_set()
