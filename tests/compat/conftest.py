@@ -12,8 +12,7 @@ import pytest
 
 import gearman_sync
 from tests.support import PATIENCE, nothing_imported, spawn
-
-from .support import Running
+from tests.sync.conftest import start_script  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,19 +69,6 @@ def client(gearman: Any, host: str) -> Any:
     client = gearman.GearmanClient([host])
     yield client
     client.shutdown()
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Running]]:
-    """Start a program in a separate process, for one test."""
-    with contextlib.ExitStack() as stack:
-
-        def start(*command: object, **options: Any) -> Running:
-            running = Running(*command, **options)
-            stack.callback(running.kill)
-            return running
-
-        yield start
 
 
 @pytest.fixture

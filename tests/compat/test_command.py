@@ -10,12 +10,9 @@ import pytest
 from gearman_sync.compat.__main__ import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from .support import Running
-
-    Start = Callable[..., Running]
+    from tests.sync.support import StartScript
 
 COMMAND = ("-m", "gearman_sync.compat")
 
@@ -49,21 +46,21 @@ def directory(tmp_path: Path) -> Path:
     ],
 )
 def test_program_runs_with_its_arguments(
-    start: Start, directory: Path, program: list[str], arguments: list[str]
+    start_script: StartScript, directory: Path, program: list[str], arguments: list[str]
 ) -> None:
     program = [word.format(directory=directory) for word in program]
-    out, errors, status = start(*COMMAND, *program, *arguments, cwd=directory).end()
+    out, errors, status = start_script(*COMMAND, *program, *arguments, cwd=directory).end()
     assert (errors, status) == ("", 3)
     first, *others = out.splitlines()
     assert first == "__main__ program.py gearman_sync.compat"
     assert others == ["True", f"True {arguments}"]
 
 
-def test_mode_under_another_name(start: Start, tmp_path: Path) -> None:
+def test_mode_under_another_name(start_script: StartScript, tmp_path: Path) -> None:
     """A traceback starts at the program."""
     program = tmp_path / "program.py"
     program.write_text("import other as g\nprint(g.GearmanWorker.__module__)\nraise ValueError\n")
-    out, errors, status = start(*COMMAND, "--as", "other", program).end()
+    out, errors, status = start_script(*COMMAND, "--as", "other", program).end()
     assert (out, status) == ("gearman_sync.compat.worker\n", 1)
     assert f'File "{program}", line 3, in <module>' in errors
 

@@ -15,8 +15,7 @@ import gearman_sync
 from gearman_sync import install_as_gearman
 from gearman_sync._install import MODULES
 from tests.support import require_module
-
-from .support import ROOT
+from tests.sync.support import ROOT
 
 # The names that programs import, by module.
 IMPORTED: dict[str, tuple[str, ...]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,14 +13,11 @@ from gearman_sync.testing import echo
 from tests.support import PATIENCE, EmbeddedServer, eventually, spawn
 from tests.support.injecting import every_place
 
-from .support import PROGRAMS
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support import Gearmand
-
-    from .support import Running
+    from tests.sync.support import StartScript
 
 
 def poll(worker: Any) -> None:
@@ -111,6 +109,7 @@ def test_end_by_a_callback_requeues_its_job(
 
 # Signals, in separate processes.
 
+LOOP = Path(__file__).parent / "programs" / "loop.py"
 QUICK = (("raise", True), ("shutdown", False), ("work", True), ("interrupt", False))
 
 
@@ -123,7 +122,7 @@ QUICK = (("raise", True), ("shutdown", False), ("work", True), ("interrupt", Fal
     ],
 )
 def test_signal_ends_the_loop(
-    start: Callable[..., Running],
+    start_script: StartScript,
     client: Any,
     server: Gearmand,
     host: str,
@@ -132,7 +131,7 @@ def test_signal_ends_the_loop(
     busy: bool,
 ) -> None:
     """Send the signal while the worker waits, or in the middle of a job, which is then requeued."""
-    program = start(PROGRAMS / "loop.py", how, host, task)
+    program = start_script(LOOP, how, host, task)
     if how != "work":
         assert program.line() == "connected 1"
     eventually(lambda: server.counts(task)[2] == 1)

@@ -106,8 +106,8 @@ def start_script() -> Iterator[StartScript]:
     """A function that starts a Python program for one test."""
     with contextlib.ExitStack() as stack:
 
-        def start(program: str, *args: object) -> Script:
-            script = Script(program, *args)
+        def start(*command: object, **options: Any) -> Script:
+            script = Script(*command, **options)
             stack.callback(script.kill)
             return script
 

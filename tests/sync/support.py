@@ -77,12 +77,21 @@ class Working:
 
 
 class Script:
-    """A Python program in a process of its own that reads and writes lines."""
+    """A Python program in a process of its own that reads and writes lines.
 
-    def __init__(self, program: str, *args: object) -> None:
+    Args:
+        command: The arguments of Python, of which the first can be a program of several lines.
+        cwd: The directory in which it runs.
+    """
+
+    def __init__(self, *command: object, cwd: Path | None = None) -> None:
+        words = list(map(str, command))
+        if "\n" in words[0]:
+            words.insert(0, "-c")
         self.process = subprocess.Popen(
-            interruptible(sys.executable, "-W", "error", "-c", program, *map(str, args)),
+            interruptible(sys.executable, "-W", "error", *words),
             env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=cwd,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
