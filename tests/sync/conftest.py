@@ -27,16 +27,6 @@ def _clean(no_leak: None, no_hang: None) -> None:
     """Time limit and thread check for every test."""
 
 
-# These tests check the adapter with one server. The tests in tests/contract run against both kinds
-# of servers.
-
-
-@pytest.fixture
-def server(gearmand: Gearmand) -> Gearmand:
-    """The shared gearmand. The test must not stop it."""
-    return gearmand
-
-
 @pytest.fixture
 def make_client() -> Iterator[MakeClient]:
     """A factory of clients for one test."""

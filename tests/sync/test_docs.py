@@ -5,7 +5,6 @@ Only the port is replaced.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,23 +30,6 @@ def check_request_status(job_request):
     elif job_request.state == JOB_UNKNOWN:
         print("Job %s connection failed!" % job_request.unique)
 """  # noqa: E501 - as it stands
-
-MULTIPLE = """
-import time
-gm_client = gearman.GearmanClient(['localhost:4730'])
-
-list_of_jobs = [dict(task="task_name", data="binary data"), dict(task="other_task", data="other binary data")]
-submitted_requests = gm_client.submit_multiple_jobs(list_of_jobs, background=False, wait_until_complete=False)
-
-# Once we know our jobs are accepted, we can do other stuff and wait for results later in the function
-# Similar to multithreading and doing a join except this is all done in a single process
-time.sleep(1.0)
-
-# Wait at most 5 seconds before timing out incomplete requests
-completed_requests = gm_client.wait_until_jobs_completed(submitted_requests, poll_timeout=5.0)
-for completed_job_request in completed_requests:
-    check_request_status(completed_job_request)
-"""  # noqa: E501
 
 RECOVERING_1 = """
 import time
@@ -160,22 +142,6 @@ def run(server: Gearmand) -> Iterator[Run]:
     run(CHECK)
     yield run
     names["gm_client"].shutdown()
-
-
-def test_multiple_jobs(
-    run: Run,
-    server: Gearmand,
-    start_worker: StartWorker,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    start_worker(server.address, {"task_name": echo, "other_task": echo})
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    requests = run(MULTIPLE)["completed_requests"]
-    assert capsys.readouterr().out == "".join(
-        f"Job {request.unique} finished!  Result: COMPLETE - {data!r}\n"
-        for request, data in zip(requests, (b"binary data", b"other binary data"))
-    )
 
 
 def test_recovering(

@@ -47,14 +47,6 @@ def open_files() -> int:
 # Start and stop.
 
 
-def test_server_is_no_thread_before_its_start() -> None:
-    server = JobServer()
-    assert server.wait()
-    server.stop()
-    with server:
-        ScriptedClient(server.address).close()
-
-
 @pytest.mark.parametrize("host", ["192.0.2.1", "host.invalid", "127.0.0.1"])
 def test_failed_start_leaves_nothing_open(server: JobServer, host: str) -> None:
     files = open_files()

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 import gearman_sync as gearman
-from gearman_proto.errors import ConnectionError, ServerUnavailable
+from gearman_proto.errors import ConnectionError
 from gearman_sync import GearmanClient, GearmanWorker, JobServer, WorkerJob, _transport
 from gearman_sync._transport import Transport
 from gearman_sync.testing import Gate
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 def no_thread(*args: object, **options: object) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def no_resolver(*args: object, **options: object) -> None:
+    if options.get("flags"):
+        raise socket.gaierror(socket.EAI_NONAME, "not a number")
+    raise KeyError("out of order")
 
 
 def no_memory(*args: object, **options: object) -> None:
@@ -67,9 +73,10 @@ def job(
         (_thread, "start_new_thread", no_thread, "gearman.test", "can't start new thread"),
         (_transport, "QuietSocket", no_memory, "127.0.0.1", "MemoryError"),
         (socket, "getaddrinfo", no_memory, "127.0.0.1", "MemoryError"),
+        (socket, "getaddrinfo", no_resolver, "gearman.test", "out of order"),
     ],
 )
-def test_connection_without_thread_or_memory_fails_alone(
+def test_connection_without_thread_memory_or_resolver_fails_alone(
     gearmand: Gearmand,
     make_client: MakeClient,
     job: Callable[[GearmanClient], None],
@@ -114,19 +121,6 @@ def test_connection_that_gets_no_memory_for_bytes_fails_alone(
         client.get_job_status(status, poll_timeout=PATIENCE)
         assert not status.timed_out
         assert transport.sock is None
-
-
-def test_any_exception_of_the_resolver_fails_the_connection(
-    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def getaddrinfo(*args: Any, **options: Any) -> Any:
-        if options.get("flags"):
-            raise socket.gaierror(socket.EAI_NONAME, "not a number")
-        raise KeyError("out of order")
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    with pytest.raises(ServerUnavailable, match="out of order"):
-        make_client("gearman.test").submit_job("task", b"", poll_timeout=PATIENCE)
 
 
 class HandlerError(OSError):

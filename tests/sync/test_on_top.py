@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gearman_sync as gearman
-from gearman_proto.errors import InvalidClientState, InvalidWorkerState
-from gearman_proto.wire.packets import JobCreated, NoJob
+from gearman_proto.errors import InvalidClientState
+from gearman_proto.wire.packets import JobCreated
 from gearman_sync import GearmanClient, GearmanWorker, JobServer, WorkerJob
 from gearman_sync.testing import Gate
 from tests.support import PATIENCE, Gearmand, deadlines_of, eventually, spawn
@@ -238,12 +238,13 @@ def test_a_call_inside_is_refused(
     def handle() -> None:
         seen.append(other.submit_job(task, b"other").result)
         request = gearman.GearmanJobRequest.from_handle("H:host:1")
-        for call in (
+        calls = (
             lambda: client.submit_job(task, b""),
             lambda: client.get_job_status(request),
             lambda: list(client.as_completed([request])),
             lambda: client.poll_connections_until_stopped([], lambda activity: True),
-        ):
+        )
+        for call in calls:
             with pytest.raises(InvalidClientState, match="in the middle of another call"):
                 call()
 
@@ -290,32 +291,6 @@ def test_a_finalizer_inside_is_refused_and_one_in_the_sleep_is_not(
     monkeypatch.setattr(selector, "select", collect_and_select)
     assert client.submit_job(task, b"outer").result == b"outer"
     assert seen[1:] == [b"finalizer"]
-
-
-def test_worker_defers_calls_made_inside_the_engine(
-    gearmand: Gearmand, client: GearmanClient, make_worker: MakeWorker, task: str, work: Work
-) -> None:
-    """The worker defers commands until the engine returns, and refuses calls that would wait."""
-    worker = make_worker(gearmand.address, tasks={f"{task}-old": lambda worker, job: None})
-    engine = worker._gm_driver.engine
-    real = engine._handlers[NoJob]
-
-    def handle(link: Any, event: Any, now: float) -> None:
-        engine._handlers[NoJob] = real
-        worker.register_task(task, lambda worker, job: job.data)
-        worker.unregister_task(f"{task}-old")
-        worker.set_client_id(task)
-        assert not engine._abilities.keys() - {f"{task}-old".encode()}
-        with pytest.raises(InvalidWorkerState, match="in the middle of another call"):
-            worker.work()
-        real(link, event, now)
-
-    engine._handlers[NoJob] = handle
-    work(worker)
-    assert client.submit_job(task, b"new", poll_timeout=PATIENCE).result == b"new"
-    assert list(engine._abilities) == [task.encode()]
-    assert list(worker.worker_abilities) == [task]
-    assert engine._client_id == task.encode()
 
 
 def test_shutdown_inside_closes_everything(
