@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gearman_proto.wire.packets import JobAssignUniq, WorkComplete
 
 from .harness import World
-from .test_worker_engine import holding
+from .worker_harness import holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_client_sends_a_payload_without_a_copy() -> None:
 
 
 def test_worker_sends_a_payload_without_a_copy() -> None:
-    world, _, server, job = holding()
+    world, server, job = holding()
     server.reads = False
     result = WorkComplete(b"H:1", bytes(SIZE))
     written = []
@@ -59,7 +59,7 @@ def test_worker_sends_a_payload_without_a_copy() -> None:
 
 
 def test_worker_receives_a_payload_with_one_copy() -> None:
-    world, _, server, job = holding()
+    world, server, job = holding()
     world.finish(job)
     server.take()
     packet = server.connection.send(JobAssignUniq(b"H:2", b"f", b"", bytes(SIZE)))

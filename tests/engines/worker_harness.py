@@ -3,15 +3,11 @@
 The world uses no sockets and no real time. A test acts as the servers and the worker's caller,
 so it reads like a conversation::
 
-    world = World()
-    world.work()
-    server = world.serve()
-    assert server.take() == [CanDo(b"f"), GrabJobUniq()]
-    server.send(JobAssignUniq(b"H:1", b"f", b"u", b"in"))
-    job = world.next_job()
-    world.send(job, WorkComplete(b"H:1", b"out"))
-    world.job_done(job)
-    assert server.take() == [WorkComplete(b"H:1", b"out"), GrabJobUniq()]
+    world, server = grabbing()
+    job = server.assign()
+    world.finish(job)
+    assert server.take() == [result(), GRAB]
+    assert server.says(NoJob()) == [PreSleep()]
 
 The World is the driver: after each call it executes all actions and writes all pending data.
 Each Peer checks the received packets like a strict server. After each step the World checks the
@@ -69,7 +65,19 @@ if TYPE_CHECKING:
     from gearman_proto.engines.worker.phases import WorkerLink
     from gearman_proto.jobs.job import WorkerJob
 
+GRAB = GrabJobUniq()
 TERMINAL = (WorkComplete, WorkFail, WorkException)
+MEGABYTE = 1024 * 1024
+
+
+def result(number: int = 1) -> WorkComplete:
+    """Return the result that `World.complete` sends."""
+    return WorkComplete(b"H:%d" % number, b"out")
+
+
+def data(size: int) -> WorkData:
+    """Return an update about job 1."""
+    return WorkData(b"H:1", b"x" * size)
 
 
 def is_about_a_job(event: Event) -> bool:
@@ -118,6 +126,11 @@ class Peer(links.Server):
         """Return all packets received since the last call."""
         events, self.inbox = self.inbox, []
         return events
+
+    def says(self, *events: Event) -> list[Event]:
+        """Send `events`. Return the packets that the worker sends in reply."""
+        self.send(*events)
+        return self.take()
 
     def read(self, data: bytes) -> None:
         """Process `data` from the engine."""
@@ -173,8 +186,7 @@ class Peer(links.Server):
     def send(self, *events: Event) -> None:
         """Send `events`. The server's Connection rejects events that are out of order."""
         self.write(*events)
-        while self._outgoing:
-            self.deliver(self.world.chunk or len(self._outgoing))
+        self.deliver(len(self._outgoing))
 
     def write(self, *events: Event) -> None:
         """Queue `events` without delivering them."""
@@ -220,19 +232,20 @@ class World(links.World[Peer]):
         servers: int | Iterable[Any] = 1,
         *,
         seed: int = 1,
-        chunk: int = 0,
         functions: Iterable[bytes] = (b"f",),
         **options: Any,
     ) -> None:
         if isinstance(servers, int):
             servers = [f"s{number}" for number in range(servers)]
-        super().__init__(Peer, chunk)
+        super().__init__(Peer)
         self.engine: WorkerEngine = WorkerEngine(
             parse_host_list(list(servers)), rng=random.Random(seed), **options
         )
         for function in functions:
             self.engine.register(self.now, function, None)
         self.waits: list[Wait] = []
+        #: The last call of `work`.
+        self.stream: WorkStream
         # True once a grab was late, because its job can then exceed the slots.
         self.was_late = False
 
@@ -267,7 +280,20 @@ class World(links.World[Peer]):
     def work(self, **options: Any) -> WorkStream:
         stream: WorkStream = self.call(self.engine.work, self.now, Bell(), **options)
         links.raise_refusal(stream)
+        self.stream = stream
         return stream
+
+    def is_over(self) -> bool:
+        """Return True if the last call of `work` has ended without an error."""
+        self.stream.raise_error()
+        return self.stream.done
+
+    def serve_all(self) -> list[Peer]:
+        """Open all links. Return their peers, which have read the greetings."""
+        peers = [peer if peer.link.is_up else peer.up() for peer in self.alive()]
+        for peer in peers:
+            peer.take()
+        return peers
 
     def end_work(self) -> None:
         self.call(self.engine.end_work, self.now)
@@ -401,3 +427,90 @@ class World(links.World[Peer]):
             # Each server has either a link or a timer for the next connection attempt.
             for server in engine.pool.servers:
                 assert (server.link is None) == (server in engine._timers)
+
+
+# Worlds in which `work` runs.
+
+
+def working(servers: int | Iterable[Any] = 1, **options: Any) -> World:
+    """Return a World with no connection yet."""
+    world = World(servers, **options)
+    world.work()
+    return world
+
+
+def grabbing(**options: Any) -> tuple[World, Peer]:
+    """Return a World whose only server has read a grab."""
+    world = working(**options)
+    (server,) = world.serve_all()
+    return world, server
+
+
+def asleep(**options: Any) -> tuple[World, Peer]:
+    """Return a World whose only server has answered NO_JOB."""
+    world, server = grabbing(**options)
+    assert server.says(NoJob()) == [PreSleep()]
+    return world, server
+
+
+def pausing(**options: Any) -> tuple[World, Peer]:
+    """Return a World whose only server has woken the worker without a job too often."""
+    world, server = asleep(**options)
+    for _ in range(3):
+        server.send(Noop())
+        server.send(NoJob())
+    server.send(Noop())
+    assert not server.grabbing
+    server.take()
+    return world, server
+
+
+def holding(**options: Any) -> tuple[World, Peer, WorkerJob]:
+    """Return a World whose only server has assigned a job."""
+    world, server = grabbing(**options)
+    job = server.assign()
+    server.take()
+    return world, server, job
+
+
+#: The phases of the server s0 in `in_phase`.
+PHASES = ["connecting", "cooling", "resting", "queued", "grabbing", "late", "asleep", "pausing"]
+PHASES += ["taken", "ready", "ended", "stalled", "leaving", "stopping"]
+
+
+def in_phase(phase: str) -> tuple[World, WorkerJob | None]:
+    """Return a World whose server s0 is in `phase`, and the job that the caller has taken."""
+    match phase:
+        case "connecting":
+            return working(), None
+        case "queued":
+            world = working(["s1", "s0"])
+            world.serve("s1")
+            world.serve("s0")
+            return world, None
+        case "cooling":
+            world, server = asleep()
+            server.lose()
+            return world, None
+        case "asleep":
+            return asleep()[0], None
+        case "pausing":
+            return pausing()[0], None
+        case "resting" | "grabbing" | "late" | "ready":
+            world, server = grabbing(functions=[] if phase == "resting" else [b"f"])
+            if phase == "late":
+                world.sleep(1.5)
+            elif phase == "ready":
+                server.send(JobAssignUniq(b"H:1", b"f", b"", b""))
+            return world, None
+    world, server, job = holding()
+    if phase == "ended":
+        world.complete(job)
+    elif phase == "stalled":
+        server.reads = False
+        world.send(job, data(2 * MEGABYTE), timeout=90.0)
+    elif phase == "leaving":
+        world.finish(job, go_on=False)
+    elif phase == "stopping":
+        world.stop(timeout=5.0)
+    return world, job
