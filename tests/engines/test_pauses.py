@@ -1,4 +1,4 @@
-"""Tests of the number of connections to hostile servers in one hour of simulated time."""
+"""Hostile servers, and outages, in simulated time: when an engine connects again or gives up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import (
     Error,
     GrabJob,
-    GrabJobUniq,
     JobAssign,
     JobAssignUniq,
     JobCreated,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from gearman_proto.engines.waits import RequestsWait
     from gearman_proto.jobs.request import GearmanJobRequest
+    from gearman_proto.wire.packets import Event
 
 HOUR: Final = 3600.0
 #: The jitter shortens the longest pause to half at most. The pauses before it grow eight times.
@@ -54,7 +54,7 @@ def spend(
         for peer in [peer for peer in world.peers if peer.link.state is LinkState.CONNECTING]:
             times.append(world.now)
             behave(peer)
-        world.peers = [peer for peer in world.peers if peer.link.alive]
+        world.peers = world.alive()
         if len(times) >= most:
             return times
         if all(peer.link.state is not LinkState.CONNECTING for peer in world.peers):
@@ -71,29 +71,6 @@ def pauses_between(times: list[float]) -> list[float]:
 # The worker.
 
 
-def refuse(peer: Any) -> None:
-    peer.refuse()
-
-
-def close_at_accept(peer: Any) -> None:
-    peer.up().lose()
-
-
-def reset_at_accept(peer: Any) -> None:
-    peer.up().lose(ConnectionResetError("reset"))
-
-
-def send_garbage(peer: Any) -> None:
-    peer.up().send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-
-def give_a_job(peer: worker_harness.Peer) -> None:
-    peer.up()
-    plain = isinstance(peer.questions[0], GrabJob)
-    peer.send(JobAssign(b"H:1", b"f", b"") if plain else JobAssignUniq(b"H:1", b"f", b"u", b""))
-    peer.world.finish(peer.world.job())
-
-
 def refuse_grabs(peer: worker_harness.Peer) -> None:
     """Answer each GRAB_JOB_UNIQ with an error, and each GRAB_JOB for old servers too."""
     peer.up()
@@ -101,15 +78,17 @@ def refuse_grabs(peer: worker_harness.Peer) -> None:
         peer.send(Error(b"ERR", b"no"))
 
 
-def have_no_job_and_close(peer: worker_harness.Peer) -> None:
-    peer.up().send(NoJob())
+def close(peer: worker_harness.Peer, *answers: Event) -> None:
+    """Send `answers` to the grab, then close."""
+    peer.up().send(*answers)
     peer.lose()
 
 
-def wake_and_close(peer: worker_harness.Peer) -> None:
-    peer.up().send(NoJob(), Noop())
-    assert isinstance(peer.questions[-1], GrabJobUniq)
-    peer.lose()
+def assign(peer: worker_harness.Peer) -> None:
+    """Assign a job, which the worker finishes."""
+    is_old = isinstance(peer.up().questions[0], GrabJob)
+    peer.send(JobAssign(b"H:1", b"f", b"") if is_old else JobAssignUniq(b"H:1", b"f", b"u", b""))
+    peer.world.finish(peer.world.job())
 
 
 def assign_unasked(peer: worker_harness.Peer) -> None:
@@ -123,31 +102,32 @@ def assign_what_was_not_registered(peer: worker_harness.Peer) -> None:
     peer.world.job_done(job)
 
 
-def be_silent(peer: worker_harness.Peer) -> None:
-    """Act like a stopped server: accept the connection, but never answer the grab."""
+def be_silent(peer: Any) -> None:
+    """Act like a stopped server: accept the connection, but never answer."""
     peer.up()
 
 
-HOSTILE: Final = {
-    "refuses": refuse,
-    "closes at accept": close_at_accept,
-    "resets at accept": reset_at_accept,
-    "garbage": send_garbage,
+#: Behaviours that no engine likes.
+BAD: Final[dict[str, Callable[[Any], Any]]] = {
+    "closes at accept": lambda peer: peer.up().lose(),
+    "resets at accept": lambda peer: peer.up().lose(ConnectionResetError("reset")),
+    "garbage": lambda peer: peer.up().send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+}
+HOSTILE: Final = BAD | {
+    "refuses": lambda peer: peer.refuse(),
     "ERROR to each grab": refuse_grabs,
-    "NO_JOB and close": have_no_job_and_close,
-    "NOOP and close": wake_and_close,
+    "NO_JOB and close": lambda peer: close(peer, NoJob()),
+    "NOOP and close": lambda peer: close(peer, NoJob(), Noop()),
     "unasked assignment": assign_unasked,
     "assignment of another function": assign_what_was_not_registered,
     "silent": be_silent,
 }
 
 
-def worker_world(**options: Any) -> worker_harness.World:
+def worker_world(max_outage: float | None = None, **options: Any) -> worker_harness.World:
     """Return a World of a running worker that has just lost its server."""
-    world = worker_harness.World(max_outage=None, **options)
-    world.work()
-    world.serve().send(NoJob())
-    world.peer().lose()
+    world, server = worker_harness.asleep(max_outage=max_outage, **options)
+    server.lose()
     return world
 
 
@@ -162,12 +142,12 @@ def test_worker_backs_off_from_a_hostile_server(behave: Callable[[Any], None]) -
 
     # The server recovers: the worker reconnects soon and runs a job.
     ended = world.now
-    (back,) = spend(world, HOUR, give_a_job, most=1)
+    (back,) = spend(world, HOUR, assign, most=1)
     assert back - ended <= LONGEST_COOL_DOWN + silence
 
     # The next failure counts as the first in a row.
     world.peer().lose()
-    assert len(spend(world, FIRST_COOL_DOWN, lambda peer: peer.up())) == 1
+    assert len(spend(world, FIRST_COOL_DOWN, be_silent)) == 1
 
 
 @pytest.mark.unmeasured
@@ -186,8 +166,7 @@ def test_worker_reconnects_soon_after_an_idle_timeout_of_a_proxy() -> None:
 
 
 def test_hostile_server_does_not_block_a_good_one() -> None:
-    world = worker_harness.World(2, max_outage=None, look_again=2 * HOUR)
-    world.work()
+    world = worker_harness.working(2, max_outage=None, look_again=2 * HOUR)
     good = world.peer("s1").up()
     good.send(NoJob())
 
@@ -199,6 +178,62 @@ def test_hostile_server_does_not_block_a_good_one() -> None:
 
     assert 40 < len(spend(world, HOUR, behave)) <= BOUND
     assert good.link.is_up
+
+
+@pytest.mark.parametrize(
+    ("max_outage", "behave", "seconds"),
+    [
+        (60.0, "refuses", 60.0),
+        (0.0, "refuses", 0.0),
+        (20.0, "silent", 20.0),
+        (None, "refuses", None),
+        # An answer ends the outage. The next one begins when the server closes.
+        (40.0, "NO_JOB and close", None),
+    ],
+)
+def test_worker_gives_up_after_an_outage_of_all_servers(
+    max_outage: float | None, behave: str, seconds: float | None
+) -> None:
+    world = worker_world(max_outage)
+    spend(world, HOUR if seconds is None else seconds - 0.01, HOSTILE[behave])
+    assert not world.stream.done
+    if seconds is not None:
+        world.sleep(seconds + 0.01 - world.now)
+        with pytest.raises(ServerUnavailable):
+            world.stream.raise_error()
+        world.end_work()
+        world.work()
+        assign(world.peer())
+
+
+def test_one_reachable_server_ends_the_outage() -> None:
+    world = worker_harness.working(2, max_outage=20.0)
+    first, second = world.serve_all()
+    first.send(NoJob())
+    second.send(NoJob())
+    first.lose()
+    world.sleep(30.0)
+    assert not world.stream.done
+    second.lose()
+    world.sleep(15.0)
+    world.alive()[0].up().send(NoJob())
+    world.sleep(15.0)
+    assert not world.stream.done
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_outage_ends_while_a_large_job_arrives(stops: bool) -> None:
+    world = worker_world(max_outage=5.0)
+    world.sleep(1.0)
+    back = world.serve()
+    packet = back.connection.send(JobAssignUniq(b"H:1", b"f", b"", bytes(200_000)))
+    for at in range(0, 20_000 if stops else len(packet), 20_000):
+        back.send_raw(packet[at : at + 20_000])
+        world.sleep(1.0)
+    world.sleep(28.0)
+    assert not world.stream.done
+    world.sleep(6.0)
+    assert world.stream.done is stops
 
 
 # The client.
@@ -217,10 +252,7 @@ def close_after_greeting(peer: harness.Peer) -> None:
 
 
 GREETING: Final = Connection(Role.CLIENT).send(OptionReq(b"exceptions"))
-MAD: Final = {
-    "closes at accept": close_at_accept,
-    "resets at accept": reset_at_accept,
-    "garbage": send_garbage,
+MAD: Final = BAD | {
     "closes after the greeting": close_after_greeting,
     "closes after a submit": close_after_submit,
 }
@@ -245,7 +277,7 @@ def test_client_backs_off_from_a_hostile_server(
 
     # The server recovers: the request arrives soon.
     ended = world.now
-    (back,) = spend(world, HOUR, lambda peer: peer.up(), most=1)
+    (back,) = spend(world, HOUR, be_silent, most=1)
     assert back - ended <= LONGEST_COOL_DOWN
     peer = world.peer()
     assert [type(event) for event in peer.take()] == [SubmitJob]
@@ -268,18 +300,15 @@ def test_time_until_the_last_retry(retries: int) -> None:
 
 def test_restarted_server_receives_its_request_at_once_each_time() -> None:
     world = harness.World()
-    for number in range(10):
-        request = world.request(retries=1)
-        wait = world.submit(request)
-        assert len(spend(world, 0.0, close_after_submit, most=1)) == (number == 0)
-        if number:
-            close_after_submit(world.peer())
-        (at,) = spend(world, 0.0, lambda peer: peer.up(), most=1)
-        assert at == world.now == 0.0
-        world.peer().take()
-        world.peer().send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
+    for _ in range(10):
+        wait = world.submit(world.request(retries=1))
+        close_after_submit(world.peer())
+        peer = world.serve()
+        peer.take()
+        peer.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
         assert wait.done
-        assert request.state == JOB_COMPLETE
+        wait.raise_error()
+    assert world.now == 0.0
 
 
 def test_long_connection_resets_the_failures() -> None:
@@ -295,19 +324,6 @@ def test_long_connection_resets_the_failures() -> None:
         world.sleep(5.0)
         peer.lose()
         assert server.failures == 1
-
-
-def test_lost_request_moves_to_another_server_at_once() -> None:
-    world = harness.World(2)
-    first = world.request(retries=5)
-    world.submit(first)
-    (mad,) = world.peers
-    for _ in range(5):
-        mad.link.server.failed(OSError(), world.now, world.engine._rng)
-    close_after_submit(mad)
-    good = world.serve()
-    assert good.host != mad.host
-    assert len(good.take()) == 1
 
 
 def waiting() -> tuple[harness.World, GearmanJobRequest, RequestsWait]:
@@ -353,27 +369,18 @@ def test_query_connects_during_the_pause_of_a_retry() -> None:
     assert first.state == JOB_PENDING
 
 
-def test_close_during_the_pause_before_a_retry() -> None:
+@pytest.mark.parametrize("ends", ["close", "abandon", "is refused"])
+def test_end_during_the_pause_before_a_retry(ends: str) -> None:
     world, request, wait = waiting()
-    world.close()  # The World checks that the engine closes only opened connections.
+    if ends == "close":
+        world.close()  # The World checks that the engine closes only opened connections.
+        world.release(wait)
+    elif ends == "abandon":
+        assert world.engine.abandon(KeyError("a bug")) == [wait]
+    else:
+        spend(world, LONGEST_COOL_DOWN, HOSTILE["refuses"], most=1)
+        with pytest.raises(ServerUnavailable):
+            wait.raise_error()
     assert wait.done
     assert request.state == JOB_UNKNOWN
-    assert world.engine.next_deadline() is None or world.engine.next_deadline() == 100.0
-    world.release(wait)
-    assert world.engine.next_deadline() is None
-
-
-def test_abandon_during_the_pause_before_a_retry() -> None:
-    world, request, wait = waiting()
-    assert world.engine.abandon(KeyError("a bug")) == [wait]
-    assert wait.done
-    assert request.state == JOB_UNKNOWN
-    assert world.engine.next_deadline() is None
-
-
-def test_retry_is_refused_after_its_pause() -> None:
-    world, request, wait = waiting()
-    spend(world, LONGEST_COOL_DOWN, refuse, most=1)
-    assert request.state == JOB_UNKNOWN
-    with pytest.raises(ServerUnavailable):
-        wait.raise_error()
+    assert ends == "is refused" or world.engine.next_deadline() is None
