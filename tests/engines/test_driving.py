@@ -12,24 +12,35 @@ from gearman_proto.engines.waits import Wait
 
 
 class Engine:
-    """A fake engine that records its calls."""
+    """A fake engine that records its calls, with three late links."""
 
     def __init__(self, *, closed: bool = False) -> None:
         self.closed = closed
         self.errors: list[Exception] = []
         self.waits: list[Wait] = []
-        self.released: list[tuple[Wait, float]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
     def abandon(self, error: Exception) -> list[Wait]:
         self.errors.append(error)
         return self.waits
 
     def release(self, wait: Wait, now: float) -> None:
-        self.released.append((wait, now))
+        self.calls.append((wait, now))
+
+    def links_to_measure(self, now: float) -> list[str]:
+        self.calls.append(("late", now))
+        return ["slow", "tunnel", "gone"]
+
+    def measured(self, link: str, unacknowledged: int) -> None:
+        self.calls.append((link, unacknowledged))
+
+    def handle_timeout(self, now: float) -> None:
+        self.calls.append(("time", now))
 
 
-def a_wait() -> Wait:
-    return Wait(None, lambda: None)
+class MeasuringDriver(BaseDriver[Any]):
+    def _unacknowledged(self, link: Any) -> int | None:
+        return {"slow": 700, "gone": 0}.get(link)
 
 
 @pytest.fixture
@@ -42,44 +53,45 @@ def driver(logged: list[tuple[Any, ...]]) -> BaseDriver[Any]:
     return BaseDriver[Any](Engine, lambda *args: logged.append(args))
 
 
-def test_tell_returns_the_value_of_the_engine_call(
-    driver: BaseDriver[Any], logged: list[Any]
-) -> None:
-    assert driver._tell(lambda link, now: (link, now), "link", 1.5) == ("link", 1.5)
-    assert not driver.engine.errors
-    assert not logged
+def broken(*_: Any) -> None:
+    raise ZeroDivisionError
 
 
 def test_bug_in_the_engine_replaces_it(driver: BaseDriver[Any], logged: list[Any]) -> None:
-    def broken() -> None:
-        raise ZeroDivisionError
-
-    broken_engine = driver.engine
+    engine = driver.engine
+    assert driver._tell(lambda link, now: (link, now), "link", 1.5) == ("link", 1.5)
+    assert driver.engine is engine
+    assert not logged
     assert driver._tell(broken) is None
-    (error,) = broken_engine.errors
+    (error,) = engine.errors
     assert isinstance(error, ZeroDivisionError)
-    assert driver.engine is not broken_engine
-    assert logged == [("internal error in %s", broken.__qualname__)]
+    assert driver.engine is not engine
+    assert logged == [("internal error in %s", "broken")]
+    # A posted call can have a bug too.
+    engine = driver.engine
+    driver._posted.append(broken)
+    assert driver._do_posted(1.5)
+    assert driver.engine is not engine
+    assert (len(logged), len(driver._posted)) == (2, 0)
 
 
-def test_keyboard_interrupt_propagates(driver: BaseDriver[Any], logged: list[Any]) -> None:
+def test_interrupted_engine_is_abandoned_and_replaced(
+    driver: BaseDriver[Any], logged: list[Any]
+) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
+    engine = driver.engine
     with pytest.raises(KeyboardInterrupt):
         driver._tell(interrupted)
-    assert not driver.engine.errors
+    assert not engine.errors
     assert not logged
-
-
-def test_interrupted_engine_is_abandoned_and_replaced(driver: BaseDriver[Any]) -> None:
-    interrupted = driver.engine
-    interrupted.waits.append(Wait(None, lambda: woken.append(driver.engine)))
+    engine.waits.append(Wait(None, lambda: woken.append(driver.engine)))
     woken: list[Any] = []
     driver._interrupted(KeyboardInterrupt())
-    assert woken == [interrupted]
-    assert driver.engine is not interrupted
-    (error,) = interrupted.errors
+    assert woken == [engine]
+    assert driver.engine is not engine
+    (error,) = engine.errors
     assert isinstance(error, ConnectionError)
     assert str(error) == "interrupted by KeyboardInterrupt()"
 
@@ -92,18 +104,11 @@ def test_closed_engine_is_not_replaced() -> None:
 
 
 def test_released_waits_are_passed_to_the_engine_once(driver: BaseDriver[Any]) -> None:
-    waits = [a_wait() for _ in range(3)]
-    driver._released.extend(waits)
+    waits = [Wait(None, lambda: None) for _ in range(3)]
+    driver._released.extend([*waits, None])  # A refused call has no Wait.
     driver._release_all(2.5)
     driver._release_all(3.5)
-    assert driver.engine.released == [(wait, 2.5) for wait in waits]
-
-
-def test_release_ignores_calls_without_a_wait(driver: BaseDriver[Any]) -> None:
-    driver._released.append(None)
-    driver._release_all(2.5)
-    assert not driver._released
-    assert not driver.engine.released
+    assert driver.engine.calls == [(wait, 2.5) for wait in waits]
 
 
 def test_posted_calls_run_in_order(driver: BaseDriver[Any], logged: list[Any]) -> None:
@@ -125,21 +130,6 @@ def test_posted_calls_run_in_order(driver: BaseDriver[Any], logged: list[Any]) -
     assert not logged
 
 
-def test_posted_call_with_a_bug_replaces_the_engine(
-    driver: BaseDriver[Any], logged: list[Any]
-) -> None:
-    def broken(engine: Any, now: float) -> None:
-        raise ZeroDivisionError
-
-    driver._posted.append(broken)
-    broken_engine = driver.engine
-    assert driver._do_posted(1.5)
-    (error,) = broken_engine.errors
-    assert isinstance(error, ZeroDivisionError)
-    assert len(logged) == 1
-    assert not driver._posted
-
-
 def test_interrupted_posted_call_is_not_lost(driver: BaseDriver[Any]) -> None:
     made: list[float] = []
 
@@ -155,36 +145,12 @@ def test_interrupted_posted_call_is_not_lost(driver: BaseDriver[Any]) -> None:
     assert made == [1.5, 2.5]
 
 
-class LateEngine(Engine):
-    """A fake engine with three late links."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[Any] = []
-
-    def links_to_measure(self, now: float) -> list[str]:
-        self.told.append(now)
-        return ["slow", "tunnel", "gone"]
-
-    def measured(self, link: str, unacknowledged: int) -> None:
-        self.told.append((link, unacknowledged))
-
-    def handle_timeout(self, now: float) -> None:
-        self.told.append("time")
-
-
-class MeasuringDriver(BaseDriver[Any]):
-    def _unacknowledged(self, link: Any) -> int | None:
-        return {"slow": 700, "gone": 0}.get(link)
-
-
 @pytest.mark.parametrize(
-    ("kind", "figures"),
-    [(MeasuringDriver, [("slow", 700), ("gone", 0)]), (BaseDriver, [])],
+    ("kind", "figures"), [(MeasuringDriver, [("slow", 700), ("gone", 0)]), (BaseDriver, [])]
 )
 def test_late_links_are_measured_before_timeouts(
     kind: type[BaseDriver[Any]], figures: list[Any]
 ) -> None:
-    engine = LateEngine()
-    kind(lambda: engine, lambda *_args: None)._expire(8.0)
-    assert engine.told == [8.0, *figures, "time"]
+    driver = kind(Engine, lambda *_args: None)
+    driver._expire(8.0)
+    assert driver.engine.calls == [("late", 8.0), *figures, ("time", 8.0)]

@@ -1,4 +1,7 @@
-"""Tests of the table of job outcomes, in memory."""
+"""Tests of the table of job outcomes, in memory.
+
+`tests/contract/test_outcomes.py` has the rows of the table with both adapters.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from gearman_proto.engines.worker.outcomes import (
     Ending,
     ForkGuard,
     Happened,
-    Outcome,
     Sent,
     Then,
     Watch,
@@ -47,75 +49,63 @@ def job() -> WorkerJob:
     return WorkerJob(link, b"H:1", b"f", None, b"in")
 
 
-def lose(job: WorkerJob) -> None:
-    job._gm_link.turn(LinkState.GONE)
-
-
-# The table.
-
-
-def test_table_has_a_row_for_each_event() -> None:
-    assert set(OUTCOMES) == set(Happened)
-
-
 def test_documentation_contains_the_table() -> None:
-    """If this test fails, replace the documented table with the return value of `drawn`."""
-    assert drawn() in PAGE.read_text()
-
-
-def drawn() -> str:
-    """Return the table in Markdown."""
-    lines = ["| what happens | what is sent about the job | `work()` |", "| --- | --- | --- |"]
-    lines += [
-        f"| {happened.value} | {outcome.sent.value} | {outcome.then.value} |"
-        for happened, outcome in OUTCOMES.items()
+    """If this test fails, replace the documented table with `table`."""
+    table = ["| what happens | what is sent about the job | `work()` |", "| --- | --- | --- |"]
+    table += [
+        f"| {happened.value} | {OUTCOMES[happened].sent.value} | {OUTCOMES[happened].then.value} |"
+        for happened in Happened
     ]
-    return "\n".join(lines)
+    assert "\n".join(table) in PAGE.read_text()
 
 
-# Errors, with `in_work` and `is_ending` of each case.
+# Exceptions of callbacks.
 
-RAISED: dict[Happened, list[tuple[BaseException, bool, bool]]] = {
-    Happened.RAISED: [
-        *[(ValueError(), in_work, ending) for in_work in (False, True) for ending in (False, True)],
-        (ConnectionError(), True, False),
-        (StopIteration(), True, False),
-        (ExceptionGroup("", [ValueError()]), True, False),
+
+@pytest.mark.parametrize(
+    ("error", "in_work", "is_ending", "happened"),
+    [
+        (ValueError(), False, True, Happened.RAISED),
+        (ValueError(), True, True, Happened.RAISED),
+        (ExceptionGroup("", [ValueError()]), True, False, Happened.RAISED),
+        (Odd(), False, False, Happened.RAISED_OTHER),
+        (GeneratorExit(), True, False, Happened.RAISED_OTHER),
+        (asyncio.CancelledError(), True, False, Happened.RAISED_OTHER),
+        (BaseExceptionGroup("", [Odd(), ValueError()]), True, False, Happened.RAISED_OTHER),
+        (KeyboardInterrupt(), False, False, Happened.EXITED_IN_THREAD),
+        (SystemExit(3), False, False, Happened.EXITED_IN_THREAD),
+        (KeyboardInterrupt(), True, False, Happened.EXITED),
+        (SystemExit(3), True, True, Happened.EXITED),
+        (BaseExceptionGroup("", [ValueError(), SystemExit()]), True, False, Happened.EXITED),
+        (asyncio.CancelledError(), True, True, Happened.CANCELLED),
+        (GeneratorExit(), True, True, Happened.CANCELLED),
     ],
-    Happened.RAISED_OTHER: [
-        *[(Odd(), in_work, False) for in_work in (False, True)],
-        *[(GeneratorExit(), in_work, False) for in_work in (False, True)],
-        *[(asyncio.CancelledError(), in_work, False) for in_work in (False, True)],
-        (BaseExceptionGroup("", [Odd(), ValueError()]), True, False),
-    ],
-    Happened.EXITED_IN_THREAD: [
-        (KeyboardInterrupt(), False, False),
-        (SystemExit(3), False, False),
-    ],
-    Happened.EXITED: [
-        (KeyboardInterrupt(), True, False),
-        (SystemExit(3), True, True),
-        (BaseExceptionGroup("", [ValueError(), KeyboardInterrupt()]), True, False),
-        (BaseExceptionGroup("", [BaseExceptionGroup("", [SystemExit()])]), True, False),
-    ],
-    Happened.CANCELLED: [
-        (asyncio.CancelledError(), True, True),
-        (GeneratorExit(), True, True),
-        (BaseExceptionGroup("", [asyncio.CancelledError()]), True, True),
-    ],
-}
+    ids=repr,
+)
+def test_exception_is_classified(
+    error: BaseException, in_work: bool, is_ending: bool, happened: Happened
+) -> None:
+    where: dict[str, Any] = {"in_work": in_work, "is_cancelled": lambda: is_ending}
+    assert what_was_raised(error, **where) is happened
+    assert leaves(error, **where) is (OUTCOMES[happened].then is Then.LEAVE)
+    if not is_ending:
+        assert what_was_raised(error, in_work=in_work) is happened
 
 
-@pytest.mark.parametrize("happened", RAISED)
-def test_errors_are_classified(happened: Happened) -> None:
-    for error, in_work, is_ending in RAISED[happened]:
-        where: dict[str, Any] = {"in_work": in_work, "is_cancelled": lambda: is_ending}  # noqa: B023
-        assert what_was_raised(error, **where) is happened
-        assert leaves(error, **where) is (OUTCOMES[happened].then is Then.LEAVE)
-
-
-def test_cancelled_error_without_cancellation_is_another_error() -> None:
-    assert what_was_raised(asyncio.CancelledError(), in_work=True) is Happened.RAISED_OTHER
+def test_watch_raises_only_errors_that_leave_work() -> None:
+    """The Watch reports all other errors to its callback."""
+    errors: list[BaseException] = []
+    watch = Watch(lambda error: isinstance(error, KeyboardInterrupt), errors.append)
+    with watch:
+        pass
+    for error in (ValueError(), GeneratorExit(), SystemExit()):
+        with watch:
+            raise error
+        assert errors.pop() is error
+    with pytest.raises(KeyboardInterrupt) as caught, watch:
+        raise KeyboardInterrupt
+    assert not errors
+    assert exc_info_of(caught.value) == (KeyboardInterrupt, caught.value, caught.tb)
 
 
 # Packets, without and with the option "exceptions".
@@ -142,172 +132,89 @@ def test_packets_of_each_outcome(happened: Happened, exceptions: bool, job: Work
     assert to_send(happened, job, NoopEncoder, value, exceptions) == []
 
 
-def test_unencodable_result_fails_the_job(job: WorkerJob) -> None:
+def test_unsendable_result_fails_its_job_with_a_reason_of_the_packet_size(job: WorkerJob) -> None:
     with pytest.raises(TypeError, match="the result of 'f' must be bytes or str, not int"):
         to_send(Happened.RETURNED, job, NoopEncoder, 5)
-    assert OUTCOMES[Happened.UNENCODABLE] == OUTCOMES[Happened.RAISED]
-
-
-@pytest.mark.parametrize("exceptions", [False, True])
-def test_result_of_more_than_a_packet_fails_its_job_once(exceptions: bool, job: WorkerJob) -> None:
     with pytest.raises(ValueError, match="the result of 'f' has 200 bytes") as caught:
-        to_send(Happened.RETURNED, job, NoopEncoder, bytes(200), exceptions, 100)
-    events = to_send(Happened.UNENCODABLE, job, NoopEncoder, caught.value, exceptions, 100)
-    kinds = [WorkException] if exceptions else [WorkWarning, WorkFail]
-    assert [type(event) for event in events] == kinds
-    reason: Any = events[0]
-    assert reason.data == f"ValueError: {caught.value}".encode()[:96]
+        to_send(Happened.RETURNED, job, NoopEncoder, bytes(200), True, 100)
+    reason = f"ValueError: {caught.value}".encode()[:96]
+    events = to_send(Happened.UNENCODABLE, job, NoopEncoder, caught.value, True, 100)
+    assert events == [WorkException(b"H:1", reason)]
 
 
-def test_ending_truncates_a_reason_to_the_packet_size(job: WorkerJob) -> None:
+# Hooks.
+
+OPEN = (logging.ERROR, "%r was left without an end: it fails")
+FAILED = (logging.ERROR, "a hook failed for %r")
+LOST = (logging.WARNING, "%r: %s")
+#: The exception of the hook, the state of its job, the packets, and the logged level and message.
+HOOKS: dict[str, tuple[BaseException | None, str, list[Any], tuple[int, str] | None]] = {
+    "ends the job": (None, "ended", [], None),
+    "leaves the job open": (None, "open", [WorkFail], OPEN),
+    "raises": (Odd(), "open", [WorkWarning, WorkFail], FAILED),
+    "raises ConnectionError": (ConnectionError(), "open", [WorkWarning, WorkFail], FAILED),
+    # The engine ends the job before it sends the end, which then fails.
+    "detects the loss": (ConnectionError(), "ended", [], LOST),
+    "detects the loss by an update": (ConnectionError(), "lost", [], LOST),
+    "does not detect the loss": (None, "lost", [], None),
+}
+
+
+@pytest.mark.parametrize("what", HOOKS)
+def test_end_of_a_job_with_hooks(what: str, job: WorkerJob, caplog: Any) -> None:
+    error, state, kinds, logged = HOOKS[what]
+    ending = Ending(job, LOGGER)
+    if state == "lost":
+        job._gm_link.turn(LinkState.GONE)
+    job.ended = state == "ended"
+    if error is not None:
+        ending.hook_raised(error)
+    assert [type(event) for event in ending.to_send(NoopEncoder, False)] == kinds
+    records = [(record.levelno, record.msg) for record in caplog.records]
+    assert records == ([logged] if logged else [])
+
+
+def test_reason_of_a_hook_is_truncated_to_the_packet_size(job: WorkerJob) -> None:
     ending = Ending(job, LOGGER)
     ending.hook_raised(ValueError("x" * 200))
     (event,) = ending.to_send(NoopEncoder, True, 100)
     assert event == WorkException(b"H:1", b"ValueError: " + b"x" * 84)
 
 
-# Hooks.
-
-
-def test_watch_raises_only_errors_that_leave_work() -> None:
-    """The Watch reports all other errors to its callback."""
-    errors: list[BaseException] = []
-    watch = Watch(lambda error: isinstance(error, KeyboardInterrupt), errors.append)
-    with watch:
-        pass
-    for error in (ValueError(), GeneratorExit(), SystemExit()):
-        with watch:
-            raise error
-        assert errors.pop() is error
-    with pytest.raises(KeyboardInterrupt), watch:
-        raise KeyboardInterrupt
-    assert not errors
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[int, Any, bool]]:
-    """Return the level and message of each record, and True if it has a traceback."""
-    return [(record.levelno, record.msg, bool(record.exc_info)) for record in caplog.records]
-
-
-def test_hook_that_ends_the_job_needs_no_packet(
-    job: WorkerJob, caplog: pytest.LogCaptureFixture
-) -> None:
-    job.ended = True
-    assert Ending(job, LOGGER).to_send(NoopEncoder, False) == []
-    assert not caplog.records
-
-
-def test_hook_that_leaves_the_job_open_fails_it(
-    job: WorkerJob, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert Ending(job, LOGGER).to_send(NoopEncoder, True) == [WorkFail(b"H:1")]
-    assert OUTCOMES[Happened.LEFT_OPEN].sent is Sent.FAIL
-    assert logged(caplog) == [(logging.ERROR, "%r was left without an end: it fails", False)]
-
-
-@pytest.mark.parametrize("error", [ValueError("out"), ConnectionError("out"), Odd("out")], ids=repr)
-def test_hook_that_raises_fails_the_job(
-    error: BaseException, job: WorkerJob, caplog: pytest.LogCaptureFixture
-) -> None:
-    ending = Ending(job, LOGGER)
-    ending.hook_raised(error)
-    warning, failed = ending.to_send(NoopEncoder, False)
-    assert isinstance(warning, WorkWarning)
-    assert warning.data.endswith(f"{type(error).__name__}: out".encode())
-    assert failed == WorkFail(b"H:1")
-    assert logged(caplog) == [(logging.ERROR, "a hook failed for %r", True)]
-
-
-@pytest.mark.parametrize("is_known", [False, True])
-def test_hook_of_a_lost_job_sends_nothing(
-    is_known: bool, job: WorkerJob, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The loss was detected by a failed send, or no packet was sent since."""
-    ending = Ending(job, LOGGER)
-    if is_known:
-        job.ended = True  # The engine sets this before it sends the end.
-        ending.hook_raised(ConnectionError("gone"))
-        assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    else:
-        lose(job)
-    assert ending.to_send(NoopEncoder, False) == []
-    assert OUTCOMES[Happened.LOST] == Outcome(Sent.GIVEN_UP, Then.GO_ON)
-    assert len(caplog.records) == is_known
-
-
-def test_exc_info() -> None:
-    with pytest.raises(ValueError) as caught:
-        raise ValueError
-    assert exc_info_of(caught.value) == (ValueError, caught.value, caught.value.__traceback__)
-
-
 # Forked children.
 
 
-class Process:
-    """A fake process that forks, for a ForkGuard."""
-
-    def __init__(self, job: WorkerJob) -> None:
-        self.pid = 1
-        self.statuses: list[int] = []
-        self._job = job
-
-    def guard(self) -> ForkGuard:
-        return ForkGuard(LOGGER, lambda: self.pid, self.statuses.append, self._job)
-
-    def run(self, error: BaseException | None, *, forks: bool) -> None:
-        with self.guard():
-            if forks:
-                self.pid = 2
-            if error is not None:
-                raise error
-
-
-@pytest.mark.parametrize("error", [None, ValueError("wrong"), SystemExit(3), GeneratorExit()])
-def test_fork_guard_without_a_fork_does_nothing(
-    job: WorkerJob, caplog: pytest.LogCaptureFixture, error: BaseException | None
-) -> None:
-    process = Process(job)
-    with contextlib.suppress(*([] if error is None else [type(error)])):
-        process.run(error, forks=False)
-    assert process.statuses == []
-    assert not caplog.records
-
-
 @pytest.mark.parametrize(
-    "error", [None, ValueError("wrong"), KeyboardInterrupt(), SystemExit("no")]
+    ("error", "forks", "statuses", "is_logged"),
+    [
+        (None, False, [], False),
+        (SystemExit(3), False, [], False),
+        (None, True, [1], True),
+        (ValueError("wrong"), True, [1], True),
+        (KeyboardInterrupt(), True, [1], True),
+        (SystemExit("no"), True, [1], True),
+        (SystemExit(None), True, [0], False),
+        (SystemExit(7), True, [7], False),
+        # The child closes its copies of the parent's coroutines in garbage collection.
+        (GeneratorExit(), True, [], False),
+    ],
+    ids=repr,
 )
-def test_fork_guard_ends_the_child_and_logs_the_reason(
-    job: WorkerJob, caplog: pytest.LogCaptureFixture, error: BaseException | None
+def test_fork_guard_ends_only_a_forked_child(
+    job: WorkerJob,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException | None,
+    forks: bool,
+    statuses: list[int],
+    is_logged: bool,
 ) -> None:
-    process = Process(job)
-    with contextlib.suppress(BaseException):
-        process.run(error, forks=True)
-    assert process.statuses == [1]
-    (record,) = caplog.records
-    assert "in a child that it has forked: the child ends here" in record.getMessage()
-    assert record.levelno == logging.ERROR
-    assert bool(record.exc_info) == (error is not None)
-
-
-@pytest.mark.parametrize(("code", "status"), [(None, 0), (0, 0), (7, 7)])
-def test_fork_guard_ends_the_child_with_its_exit_status(
-    job: WorkerJob, caplog: pytest.LogCaptureFixture, code: int | None, status: int
-) -> None:
-    process = Process(job)
-    with pytest.raises(SystemExit):
-        process.run(SystemExit(code), forks=True)
-    assert process.statuses == [status]
-    assert not caplog.records
-
-
-def test_fork_guard_of_a_collected_coroutine_does_nothing(job: WorkerJob) -> None:
-    """The child has copies of the parent's coroutines, and closes them in garbage collection."""
-    process = Process(job)
-    with pytest.raises(GeneratorExit):
-        process.run(GeneratorExit(), forks=True)
-    assert process.statuses == []
-
-
-def test_outcome_of_a_forked_child_is_exit() -> None:
-    assert OUTCOMES[Happened.FORKED] == Outcome(Sent.NOTHING, Then.EXIT)
+    pids, left = iter([1, 2] if forks else [1, 1]), list[int]()
+    guard = ForkGuard(LOGGER, lambda: next(pids), left.append, job)
+    with contextlib.suppress(BaseException), guard:
+        if error is not None:
+            raise error
+    assert left == statuses
+    assert len(caplog.records) == is_logged
+    for record in caplog.records:
+        assert "in a child that it has forked: the child ends here" in record.getMessage()
+        assert bool(record.exc_info) == (error is not None)

@@ -40,6 +40,7 @@ def test_client_sends_a_payload_without_a_copy() -> None:
 
     assert peak(pull) < 0.3
     assert sum(written) > SIZE
+    assert max(written) <= 256 * 1024
 
 
 def test_worker_sends_a_payload_without_a_copy() -> None:

@@ -212,20 +212,6 @@ def test_number_of_grabs_doubles_while_jobs_arrive() -> None:
     assert server.says(Noop()) == [GRAB]
 
 
-def test_number_of_grabs_is_limited_by_free_slots() -> None:
-    world, server = grabbing(max_jobs=4)
-    jobs = []
-    for expected in (2, 1, 0):
-        jobs += assign_all(server)
-        assert server.take() == [GRAB] * expected
-    for job in jobs:
-        world.complete(job)
-    server.take()
-    for job in jobs:
-        world.job_done(job)
-    assert server.take() == [GRAB]  # The first job done triggers a grab at once.
-
-
 def test_waiting_links_share_the_free_slots() -> None:
     world = working(3, max_jobs=6)
     hung, one, other = world.serve_all()
@@ -326,22 +312,6 @@ def test_grab_whose_job_arrives_at_a_trickle_is_given_up() -> None:
         assert not server.closed
         server.send_raw(packet[at : at + 300])
         world.sleep(15.0)
-    assert server.closed
-
-
-def test_grab_timeout_starts_after_a_slow_result() -> None:
-    """The server has not read the grab while it still reads the result before it."""
-    world, server, job = holding()
-    server.reads = False
-    world.finish(job)
-    for _ in range(3):
-        world.sleep(30.0)
-        assert not server.closed
-        # Write one part of the pending data, like a slow socket.
-        world.engine.links_to_write()
-        server.read(world.engine.data_to_send(server.link, world.now))
-        world.register(f"more-{world.now}".encode())
-    world.sleep(61.0)
     assert server.closed
 
 
@@ -574,24 +544,6 @@ def test_lost_job_keeps_its_slot_until_the_caller_is_done() -> None:
     assert new.take() == [GRAB]
 
 
-def test_ended_job_is_not_lost_with_its_link() -> None:
-    world, server, job = holding()
-    world.complete(job)
-    server.lose()
-    assert not job.is_lost
-
-
-def test_queued_job_of_a_lost_link_is_skipped_and_frees_its_slot() -> None:
-    world = working(2, max_jobs=2)
-    first, second = world.serve_all()
-    first.send(JobAssignUniq(b"H:1", b"f", b"", b"lost"))
-    second.send(JobAssignUniq(b"H:1", b"f", b"", b"kept"))
-    first.lose()
-    assert world.stream.ready
-    assert world.job().data == b"kept"
-    assert second.grabbing
-
-
 # Packets about jobs.
 
 
@@ -629,15 +581,6 @@ def test_senders_wait_for_a_slow_server() -> None:
     assert server.take() == [data(MEGABYTE), data(10)]
 
 
-def test_small_packets_are_written_together() -> None:
-    world, server, job = holding()
-    server.reads = False
-    for _ in range(10):
-        world.send(job, data(100_000))
-    sizes = [*map(len, iter(lambda: world.engine.data_to_send(server.link, world.now), b""))]
-    assert len(sizes) == 5
-
-
 def test_waiting_for_a_slow_server_ends_by_its_timeout_or_loss() -> None:
     world, server, job = holding()
     server.reads = False
@@ -672,20 +615,6 @@ def test_server_that_does_not_read_is_disconnected(catches_up: bool) -> None:
     if not catches_up:
         assert "the server does not read" in world.engine.notices[0]
         assert job.is_lost
-
-
-def test_failure_of_a_job_on_a_full_link_leaves_no_wait() -> None:
-    """No caller waits for the WORK_FAIL of `job_done`, and none releases its Wait."""
-    world, server = grabbing(max_jobs=2)
-    first, second = server.assign(1), server.assign(2)
-    server.reads = False
-    blocked = world.send(first, data(2 * MEGABYTE))
-    world.job_done(second)
-    world.release(blocked)
-    server.reads = True
-    world.pump()
-    assert WorkFail(b"H:2") in server.take()
-    assert world.engine._waits == {world.stream}
 
 
 # Wake-ups of the caller.
@@ -727,14 +656,6 @@ def test_zero_timeout_wakes_the_caller_at_most_every_10_ms() -> None:
         world.next_job()
         count += 1
     assert 90 <= count <= 101
-
-
-def test_caller_without_timeout_is_not_woken() -> None:
-    world = working(functions=[])
-    world.serve()
-    world.sleep(100_000.0)
-    assert not world.stream.ready
-    assert world.engine.next_deadline() is None
 
 
 def test_disconnect_closes_the_connection_once() -> None:

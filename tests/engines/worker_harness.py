@@ -27,6 +27,7 @@ from gearman_proto.engines.worker.engine import (
     _STALL,
     MOST_GRABS,
     WorkerEngine,
+    WorkStream,
 )
 from gearman_proto.engines.worker.phases import Phase, WorkerLife
 from gearman_proto.wire.connection import NEED_DATA
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gearman_proto.engines.waits import Wait
-    from gearman_proto.engines.worker.engine import WorkStream
     from gearman_proto.engines.worker.phases import WorkerLink
     from gearman_proto.jobs.job import WorkerJob
 
@@ -368,6 +368,9 @@ class World(links.World[Peer]):
                 self._check_dead(peer.link)
         for wait in self.waits:
             assert wakes(wait) == wait.done
+        # The engine keeps no Wait that no caller releases, as that of the WORK_FAIL of `job_done`.
+        pending = {wait for link in links for wait in link.waits} | {*self.waits}
+        assert all(wait in pending or isinstance(wait, WorkStream) for wait in engine._waits)
         self._check_stream()
 
     def _check_link(self, link: WorkerLink) -> None:
