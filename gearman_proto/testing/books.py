@@ -4,7 +4,7 @@ The nodes and the watched job servers report to the books. The books know nothin
 work. They check these invariants:
 
 * **Nothing out of nothing.** Every executed job was submitted. Every result and every update was
-  sent by an execution of that same job.
+  sent by an execution of that same job. Every request has the handle of its own job.
 * **One outcome.** A finished request never changes. A job is executed again only if its worker's
   connection was lost or its time limit has passed.
 * **Nothing is lost.** If a server has acknowledged a background job and has not died since, the job
@@ -130,12 +130,14 @@ class Execution:
     def __init__(
         self,
         key: tuple[str, str],
+        data: bytes,
         worker: Place,
         is_lost: Callable[[], bool],
         now: float,
         limit: float | None,
     ) -> None:
         self.key = key
+        self.data = data
         self.worker = worker
         self.at = now
         self.limit = limit
@@ -213,8 +215,18 @@ class Books:
                     self._fail(f"{entry} is under way nowhere, and has not ended: {request!r}")
         elif outcome != entry.outcome:
             self._fail(f"{entry} had ended with {entry.outcome}, and is now {outcome}")
+        if key is not None:
+            self._check_handle(entry, key)
         if key is not None and not entry.background:
             self._check_updates(entry, key, state)
+
+    def _check_handle(self, entry: Entry, key: tuple[str, str]) -> None:
+        """Check that a request has the handle of its own job, or of a job with its unique."""
+        for each in self.executions.get(key, ()):
+            uniques = self._submitted.get((entry.function, each.data), set())
+            is_joined = entry.unique is not None and entry.unique in uniques
+            if each.data != entry.payload and not is_joined:
+                self._fail(f"{entry} has the handle of another job, {key[1]}")
 
     def _read_updates(self, entry: Entry, request: GearmanJobRequest) -> None:
         while (update := next_update(request)) is not None:
@@ -345,7 +357,7 @@ class Books:
             self.counts["executions again"] += 1
             if self.is_calm() and not self.is_limited:
                 self._fail(f"{worker.name} was given {handle} again, and nothing had happened")
-        execution = Execution(key, worker, is_lost, now, limit)
+        execution = Execution(key, data, worker, is_lost, now, limit)
         self.executions[key].append(execution)
         self.counts["executions"] += 1
         return execution

@@ -124,6 +124,16 @@ def test_running_job_reported_with_a_wrong_state_fails(
     found(lambda: cast.told(cast.call), problem)
 
 
+@pytest.mark.parametrize("unique", [None, "mine"])
+def test_request_with_the_handle_of_another_job_fails(unique: str | None) -> None:
+    cast = Cast()
+    first = cast.submit()
+    other = cast.client.submit([{"task": "work", "data": b"other", "unique": unique}])
+    cast.run(0.5)
+    other.requests[0].job.handle = first.requests[0].job.handle
+    found(lambda: cast.told(other), "has the handle of another job")
+
+
 def test_background_job_with_a_result_fails() -> None:
     cast = Cast()
     call = cast.submit(background=True)
@@ -244,7 +254,7 @@ def test_job_assigned_to_two_workers_fails() -> None:
         lambda: cast.net.books.started(cast.worker, cast.server, first._is_lost, job, 0.6, None),
         "has had since .* and has not lost",
     )
-    late = Execution(key, cast.worker, first._is_lost, 0.5, 1.5)
+    late = Execution(key, b"data", cast.worker, first._is_lost, 0.5, 1.5)
     assert not late.may_be_again(0.4)
     assert late.may_be_again(0.6)
 
