@@ -98,12 +98,6 @@ class World(links.World[Peer]):
         self.act()
         self.check()
 
-    def wake_up(self) -> None:
-        """Run the engine if its next deadline has passed."""
-        deadline = self.engine.next_deadline()
-        if deadline is not None and deadline <= self.now:
-            self.sleep(0)
-
     def check_rest(self) -> None:
         """Check that the engine keeps nothing of past questions."""
         # Release only the pending questions: a second release could hide a leak.
