@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import weakref
+from typing import Any
 
 import pytest
 
@@ -22,135 +23,46 @@ def expired(thing: object, now: float) -> None:
 
 
 def pop_all(timers: Timers, now: float) -> list[object]:
-    assert not EXPIRED
+    EXPIRED.clear()
     timers.expire(now)
-    things, EXPIRED[:] = EXPIRED.copy(), []
-    return things
+    return EXPIRED.copy()
 
 
-def test_timers_expire_in_order() -> None:
+@pytest.mark.parametrize("keys", [1, 100, 10_000])
+@pytest.mark.parametrize("cancels", [0.1, 0.5, 0.9])
+def test_timers_behave_like_a_sorted_dict(keys: int, cancels: float) -> None:
+    rng = random.Random(1)
     timers = Timers()
-    assert timers.next_deadline() is None
-    assert pop_all(timers, 1e9) == []
-    for thing, deadline in (("c", 3.0), ("a", 1.0), ("b", 2.0)):
-        timers.set(thing, deadline, expired)
-    assert len(timers) == 3
-    assert timers.next_deadline() == 1.0
-    assert pop_all(timers, 0.9) == []
-    assert pop_all(timers, 2.0) == ["a", "b"]
-    assert timers.next_deadline() == 3.0
-    assert pop_all(timers, 3.0) == ["c"]
-    assert len(timers) == 0
+    deadlines: dict[int, float] = {}
+    now = 0.0
+    for _ in range(3000):
+        key = rng.randrange(keys)
+        if rng.random() < cancels:
+            key = rng.choice([key, *list(deadlines)[:1]])
+            timers.cancel(key)
+            deadlines.pop(key, None)
+        else:
+            deadlines[key] = now + rng.random()
+            timers.set(key, deadlines[key], expired)
+        if rng.random() < 0.01:
+            now += 0.2 * rng.random()
+            over = [each for each in deadlines if deadlines[each] <= now]
+            assert pop_all(timers, now) == sorted(over, key=deadlines.__getitem__)
+            for each in over:
+                del deadlines[each]
+        assert timers.next_deadline() == min(deadlines.values(), default=None)
+        assert timers.deadline(key) == deadlines.get(key)
+        assert (key in timers) == (key in deadlines)
+        assert len(timers) == len(deadlines)
+        assert len(timers._heap) <= 2 * len(timers) + 65
 
 
-def test_equal_deadlines_do_not_compare_keys() -> None:
+def test_equal_deadlines_expire_in_the_order_of_their_setting() -> None:
     timers = Timers()
     things = [object(), object()]
     for thing in things:
         timers.set(thing, 1.0, expired)
     assert pop_all(timers, 1.0) == things
-
-
-def test_timer_can_be_cancelled_and_replaced() -> None:
-    timers = Timers()
-    for thing, deadline in (("a", 1.0), ("b", 2.0), ("a", 4.0)):
-        timers.set(thing, deadline, expired)
-    assert timers.next_deadline() == 2.0
-    timers.cancel("b")
-    timers.cancel("b")
-    timers.cancel("never set")
-    assert timers.next_deadline() == 4.0
-    assert pop_all(timers, 9.0) == ["a"]
-
-
-class Key:
-    """A key that a weak reference can watch, with a callback of its own."""
-
-    def expire(self, now: float) -> None:
-        raise AssertionError("this deadline must not pass")
-
-
-def test_cancelled_deadline_holds_neither_key_nor_callback() -> None:
-    timers = Timers()
-    key, owner = Key(), Key()
-    watched = [weakref.ref(key), weakref.ref(owner)]
-    timers.set(key, 1e9, lambda key, now, owner=owner: owner.expire(now))  # type: ignore[misc]
-    timers.cancel(key)
-    del key, owner
-    assert [ref() for ref in watched] == [None, None]
-
-
-def test_replaced_deadline_holds_no_callback_and_no_key_once_cancelled() -> None:
-    timers = Timers()
-    key, owner = Key(), Key()
-    watched = [weakref.ref(key), weakref.ref(owner)]
-    timers.set(key, 1e9, lambda key, now, owner=owner: owner.expire(now))  # type: ignore[misc]
-    timers.set(key, 2e9, expired)
-    del owner
-    assert watched[1]() is None
-    timers.cancel(key)
-    del key
-    assert watched[0]() is None
-
-
-def test_deadline_of_a_key_is_the_one_set_last() -> None:
-    timers = Timers()
-    assert timers.deadline("a") is None
-    timers.set("a", 0.0, expired)
-    assert timers.deadline("a") == 0.0
-    timers.set("a", 2.0, expired)
-    assert timers.deadline("a") == 2.0
-    timers.cancel("a")
-    assert timers.deadline("a") is None
-    timers.set("a", 3.0, expired)
-    assert pop_all(timers, 3.0) == ["a"]
-    assert timers.deadline("a") is None
-
-
-def test_cancelled_timers_use_no_memory() -> None:
-    timers = Timers()
-    timers.set("late", 1e9, expired)
-    for number in range(10_000):
-        timers.set(number, 1e6 + number, expired)
-        timers.cancel(number)
-    assert len(timers) == 1
-    assert len(timers._heap) < 100
-    assert timers.next_deadline() == 1e9
-
-
-def test_cancelling_many_timers_compacts_the_heap() -> None:
-    timers = Timers()
-    timers.set("early", 0.0, expired)
-    for number in range(10_000):
-        timers.set(number, 1e6 + number, expired)
-    for number in range(10_000):
-        timers.cancel(number)
-    assert len(timers._heap) < 100
-
-
-def test_repeatedly_replaced_timer_uses_no_memory() -> None:
-    timers = Timers()
-    timers.set("late", 1e9, expired)
-    for number in range(10_000):
-        timers.set("again", 1e6 + number, expired)
-        assert len(timers._heap) <= 128
-    assert len(timers) == 2
-    assert timers.next_deadline() == 1e6 + 9_999
-
-
-def test_compaction_loses_nothing() -> None:
-    rng = random.Random(1)
-    timers = Timers()
-    deadlines: dict[int, float] = {}
-    for number in range(3000):
-        deadlines[number] = rng.uniform(0, 100)
-        timers.set(number, deadlines[number], expired)
-        while len(deadlines) > 50 and rng.random() < 0.99:
-            gone = rng.choice(list(deadlines))
-            timers.cancel(gone)
-            del deadlines[gone]
-        assert timers.next_deadline() == min(deadlines.values())
-    assert pop_all(timers, 100.0) == sorted(deadlines, key=lambda number: deadlines[number])
 
 
 def test_timer_set_due_by_a_callback_expires_too() -> None:
@@ -163,6 +75,29 @@ def test_timer_set_due_by_a_callback_expires_too() -> None:
     assert (len(timers), timers.next_deadline(), pop_all(timers, 9.0)) == (0, None, [])
 
 
+class Key:
+    """A key that a weak reference can watch, with a callback of its own."""
+
+    def expire(self, now: float) -> None:
+        raise AssertionError("this deadline must not pass")
+
+
+def test_replaced_deadline_holds_no_callback_and_no_key_once_cancelled() -> None:
+    timers = Timers()
+    key, owner = Key(), Key()
+    key_ref, owner_ref = weakref.ref(key), weakref.ref(owner)
+    timers.set(key, 1e9, lambda key, now, owner=owner: owner.expire(now))  # type: ignore[misc]
+    timers.set(key, 2e9, expired)
+    del owner
+    assert owner_ref() is None
+    timers.cancel(key)
+    del key
+    assert key_ref() is None
+
+
+# Waits.
+
+
 def test_wake_is_called_once() -> None:
     wait = Wait(None, Bell())
     assert not wait.ready
@@ -173,23 +108,27 @@ def test_wake_is_called_once() -> None:
     assert wakes(wait) == 1
 
 
+def requests_wait(count: int, kind: Any = RequestsWait) -> tuple[Any, Any]:
+    """Return a Wait for `count` pending requests, and a request."""
+    requests = make_requests([{"task": "t", "data": b""}])
+    wait = kind(requests, None, Bell())
+    wait.unaccepted = wait.open = count
+    return wait, requests[0]
+
+
 def test_wait_ends_after_acceptance_and_end_of_its_requests() -> None:
-    request = make_requests([{"task": "t", "data": b""}])[0]
-    wait = RequestsWait([request], None, Bell())
-    wait.unaccepted = wait.open = 2
+    wait, request = requests_wait(2)
     wait.request_accepted()
     wait.request_ended(request)
-    assert not wait.done
     wait.request_accepted()
     assert not wait.done
     wait.request_ended(request)
     assert wait.done
+    wait.raise_error()
 
 
 def test_failure_ends_a_wait_once_all_are_accepted() -> None:
-    request = make_requests([{"task": "t", "data": b""}])[0]
-    wait = RequestsWait([request], None, Bell())
-    wait.unaccepted = wait.open = 3
+    wait, request = requests_wait(3)
     first = ServerUnavailable("first")
     wait.request_failed(first)
     wait.request_ended(request)
@@ -203,27 +142,26 @@ def test_failure_ends_a_wait_once_all_are_accepted() -> None:
     assert wait.error is first
 
 
-def test_errors() -> None:
-    requests = make_requests([{"task": "t", "data": b""}])
-    wait = RequestsWait(requests, None, Bell())
-    wait.raise_error()
-    wait.error = ServerUnavailable("no server")
-    with pytest.raises(ServerUnavailable, match="no server") as info:
+@pytest.mark.parametrize(
+    ("error", "kind", "match"),
+    [
+        (ServerUnavailable("no server"), ServerUnavailable, "^no server$"),
+        (ConnectionError("lost"), ConnectionError, "^lost$"),
+        (KeyError("a bug"), GearmanError, r"internal error: KeyError\('a bug'\)"),
+    ],
+)
+def test_wait_raises_its_error(error: Exception, kind: type[Exception], match: str) -> None:
+    wait, _ = requests_wait(1)
+    wait.error = error
+    with pytest.raises(kind, match=match) as caught:
         wait.raise_error()
-    assert info.value.job_requests is requests
-    wait.error = ConnectionError("lost")
-    with pytest.raises(ConnectionError, match="lost"):
-        wait.raise_error()
-    wait.error = KeyError("a bug")
-    with pytest.raises(GearmanError, match=r"internal error: KeyError\('a bug'\)") as caught:
-        wait.raise_error()
-    assert caught.value.__cause__ is wait.error
+    assert getattr(caught.value, "job_requests", wait.requests) is wait.requests
+    assert isinstance(error, GearmanError) or caught.value.__cause__ is error
 
 
 def test_stream_wakes_its_caller_once_until_it_is_read() -> None:
-    request = make_requests([{"task": "t", "data": b""}])[0]
-    stream = Stream([request], None, Bell())
-    stream.open = 2
+    stream, request = requests_wait(2, Stream)
+    stream.unaccepted = 0
     assert not stream.ready
     stream.tell()
     stream.tell()
