@@ -196,6 +196,16 @@ class World(links.World[Peer]):
         self._made(wait)
         return wait
 
+    def connect(self, **options: Any) -> Wait:
+        """Wait for a connection to the first server."""
+        server = self.engine.pool.servers[0]
+        return self._made(self.engine.connect(self.now, Bell(), server, **options))
+
+    def idle_server(self) -> Peer:
+        """Return the only server, with an unused connection."""
+        self.connect()
+        return self.serve()
+
     def release(self, wait: Wait) -> None:
         self.engine.release(wait, self.now)
         self.waits = [other for other in self.waits if other is not wait]

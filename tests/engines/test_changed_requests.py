@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,15 @@ from gearman_proto.wire.packets import (
 )
 
 from .harness import World
+
+if TYPE_CHECKING:
+    from .harness import Peer
+
+
+def submitted(world: World, count: int = 1) -> Peer:
+    """Submit requests, and return their server, which has not received them."""
+    world.submit(*(world.request() for _ in range(count)))
+    return world.serve()
 
 
 def test_invalid_number_of_attempts_fails_only_its_request() -> None:
@@ -47,6 +56,7 @@ def test_invalid_number_of_attempts_fails_only_its_request() -> None:
         ("task", "\ud800"),
         ("task", "t" * 1000),
         ("task", b"task"),
+        ("task", None),
         ("priority", "LOW"),
         ("priority", ["LOW"]),
         ("priority", "none"),
@@ -54,9 +64,10 @@ def test_invalid_number_of_attempts_fails_only_its_request() -> None:
         ("unique", None),
         ("background", 1),
         ("run_at", 5),
+        ("run_at", "tomorrow"),
         ("reducer", "r"),
-        ("payload", None),
-        ("payload", "text"),
+        ("_gm_payload", None),
+        ("_gm_payload", "text"),
         ("connection_attempts", False),
     ],
 )
@@ -80,45 +91,34 @@ def test_changed_requests_in_a_batch_do_not_affect_the_others(
     for request in requests:
         assert request.state == (JOB_UNKNOWN if request in failed else JOB_CREATED)
         if request not in requests[where]:
-            unique = request.unique.encode()
-            assert SubmitJobBg(b"task", unique, b"data") in sent
+            assert SubmitJobBg(b"task", request.unique.encode(), b"data") in sent
+    if failed:
+        with pytest.raises(LocalProtocolError, match="changed since"):
+            wait.raise_error()
 
 
-def test_signal_after_encoding_a_batch_propagates(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
-    world.submit(*(world.request() for _ in range(3)))
-    server = world.peers[-1]
-    connection = server.link.connection
-    real = connection.send_submits
-
-    def send_submits(*args: Any) -> bytes:
-        real(*args)
-        raise LocalProtocolError("out of a handler")
-
-    monkeypatch.setattr(connection, "send_submits", send_submits)
-    world.engine.connected(server.link, world.now)
-    with pytest.raises(LocalProtocolError, match="out of a handler"):
-        world.engine.data_to_send(server.link, world.now)
-
-
-def test_signal_after_encoding_a_packet_propagates(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("method", "count", "error"),
+    [
+        ("send_submits", 3, LocalProtocolError("out of a handler")),
+        ("send_with_data_passthrough", 1, ValueError("out of a handler")),
+    ],
+)
+def test_signal_after_encoding_propagates(
+    monkeypatch: pytest.MonkeyPatch, method: str, count: int, error: Exception
 ) -> None:
     """The packet is already encoded, so a failure of its request would desynchronize the stream."""
-    world = World()
-    world.submit(world.request())
-    server = world.serve()
-    server.take()
-    world.submit(world.request())
+    world = World(exceptions=False)
+    server = submitted(world, count)
     connection = server.link.connection
-    real = connection.send
+    encode = getattr(connection, method)
 
-    def send(event: Any, token: Any = None) -> bytes:
-        real(event, token)
-        raise ValueError("out of a handler")
+    def encode_and_raise(*args: Any) -> None:
+        encode(*args)
+        raise error
 
-    monkeypatch.setattr(connection, "send", send)
-    with pytest.raises(ValueError, match="out of a handler"):
+    monkeypatch.setattr(connection, method, encode_and_raise)
+    with pytest.raises(type(error), match="out of a handler"):
         world.engine.data_to_send(server.link, world.now)
 
 
@@ -134,11 +134,9 @@ def test_invalid_query_raises_an_error() -> None:
 
 def test_ended_request_attached_to_an_interrupted_engine_keeps_its_result() -> None:
     world = World()
-    request = world.request()
-    world.release(world.submit(request))
-    server = world.serve()
-    server.take()
-    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
+    server = world.idle_server()
+    request = world.job(server)
+    server.send(WorkComplete(b"H:1", b"out"))
     request._gm_link = server.link
     world.engine.abandon(ConnectionError("interrupted"))
     assert World().wait_completed(request).done

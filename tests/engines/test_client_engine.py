@@ -64,7 +64,7 @@ from .harness import EPOCH, Bell, Peer, World, raw, wakes, wire
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gearman_proto.engines.waits import RequestsWait, Wait
+    from gearman_proto.engines.waits import RequestsWait
 
 
 def sent(world: World, *requests: GearmanJobRequest, **options: Any) -> tuple[RequestsWait, Peer]:
@@ -73,17 +73,6 @@ def sent(world: World, *requests: GearmanJobRequest, **options: Any) -> tuple[Re
     server = world.serve()
     server.take()
     return wait, server
-
-
-def world_server(world: World) -> Peer:
-    """Return a server with an unused connection."""
-    connect(world)
-    return world.serve()
-
-
-def connect(world: World, **options: Any) -> Wait:
-    wait = world.engine.connect(world.now, Bell(), world.engine.pool.servers[0], **options)
-    return world._made(wait)
 
 
 def status(handle: bytes = b"H:1", known: bytes = b"1") -> StatusRes:
@@ -390,7 +379,7 @@ def test_update_stream_yields_each_update_and_the_end() -> None:
 
 def test_update_stream_times_out() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     request = world.job(server)
     stream = world.updates(request, timeout=2.0)
     server.send(WorkData(b"H:1", b"a"))
@@ -460,7 +449,7 @@ def test_coalesced_requests_receive_each_update_once() -> None:
 
 def test_joining_request_receives_the_remaining_updates() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     first = world.job(server, unique="u")
     server.send(WorkData(b"H:1", b"a"), WorkData(b"H:1", b"a"))
     second = world.request(unique="u")
@@ -477,7 +466,7 @@ def test_joining_request_receives_the_remaining_updates() -> None:
 @pytest.mark.parametrize("first", [{"unique": "v"}, {"task": "other"}, {"background": True}, {}])
 def test_different_jobs_are_not_coalesced(first: dict[str, Any]) -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     world.job(server, **{"unique": "u", "task": "task", **first})
     second = world.request(unique="u" if first else None)
     world.submit(second)
@@ -499,7 +488,7 @@ def test_unique_dash_stands_for_the_data(data: bytes, count: int) -> None:
 def test_coalesced_requests_fail_with_a_refused_submit(joined_when_sent: bool) -> None:
     world = World()
     first, second = (world.request(unique="u") for _ in range(2))
-    server = world_server(world)
+    server = world.idle_server()
     world.submit(first)
     received = server.take() if joined_when_sent else []
     wait = world.submit(second)
@@ -517,7 +506,7 @@ def test_coalesced_requests_fail_with_a_refused_submit(joined_when_sent: bool) -
 def test_coalesced_requests_count_attempts_separately(joined_when_sent: bool) -> None:
     world = World()
     first, second = world.request(unique="u"), world.request(unique="u", retries=1)
-    server = world_server(world)
+    server = world.idle_server()
     world.submit(first)
     if joined_when_sent:
         server.take()
@@ -552,7 +541,7 @@ def test_changed_submit_is_sent_for_its_coalesced_requests() -> None:
 
 def test_background_request_with_the_handle_of_a_foreground_one_receives_nothing() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     foreground = world.job(server, unique="u")
     background = world.job(server, unique="u", background=True)
     server.send(WorkData(b"H:1", b"a"), WorkComplete(b"H:1", b"out"))
@@ -670,7 +659,7 @@ def test_request_listed_twice_without_servers_fails_once() -> None:
 
 def test_as_completed_yields_each_request_as_it_ends() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     ended = world.job(server)
     server.send(WorkComplete(b"H:1", b"1"))
     requests = [ended] + [world.job(server, b"H:%d" % n) for n in (2, 3, 4)]
@@ -691,7 +680,7 @@ def test_as_completed_yields_each_request_as_it_ends() -> None:
 
 def test_as_completed_times_out() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     requests = [world.job(server, b"H:%d" % n) for n in range(3)]
     stream = world.as_completed(*requests, timeout=1.0)
     server.send(WorkComplete(b"H:1", b"1"))
@@ -729,7 +718,7 @@ def test_unreferenced_request_is_forgotten_once_accepted() -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_starting_a_call_forgets_unreferenced_requests(count: int) -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     requests = [world.job(server) for _ in range(count)]  # They share a handle.
     kept = world.job(server, b"H:2")
     assert states([*requests, kept]) == [JOB_CREATED] * (count + 1)
@@ -741,7 +730,7 @@ def test_starting_a_call_forgets_unreferenced_requests(count: int) -> None:
 
 def test_forgetting_ended_requests_keeps_a_new_request_with_their_handle() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     ended = [world.job(server) for _ in range(2)]
     server.send(WorkComplete(b"H:1", b"out"))
     kept = world.job(server)
@@ -753,7 +742,7 @@ def test_forgetting_ended_requests_keeps_a_new_request_with_their_handle() -> No
 
 def test_packets_and_losses_of_unreferenced_requests_change_nothing() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     for handle in (b"H:1", b"H:2", b"H:3"):
         world.job(server, handle, unique=handle)
     world.job(server, b"H:5")
@@ -787,7 +776,7 @@ def test_some_of_several_coalesced_requests_are_forgotten() -> None:
 
 def test_forgotten_request_with_a_chosen_unique_is_still_joined() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     world.job(server, unique="u")
     gc.collect()
     request = world.request(unique="u")
@@ -824,7 +813,7 @@ def test_forgotten_requests_of_one_unique_take_linear_time() -> None:
 
 def test_status_by_handle() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     request = world.job(server, background=True)
     wait = world.statuses(request)
     assert server.take() == [GetStatus(b"H:1")]
@@ -916,7 +905,7 @@ def test_status_error_yields_only_to_a_server_that_knows_the_job(
 
 def test_status_after_the_end_changes_no_result() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     request = world.job(server)
     wait = world.statuses(request)
     server.take()
@@ -928,7 +917,7 @@ def test_status_after_the_end_changes_no_result() -> None:
 
 def test_status_times_out() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     requests = [world.job(server, b"H:%d" % n, background=True) for n in range(2)]
     wait = world.statuses(*requests, timeout=1.0)
     server.take()
@@ -970,7 +959,7 @@ def test_status_without_servers_raises() -> None:
 
 def test_unanswered_status_by_unique_raises() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     wait = world.statuses(world.job(server, background=True), by_unique=True)
     server.take()
     assert not wait.done
@@ -985,7 +974,7 @@ def test_unanswered_status_by_unique_raises() -> None:
 @pytest.mark.parametrize("is_sent", [True, False])
 def test_lost_query_is_sent_once_more(is_sent: bool) -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     request = world.job(server, background=True)
     wait = world.statuses(request)
     for _ in range(2):
@@ -1298,7 +1287,7 @@ def test_packets_before_garbage_are_processed(garbage: bytes) -> None:
 
 def test_packet_above_the_limit_closes_the_connection() -> None:
     world = World(max_packet_size=100)
-    server = world_server(world)
+    server = world.idle_server()
     fits, too_large = world.job(server, b"H:1"), world.job(server, b"H:2")
     server.send(WorkComplete(b"H:1", bytes(96)))
     assert fits.result == bytes(96)
@@ -1357,14 +1346,14 @@ def test_close_ends_all_calls() -> None:
 
 def test_calls_on_a_closed_engine_raise() -> None:
     world = World()
-    ended = world.job(world_server(world), background=True)
+    ended = world.job(world.idle_server(), background=True)
     request = world.request()
     world.close()
     assert world.engine.closed
     for call in (
         lambda: world.submit(request),
         lambda: world.statuses(ended),
-        lambda: connect(world),
+        world.connect,
         lambda: world.engine.watch(0.0, Bell()).raise_error(),
     ):
         with pytest.raises(InvalidClientState, match="shut down"):
@@ -1414,7 +1403,7 @@ def test_abandoned_requests_can_be_submitted_to_a_new_engine() -> None:
 
 def test_requests_of_a_closed_engine_are_reusable() -> None:
     world, other = World(), World()
-    server = world_server(world)
+    server = world.idle_server()
     requests = [world.job(server, b"H:%d" % n, data=b"%d" % n) for n in range(2)]
     requests.append(world.request(data=b"2"))
     world.release(world.submit(requests[2]))
@@ -1436,7 +1425,7 @@ def test_requests_of_a_closed_engine_are_reusable() -> None:
 
 def test_request_lost_between_prepare_and_submit_is_returned_as_lost() -> None:
     world = World()
-    server = world_server(world)
+    server = world.idle_server()
     created, pending = world.job(server), world.request(data=b"pending")
     world.submit(pending)
     server.take()
@@ -1507,13 +1496,13 @@ def test_requests_routed_to_a_server_that_is_down_move() -> None:
 
 def test_connect_waits_for_the_connection() -> None:
     world = World()
-    waits = [connect(world), connect(world)]
+    waits = [world.connect(), world.connect()]
     peer = world.peer()
     assert not waits[0].done
     peer.up()
     assert [wait.done for wait in waits] == [True, True]
     waits[0].raise_error()
-    assert connect(world).done
+    assert world.connect().done
     assert len(world.peers) == 1
     peer.grants_options = False
     assert peer.take() == [OptionReq(b"exceptions")]
@@ -1522,11 +1511,11 @@ def test_connect_waits_for_the_connection() -> None:
 
 def test_connect_raises_if_the_connection_fails() -> None:
     world = World(connect_timeout=5.0)
-    refused = connect(world)
+    refused = world.connect()
     world.peer().refuse(OSError("no route"))
     with pytest.raises(ConnectionError, match="no connection to s0:4730: no route"):
         refused.raise_error()
-    impatient, patient = connect(world, timeout=1.0), connect(world)
+    impatient, patient = world.connect(timeout=1.0), world.connect()
     world.sleep(1.0)
     assert impatient.timed_out
     impatient.raise_error()
@@ -1561,6 +1550,6 @@ def test_watch_reports_data_and_ends_of_connections() -> None:
     assert (watch.done, watch.timed_out) == (True, True)
     world.engine.release(watch, world.now)
     look()
-    world_server(world)
+    world.idle_server()
     look()
     assert counts[-2:] == [5, 5]
