@@ -13,7 +13,7 @@ import pytest
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import InvalidClientState
-from gearman_proto.jobs.encoder import DataEncoder, NoopEncoder
+from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.wire.packets import JobCreated, WorkComplete
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Interrupting(random.Random):
-    """A source of randomness with a callback for each generated unique."""
+    """A source of randomness with a callback for the first generated unique."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         super().__init__(1)
@@ -41,13 +41,13 @@ class Interrupting(random.Random):
 class Watched(GearmanJobRequest):
     """A request that calls `on_free` when it leaves its link."""
 
-    on_free: Callable[[GearmanJobRequest], object] | None = None
+    on_free: Callable[[], object] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "_gm_link" and value is None and self.on_free is not None:
             call, self.on_free = self.on_free, None
-            call(self)
+            call()
 
 
 def state_of(request: GearmanJobRequest) -> dict[str, Any]:
@@ -56,13 +56,13 @@ def state_of(request: GearmanJobRequest) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("call", ["submit", "wait_completed", "as_completed", "updates"])
-def test_submit_of_a_request_claimed_by_another_engine_raises_and_changes_nothing(
+def test_call_with_a_request_claimed_by_another_engine_raises_and_changes_nothing(
     call: str,
 ) -> None:
     winner, loser = World(), World()
     request, other = winner.request(), winner.request()
 
-    def interrupt() -> None:
+    def check_refused() -> None:
         before = state_of(request)
         arguments = (request,) if call == "updates" else (other, request)
         with pytest.raises(InvalidClientState, match="is under way in another client"):
@@ -70,44 +70,49 @@ def test_submit_of_a_request_claimed_by_another_engine_raises_and_changes_nothin
         assert state_of(request) == before
         assert (other.state, other._gm_link, other._gm_waits) == (JOB_UNKNOWN, None, ())
 
-    winner.engine._rng = Interrupting(interrupt)
+    winner.engine._rng = Interrupting(check_refused)
     wait = winner.submit(request)
-    assert loser.engine.pool.servers[0].link is None
+    check_refused()
     server = winner.serve()
     server.take()
-    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"result"))
+    server.send(JobCreated(b"H:1"))
+    check_refused()
+    server.send(WorkComplete(b"H:1", b"result"))
     assert wait.done
     assert (request.state, request.result) == (JOB_COMPLETE, b"result")
+    assert loser.peers == []
     loser.submit(other)
     assert other.state == JOB_PENDING
 
 
-def test_submit_interrupted_by_a_submit_of_another_request_continues() -> None:
-    one, two = World(), World()
-    request, other = one.request(), two.request()
-    one.engine._rng = Interrupting(lambda: two.submit(other))
-    one.submit(request)
-    assert (request.state, other.state) == (JOB_PENDING, JOB_PENDING)
-
-
-def test_just_lost_request_can_be_submitted_by_another_engine() -> None:
-    """The first engine does not change the request after its loss."""
+@pytest.mark.parametrize("background", [False, True])
+def test_request_that_leaves_its_engine_can_be_submitted_by_another_at_once(
+    background: bool,
+) -> None:
+    """The first engine does not change the request after its loss or its acknowledgment."""
     first, second = World(), World()
-    (request,) = make_requests([{"task": "task", "data": b"data"}], kind=Watched)
+    jobs = [{"task": "task", "data": b"data"}]
+    (request,) = make_requests(jobs, background=background, kind=Watched)
+    assert isinstance(request, Watched)
     prepare([request], NoopEncoder)
     wait = first.submit(request)
     server = first.serve()
     server.take()
-    server.send(JobCreated(b"H:1"))
-    assert request.state == JOB_CREATED
 
-    def free(request: GearmanJobRequest) -> None:
+    def submit_again() -> None:
+        if background:
+            request.reset()
         prepare([request], NoopEncoder)
         second.submit(request)
 
-    assert isinstance(request, Watched)
-    request.on_free = free
-    server.lose()
+    if not background:
+        server.send(JobCreated(b"H:1"))
+        assert request.state == JOB_CREATED
+    request.on_free = submit_again
+    if background:
+        server.send(JobCreated(b"H:1"))
+    else:
+        server.lose()
     assert wait.done
     assert (request.state, request.error) == (JOB_PENDING, None)
     assert id(request._gm_waits[0]) == id(second.waits[0])
@@ -115,56 +120,22 @@ def test_just_lost_request_can_be_submitted_by_another_engine() -> None:
     other.take()
     other.send(JobCreated(b"H:2"), WorkComplete(b"H:2", b"again"))
     assert second.waits[0].done
-    assert request.result == b"again"
-
-
-def test_acknowledged_background_request_can_be_submitted_by_another_engine() -> None:
-    first, second = World(), World()
-    (request,) = make_requests([{"task": "t", "data": b""}], background=True, kind=Watched)
-    prepare([request], NoopEncoder)
-    first.submit(request)
-    server = first.serve()
-    server.take()
-
-    def free(request: GearmanJobRequest) -> None:
-        request.reset()
-        prepare([request], NoopEncoder)
-        second.submit(request)
-
-    assert isinstance(request, Watched)
-    request.on_free = free
-    server.send(JobCreated(b"H:1"))
-    assert id(request._gm_waits[0]) == id(second.waits[0])
-    assert request.state == JOB_PENDING
-
-
-def test_request_submitted_while_it_is_encoded_keeps_its_encoder_and_payload() -> None:
-    world = World()
-    request = world.request(data=b"data")
-
-    class Submitting(DataEncoder):
-        @classmethod
-        def encode(cls, encodable_object: Any) -> Any:
-            world.submit(request)
-            return b"other data"
-
-    prepare([request], Submitting)
-    assert (request._gm_encoder, request._gm_payload) == (NoopEncoder, b"data")
-    with pytest.raises(InvalidClientState):
-        World().submit(request)
+    assert request.result == (None if background else b"again")
 
 
 def test_interrupted_submit_leaves_no_claim() -> None:
     world = World()
-    request = world.request()
+    requests = [world.request() for _ in range(3)]
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     world.engine._rng = Interrupting(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        world.submit(request)
+        world.submit(*requests)
     world.engine.abandon(ConnectionError("interrupted"))
+    assert {request.state for request in requests} == {JOB_UNKNOWN}
     other = World()
-    other.submit(request)
-    assert request._gm_link is other.peers[0].link
+    prepare(requests, NoopEncoder)
+    other.submit(*requests)
+    assert len(other.serve().take()) == 3
