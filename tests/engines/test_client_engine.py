@@ -306,37 +306,6 @@ def test_packets_about_no_job_are_dropped() -> None:
     assert not server.closed
 
 
-def test_refused_submit_fails_alone() -> None:
-    world = World()
-    requests = [world.request(background=True)] + [world.request() for _ in range(3)]
-    wait, server = sent(world, *requests)
-    refusal = Error(b"QUEUE_ERROR", b"Job queue is full")
-    server.send(refusal, JobCreated(b"H:1"), refusal, JobCreated(b"H:2"))
-    assert states(requests) == [JOB_FAILED, JOB_CREATED, JOB_FAILED, JOB_CREATED]
-    for request in requests[::2]:
-        assert isinstance(request.error, ServerError)
-        assert (request.error.code, request.error.text) == ("QUEUE_ERROR", "Job queue is full")
-    assert not wait.done
-    server.send(WorkComplete(b"H:2", b"2"), WorkComplete(b"H:1", b"1"))
-    assert wait.done
-    wait.raise_error()
-    assert [request.result for request in requests] == [None, b"1", None, b"2"]
-
-
-def test_answers_of_two_servers_are_matched_separately() -> None:
-    world = World(2)
-    requests = [world.request(data=b"%d" % n) for n in range(6)]
-    wait = world.submit(*requests)
-    for peer in world.peers:
-        mine = data_of(peer.up().take())
-        assert len(mine) == 3
-        # Handles are local to a server, so both servers send the same ones.
-        peer.send(*(JobCreated(b"H:%d" % n) for n in range(3)))
-        peer.send(*(WorkComplete(b"H:%d" % n, b"out " + mine[n]) for n in (2, 0, 1)))
-    assert wait.done
-    assert [request.result for request in requests] == [b"out %d" % n for n in range(6)]
-
-
 # Updates.
 
 
@@ -447,22 +416,6 @@ def test_coalesced_requests_receive_each_update_once() -> None:
     assert server.take() == [SubmitJob(b"task", b"u", b"data")]
 
 
-def test_joining_request_receives_the_remaining_updates() -> None:
-    world = World()
-    server = world.idle_server()
-    first = world.job(server, unique="u")
-    server.send(WorkData(b"H:1", b"a"), WorkData(b"H:1", b"a"))
-    second = world.request(unique="u")
-    wait = world.submit(second, accepted_only=True)
-    assert wait.done
-    assert (second.state, second.handle) == (JOB_CREATED, "H:1")
-    assert server.take() == []
-    server.send(WorkData(b"H:1", b"a"), WorkException(b"H:1", b"why"))
-    assert all_updates(first) == [JobData(b"a")] * 3
-    assert all_updates(second) == [JobData(b"a")]
-    assert [request.exception for request in (first, second)] == [b"why", b"why"]
-
-
 @pytest.mark.parametrize("first", [{"unique": "v"}, {"task": "other"}, {"background": True}, {}])
 def test_different_jobs_are_not_coalesced(first: dict[str, Any]) -> None:
     world = World()
@@ -484,43 +437,6 @@ def test_unique_dash_stands_for_the_data(data: bytes, count: int) -> None:
     assert len(world.serve().take()) == 1
 
 
-@pytest.mark.parametrize("joined_when_sent", [False, True])
-def test_coalesced_requests_fail_with_a_refused_submit(joined_when_sent: bool) -> None:
-    world = World()
-    first, second = (world.request(unique="u") for _ in range(2))
-    server = world.idle_server()
-    world.submit(first)
-    received = server.take() if joined_when_sent else []
-    wait = world.submit(second)
-    assert len(received + server.take()) == 1
-    server.send(Error(b"QUEUE_ERROR", b"full"))
-    assert states([first, second]) == [JOB_FAILED] * 2
-    assert isinstance(second.error, ServerError)
-    assert wait.done
-    # The next request of this unique is a new job.
-    world.submit(world.request(unique="u"))
-    assert len(server.take()) == 1
-
-
-@pytest.mark.parametrize("joined_when_sent", [False, True])
-def test_coalesced_requests_count_attempts_separately(joined_when_sent: bool) -> None:
-    world = World()
-    first, second = world.request(unique="u"), world.request(unique="u", retries=1)
-    server = world.idle_server()
-    world.submit(first)
-    if joined_when_sent:
-        server.take()
-    world.submit(second)
-    server.take()
-    server.lose()
-    assert states([first, second]) == [JOB_UNKNOWN, JOB_PENDING]
-    assert isinstance(first.error, ExceededConnectionAttempts)
-    server = world.serve()
-    assert server.take() == [SubmitJob(b"task", b"u", b"data")]
-    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
-    assert second.result == b"out"
-
-
 def test_changed_submit_is_sent_for_its_coalesced_requests() -> None:
     world = World()
     first, second = (world.request(unique="u") for _ in range(2))
@@ -537,17 +453,6 @@ def test_changed_submit_is_sent_for_its_coalesced_requests() -> None:
     assert server.take() == []
     world.submit(world.request(unique="u"))
     assert len(server.take()) == 1
-
-
-def test_background_request_with_the_handle_of_a_foreground_one_receives_nothing() -> None:
-    world = World()
-    server = world.idle_server()
-    foreground = world.job(server, unique="u")
-    background = world.job(server, unique="u", background=True)
-    server.send(WorkData(b"H:1", b"a"), WorkComplete(b"H:1", b"out"))
-    assert (all_updates(foreground), foreground.result) == ([JobData(b"a")], b"out")
-    assert (all_updates(background), background.result) == ([], None)
-    assert background.state == JOB_CREATED
 
 
 # Timeouts and abandoned waits.
@@ -576,22 +481,6 @@ def test_timeout_leaves_the_job_running() -> None:
     server.send(WorkComplete(b"H:2", b"2"))
     assert (again.done, again.timed_out, wakes(wait)) == (True, False, 1)
     assert [request.result for request in requests] == [b"1", b"2"]
-
-
-def test_result_after_a_timeout_is_kept_for_the_next_wait() -> None:
-    world = World()
-    request = world.request()
-    wait = world.submit(request, timeout=0.0)
-    world.sleep(0.0)
-    assert wait.timed_out
-    assert (request.timed_out, request.state) == (True, JOB_PENDING)
-    world.release(wait)
-    server = world.serve()
-    assert len(server.take()) == 1
-    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
-    assert not request.timed_out
-    assert world.wait_completed(request).done
-    assert request.result == b"out"
 
 
 def test_released_wait_does_not_affect_its_requests() -> None:
@@ -676,21 +565,6 @@ def test_as_completed_yields_each_request_as_it_ends() -> None:
     assert stream.take() is requests[3]
     assert requests[3].state == JOB_UNKNOWN
     stream.raise_error()
-
-
-def test_as_completed_times_out() -> None:
-    world = World()
-    server = world.idle_server()
-    requests = [world.job(server, b"H:%d" % n) for n in range(3)]
-    stream = world.as_completed(*requests, timeout=1.0)
-    server.send(WorkComplete(b"H:1", b"1"))
-    world.sleep(1.0)
-    assert stream.done
-    assert stream.timed_out
-    assert [request.timed_out for request in requests] == [True, False, True]
-    world.release(stream)
-    server.send(WorkComplete(b"H:0", b"0"))
-    assert list(stream.finished) == [requests[1]]
 
 
 # Unreferenced requests.
@@ -1014,20 +888,6 @@ def test_answered_query_is_not_sent_again_after_a_loss() -> None:
 # Losses.
 
 
-def test_loss_after_job_created_is_reported_in_the_request() -> None:
-    world = World()
-    request = world.request(retries=3)
-    wait, server = sent(world, request)
-    server.send(JobCreated(b"H:1"))
-    server.lose(OSError("reset"))
-    assert wait.done
-    wait.raise_error()
-    assert isinstance(request.error, ConnectionError)
-    assert (request.state, request.timed_out, request.complete) == (JOB_UNKNOWN, False, False)
-    assert len(world.peers) == 1
-    assert not server.closed
-
-
 def test_lost_request_is_submitted_again_with_another_unique() -> None:
     world = World()
     requests = [
@@ -1246,24 +1106,6 @@ def test_connect_timeout_ends_when_the_connection_is_open() -> None:
     assert not peer.closed
 
 
-def test_events_of_a_dead_link_are_ignored() -> None:
-    world = World(1, connect_timeout=1.0)
-    request = world.request(retries=1)
-    wait, server = sent(world, request)
-    server.lose()
-    new = world.peer()
-    server.send_raw(raw(JobCreated(b"H:1")))
-    server.up()
-    server.lose()
-    server.refuse()
-    assert server.pull() == b""
-    assert not server.link.is_up
-    assert new.link.alive
-    assert request.state == JOB_PENDING
-    assert not wait.done
-    assert len(world.peers) == 2
-
-
 # Bytes.
 
 
@@ -1294,29 +1136,6 @@ def test_packet_above_the_limit_closes_the_connection() -> None:
     server.send(WorkComplete(b"H:2", bytes(97)))
     assert server.closed
     assert too_large.state == JOB_UNKNOWN
-
-
-def test_replies_split_at_any_byte_give_the_same_results() -> None:
-    packets = raw(
-        JobCreated(b"H:1"),
-        Error(b"QUEUE_ERROR", b"full"),
-        WorkData(b"H:1", b"a\0b"),
-        JobCreated(b"H:2"),
-        WorkComplete(b"H:2", b"two"),
-        WorkException(b"H:1", b"why"),
-    )
-    for at in range(len(packets) + 1):
-        world = World()
-        requests = [world.request() for _ in range(3)]
-        wait, server = sent(world, *requests)
-        server.send_raw(packets[:at])
-        assert wait.done == (at == len(packets))
-        server.send_raw(packets[at:])
-        assert wait.done
-        assert states(requests) == [JOB_FAILED, JOB_FAILED, JOB_COMPLETE]
-        assert [request.job.handle for request in requests] == ["H:1", None, "H:2"]
-        assert (requests[0].exception, requests[2].result) == (b"why", b"two")
-        assert all_updates(requests[0]) == [JobData(b"a\0b")]
 
 
 # Closing.
@@ -1475,20 +1294,6 @@ def test_requests_with_generated_uniques_have_all_servers() -> None:
     requests = [world.request() for _ in range(50)]
     world.submit(*requests)
     assert len({r.job.connection for r in requests}) == 5
-
-
-def test_requests_routed_to_a_server_that_is_down_move() -> None:
-    world = World(3, routing="unique")
-    requests = [world.request(unique=f"u{n}") for n in range(30)]
-    world.submit(*requests)
-    before = [request.job.connection for request in requests]
-    down = world.peer("s1")
-    down.refuse()
-    after = [request.job.connection for request in requests]
-    assert down.link.address in before
-    assert down.link.address not in after
-    for old, new in zip(before, after):
-        assert old in (new, down.link.address)
 
 
 # Connecting and watching.

@@ -8,7 +8,7 @@ protocol, and `test_three_engines` with real ones.
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -106,7 +106,8 @@ class Walk:
         self.models: list[Model] = []
         self.jobs: list[Job] = []
         self.questions: dict[Peer, deque[Event]] = {}
-        self.handles = 0
+        self.handles: Counter[Peer] = Counter()
+        self.values = 0
         steps = [self.submit, self.answer, self.answer, self.work, self.work, self.sleep]
         self.steps = steps * 3 + [self.lose_job] + [self.break_link] * rng.choice([0, 1, 4])
 
@@ -158,7 +159,8 @@ class Walk:
         if isinstance(question, EchoReq):
             return EchoRes(question.data)
         if isinstance(question, GetStatus):
-            jobs = [job for job in self.jobs if job.handle == question.handle]
+            there = [job for job in self.jobs if job.peer is peer]
+            jobs = [job for job in there if job.handle == question.handle]
             is_known = any(job.known for job in jobs)
             for job in jobs:
                 if not is_known:
@@ -183,8 +185,9 @@ class Walk:
         if here and model.unique is None and self.rng.random() < 0.2:
             job = self.rng.choice(here)  # The server has coalesced the submits.
         else:
-            self.handles += 1
-            job = Job(peer, b"H:%d" % self.handles, model.unique)
+            # Handles are local to a server.
+            self.handles[peer] += 1
+            job = Job(peer, b"H:%d" % self.handles[peer], model.unique)
             self.jobs.append(job)
         for each in models:
             job.accept(each)
@@ -197,8 +200,8 @@ class Walk:
             return
         job = self.rng.choice(jobs)
         for _ in range(self.rng.randrange(3)):
-            self.handles += 1
-            value = b"%d" % self.rng.choice([0, self.handles])
+            self.values += 1
+            value = b"%d" % self.rng.choice([0, self.values])
             event, update = self.rng.choice(
                 [
                     (WorkData(job.handle, value), JobData(value)),
