@@ -76,14 +76,11 @@ class World(links.World[Peer]):
         self, command: text.Command[T] | None = None, timeout: float | None = None
     ) -> Question[Any]:
         """Ask a question, by default for the status."""
-        command = command or text.status()  # type: ignore[assignment]
-        assert command is not None
-        return self._asked(self.engine.ask(self.now, Bell(), command, timeout=timeout))
+        asked: Any = command or text.status()
+        return self._asked(self.engine.ask(self.now, Bell(), asked, timeout=timeout))
 
     def ping(self, timeout: float | None = None) -> Question[float]:
-        question = self.engine.ping(self.now, Bell(), timeout=timeout)
-        self._asked(question)
-        return question
+        return self._asked(self.engine.ping(self.now, Bell(), timeout=timeout))
 
     def _asked(self, question: Question[T]) -> Question[T]:
         links.raise_refusal(question)

@@ -172,29 +172,22 @@ class World(links.World[Peer]):
         return requests[0]
 
     def submit(self, *requests: GearmanJobRequest, **options: Any) -> RequestsWait:
-        wait = self.engine.submit(self.now, Bell(), list(requests), **options)
-        return self._made(wait)
+        return self._made(self.engine.submit(self.now, Bell(), list(requests), **options))
 
     def wait_completed(self, *requests: GearmanJobRequest, **options: Any) -> RequestsWait:
         return self._made(self.engine.wait_completed(self.now, Bell(), requests, **options))
 
     def as_completed(self, *requests: GearmanJobRequest, **options: Any) -> Stream:
-        stream = self.engine.as_completed(self.now, Bell(), requests, **options)
-        self._made(stream)
-        return stream
+        return self._made(self.engine.as_completed(self.now, Bell(), requests, **options))
 
     def updates(self, request: GearmanJobRequest, **options: Any) -> Stream:
-        stream = self.engine.updates(self.now, Bell(), request, **options)
-        self._made(stream)
-        return stream
+        return self._made(self.engine.updates(self.now, Bell(), request, **options))
 
     def statuses(
         self, *requests: GearmanJobRequest, by_unique: bool = False, **options: Any
     ) -> StatusWait:
         queries = status_queries(self.engine.pool, requests, by_unique=by_unique)
-        wait = self.engine.statuses(self.now, Bell(), requests, queries, **options)
-        self._made(wait)
-        return wait
+        return self._made(self.engine.statuses(self.now, Bell(), requests, queries, **options))
 
     def connect(self, **options: Any) -> Wait:
         """Wait for a connection to the first server."""

@@ -400,27 +400,6 @@ def test_deadline_of_a_queued_question_keeps_the_connection(world: World) -> Non
     check_usable(world, third, on=server)
 
 
-def test_simultaneous_deadlines_end_all_questions(world: World) -> None:
-    questions = [world.ask(timeout=5) for _ in range(3)]
-    world.serve().take()
-    world.sleep(5)
-    for question in questions:
-        fails(question, InvalidAdminClientState)
-    assert len(world.alive()) <= 1
-    check_usable(world)
-
-
-@pytest.mark.parametrize("timeout", [None, float("inf")])
-def test_question_without_a_deadline_waits(world: World, timeout: float | None) -> None:
-    question, server = asked(world, timeout)
-    assert question.deadline is None
-    assert world.engine.next_deadline() is None
-    world.sleep(1e9)
-    assert not question.done
-    server.send(STATUS)
-    assert question.value == (F,)
-
-
 # Released questions.
 
 

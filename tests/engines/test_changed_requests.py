@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,15 +19,6 @@ from gearman_proto.wire.packets import (
 )
 
 from .harness import World
-
-if TYPE_CHECKING:
-    from .harness import Peer
-
-
-def submitted(world: World, count: int = 1) -> Peer:
-    """Submit requests, and return their server, which has not received them."""
-    world.submit(*(world.request() for _ in range(count)))
-    return world.serve()
 
 
 def test_invalid_number_of_attempts_fails_only_its_request() -> None:
@@ -109,7 +100,8 @@ def test_signal_after_encoding_propagates(
 ) -> None:
     """The packet is already encoded, so a failure of its request would desynchronize the stream."""
     world = World(exceptions=False)
-    server = submitted(world, count)
+    world.submit(*(world.request() for _ in range(count)))
+    server = world.serve()
     connection = server.link.connection
     encode = getattr(connection, method)
 

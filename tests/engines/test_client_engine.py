@@ -21,8 +21,6 @@ from gearman_proto.constants import (
     JOB_FAILED,
     JOB_PENDING,
     JOB_UNKNOWN,
-    PRIORITY_HIGH,
-    PRIORITY_LOW,
 )
 from gearman_proto.errors import (
     ConnectionError,
@@ -148,34 +146,6 @@ def test_accepted_only_call_waits_for_the_acknowledgments(timeout: float | None)
     assert states(requests) == [JOB_FAILED, JOB_COMPLETE]
 
 
-def test_one_call_submits_jobs_of_all_kinds_in_their_order() -> None:
-    world = World()
-    requests = [
-        world.request(unique="1"),
-        world.request(unique="2", priority=PRIORITY_LOW),
-        world.request(unique="3", priority=PRIORITY_HIGH),
-        world.request(unique="4", background=True, priority=PRIORITY_HIGH),
-        world.request(unique="5", background=True, run_at=7),
-        world.request(unique="6", reducer="add"),
-    ]
-    wait = world.submit(*requests)
-    server = world.serve()
-    assert server.take() == [
-        SubmitJob(b"task", b"1", b"data"),
-        events.SubmitJobLow(b"task", b"2", b"data"),
-        events.SubmitJobHigh(b"task", b"3", b"data"),
-        events.SubmitJobHighBg(b"task", b"4", b"data"),
-        events.SubmitJobEpoch(b"task", b"5", b"7", b"data"),
-        events.SubmitReduceJob(b"task", b"6", b"add", b"", b"data"),
-    ]
-    server.send(*(JobCreated(b"H:%d" % n) for n in range(6)))
-    server.send(*(WorkComplete(b"H:%d" % n, b"%d" % n) for n in (5, 0, 2)))
-    assert not wait.done
-    server.send(WorkComplete(b"H:1", b"1"))
-    assert wait.done
-    assert [request.result for request in requests] == [b"0", b"1", b"2", None, None, b"5"]
-
-
 @pytest.mark.parametrize("count", [0, 1, 1024, 1025])
 def test_missing_uniques_are_generated(count: int) -> None:
     world = World(unique_bytes=4)
@@ -235,7 +205,6 @@ def test_calls_without_pending_requests_are_done_at_once() -> None:
         ("unique_bytes", [0, 32, -1, "16"]),
         ("connect_timeout", [0, -1.0, float("nan")]),
         ("max_abandoned", [-1]),
-        ("heartbeat", [0.09]),
     ],
 )
 def test_invalid_options_raise(option: str, values: list[Any]) -> None:
@@ -536,14 +505,14 @@ def test_request_listed_twice_counts_once() -> None:
     assert list(world.as_completed(request, request).finished) == [request]
 
 
-def test_request_listed_twice_without_servers_fails_once() -> None:
+def test_calls_without_servers_fail() -> None:
     world = World(0)
     request = world.request()
-    wait = world.submit(request, request)
-    assert wait.done
+    for wait in (world.submit(request, request), world.statuses(request)):
+        assert wait.done
+        with pytest.raises(ServerUnavailable, match="no servers"):
+            wait.raise_error()
     assert request.state == JOB_UNKNOWN
-    with pytest.raises(ServerUnavailable):
-        wait.raise_error()
 
 
 def test_as_completed_yields_each_request_as_it_ends() -> None:
@@ -665,14 +634,8 @@ def test_forgotten_request_with_a_chosen_unique_is_still_joined() -> None:
 def test_forgotten_requests_of_one_unique_take_linear_time() -> None:
     def seconds(count: int) -> float:
         world = World()
-        requests = [world.request(unique="u") for _ in range(count)]
-        wait = world.engine.submit(0.0, Bell(), requests)
-        world.act()
-        server = world.serve()
-        server.take()
-        server.send(JobCreated(b"H:1"))
-        world.engine.release(wait, 0.0)
-        del wait
+        server, requests = coalesced(world, count)
+        world.release(world.waits[0])
         requests.clear()
         before = time.process_time()
         server.send(WorkData(b"H:1", b"a"))
@@ -736,57 +699,39 @@ def test_statuses_of_stored_handles_and_uniques_are_requested_from_their_servers
     assert [r.status["known"] for r in (by_handle, by_unique)] == [False, True]
 
 
-@pytest.mark.parametrize("known", [b"0", b"1"])
-def test_status_of_an_unknown_server_is_requested_from_all(known: bytes) -> None:
+KNOWN, UNKNOWN, REFUSED = status(), status(known=b"0"), Error(b"ERR", b"no")
+
+
+@pytest.mark.parametrize(
+    ("answers", "done_after", "known"),
+    [
+        ([UNKNOWN, UNKNOWN, UNKNOWN], 3, False),
+        ([UNKNOWN, KNOWN, UNKNOWN], 2, True),
+        ([REFUSED, KNOWN, UNKNOWN], 2, True),
+        ([KNOWN, REFUSED, UNKNOWN], 1, True),
+        ([UNKNOWN, REFUSED, UNKNOWN], 3, None),
+        ([REFUSED, UNKNOWN, UNKNOWN], 3, None),
+    ],
+)
+def test_job_of_an_unknown_server_has_the_status_of_the_server_that_knows_it(
+    answers: list[Event], done_after: int, known: bool | None
+) -> None:
     world = World(["a", "b", "c"])
     request = GearmanJobRequest.from_handle("H:1")
     wait = world.statuses(request)
     peers = [world.serve(host) for host in "abc"]
     for peer in peers:
         assert peer.take() == [GetStatus(b"H:1")]
-    peers[0].send(status(known=b"0"))
-    assert not wait.done
-    peers[1].send(status(known=known))
-    assert wait.done == (known == b"1")
-    peers[2].send(status(known=b"0"))
-    assert wait.done
-    assert request.status["known"] == (known == b"1")
-
-
-@pytest.mark.parametrize("failing_first", [False, True])
-@pytest.mark.parametrize("known", [b"0", b"1"])
-def test_status_error_yields_only_to_a_server_that_knows_the_job(
-    known: bytes, failing_first: bool
-) -> None:
-    """Only a "known" from another server replaces the error, in either order of arrival."""
-    world = World(["a", "b"])
-    request = GearmanJobRequest.from_handle("H:1")
-    wait = world.statuses(request)
-    peers = world.serve("a"), world.serve("b")
-    answers = [(peers[0], Error(b"ERR", b"no")), (peers[1], status(known=known))]
-    for peer, answer in answers if failing_first else answers[::-1]:
-        assert peer.take() == [GetStatus(b"H:1")]
+    for count, (peer, answer) in enumerate(zip(peers, answers), 1):
         peer.send(answer)
-    assert wait.done
-    if known == b"1":
-        wait.raise_error()
-        assert request.status["known"]
-    else:
+        assert wait.done == (count >= done_after)
+    if known is None:
         with pytest.raises(ServerError, match="ERR: no"):
             wait.raise_error()
         assert request.status == {}
-
-
-def test_status_after_the_end_changes_no_result() -> None:
-    world = World()
-    server = world.idle_server()
-    request = world.job(server)
-    wait = world.statuses(request)
-    server.take()
-    server.send(WorkComplete(b"H:1", b"out"), status(known=b"0"))
-    assert wait.done
-    assert (request.state, request.result) == (JOB_COMPLETE, b"out")
-    assert request.status["known"] is False
+    else:
+        wait.raise_error()
+        assert request.status["known"] is known
 
 
 def test_status_times_out() -> None:
@@ -822,13 +767,6 @@ def test_impossible_status_queries_raise(
     with pytest.raises(error, match=problem):
         world.statuses(GearmanJobRequest.from_handle("H:1"), request_)
     assert world.peers == []
-
-
-def test_status_without_servers_raises() -> None:
-    wait = World(0).statuses(GearmanJobRequest.from_handle("H:1"))
-    assert wait.done
-    with pytest.raises(ServerUnavailable, match="no servers"):
-        wait.raise_error()
 
 
 def test_unanswered_status_by_unique_raises() -> None:
@@ -1033,17 +971,11 @@ def test_call_fails_if_all_servers_refuse_connections() -> None:
 def test_server_that_refuses_is_avoided_until_it_has_cooled_down() -> None:
     world = World(2)
     requests = [world.request() for _ in range(6)]
-    wait = world.submit(*requests)
+    world.submit(*requests)
     down, up = world.peers
     down.refuse()
-    up.up()
-    assert len(data_of(up.take())) == 6
-    up.send(*(JobCreated(b"H:%d" % n) for n in range(6)))
-    up.send(*(WorkComplete(b"H:%d" % n, b"%d" % n) for n in range(6)))
-    assert wait.done
-    wait.raise_error()
+    assert len(data_of(up.up().take())) == 6
     assert {request.connection_attempts for request in requests} == {1}
-
     world.submit(*[world.request() for _ in range(4)])
     assert len(world.peers) == 2
     world.sleep(1.0)
@@ -1097,15 +1029,6 @@ def test_connect_timeout_restarts_after_a_pause_between_calls() -> None:
     assert wait.done
 
 
-def test_connect_timeout_ends_when_the_connection_is_open() -> None:
-    world = World(connect_timeout=3.0)
-    world.submit(world.request())
-    peer = world.serve()
-    assert world.engine.next_deadline() is None
-    world.sleep(30.0)
-    assert not peer.closed
-
-
 # Bytes.
 
 
@@ -1125,17 +1048,6 @@ def test_packets_before_garbage_are_processed(garbage: bytes) -> None:
     assert states([done, created]) == [JOB_COMPLETE, JOB_UNKNOWN]
     assert done.result == b"out"
     assert world.engine.pool.servers[0].failures == 1
-
-
-def test_packet_above_the_limit_closes_the_connection() -> None:
-    world = World(max_packet_size=100)
-    server = world.idle_server()
-    fits, too_large = world.job(server, b"H:1"), world.job(server, b"H:2")
-    server.send(WorkComplete(b"H:1", bytes(96)))
-    assert fits.result == bytes(96)
-    server.send(WorkComplete(b"H:2", bytes(97)))
-    assert server.closed
-    assert too_large.state == JOB_UNKNOWN
 
 
 # Closing.
@@ -1279,21 +1191,17 @@ def test_requests_of_one_unique_have_one_server() -> None:
     world = World(5, routing="unique")
     requests = [world.request(unique=f"u{n % 30}", data=b"%d" % n) for n in range(90)]
     requests += [world.request(unique="-", data=b"%d" % (n % 30)) for n in range(90)]
+    requests += [world.request() for _ in range(30)]
     world.submit(*requests)
     hosts: dict[Any, set[Any]] = {}
     for request in requests:
         key = request._gm_payload if request.unique == "-" else request.unique
         hosts.setdefault(key, set()).add(request.connection)
-    assert len(hosts) == 60
-    assert all(len(group) == 1 for group in hosts.values())
-    assert len(set.union(*hosts.values())) == 5
-
-
-def test_requests_with_generated_uniques_have_all_servers() -> None:
-    world = World(5, routing="unique")
-    requests = [world.request() for _ in range(50)]
-    world.submit(*requests)
-    assert len({r.job.connection for r in requests}) == 5
+    assert len(hosts) == 90
+    groups = list(hosts.values())
+    assert all(len(group) == 1 for group in groups)
+    for each in range(3):
+        assert len(set.union(*groups[30 * each :][:30])) == 5
 
 
 # Connecting and watching.

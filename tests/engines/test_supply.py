@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,12 +85,6 @@ def served(play: Play) -> None:
     assert wait.done
 
 
-def two_calls(play: Play) -> None:
-    waits = [play.submit(), play.submit()]
-    play.finish()
-    assert all(wait.done for wait in waits)
-
-
 def one_beside_it(play: Play) -> None:
     play.submit()
     server = play.world.serve()
@@ -112,10 +107,6 @@ def lost(play: Play, retries: int = 0) -> None:
             play.world.serve_again()
             play.finish()
     play.seen.append(str(wait.error))
-
-
-def lost_and_tried_again(play: Play) -> None:
-    lost(play, retries=1)
 
 
 def refused(play: Play) -> None:
@@ -173,21 +164,6 @@ def several_servers(play: Play) -> None:
             play.answer(peer if peer.link.is_up else peer.up())
 
 
-SCENARIOS = [
-    served,
-    two_calls,
-    one_beside_it,
-    lost,
-    lost_and_tried_again,
-    refused,
-    timed_out,
-    given_up,
-    closed,
-    full,
-    several_servers,
-]
-
-
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "SLICE", 3)
@@ -195,7 +171,13 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("background", [True, False], ids=["background", "foreground"])
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        *(served, one_beside_it, lost, partial(lost, retries=1), refused, timed_out, given_up),
+        *(closed, full, several_servers),
+    ],
+)
 def test_supply_behaves_like_a_list_of_requests(
     scenario: Callable[[Play], None], background: bool
 ) -> None:
@@ -222,22 +204,15 @@ def test_requests_of_a_call_are_freed_without_the_cycle_collector(at_once: bool)
 
 def test_first_requests_are_sent_before_the_last_are_created() -> None:
     play = Play(at_once=False)
-    play.submit()
+    wait = play.submit()
     made = play.supplies[0]
     assert made.requests == []
     play.answer(play.world.serve())
-    assert 0 < len(made.requests) < MANY
     assert {kind for kind, _, _ in play.seen} == {SubmitJobBg}
-
-
-def test_abandon_creates_no_requests() -> None:
-    """The caller cannot get the missing requests, because the call raises an error."""
-    play = Play(at_once=False)
-    wait = play.submit()
-    play.answer(play.world.serve())
     play.world.engine.abandon(GearmanError("given up"))
     assert wait.done
-    assert 0 < len(play.supplies[0].requests) < MANY
+    # The caller cannot get the missing requests, because the call raises an error.
+    assert 0 < len(made.requests) < MANY
 
 
 def test_supply_read_by_the_application_is_submitted_as_a_list() -> None:
