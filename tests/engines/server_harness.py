@@ -208,9 +208,11 @@ class World:
         (peer,) = (peer for peer in self.peers if peer.link is link)
         return peer
 
-    def connect(self, address: str = "127.0.0.1", *, reads: bool = True) -> Peer:
-        """Connect a client, worker, or admin."""
-        link = self.engine.accept(address, len(self.peers) + 1, self.now)
+    def connect(
+        self, address: str = "127.0.0.1", *, reads: bool = True, handshake: bool = False
+    ) -> Peer:
+        """Connect a client, worker, or admin, which might begin with a TLS handshake."""
+        link = self.engine.accept(address, len(self.peers) + 1, self.now, handshake=handshake)
         peer = Peer(self, link)
         peer.reads = reads
         self.peers.append(peer)

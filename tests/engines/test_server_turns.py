@@ -31,7 +31,6 @@ from gearman_proto.wire.packets import (
     SubmitJobHigh,
     WorkComplete,
     WorkData,
-    WorkFail,
 )
 
 from .harness import EPOCH
@@ -176,17 +175,6 @@ def test_which_job_is_next_among_many_functions() -> None:
         worker = two if number < 3 and at % 2 else one
         assert worker.grab() == JobAssign(handles[at], b"f%d" % number, b"")
     assert (one.grab(), two.grab()) == (NoJob(), NoJob())
-    one.send(PreSleep())
-    two.send(CantDo(b"f2"), PreSleep())
-    client.submit(SubmitJob(b"f2", b"", b""))
-    assert (one.take(), two.take()) == ([Noop()], [])
-    client.submit(SubmitJob(b"f1", b"", b""))
-    assert (one.take(), two.take()) == ([], [Noop()])
-    two.send(CanDo(b"f2"))
-    assert [two.grab(), one.grab()] == [
-        JobAssign(handle, name, b"")
-        for handle, name in zip(list(world.engine.queue.jobs)[-2:], (b"f2", b"f1"))
-    ]
 
 
 def test_uniques_of_several_functions() -> None:
@@ -206,22 +194,6 @@ def test_uniques_of_several_functions() -> None:
 
 
 # Turns.
-
-
-def test_flood_of_packets_takes_turns(world: World) -> None:
-    witness, flood = Witness(world), world.worker(*names(200))
-    flood.send(*[GrabJob()] * 1_000)
-    assert flood.link.behind
-    taken = [len(flood.take())]
-
-    def between() -> None:
-        witness()
-        taken.append(len(flood.take()))
-
-    assert turns(world, between=between) == 4
-    assert taken == [TURN, TURN, TURN, TURN, 0]
-    assert not flood.link.behind
-    assert world.engine.next_deadline() is None
 
 
 def test_many_functions_with_jobs_count_as_more_than_a_packet(world: World) -> None:
@@ -509,32 +481,13 @@ def test_too_many_functions_disconnect_worker(one_more: PacketEvent) -> None:
     assert world.worker(b"f1").grab() == JobAssign(handle, b"f1", b"")
 
 
-@pytest.mark.unmeasured
-def test_ten_thousand_functions_are_not_too_many(world: World) -> None:
-    worker = world.connect()
-    worker.send_raw(raw(*[CanDo(name) for name in names(10_000)]))
-    while world.is_behind:
-        world.engine.handle_timeout(world.now)
-    world.check()
-    worker.send_raw(raw(CanDo(b"one more")))
-    world.check()
-    turns_left = 0
-    while world.is_behind:
-        world.engine.handle_timeout(world.now)
-        turns_left += 1
-    assert turns_left > 30
-    assert worker.closed
-    assert isinstance(worker.one(), Error)
-
-
 # Handshakes.
 
 
 def test_handshake(world: World) -> None:
     engine = world.engine
-    link = engine.accept("127.0.0.1", 1, world.now, handshake=True)
-    peer = Peer(world, link)
-    world.peers.append(peer)
+    peer = world.connect(handshake=True)
+    link = peer.link
     assert link.state is LinkState.CONNECTING
     assert engine.next_deadline() == 10
     assert world.connect().ask(b"workers").startswith(b"1 127.0.0.1 - :\n")
@@ -549,14 +502,12 @@ def test_handshake(world: World) -> None:
 def test_failed_handshake_closes_link(world: World, way: str) -> None:
     engine = world.engine
     world.goes_on = True
-    link = engine.accept("127.0.0.1", 1, world.now, handshake=True)
-    peer = Peer(world, link)
-    world.peers.append(peer)
+    peer = world.connect(handshake=True)
+    link = peer.link
     if way == "silence":
         world.wait(9.9)
         assert not peer.closed
         world.wait(0.1)
-        assert peer.closed
     elif way in ("failure", "loss"):
         peer.closed = True
         tell = engine.connect_failed if way == "failure" else engine.connection_lost
@@ -572,67 +523,3 @@ def test_failed_handshake_closes_link(world: World, way: str) -> None:
     # Late reports of the transport change nothing.
     world.call(engine.connected, link, world.now)
     assert not link.alive
-
-
-# Bugs of gearmand 2.0.0.
-
-
-def test_two_functions_with_only_delayed_jobs() -> None:
-    """gearmand 2.0.0 stops responding (recording 58_epoch_two_functions_stall)."""
-    world = World()
-    client, worker = world.connect(), world.worker(b"f", b"g")
-    later = [
-        client.submit(SubmitJobEpoch(name, b"", b"%d" % (EPOCH + 10 + at), b""))
-        for at, name in enumerate((b"f", b"g"))
-    ]
-    assert worker.grab() == NoJob()
-    worker.send(PreSleep())
-    assert worker.take() == []
-    witness = Witness(world)
-    witness()
-    world.wait(10)
-    assert worker.take() == [Noop()]
-    assert worker.grab() == JobAssign(later[0], b"f", b"")
-    assert worker.grab() == NoJob()
-    worker.send(PreSleep())
-    world.wait(1)
-    assert worker.take() == [Noop()]
-    assert worker.grab() == JobAssign(later[1], b"g", b"")
-
-
-@pytest.mark.parametrize("live", [SubmitJob, SubmitJobHigh, SubmitJobBg])
-def test_pre_sleep_drops_no_job(live: Any) -> None:
-    """gearmand 2.0.0 drops one (recordings 62 and 63, presleep_loses_live_*)."""
-    world = World()
-    client, leaves, worker = world.connect(), world.connect(), world.worker(b"f", b"g")
-    leaves.submit(SubmitJob(b"g", b"", b"of nobody"))
-    cancelled = client.submit(SubmitJobBg(b"g", b"", b"cancelled"))
-    handle = client.submit(live(b"f", b"", b"live"))
-    leaves.close()
-    assert client.ask(b"cancel job " + cancelled) == b"OK\r\n"
-    worker.send(PreSleep(), PreSleep())
-    assert worker.take() == [Noop(), Noop()]
-    assert worker.grab() == JobAssign(handle, b"f", b"live")
-    worker.send(WorkFail(handle))
-    assert client.take() == ([] if live is SubmitJobBg else [WorkFail(handle)])
-    assert worker.grab() == NoJob()
-
-
-@pytest.mark.unmeasured
-def test_client_in_cleanup_receives_nothing() -> None:
-    """The cleanup of its link takes several turns, and meanwhile a worker ends one of its jobs."""
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    for number in range(2 * TURN):
-        client.send(SubmitJob(b"f", b"%d" % number, b""))
-    assigned = worker.grab()
-    assert isinstance(assigned, JobAssign)
-    client.take()
-    world.drive([])
-    nonsense = b"\0garbage 12 bytes"
-    world.engine.receive_data(client.link, nonsense, world.now)
-    assert client.link.behind
-    world.engine.receive_data(worker.link, raw(WorkComplete(assigned.handle, b"")), world.now)
-    assert turns(world) >= 1
-    assert not client.take()
-    assert worker.grab() == NoJob()
