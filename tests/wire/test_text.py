@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import pickle
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from gearman_proto.errors import RemoteProtocolError, ServerError
 from gearman_proto.testing import Outcome, check_chunking, check_exceptions, parse
 from gearman_proto.testing.strategies import admin_replies, chunked, hostile_replies
 from gearman_proto.wire.connection import NEED_DATA, Connection
-from gearman_proto.wire.packets import CanDo, Event, Role, SetClientId, SubmitJobBg, TextLine
+from gearman_proto.wire.packets import Event, Role, TextLine
 from gearman_proto.wire.text import (
     Command,
     FunctionStatus,
@@ -26,7 +25,6 @@ from gearman_proto.wire.text import (
     WorkerStatus,
     server_error,
 )
-from tests.engines.server_harness import World
 from tests.profiles import examples
 from tests.recordings import VECTORS
 
@@ -70,12 +68,9 @@ def read(command: Command[T], *chunks: bytes, max_size: int = 10**6) -> T:
         (text.maxqueue(b"f", (1, 2, 3)), b"maxqueue f 1 2 3"),
         (text.maxqueue("f", [1, None, 0]), b"maxqueue f 1 0 0"),
         (text.maxqueue("f", iter([1, 2, 3])), b"maxqueue f 1 2 3"),
-        (text.maxqueue("f", [7]), b"maxqueue f 7"),
         (text.maxqueue("f", None), b"maxqueue f 0"),
-        (text.maxqueue("f", 0), b"maxqueue f 0"),
         (text.maxqueue("f", 2**31 - 1), b"maxqueue f 2147483647"),
         (text.cancel_job("H:h:1"), b"cancel job H:h:1"),
-        (text.cancel_job(b"H:h:1"), b"cancel job H:h:1"),
         (text.create_function("naïve"), b"create function na\xc3\xafve"),
         (text.create_function(b"\xff\t"), b"create function \xff\t"),
         (text.create_function("a\rb"), b"create function a\rb"),
@@ -136,29 +131,22 @@ def test_command_longest_name_fits(named: Any, limit: int) -> None:
         named("x" * (limit + 1))
 
 
-def test_longest_command_fits() -> None:
-    command = text.maxqueue("x" * constants.MAX_FUNCTION_SIZE, [2**31 - 1] * 3)
-    assert len(Connection(Role.CLIENT).send(command.event)) <= constants.MAX_COMMAND_SIZE
-
-
-@pytest.mark.parametrize("size", [-1, 2**31, 10**30, [1, -1, 1], [0, 0, 2**31]])
-def test_maxqueue_size_out_of_range_is_refused(size: Any) -> None:
-    with pytest.raises(ValueError, match="a number from 0 to 2147483647"):
-        text.maxqueue("f", size)
-
-
-@pytest.mark.parametrize("size", [(), [1, 2], (1, 2, 3, 4)])
-def test_maxqueue_other_number_of_sizes_is_refused(size: Any) -> None:
-    """gearmand would take two sizes for high and normal priority, and not limit low priority."""
-    with pytest.raises(ValueError, match="one number or three"):
-        text.maxqueue("f", size)
-
-
 @pytest.mark.parametrize(
-    "size", [True, False, 1.0, "5", "123", b"5", b"123", [1, True, 3], [1, "2", 3], object]
+    ("size", "error", "message"),
+    [
+        (-1, ValueError, "a number from 0 to 2147483647"),
+        ([0, 0, 2**31], ValueError, "a number from 0 to 2147483647"),
+        # gearmand would take two sizes for high and normal priority, and not limit low priority.
+        ([1, 2], ValueError, "one number or three"),
+        ((), ValueError, "one number or three"),
+        *(
+            (size, TypeError, "a number of jobs or None, not")
+            for size in (True, 1.0, "123", b"123", [1, True, 3], [1, "2", 3])
+        ),
+    ],
 )
-def test_maxqueue_size_of_other_type_is_refused(size: Any) -> None:
-    with pytest.raises(TypeError):
+def test_maxqueue_bad_size_is_refused(size: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         text.maxqueue("f", size)
 
 
@@ -170,19 +158,9 @@ def test_command_repr_is_short() -> None:
 # Recorded replies.
 
 
-def recorded(name: str) -> dict[bytes, bytes]:
-    """Return gearmand's reply to each recorded line."""
-    steps = [(step.sender, step.data) for step in VECTORS[name].exchange if step.conn == "admin"]
-    answers = {}
-    for (asker, line), (server, answer) in itertools.pairwise(steps):
-        if (asker, server) == ("admin", "server"):
-            answers[line.rstrip(b"\r\n")] = answer
-    assert answers
-    return answers
-
-
 def test_recorded_replies_are_read() -> None:
-    answers = recorded("40_admin_tour")
+    steps = [step.data for step in VECTORS["40_admin_tour"].exchange if step.conn == "admin"]
+    answers = {line.rstrip(): reply for line, reply in zip(steps[::2], steps[1::2])}
     functions = (FunctionStatus("alpha", 1, 1, 1), FunctionStatus("beta", 1, 0, 0))
     expected: dict[Any, Any] = {
         text.version(): "OK 1.1.21+ds",
@@ -205,49 +183,7 @@ def test_recorded_replies_are_read() -> None:
     }
     for command, value in expected.items():
         assert read(command, answers.pop(command.line)) == value
-    assert read(text.status(), answers.pop(b"STATUS")) == functions
-    assert not answers
-
-
-def test_recorded_refusals_raise_server_error() -> None:
-    answers = recorded("41_admin_errors")
-    incomplete = "An incomplete set of arguments was sent to this command "
-    expected = {
-        b"foo": ("UNKNOWN_COMMAND", "Unknown server commandfoo"),
-        b"": ("UNKNOWN_COMMAND", "Unknown server command"),
-        b"shutdown": ("UNKNOWN_COMMAND", "Unknown server commandshutdown"),
-        b"maxqueue": ("INVALID_ARGUMENTS", f"{incomplete}maxqueue"),
-        b"create function": ("INVALID_ARGUMENTS", f"{incomplete}create"),
-        b"drop function nope": ("ERR", "function not found"),
-        b"cancel job H:h:1": ("UNKNOWN_JOB", ""),
-        b"cancel x y": ("UNKNOWN_ERROR", ""),
-        b"show": ("UNKNOWN_COMMAND", "Unknown server commandshow"),
-        b"show x": ("UNKNOWN_SHOW_ARGUMENTS", ""),
-    }
-    assert answers.keys() == expected.keys()
-    for line, (code, reason) in expected.items():
-        commands: list[Command[Any]] = [text.version(), text.status(), text.drop_function("f")]
-        for command in commands:
-            with pytest.raises(ServerError) as caught:
-                read(command, answers[line])
-            assert (caught.value.code, caught.value.text) == (code, reason)
-
-
-def test_recorded_create_and_drop_are_read() -> None:
-    answers = recorded("42_admin_create_drop")
-    assert read(text.create_function("wxyz"), answers[b"create function wxyz"]) == "OK"
-    assert read(text.drop_function("wxyz"), answers[b"drop function wxyz"]) == "OK"
-    # The recording has two of these.
-    assert read(text.status(), answers[b"status"]) == ()
-
-
-def test_recorded_worker_ids_are_read() -> None:
-    answers = recorded("45_worker_ids")
-    assert read(text.workers(), answers[b"workers"]) == (
-        # The worker has registered for one function, `two words`.
-        WorkerStatus(38, "127.0.0.1", "i" * 127, ("two", "words")),
-        WorkerStatus(37, "127.0.0.1", "-", ()),
-    )
+    assert answers.keys() == {b"STATUS"}
 
 
 # Replies of one line.
@@ -324,12 +260,6 @@ def test_refusal_has_code_and_reason(line: bytes, code: str, reason: str) -> Non
         assert (caught.value.code, caught.value.text) == (code, reason)
 
 
-def test_refusal_with_bare_line_feed_is_recognized() -> None:
-    """Python gear's server ends all lines in a bare line feed."""
-    with pytest.raises(ServerError, match=r"^UNKNOWN_JOB$"):
-        read(text.cancel_job("H:h:1"), b"ERR UNKNOWN_JOB\n")
-
-
 def test_function_like_refusal_is_a_row() -> None:
     reply = b"ERR\t1\t0\t0\nERR UNKNOWN_COMMAND x\t2\t0\t0\n.\n"
     assert [record.task for record in read(text.status(), reply)] == [
@@ -354,41 +284,8 @@ def test_shutdown_unknown_to_server_has_hint() -> None:
 # Lists.
 
 
-@pytest.mark.parametrize("ending", [b".\n", b".\r\n"])
-@pytest.mark.parametrize(
-    "command",
-    [
-        text.status(),
-        text.prioritystatus(),
-        text.workers(),
-        text.show_jobs(),
-        text.show_unique_jobs(),
-    ],
-    ids=repr,
-)
-def test_empty_list_is_read(command: Command[Any], ending: bytes) -> None:
-    assert read(command, ending) == ()
-
-
 # gearmand prints names without escaping them.
-ODD_NAMES = [
-    "",
-    " ",
-    ".",
-    "two words",
-    "\ttabs\t",
-    "a\t1",
-    "a\t1\t2\t3",
-    "two\nlines",
-    "\n",
-    "\r",
-    "ends in\r",
-    "cr\r\nlf",
-    "a\nb\nc\r",
-    "naïve",
-    "\udcff",
-    "x" * 7986,
-]
+ODD_NAMES = ["", ".", "\ttabs\t", "a\t1", "a\t1\t2\t3", "\n", "ends in\r", "a\nb\nc\r", "\udcff"]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
@@ -432,39 +329,16 @@ def test_table_bad_row_is_refused(row: bytes) -> None:
         read(text.status(), b"a\t1\t2\t3\n" + row + b"\n.\n")
 
 
-def test_show_jobs_are_read() -> None:
-    assert read(text.show_jobs(), b"H:h:1\t2\t1\t0\nH:a host:22\t0\t0\t1\n.\n") == (
-        JobRecord("H:h:1", retries=2, ignored=True, queued=False),
-        JobRecord("H:a host:22", retries=0, ignored=False, queued=True),
-    )
-
-
-def test_show_unique_jobs_are_read() -> None:
-    assert read(text.show_unique_jobs(), b"\na b\n\tc\r\n\xff\n..\n.\n") == (
-        "",
-        "a b",
-        "\tc\r",
-        "\udcff",
-        "..",
-    )
-
-
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         (b"37 127.0.0.1 - :", WorkerStatus(37, "127.0.0.1", "-", ())),
         (b"37 127.0.0.1 - : ", WorkerStatus(37, "127.0.0.1", "-", ())),  # Perl's.
-        (b"37 127.0.0.1 - : a b", WorkerStatus(37, "127.0.0.1", "-", ("a", "b"))),
-        (b"37 127.0.0.1 - : :", WorkerStatus(37, "127.0.0.1", "-", (":",))),
         (b"37 127.0.0.1 - : a : b", WorkerStatus(37, "127.0.0.1", "-", ("a", ":", "b"))),
         (b"37 127.0.0.1 - : a\t\r b", WorkerStatus(37, "127.0.0.1", "-", ("a\t\r", "b"))),
-        (b"37 127.0.0.1  :", WorkerStatus(37, "127.0.0.1", "", ())),
         (b"37 127.0.0.1 my id : f", WorkerStatus(37, "127.0.0.1", "my id", ("f",))),
         (b"37 127.0.0.1 : : f", WorkerStatus(37, "127.0.0.1", ":", ("f",))),
-        (b"37 127.0.0.1 a :b : f", WorkerStatus(37, "127.0.0.1", "a :b", ("f",))),
         (b"37 127.0.0.1 a: : f", WorkerStatus(37, "127.0.0.1", "a:", ("f",))),
-        (b"37 127.0.0.1 \xff : \xfe", WorkerStatus(37, "127.0.0.1", "\udcff", ("\udcfe",))),
-        (b"37 ::1 - :", WorkerStatus(37, "::1", "-", ())),
         (b"37 fe80::1%eth0 id : f", WorkerStatus(37, "fe80::1%eth0", "id", ("f",))),
         (
             b"38 ::3539:3436:3600:0%2078575408 - : f",  # gearmand.
@@ -473,7 +347,6 @@ def test_show_unique_jobs_are_read() -> None:
         (b"-1 memory - : f", WorkerStatus(-1, "memory", "-", ("f",))),
         (b"4  - :", WorkerStatus(4, "", "-", ())),
         # Names with line feeds.
-        (b"4 ::1 a\nb : f", WorkerStatus(4, "::1", "a\nb", ("f",))),
         (b"4 ::1 a\r\n\nb : f\ng h", WorkerStatus(4, "::1", "a\r\n\nb", ("f\ng", "h"))),
         (b"4 ::1 - : f\r", WorkerStatus(4, "::1", "-", ("f\r",))),
     ],
@@ -548,7 +421,6 @@ def test_record_equals_dict_of_python_gearman(record: Any, as_dict: dict[str, An
     assert record == as_dict
     assert as_dict == record
     assert dict(record) == {**record} == as_dict
-    assert list(record) == list(record.keys()) == list(as_dict)
     assert list(record.items()) == list(as_dict.items())
     assert len(record) == len(as_dict)
     for key, value in as_dict.items():
@@ -556,6 +428,11 @@ def test_record_equals_dict_of_python_gearman(record: Any, as_dict: dict[str, An
         assert record[key] is record.get(key) is getattr(record, key)
         assert record[key] == value
         assert record != {**as_dict, key: "other"}
+        with pytest.raises(AttributeError):
+            setattr(record, key, 1)
+    for other in (copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
+        assert type(other) is type(record)
+        assert other == record
 
 
 @each_record
@@ -567,32 +444,6 @@ def test_record_unknown_key_is_refused(record: Any, as_dict: Any, key: Any) -> N
     assert key not in record
     assert record.get(key) is None
     assert record.get(key, 7) == 7
-
-
-@each_record
-def test_record_is_immutable(record: Any, as_dict: dict[str, Any]) -> None:
-    for name in (*as_dict, "other"):
-        with pytest.raises((AttributeError, TypeError)):
-            setattr(record, name, 1)
-    with pytest.raises(TypeError):
-        record["task"] = "other"
-    assert record == as_dict
-
-
-@each_record
-def test_record_copies_are_equal(record: Any, as_dict: dict[str, Any]) -> None:
-    copies = [copy.copy(record), copy.deepcopy(record)]
-    copies += [
-        pickle.loads(pickle.dumps(record, protocol))
-        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)
-    ]
-    for other in copies:
-        assert type(other) is type(record)
-        assert other == record == as_dict
-
-
-def test_record_repr_shows_fields() -> None:
-    assert repr(RECORDS[0][0]) == "FunctionStatus(task='f', queued=1, running=2, workers=3)"
 
 
 # Any replies.
@@ -611,23 +462,6 @@ COMMANDS = [
 ]
 
 
-def check_value(command: Command[Any], value: Any) -> None:
-    kinds = {
-        b"status": FunctionStatus,
-        b"prioritystatus": PriorityStatus,
-        b"workers": WorkerStatus,
-        b"show jobs": JobRecord,
-        b"show unique jobs": str,
-        b"getpid": int,
-    }
-    kind = kinds.get(command.line, str)
-    if command.is_list:
-        assert type(value) is tuple
-        assert all(type(each) is kind for each in value)
-    else:
-        assert type(value) is kind
-
-
 @examples(10)
 @given(st.sampled_from(COMMANDS), hostile_replies(), st.data())
 def test_hostile_reply_does_not_depend_on_chunks(
@@ -641,8 +475,7 @@ def test_hostile_reply_does_not_depend_on_chunks(
     check_chunking(make, reply, data.draw(chunked(reply)))
     check_exceptions(make, reply, (RemoteProtocolError, ServerError))
     for value in parse(make, [reply] if reply else []).events:
-        if not isinstance(value, Event):
-            check_value(command, value)
+        assert isinstance(value, (Event, tuple if command.is_list else (str, int)))
 
 
 @examples(1)
@@ -655,60 +488,3 @@ def test_any_valid_reply_is_read(command: Command[Any], data: st.DataObject) -> 
         assert outcome.error.code == reply.value.code
     else:
         assert outcome == Outcome((reply.value,))
-
-
-# The replies of JobServer.
-
-PRINTABLE = st.characters(min_codepoint=0x20, exclude_categories=["Cs", "Cc"])
-NAMES = st.text(PRINTABLE, min_size=1, max_size=12).filter(lambda name: "\0" not in name)
-# Blanks separate the words of `workers`; see the module's docstring.
-WORDS = NAMES.map(lambda name: name.replace(" ", "_"))
-IDS = NAMES.filter(lambda name: " : " not in f"{name} ")
-
-
-@examples(2)
-@given(
-    jobs=st.lists(st.tuples(NAMES, NAMES.filter(lambda name: name not in {"-", "."})), max_size=5),
-    workers=st.lists(st.tuples(IDS, st.lists(WORDS, max_size=4, unique=True)), max_size=4),
-)
-def test_replies_of_job_server_are_read(
-    jobs: list[tuple[str, str]], workers: list[tuple[str, list[str]]]
-) -> None:
-    world = World()
-    asker = world.connect("::1")
-
-    def ask(command: Command[T]) -> T:
-        return read(command, asker.ask(command.line))
-
-    expected = [WorkerStatus(1, "::1", "-", ())]
-    for number, (client_id, tasks) in enumerate(workers, 2):
-        peer = world.connect(f"192.0.2.{number}")
-        peer.send(SetClientId(client_id.encode()))
-        peer.send(*[CanDo(task.encode()) for task in tasks])
-        # Like gearmand, JobServer lists the latest first.
-        expected.append(WorkerStatus(number, f"192.0.2.{number}", client_id, tuple(tasks[::-1])))
-    assert ask(text.workers()) == tuple(expected)
-
-    client = world.connect()
-    handles = {
-        (task, unique): client.submit(SubmitJobBg(task.encode(), unique.encode(), b"data"))
-        for task, unique in dict.fromkeys(jobs)
-    }
-    waiting = [task for task, _ in handles]
-    able = [task for _, tasks in workers for task in tasks]
-    status = {
-        task: FunctionStatus(task, waiting.count(task), 0, able.count(task))
-        for task in {*waiting, *able}
-    }
-    assert {record.task: record for record in ask(text.status())} == status
-    assert {record.task: record for record in ask(text.prioritystatus())} == {
-        task: PriorityStatus(task, 0, record.queued, 0, record.workers)
-        for task, record in status.items()
-    }
-    assert ask(text.show_jobs()) == tuple(
-        JobRecord(handle.decode(), 0, False, True) for handle in handles.values()
-    )
-    assert ask(text.show_unique_jobs()) == tuple(unique for _, unique in handles)
-    assert ask(text.getpid()) == world.engine.pid
-    assert ask(text.verbose()) == "ERROR"
-    assert ask(text.version()).startswith("OK ")
