@@ -30,22 +30,6 @@ def test_buffer_mutable_chunk_is_copied() -> None:
     assert buffer.take(6) == b"abcdef"
 
 
-def test_line_size_line_in_both_pieces_is_found() -> None:
-    buffer = ReceiveBuffer()
-    buffer.feed(b"xab")
-    assert buffer.take(1) == b"x"
-    assert buffer.line_size() == 0
-    buffer.feed(b"cd")
-    assert buffer.line_size() == 0
-    buffer.feed(b"e\nf\n")
-    assert buffer.line_size() == 6
-    # `line_size` changes nothing.
-    assert buffer.line_size() == 6
-    assert buffer.has(6)
-    assert buffer.take(6) == b"abcde\n"
-    assert buffer.line_size() == 2
-
-
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("feed"), st.text(alphabet="abcd\n", max_size=4).map(str.encode)),

@@ -33,7 +33,6 @@ from gearman_proto.wire.packets import (
     Noop,
     PacketEvent,
     PlainSubmit,
-    PreSleep,
     Role,
     StatusRes,
     SubmitJob,
@@ -167,20 +166,12 @@ def test_next_created_ends_at_other_packets() -> None:
     assert client.next_created() == ([b"H:6", b"H:7"], [7, 8])
 
 
-def test_next_created_ends_at_other_request() -> None:
-    client = asking(*submits(2), GetStatus(b"H:9"))
-    client.receive_data(created(b"H:1", b"H:2", b"H:3"))
-    assert client.next_created() == ([b"H:1", b"H:2"], [0, 1])
-    with pytest.raises(RemoteProtocolError, match="JOB_CREATED can't answer GET_STATUS"):
-        client.next_event()
-
-
-def test_next_created_leaves_too_large_handles() -> None:
-    client = asking(*submits(2))
-    client.receive_data(created(b"H" * 65537, b"I" * 65537))
-    assert client.next_created() == ([], [])
-    with pytest.raises(RemoteProtocolError, match="claims 65537 bytes"):
-        client.next_event()
+def test_next_created_ends_at_packet_of_same_size() -> None:
+    client = asking(*submits(4))
+    handles = [b"H:a.long.name:%d" % number for number in range(3)]
+    client.receive_data(created(*handles) + answer(WorkFail, handles[0]))
+    assert client.next_created() == (handles, [0, 1, 2])
+    assert client.next_event() == WorkFail(handles[0])
 
 
 def test_next_created_of_server_is_empty() -> None:
@@ -239,29 +230,27 @@ def serving(data: bytes) -> Connection:
     return server
 
 
-def test_requests_yield_ordinary_packets() -> None:
-    server = serving(
-        request(SubmitJob, b"f", b"u", b"a\0b")
-        + request(SubmitJob, b"g", b"v", b"a\0b")
-        + request(CanDo, b"f\0x")
-        + request(GrabJob) * 2
-        + request(PreSleep)
-        + request(WorkComplete, b"H:1", b"")
-    )
-    assert list(server.requests()) == [
-        (SubmitJob, [b"f", b"u", b"a\0b"]),
-        (SubmitJob, [b"g", b"v", b"a\0b"]),
-        (CanDo, [b"f\0x"]),
-        (GrabJob, []),
-        (GrabJob, []),
-        (PreSleep, []),
-        (WorkComplete, [b"H:1", b""]),
-    ]
-    assert (server.unanswered, server.buffered) == (4, 0)
-    for kind, *args in ((JobCreated, b"H:1"), (JobCreated, b"H:2"), (NoJob,), (NoJob,)):
-        server.send_args(kind, args)
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"status\n",
+        request(SubmitJob, b"f", b"u", b"x" * 5000),
+        request(WorkFail, b"H:1"),
+        answer(GrabJob),
+        request(SubmitJob, b"f", b"u", b"data").replace(b"u\0", b"uu"),
+        request(SubmitJob, b"f", b"u", b"data")[:-1],
+        request(GrabJob)[:9],
+    ],
+)
+def test_requests_yield_ordinary_packets_and_end_at_odd_one(odd: bytes) -> None:
+    """`requests` leaves the odd packet in the buffer."""
+    server = serving(request(CanDo, b"f\0x") + request(GrabJob) * 3 + odd)
+    assert list(server.requests()) == [(CanDo, [b"f\0x"]), *[(GrabJob, [])] * 3]
+    assert server.buffered == len(odd)
+    assert list(server.unanswered_tokens()) == [None] * 3
+    for _ in range(3):
+        server.send_args(NoJob, ())
     assert server.unanswered == 0
-    assert list(server.requests()) == []
 
 
 def test_requests_abandoned_keeps_the_rest() -> None:
@@ -271,27 +260,6 @@ def test_requests_abandoned_keeps_the_rest() -> None:
         break
     assert server.next_event() == GrabJob()
     assert list(server.requests()) == [(GrabJob, [])]
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        b"status\n",
-        request(SubmitJob, b"f", b"u", b"x" * 5000),
-        request(WorkFail, b"H:1"),
-        request(Noop),
-        answer(GrabJob),
-        request(SubmitJob, b"f", b"u", b"data").replace(b"u\0", b"uu"),
-        request(SubmitJob, b"f", b"u", b"data")[:-1],
-        request(GrabJob)[:9],
-        b"",
-    ],
-)
-def test_requests_end_at_odd_packet(odd: bytes) -> None:
-    """`requests` leaves the odd packet in the buffer."""
-    server = serving(request(CanDo, b"g") + odd)
-    assert list(server.requests()) == [(CanDo, [b"g"])]
-    assert server.buffered == len(odd)
 
 
 def test_is_drained_follows_buffer() -> None:
@@ -311,15 +279,6 @@ def test_is_drained_follows_buffer() -> None:
     assert server.is_drained()
     server.receive_eof()
     assert not server.is_drained()
-
-
-def test_is_drained_inside_large_packet_is_false() -> None:
-    server = serving(request(SubmitJob, b"f", b"u", b"x" * 100_000)[:-1])
-    assert server.next_event() is NEED_DATA
-    assert not server.is_drained()
-    server.receive_data(b"x")
-    assert server.next_event() == SubmitJob(b"f", b"u", b"x" * 100_000)
-    assert server.is_drained()
 
 
 def test_requests_of_client_is_empty() -> None:
