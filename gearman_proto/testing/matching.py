@@ -26,7 +26,7 @@ def matcher(what: Wanted, fields: dict[str, object]) -> tuple[Callable[[Event], 
         unknown = fields.keys() - set(names)
         if unknown:
             raise TypeError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
-        shown = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        shown = ", ".join(f"{name}={shortened(value)}" for name, value in fields.items())
         return (
             lambda event: (
                 isinstance(event, kind)

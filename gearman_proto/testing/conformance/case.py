@@ -41,6 +41,9 @@ PROFILES: Final = {
     "gearmand-2.0": "what gearmand 2.0 does (tried: 2.0.0)",
     "perl": "what Perl's Gearman::Server does (tried: 1.130.1)",
 }
+#: Profiles of the servers that were tried: those of gearmand, and all.
+GEARMANDS: Final = ("gearmand-1.1", "gearmand-2.0")
+EVERY: Final = (*GEARMANDS, "perl")
 
 
 class Verdict(enum.Enum):

@@ -27,6 +27,7 @@ from gearman_proto.wire.packets import (
     JobAssignUniq,
     JobCreated,
     NoJob,
+    Noop,
     OptionReq,
     OptionRes,
     PreSleep,
@@ -34,7 +35,6 @@ from gearman_proto.wire.packets import (
     StatusRes,
     StatusResUnique,
     SubmitJob,
-    SubmitJobBg,
     TextLine,
     WorkComplete,
     number,
@@ -115,6 +115,17 @@ class Line(Talk):
         came = self.settle()
         demand(not came, "nothing", ", ".join(map(shortened, came)))
 
+    def tell(self, *events: Event) -> None:
+        """Send packets, and wait until the server has processed them without an answer."""
+        self.send(*events)
+        self.nothing()
+
+    def gets(self, *events: Event) -> None:
+        """Check that the next packets equal `events`."""
+        for event in events:
+            came = self.next(f"{event}")
+            demand(came == event, f"{event}", came)
+
     # As a client.
 
     def submit(
@@ -126,7 +137,11 @@ class Line(Talk):
         function: bytes | None = None,
     ) -> bytes:
         """Submit a job with one of the plain SUBMIT_JOB packets, and return its handle."""
-        self.send(kind(self.function if function is None else function, unique, data))
+        return self.created(kind(self.function if function is None else function, unique, data))
+
+    def created(self, event: Event) -> bytes:
+        """Submit a job with any packet, and return its handle."""
+        self.send(event)
         return self.expect(JobCreated).handle
 
     def status(self, handle: bytes) -> StatusRes:
@@ -141,10 +156,13 @@ class Line(Talk):
 
     # As a worker.
 
-    def grab(self) -> JobAssignUniq:
-        """Ask for a job, and get one. Its unique is empty if GRAB_JOB_UNIQ is not supported."""
+    def grab(self, **fields: object) -> JobAssignUniq:
+        """Ask for a job, and get one with these fields.
+
+        Its unique is empty if GRAB_JOB_UNIQ is not supported.
+        """
         self.ask()
-        return self.assigned()
+        return self.assigned(**fields)
 
     def grab_nothing(self) -> None:
         """Ask for a job, and get none."""
@@ -158,18 +176,17 @@ class Line(Talk):
 
     def complete(self, handle: bytes, data: bytes = b"result") -> None:
         """Complete a job, and wait until the server has processed that."""
-        self.send(WorkComplete(handle, data))
-        self.nothing()
+        self.tell(WorkComplete(handle, data))
 
     def ask(self, times: int = 1) -> None:
         """Ask for a job `times` times, without waiting for the answers."""
         self.send(*[GrabJobUniq() if self.has_uniq else GrabJob()] * times)
 
-    def assigned(self) -> JobAssignUniq:
-        """Get a job that `ask` has asked for."""
+    def assigned(self, **fields: object) -> JobAssignUniq:
+        """Get a job with these fields that `ask` has asked for."""
         if self.has_uniq:
-            return self.expect(JobAssignUniq)
-        job = self.expect(JobAssign)
+            return self.expect(JobAssignUniq, **fields)
+        job = self.expect(JobAssign, **fields)
         return JobAssignUniq(job.handle, job.function, b"", job.data)
 
     # As an admin.
@@ -217,6 +234,15 @@ class Line(Talk):
             return "closed"
         kind = packet_of(packet)
         return kind.name if kind else "TEXT"
+
+    def behaviour(self, **names: str) -> str:
+        """Return the name of the server's reaction, as known behaviours call it.
+
+        Args:
+            names: Names of behaviours, by packet. Each other packet counts as no answer.
+        """
+        refusals = {"ERROR": "refused with ERROR", "closed": "the connection is closed"}
+        return {**refusals, **names}.get(self.reaction(), "not answered")
 
     def heard(self) -> Sequence[str]:
         """Do the same as `settle`, and accept an ERROR that answers nothing.
@@ -269,11 +295,20 @@ class Line(Talk):
         demand(isinstance(event, NoJob), "a job, or NO_JOB", event)
         return False
 
-    def run(self, data: bytes = b"result") -> JobAssignUniq:
-        """Ask for a job, get one, and complete it."""
-        job = self.grab()
-        self.complete(job.handle, data)
+    def run(self, result: bytes = b"result", **fields: object) -> JobAssignUniq:
+        """Ask for a job, get one with these fields, and complete it."""
+        job = self.grab(**fields)
+        self.complete(job.handle, result)
         return job
+
+    def run_all(self, count: int) -> Sequence[JobAssignUniq]:
+        """Run so many jobs, one after another."""
+        return [self.run() for _ in range(count)]
+
+    def woken(self, **fields: object) -> JobAssignUniq:
+        """Be woken with a NOOP, and run a job with these fields."""
+        self.expect(Noop)
+        return self.run(b"result", **fields)
 
 
 class ServerKit(Kit):
@@ -330,10 +365,18 @@ class ServerKit(Kit):
         line.nothing()
         return line
 
-    def running(self, *, background: bool = False) -> tuple[Line, Line, bytes]:
-        """Return a client, a worker, and the handle of the client's job, which the worker runs."""
+    def queued(
+        self, kind: Callable[..., Event] = SubmitJob, *, unique: bytes = b""
+    ) -> tuple[Line, Line, bytes]:
+        """Return a client, a worker, and the handle of the client's job, which waits."""
         client, worker = self.client(), self.worker()
-        handle = client.submit(kind=SubmitJobBg if background else SubmitJob)
+        return client, worker, client.submit(kind=kind, unique=unique)
+
+    def running(
+        self, kind: Callable[..., Event] = SubmitJob, *, unique: bytes = b""
+    ) -> tuple[Line, Line, bytes]:
+        """Return a client, a worker, and the handle of the client's job, which the worker runs."""
+        client, worker, handle = self.queued(kind, unique=unique)
         worker.grab()
         return client, worker, handle
 

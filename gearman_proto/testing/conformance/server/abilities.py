@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.case import GEARMANDS, INFO, MUST, SHOULD, demand
 from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
 from gearman_proto.wire.packets import (
     CanDo,
@@ -27,16 +27,14 @@ _TIMEOUT: Final = 'CAN_DO_TIMEOUT: "Same as CAN_DO, but with a timeout value"'
 
 def _gets_one(it: ServerKit, worker: Line, *said: Event) -> None:
     """Send `said` as a worker, and demand that this worker gets a job."""
-    worker.send(*said)
-    worker.nothing()
+    worker.tell(*said)
     it.client().submit(kind=SubmitJobBg)
     worker.run()
 
 
 def _gets_none(it: ServerKit, worker: Line, *said: Event) -> None:
     """Send `said` as a worker, and demand that only another worker gets the job."""
-    worker.send(*said)
-    worker.nothing()
+    worker.tell(*said)
     it.client().submit(kind=SubmitJobBg)
     worker.grab_nothing()
     it.worker().run()
@@ -48,8 +46,7 @@ def other_function(it: ServerKit) -> None:
     client, other, worker = it.client(), it.worker(it.another("other")), it.worker()
     client.submit(kind=SubmitJobBg)
     other.grab_nothing()
-    job = worker.grab()
-    demand(job.function == it.function, f"a job of {it.function.decode()}", job)
+    job = worker.grab(function=it.function)
     worker.complete(job.handle)
 
 
@@ -72,8 +69,7 @@ def many_functions(it: ServerKit) -> None:
     client, worker = it.client(), it.worker(*functions)
     for function in (functions[0], functions[50], functions[99]):
         client.submit(kind=SubmitJobBg, function=function)
-        job = worker.grab()
-        demand(job.function == function, f"a job of {function.decode()}", job)
+        job = worker.grab(function=function)
         worker.complete(job.handle)
 
 
@@ -81,7 +77,7 @@ def many_functions(it: ServerKit) -> None:
     "ability/function/4",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 take the empty name as any other",
-    known={"as any other name": ("gearmand-1.1", "gearmand-2.0"), "it gets no jobs": ("perl",)},
+    known={"as any other name": GEARMANDS, "it gets no jobs": ("perl",)},
 )
 def empty_name(it: ServerKit) -> str:
     """What comes of CAN_DO with an empty name; other functions of the worker are as they were."""
@@ -144,13 +140,12 @@ def registered_anew(it: ServerKit) -> None:
     "ability/cant/6",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 give the job to another worker",
-    known={"it is taken away": ("gearmand-1.1", "gearmand-2.0"), "it stays": ("perl",)},
+    known={"it is taken away": GEARMANDS, "it stays": ("perl",)},
 )
 def cant_do_while_holding(it: ServerKit) -> str:
     """What becomes of the job that a worker has in hand when it sends CANT_DO."""
     client, worker, handle = it.running()
-    worker.send(CantDo(it.function))
-    worker.nothing()
+    worker.tell(CantDo(it.function))
     other = it.worker()
     other.ask()
     taken = not isinstance(other.next(), NoJob)
@@ -164,14 +159,12 @@ def reset(it: ServerKit) -> None:
     """After RESET_ABILITIES a worker gets no more jobs of any function."""
     client, functions = it.client(), (it.function, it.another("other"))
     worker = it.worker(*functions)
-    worker.send(ResetAbilities())
-    worker.nothing()
+    worker.tell(ResetAbilities())
     for function in functions:
         client.submit(kind=SubmitJobBg, function=function)
     worker.grab_nothing()
     other = it.worker(*functions)
-    for _ in functions:
-        other.run()
+    other.run_all(len(functions))
 
 
 @case("ability/reset/2", MUST, _RESET)
@@ -193,8 +186,7 @@ def timeout(it: ServerKit) -> None:
     worker.send(CanDoTimeout(it.function, b"60000"))
     worker.sleep()
     client.submit(kind=SubmitJobBg)
-    worker.expect(Noop)
-    worker.run()
+    worker.woken()
 
 
 @case("ability/timeout/2", SHOULD, _CANT_DO, requires=("timeouts",))
@@ -210,10 +202,8 @@ def same_id(it: ServerKit) -> None:
     """Two connections with one client id are two workers, each with functions of its own."""
     client, worker, other = it.client(), it.worker(), it.worker(it.another("other"))
     for each in (worker, other):
-        each.send(SetClientId(it.another("id")))
-        each.nothing()
-    other.send(ResetAbilities())
-    other.nothing()
+        each.tell(SetClientId(it.another("id")))
+    other.tell(ResetAbilities())
     client.submit(kind=SubmitJobBg)
     other.grab_nothing()
     worker.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.case import GEARMANDS, INFO, MUST, SHOULD, demand
 from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
 from gearman_proto.wire.packets import (
     Error,
@@ -22,7 +22,6 @@ _LISTENING: Final = 'WORK_EXCEPTION: "notify the server (and any listening clien
 _ENDS: Final = "not in the document: with gearmand 1.1 and 2.0, WORK_EXCEPTION ends the job"
 _NUL: Final = "WORK_FAIL with a NUL behind the handle"
 _SILENCE: Final = "nothing, until the worker sends WORK_FAIL"
-_GEARMANDS: Final = ("gearmand-1.1", "gearmand-2.0")
 _NEEDS: Final = ("options",)
 
 
@@ -65,8 +64,7 @@ def forwarded(it: ServerKit) -> None:
 @case("exception/forward/2", SHOULD, _OPTION, requires=_NEEDS)
 def option_comes_late(it: ServerKit) -> None:
     """The option is good for jobs that were submitted before it, too."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
+    client, worker, handle = it.queued()
     client.send(OptionReq(b"exceptions"))
     client.expect(OptionRes)
     _thrown(worker)
@@ -79,13 +77,12 @@ def option_comes_late(it: ServerKit) -> None:
     "exception/fail/1",
     MUST,
     "not in the document: gearmand 1.1 and 2.0 send WORK_FAIL",
-    known={_NUL: _GEARMANDS, _SILENCE: ("perl",)},
+    known={_NUL: GEARMANDS, _SILENCE: ("perl",)},
     requires=_NEEDS,
 )
 def not_asked_for(it: ServerKit) -> str | None:
     """A client without the option gets WORK_FAIL with the bare handle for a WORK_EXCEPTION."""
-    client, worker = it.client(), it.worker()
-    handle = client.submit()
+    client, worker, handle = it.queued()
     _thrown(worker)
     told = _failed(client, worker, handle)
     client.nothing()
@@ -96,7 +93,7 @@ def not_asked_for(it: ServerKit) -> str | None:
     "exception/fail/2",
     SHOULD,
     _LISTENING,
-    known={_NUL: _GEARMANDS, _SILENCE: ("perl",)},
+    known={_NUL: GEARMANDS, _SILENCE: ("perl",)},
     requires=("options", "coalescing"),
 )
 def mixed_clients(it: ServerKit) -> str | None:
@@ -109,16 +106,10 @@ def mixed_clients(it: ServerKit) -> str | None:
     return _failed(other, worker, handle)
 
 
-@case(
-    "exception/end/1",
-    INFO,
-    _ENDS,
-    known={"it has ended": _GEARMANDS, "it goes on": ("perl",)},
-)
+@case("exception/end/1", INFO, _ENDS, known={"it has ended": GEARMANDS, "it goes on": ("perl",)})
 def end(it: ServerKit) -> str:
     """Whether a job has ended when its worker has sent WORK_EXCEPTION."""
-    client, worker = it.client(), it.worker()
-    client.submit(kind=SubmitJobBg)
+    client, worker, _ = it.queued(SubmitJobBg)
     handle = _thrown(worker)
     known = client.status(handle).known != b"0"
     worker.send(WorkFail(handle))
@@ -126,16 +117,10 @@ def end(it: ServerKit) -> str:
     return "it goes on" if known else "it has ended"
 
 
-@case(
-    "exception/end/2",
-    INFO,
-    _ENDS,
-    known={"ERROR": _GEARMANDS, "nothing": ("perl",)},
-)
+@case("exception/end/2", INFO, _ENDS, known={"ERROR": GEARMANDS, "nothing": ("perl",)})
 def fail_behind(it: ServerKit) -> str:
     """What a worker hears that sends WORK_FAIL behind its WORK_EXCEPTION, as Perl's do."""
-    client, worker = it.client(), it.worker()
-    client.submit(kind=SubmitJobBg)
+    _, worker, _ = it.queued(SubmitJobBg)
     handle = _thrown(worker)
     worker.send(WorkFail(handle))
     return "ERROR" if worker.heard() else "nothing"
@@ -145,7 +130,7 @@ def fail_behind(it: ServerKit) -> str:
     "exception/end/3",
     INFO,
     _ENDS,
-    known={"WORK_EXCEPTION": _GEARMANDS, "both": ("perl",)},
+    known={"WORK_EXCEPTION": GEARMANDS, "both": ("perl",)},
     requires=_NEEDS,
 )
 def both(it: ServerKit) -> str:
@@ -198,7 +183,7 @@ def unknown(it: ServerKit) -> None:
     "option/case/1",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 grant it",
-    known={"granted": _GEARMANDS, "refused": ("perl",)},
+    known={"granted": GEARMANDS, "refused": ("perl",)},
     requires=_NEEDS,
 )
 def case_of_letters(it: ServerKit) -> str:

@@ -65,5 +65,4 @@ def no_limit(it: ServerKit) -> None:
     _limit(it, 0)
     for _ in range(3):
         client.submit(kind=SubmitJobBg)
-    for _ in range(3):
-        worker.run()
+    worker.run_all(3)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Failed, Unsupported, demand
+from gearman_proto.testing.conformance.case import (
+    GEARMANDS,
+    INFO,
+    MUST,
+    SHOULD,
+    Failed,
+    Unsupported,
+    demand,
+)
 from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
 from gearman_proto.wire.packets import (
     CanDoTimeout,
@@ -20,7 +28,6 @@ from gearman_proto.wire.packets import (
 )
 
 _LOST: Final = "not in the document: gearmand 1.1 and 2.0 give the job to another worker"
-_GEARMANDS: Final = ("gearmand-1.1", "gearmand-2.0")
 _FAILS: Final = "the client gets WORK_FAIL"
 _WAIT: Final = 4.0
 
@@ -99,8 +106,7 @@ def client_hears_nothing(it: ServerKit) -> None:
     client, worker, other = it.client(), it.worker(), it.worker()
     handle = client.submit()
     worker.grab()
-    worker.send(WorkData(handle, b"1"))
-    worker.nothing()
+    worker.tell(WorkData(handle, b"1"))
     client.expect(WorkData, handle=handle, data=b"1")
     _rest(other)
     worker.close()
@@ -174,7 +180,7 @@ def ended_before(it: ServerKit) -> None:
     "requeue/order/1",
     INFO,
     _LOST,
-    known={"the last one first": _GEARMANDS, "the first one first": (), "another order": ()},
+    known={"the last one first": GEARMANDS, "the first one first": (), "another order": ()},
 )
 def order_of_several(it: ServerKit) -> str:
     """In which order the jobs come back that a lost worker held."""
@@ -192,12 +198,7 @@ def order_of_several(it: ServerKit) -> str:
     return "the last one first" if again[::-1] == handles else "another order"
 
 
-@case(
-    "requeue/order/2",
-    INFO,
-    _LOST,
-    known={"behind it": _GEARMANDS, "before it": ()},
-)
+@case("requeue/order/2", INFO, _LOST, known={"behind it": GEARMANDS, "before it": ()})
 def order_and_queue(it: ServerKit) -> str:
     """Whether a job that comes back is before or behind one that was queued meanwhile."""
     client, worker, other = it.client(), it.worker(), it.worker()
@@ -265,7 +266,7 @@ def returns(it: ServerKit) -> None:
     "requeue/timeout/1",
     INFO,
     'CAN_DO_TIMEOUT: "mark the job as failed and notify any listening clients"',
-    known={"it is given to another worker": _GEARMANDS, _FAILS: (), "nothing": ("perl",)},
+    known={"it is given to another worker": GEARMANDS, _FAILS: (), "nothing": ("perl",)},
     requires=("timeouts",),
     slow=True,
 )

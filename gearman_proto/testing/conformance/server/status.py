@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
+from gearman_proto.testing.conformance.case import GEARMANDS, INFO, MUST, SHOULD, demand
 from gearman_proto.testing.conformance.server_kit import ServerKit, case
 from gearman_proto.testing.packing import pack
 from gearman_proto.wire.packets import (
@@ -55,7 +55,7 @@ def queued(it: ServerKit) -> None:
 @case("status/handle/3", MUST, _KNOWN)
 def running(it: ServerKit) -> None:
     """A job that a worker has is known, and runs."""
-    client, worker, handle = it.running(background=True)
+    client, worker, handle = it.running(SubmitJobBg)
     _tells(client.status(handle), b"1", b"1", 0, 0)
     worker.complete(handle)
 
@@ -63,10 +63,9 @@ def running(it: ServerKit) -> None:
 @case("status/handle/4", SHOULD, _STORED)
 def progress(it: ServerKit) -> None:
     """The status of a job that runs has the numbers of the latest WORK_STATUS."""
-    client, worker, handle = it.running(background=True)
+    client, worker, handle = it.running(SubmitJobBg)
     for numerator in (b"1", b"25"):
-        worker.send(WorkStatus(handle, numerator, b"100"))
-        worker.nothing()
+        worker.tell(WorkStatus(handle, numerator, b"100"))
         _tells(client.status(handle), b"1", b"1", int(numerator), 100)
     worker.complete(handle)
 
@@ -74,7 +73,7 @@ def progress(it: ServerKit) -> None:
 @case("status/handle/5", MUST, 'STATUS_RES: "to see if the job has been completed"')
 def ended(it: ServerKit) -> None:
     """A job that has ended is not known any more."""
-    client, worker, handle = it.running(background=True)
+    client, worker, handle = it.running(SubmitJobBg)
     worker.send(WorkStatus(handle, b"1", b"2"))
     worker.complete(handle)
     _tells(client.status(handle), *_UNKNOWN)
@@ -88,9 +87,8 @@ def ended(it: ServerKit) -> None:
 )
 def lost(it: ServerKit) -> str | None:
     """A job whose worker was lost waits again, and has made no progress."""
-    client, worker, handle = it.running(background=True)
-    worker.send(WorkStatus(handle, b"1", b"2"))
-    worker.nothing()
+    client, worker, handle = it.running(SubmitJobBg)
+    worker.tell(WorkStatus(handle, b"1", b"2"))
     worker.close()
     it.until(lambda: client.status(handle).running == b"0", "a job that does not run any more")
     if (status := client.status(handle)).known == b"0":
@@ -113,16 +111,14 @@ def several(it: ServerKit) -> None:
     wanted = [b"\0".join((handle, *bits)) for handle, bits in zip(asked, known, strict=True)]
     demand(heads == wanted, f"{wanted}", heads)
     worker.complete(handles[0])
-    for _ in range(2):
-        worker.run()
+    worker.run_all(2)
 
 
 @case("status/handle/8", MUST, 'STATUS_RES: "to see if the job has been completed"')
 def failed(it: ServerKit) -> None:
     """A job that has failed is not known any more."""
-    client, worker, handle = it.running(background=True)
-    worker.send(WorkFail(handle))
-    worker.nothing()
+    client, worker, handle = it.running(SubmitJobBg)
+    worker.tell(WorkFail(handle))
     _tells(client.status(handle), *_UNKNOWN)
 
 
@@ -141,8 +137,7 @@ def by_unique(it: ServerKit) -> None:
     handle = client.submit(unique=unique, kind=SubmitJobBg)
     _tells(client.status_unique(unique), *_QUEUED)
     worker.grab()
-    worker.send(WorkStatus(handle, b"1", b"4"))
-    worker.nothing()
+    worker.tell(WorkStatus(handle, b"1", b"4"))
     _tells(client.status_unique(unique), b"1", b"1", 1, 4)
     worker.complete(handle)
     _tells(client.status_unique(unique), *_UNKNOWN)
@@ -169,7 +164,7 @@ def clients(it: ServerKit) -> None:
     "status/unique/4",
     INFO,
     'STATUS_RES_UNIQUE: "NULL byte terminated job handle"; gearmand 1.1 and 2.0 send the unique',
-    known={"the unique": ("gearmand-1.1", "gearmand-2.0"), "the handle": ()},
+    known={"the unique": GEARMANDS, "the handle": ()},
     requires=_UNIQUE_NEEDS,
 )
 def first_of_unique(it: ServerKit) -> str:
@@ -187,7 +182,7 @@ def first_of_unique(it: ServerKit) -> str:
     "status/numbers/1",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 send 0, Perl's and gear's server send nothing",
-    known={"0": ("gearmand-1.1", "gearmand-2.0"), "empty": ("perl",), "something else": ()},
+    known={"0": GEARMANDS, "empty": ("perl",), "something else": ()},
 )
 def unreported(it: ServerKit) -> str:
     """What the numbers of a status are of which nothing was reported."""
@@ -203,16 +198,11 @@ def unreported(it: ServerKit) -> str:
     "status/numbers/2",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 count from 2 to the 32nd downwards",
-    known={
-        "4294967295": ("gearmand-1.1", "gearmand-2.0"),
-        "0": (),
-        "as it was sent": ("perl",),
-        "something else": (),
-    },
+    known={"4294967295": GEARMANDS, "0": (), "as it was sent": ("perl",), "something else": ()},
 )
 def negative(it: ServerKit) -> str:
     """What a progress of -1 is in a status."""
-    client, worker, handle = it.running(background=True)
+    client, worker, handle = it.running(SubmitJobBg)
     worker.send_anyway(WorkStatus(handle, b"-1", b"100"))
     worker.settle()
     numerator = client.status(handle).numerator.decode()

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.conformance.capabilities import is_unknown, knows
-from gearman_proto.testing.conformance.case import INFO, SHOULD, Unsupported, demand
+from gearman_proto.testing.conformance.case import (
+    EVERY,
+    GEARMANDS,
+    INFO,
+    SHOULD,
+    Unsupported,
+    demand,
+)
 from gearman_proto.testing.conformance.server_kit import ServerKit, case
 from gearman_proto.wire.packets import (
     CanDo,
@@ -62,7 +69,7 @@ def version(it: ServerKit) -> None:
     "text/version/2",
     INFO,
     _VERSION,
-    known={"behind OK": ("gearmand-1.1", "gearmand-2.0"), "alone": ("perl",)},
+    known={"behind OK": GEARMANDS, "alone": ("perl",)},
     requires=("text",),
 )
 def form_of_version(it: ServerKit) -> str:
@@ -80,8 +87,7 @@ def status(it: ServerKit) -> None:
     worker.grab()
     rows.append(_row(admin, b"status", it.function))
     worker.complete(handles[0])
-    for _ in range(2):
-        other.run()
+    other.run_all(2)
     rows.append(_row(admin, b"status", it.function))
     wanted = [[b"0", b"0", b"2"], [b"3", b"0", b"2"], [b"3", b"1", b"2"], [b"0", b"0", b"2"]]
     demand(rows == wanted, f"{wanted}", rows)
@@ -117,8 +123,7 @@ def prioritystatus(it: ServerKit) -> None:
 def workers(it: ServerKit) -> None:
     """`workers` lists a connection with its id and its functions."""
     worker, admin, name = it.worker(), it.admin(), it.another("id")
-    worker.send(SetClientId(name), CanDo(it.another("other")))
-    worker.nothing()
+    worker.tell(SetClientId(name), CanDo(it.another("other")))
     found = [line.split(b" ") for line in admin.list(b"workers") if b" " + name + b" :" in line]
     demand(len(found) == 1, f"one line of {name!r}", found)
     number, _, _, colon, *functions = [word for word in found[0] if word]
@@ -174,7 +179,7 @@ def cancel_queued(it: ServerKit) -> None:
     "not in the document: gearmand 1.1 and 2.0 send WORK_FAIL, and then the result as well",
     known={
         "the client is told, and gets no result": (),
-        "the client is told, and gets the result as well": ("gearmand-1.1", "gearmand-2.0"),
+        "the client is told, and gets the result as well": GEARMANDS,
         "it is refused": (),
     },
     requires=("cancel",),
@@ -239,7 +244,7 @@ def show_jobs(it: ServerKit) -> None:
     "text/words/1",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 take any case",
-    known={"any case": ("gearmand-1.1", "gearmand-2.0", "perl"), "small letters only": ()},
+    known={"any case": EVERY, "small letters only": ()},
     requires=("text",),
 )
 def case_of_letters(it: ServerKit) -> str:
@@ -253,7 +258,7 @@ def case_of_letters(it: ServerKit) -> str:
     INFO,
     "not in the document: gearmand 1.1 and 2.0 close the connection",
     known={
-        "the connection is closed": ("gearmand-1.1", "gearmand-2.0"),
+        "the connection is closed": GEARMANDS,
         "refused with ERR": ("perl",),
         "not answered": (),
     },

@@ -2,13 +2,4 @@
 
 # ruff: noqa: F401, I001 - each module adds its cases to the suite, in this order
 
-from . import (
-    abilities,
-    grabs,
-    ends,
-    payloads,
-    updates,
-    errors,
-    packets,
-    life,
-)
+from . import abilities, grabs, ends, payloads, updates, errors, packets, life

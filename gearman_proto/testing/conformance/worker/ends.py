@@ -40,13 +40,7 @@ def after(it: WorkerKit) -> None:
 def odd(it: WorkerKit) -> None:
     """The end of a job has its handle byte for byte, whatever that looks like."""
     worker = it.ready()
-    for handle in (
-        b"x",
-        b"7",
-        b"H:host.example:4294967295",
-        b"H:::",
-        b"h: a b%20c\t/\\'\"",
-    ):
+    for handle in (b"x", b"7", b"H:host.example:4294967295", b"H:::", b"h: a b%20c\t/\\'\""):
         worker.serve(handle=handle)
 
 

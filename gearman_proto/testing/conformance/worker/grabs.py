@@ -7,13 +7,7 @@ from typing import Any
 from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Closed, demand
 from gearman_proto.testing.conformance.program_kit import WorkerKit, worker_case
 from gearman_proto.testing.conformance.session import GRABS
-from gearman_proto.wire.packets import (
-    GrabJobAll,
-    JobAssignAll,
-    NoJob,
-    Noop,
-    PreSleep,
-)
+from gearman_proto.wire.packets import GrabJobAll, JobAssignAll, NoJob, Noop, PreSleep
 
 # Maximum number of grabs per second. More would be a busy loop.
 _FEW = 10
