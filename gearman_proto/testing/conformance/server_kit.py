@@ -45,7 +45,7 @@ from .kit import Kit, Place, ResettableStream
 from .talk import Talk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 SERVER: Final = Suite("server")
 #: Decorates a case for servers. See `Suite.case`.
@@ -177,6 +177,11 @@ class Line(Talk):
     def complete(self, handle: bytes, data: bytes = b"result") -> None:
         """Complete a job, and wait until the server has processed that."""
         self.tell(WorkComplete(handle, data))
+
+    def complete_all(self, handles: Iterable[bytes]) -> None:
+        """Complete several jobs."""
+        for handle in handles:
+            self.complete(handle)
 
     def ask(self, times: int = 1) -> None:
         """Ask for a job `times` times, without waiting for the answers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.conformance.case import (
     GEARMANDS,
@@ -19,6 +19,7 @@ from gearman_proto.wire.packets import (
     JobAssignUniq,
     Noop,
     PreSleep,
+    SubmitJob,
     SubmitJobBg,
     SubmitJobHighBg,
     WorkComplete,
@@ -26,6 +27,9 @@ from gearman_proto.wire.packets import (
     WorkFail,
     WorkStatus,
 )
+
+if TYPE_CHECKING:
+    from gearman_proto.wire.packets import PlainSubmit
 
 _LOST: Final = "not in the document: gearmand 1.1 and 2.0 give the job to another worker"
 _FAILS: Final = "the client gets WORK_FAIL"
@@ -38,7 +42,22 @@ def _rest(worker: Line) -> None:
     worker.settle()
 
 
-def _next_run(it: ServerKit, client: Line, other: Line) -> JobAssignUniq:
+def _held(
+    it: ServerKit, kind: type[PlainSubmit] = SubmitJob, *, jobs: int = 1, limit: bytes = b""
+) -> tuple[Line, Line, Line, list[bytes]]:
+    """Return a client, the worker that runs its jobs, another one that sleeps, and the handles."""
+    client, other = it.client(), it.worker()
+    worker = it.worker(it.another("other")) if limit else it.worker()
+    if limit:
+        worker.send(CanDoTimeout(it.function, limit))
+    handles = [client.submit(b"data\0", kind=kind) for _ in range(jobs)]
+    for handle in handles:
+        worker.grab(handle=handle)
+    _rest(other)
+    return client, worker, other, handles
+
+
+def _next_run(it: ServerKit, client: Line, other: Line, **fields: object) -> JobAssignUniq:
     """Wait until the server wakes a worker for the job of a lost worker, and grab that job.
 
     Raises:
@@ -53,7 +72,7 @@ def _next_run(it: ServerKit, client: Line, other: Line) -> JobAssignUniq:
         if it.now > deadline:
             raise Failed("a NOOP", f"nothing in {it.timeout:g} s")
     demand(came == [Noop()], "a NOOP", came)
-    return other.grab()
+    return other.grab(**fields)
 
 
 def _wait_until_queued(it: ServerKit, client: Line, handle: bytes) -> None:
@@ -72,16 +91,12 @@ def _wait_until_queued(it: ServerKit, client: Line, handle: bytes) -> None:
 @case("requeue/close/1", MUST, _LOST, known={_FAILS: ("perl",)})
 def worker_closes(it: ServerKit) -> str | None:
     """The job of a worker that leaves is given to another one, whose result the client gets."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handle = client.submit()
-    worker.grab()
-    _rest(other)
+    client, worker, other, (handle,) = _held(it)
     worker.close()
     try:
-        job = _next_run(it, client, other)
+        other.complete(_next_run(it, client, other).handle)
     except Unsupported:
         return _FAILS
-    other.complete(job.handle)
     client.expect(WorkComplete, handle=handle, data=b"result")
     return None
 
@@ -103,29 +118,21 @@ def same_job(it: ServerKit) -> None:
 @case("requeue/close/3", SHOULD, _LOST, requires=("data",))
 def client_hears_nothing(it: ServerKit) -> None:
     """The client is not told that a worker was lost, and gets what both have said."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    client, worker, other, (handle,) = _held(it)
     worker.tell(WorkData(handle, b"1"))
     client.expect(WorkData, handle=handle, data=b"1")
-    _rest(other)
     worker.close()
     _next_run(it, client, other)
     other.send(WorkData(handle, b"1"), WorkComplete(handle, b"result"))
-    client.expect(WorkData, handle=handle, data=b"1")
-    client.expect(WorkComplete, handle=handle, data=b"result")
+    client.gets(WorkData(handle, b"1"), WorkComplete(handle, b"result"))
 
 
 @case("requeue/close/4", MUST, _LOST)
 def background(it: ServerKit) -> None:
     """A background job whose worker is lost is given to another one, too."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
-    _rest(other)
+    client, worker, other, (handle,) = _held(it, SubmitJobBg)
     worker.close()
-    job = _next_run(it, client, other)
-    demand(job.handle == handle, f"the job {handle!r}", job)
+    _next_run(it, client, other, handle=handle)
     other.complete(handle)
     client.nothing()
 
@@ -133,45 +140,31 @@ def background(it: ServerKit) -> None:
 @case("requeue/reset/1", MUST, _LOST)
 def worker_crashes(it: ServerKit) -> None:
     """The job of a worker whose connection is reset is given to another one."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handle = client.submit()
-    worker.grab()
-    _rest(other)
+    client, worker, other, (handle,) = _held(it)
     worker.reset()
-    job = _next_run(it, client, other)
-    other.complete(job.handle)
+    other.complete(_next_run(it, client, other).handle)
     client.expect(WorkComplete, handle=handle, data=b"result")
 
 
 @case("requeue/several/1", MUST, _LOST)
 def several(it: ServerKit) -> None:
     """All jobs that a lost worker held are given to others."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handles = {client.submit() for _ in range(3)}
-    for _ in handles:
-        worker.grab()
-    _rest(other)
+    client, worker, other, handles = _held(it, jobs=3)
     worker.close()
-    again = {_next_run(it, client, other).handle, other.grab().handle, other.grab().handle}
-    demand(again == handles, f"{sorted(handles)}", sorted(again))
+    again = [_next_run(it, client, other).handle, other.grab().handle, other.grab().handle]
+    demand(sorted(again) == sorted(handles), f"{sorted(handles)}", sorted(again))
     other.grab_nothing()
-    for handle in handles:
-        other.complete(handle)
+    other.complete_all(handles)
 
 
 @case("requeue/several/2", MUST, 'WORK_COMPLETE: "the job completed successfully"')
 def ended_before(it: ServerKit) -> None:
     """A job that its worker has ended is not run again when that is lost."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handles = [client.submit() for _ in range(2)]
-    for _ in handles:
-        worker.grab()
-    _rest(other)
+    client, worker, other, handles = _held(it, jobs=2)
     worker.complete(handles[0])
     client.expect(WorkComplete, handle=handles[0])
     worker.close()
-    job = _next_run(it, client, other)
-    demand(job.handle == handles[1], f"the job {handles[1]!r}", job)
+    _next_run(it, client, other, handle=handles[1])
     other.grab_nothing()
     other.complete(handles[1])
 
@@ -184,58 +177,46 @@ def ended_before(it: ServerKit) -> None:
 )
 def order_of_several(it: ServerKit) -> str:
     """In which order the jobs come back that a lost worker held."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handles = [client.submit() for _ in range(3)]
-    for _ in handles:
-        worker.grab()
-    _rest(other)
+    client, worker, other, handles = _held(it, jobs=3)
     worker.close()
     again = [_next_run(it, client, other).handle, other.grab().handle, other.grab().handle]
-    for handle in again:
-        other.complete(handle)
+    other.complete_all(again)
     if again == handles:
         return "the first one first"
     return "the last one first" if again[::-1] == handles else "another order"
 
 
-@case("requeue/order/2", INFO, _LOST, known={"behind it": GEARMANDS, "before it": ()})
-def order_and_queue(it: ServerKit) -> str:
-    """Whether a job that comes back is before or behind one that was queued meanwhile."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    first = client.submit(kind=SubmitJobBg)
-    worker.grab()
+def _two_after_a_loss(it: ServerKit, kind: type[PlainSubmit]) -> tuple[list[bytes], list[bytes]]:
+    """Lose the worker of a job of this kind while a normal one waits.
+
+    Return the handles of both, and in the order of their next runs.
+    """
+    client, worker, first = it.running(kind)
     second = client.submit(kind=SubmitJobBg)
     worker.close()
     _wait_until_queued(it, client, first)
-    handles = [other.grab().handle for _ in range(2)]
-    for handle in handles:
-        other.complete(handle)
-    return "before it" if handles == [first, second] else "behind it"
+    return [first, second], [job.handle for job in it.worker().run_all(2)]
+
+
+@case("requeue/order/2", INFO, _LOST, known={"behind it": GEARMANDS, "before it": ()})
+def order_and_queue(it: ServerKit) -> str:
+    """Whether a job that comes back is before or behind one that was queued meanwhile."""
+    handles, again = _two_after_a_loss(it, SubmitJobBg)
+    return "before it" if again == handles else "behind it"
 
 
 @case("requeue/priority/1", SHOULD, 'SUBMIT_JOB: "HIGH versions always take precedence"')
 def priority(it: ServerKit) -> None:
     """A job that comes back has the priority that it had."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    high = client.submit(kind=SubmitJobHighBg)
-    worker.grab()
-    normal = client.submit(kind=SubmitJobBg)
-    worker.close()
-    _wait_until_queued(it, client, high)
-    handles = [other.grab().handle for _ in range(2)]
-    demand(handles == [high, normal], "the job of high priority first", handles)
-    for handle in handles:
-        other.complete(handle)
+    handles, again = _two_after_a_loss(it, SubmitJobHighBg)
+    demand(again == handles, "the job of high priority first", again)
 
 
 @case("requeue/status/1", SHOULD, _LOST)
 def progress(it: ServerKit) -> None:
     """A job that comes back is known, does not run, and has no progress."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
-    worker.send(WorkStatus(handle, b"1", b"2"))
-    _rest(other)
+    client, worker, other, (handle,) = _held(it, SubmitJobBg)
+    worker.tell(WorkStatus(handle, b"1", b"2"))
     worker.close()
     _wait_until_queued(it, client, handle)
     status = client.status(handle)
@@ -247,10 +228,7 @@ def progress(it: ServerKit) -> None:
 @case("requeue/late/1", MUST, _LOST)
 def returns(it: ServerKit) -> None:
     """A new connection of a worker that was lost does not hold the job of the old one."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handle = client.submit()
-    worker.grab()
-    _rest(other)
+    client, worker, other, (handle,) = _held(it)
     worker.close()
     _next_run(it, client, other)
     again = it.worker()
@@ -272,11 +250,7 @@ def returns(it: ServerKit) -> None:
 )
 def time_passes(it: ServerKit) -> str:
     """What becomes of a job whose worker takes longer than its CAN_DO_TIMEOUT."""
-    client, worker, other = it.client(), it.worker(it.another("other")), it.worker()
-    worker.send(CanDoTimeout(it.function, b"1000"))
-    handle = client.submit()
-    worker.grab()
-    _rest(other)
+    client, worker, other, (handle,) = _held(it, limit=b"1000")
     if not other.is_silent(_WAIT):
         other.run()
         client.expect(WorkComplete, handle=handle)
@@ -296,11 +270,7 @@ def time_passes(it: ServerKit) -> str:
 )
 def no_limit(it: ServerKit) -> None:
     """A CAN_DO_TIMEOUT of 0 is no limit."""
-    client, worker, other = it.client(), it.worker(it.another("other")), it.worker()
-    worker.send(CanDoTimeout(it.function, b"0"))
-    handle = client.submit()
-    worker.grab()
-    _rest(other)
+    client, worker, other, (handle,) = _held(it, limit=b"0")
     demand(other.is_silent(2.0), "nothing", "something")
     worker.complete(handle)
     client.expect(WorkComplete, handle=handle, data=b"result")
