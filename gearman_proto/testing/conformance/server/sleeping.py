@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gearman_proto.testing.conformance.case import EVERY, GEARMANDS, INFO, MUST, SHOULD, demand
-from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
 from gearman_proto.wire.packets import (
     CanDo,
     CantDo,
+    Event,
     JobCreated,
     NoJob,
     Noop,
@@ -22,6 +23,13 @@ _WOKEN: Final = 'PRE_SLEEP: "woken up with a NOOP packet if a job comes in"'
 _FOR: Final = 'PRE_SLEEP: "for a function the worker is able to perform"'
 _WAITING: Final = "not in the document: gearmand 1.1, 2.0 and Perl's server do"
 _ONE: Final = "not in the document: gearmand 1.1 and 2.0 do"
+
+
+def _asleep(it: ServerKit, *functions: bytes) -> tuple[Line, Line]:
+    """Return a client, and a worker of these functions that sleeps."""
+    client, worker = it.client(), it.worker(*functions)
+    worker.sleep()
+    return client, worker
 
 
 @case("sleep/waiting/1", MUST, _WAITING)
@@ -46,8 +54,7 @@ def sleeps_twice(it: ServerKit) -> str:
 @case("sleep/new/1", MUST, _WOKEN)
 def new_job(it: ServerKit) -> None:
     """A worker that sleeps is woken with NOOP when a job for it comes in."""
-    client, worker = it.client(), it.worker()
-    worker.sleep()
+    client, worker = _asleep(it)
     client.submit(kind=SubmitJobBg)
     worker.woken()
 
@@ -66,8 +73,7 @@ def woken_again(it: ServerKit) -> None:
 @case("sleep/new/3", MUST, _WOKEN)
 def job_taken(it: ServerKit) -> None:
     """A woken worker whose job another one was given gets NO_JOB, sleeps, and is woken again."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    worker.sleep()
+    (client, worker), other = _asleep(it), it.worker()
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
     other.run()
@@ -104,8 +110,7 @@ def several_sleep(it: ServerKit) -> str:
 @case("sleep/once/1", SHOULD, _ONE)
 def one_noop(it: ServerKit) -> None:
     """Until it asks for a job, a worker is woken once, however many jobs come in."""
-    client, worker = it.client(), it.worker()
-    worker.sleep()
+    client, worker = _asleep(it)
     for _ in range(3):
         client.submit(kind=SubmitJobBg)
     came = worker.settle()
@@ -128,8 +133,7 @@ def awake(it: ServerKit) -> None:
 @case("sleep/awake/2", SHOULD, _ONE)
 def grab_wakes(it: ServerKit) -> None:
     """A worker that asks for a job does not sleep any more, even if there is none."""
-    client, worker = it.client(), it.worker()
-    worker.sleep()
+    client, worker = _asleep(it)
     worker.grab_nothing()
     client.submit(kind=SubmitJobBg)
     worker.nothing()
@@ -158,33 +162,31 @@ def any_function(it: ServerKit) -> None:
         worker.grab_nothing()
 
 
+def _is_not_woken(it: ServerKit, said: Event) -> None:
+    """Demand that a worker that says this while it sleeps is not woken any more."""
+    client, worker = _asleep(it)
+    worker.tell(said)
+    client.submit(kind=SubmitJobBg)
+    worker.nothing()
+    it.worker().run()
+
+
 @case("sleep/function/3", SHOULD, _FOR)
 def cant_do(it: ServerKit) -> None:
     """A worker that sends CANT_DO while it sleeps is not woken for that function any more."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    worker.sleep()
-    worker.tell(CantDo(it.function))
-    client.submit(kind=SubmitJobBg)
-    worker.nothing()
-    other.run()
+    _is_not_woken(it, CantDo(it.function))
 
 
 @case("sleep/function/4", SHOULD, _FOR)
 def reset(it: ServerKit) -> None:
     """A worker that sends RESET_ABILITIES while it sleeps is not woken any more."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    worker.sleep()
-    worker.tell(ResetAbilities())
-    client.submit(kind=SubmitJobBg)
-    worker.nothing()
-    other.run()
+    _is_not_woken(it, ResetAbilities())
 
 
 @case("sleep/register/1", SHOULD, 'CAN_DO: "put on a list to be woken up"')
 def registers_asleep(it: ServerKit) -> None:
     """A worker that registers for a function while it sleeps is woken for new jobs of it."""
-    client, worker = it.client(), it.worker(it.another("other"))
-    worker.sleep()
+    client, worker = _asleep(it, it.another("other"))
     worker.tell(CanDo(it.function))
     client.submit(kind=SubmitJobBg)
     worker.woken()
@@ -198,8 +200,7 @@ def registers_asleep(it: ServerKit) -> None:
 )
 def registers_with_job_waiting(it: ServerKit) -> str:
     """Whether a worker is woken that registers while it sleeps, where a job waits already."""
-    client, worker = it.client(), it.worker(it.another("other"))
-    worker.sleep()
+    client, worker = _asleep(it, it.another("other"))
     client.submit(kind=SubmitJobBg)
     worker.send(CanDo(it.function))
     came = worker.settle()
@@ -210,30 +211,25 @@ def registers_with_job_waiting(it: ServerKit) -> str:
 @case("sleep/grab/1", MUST, 'GRAB_JOB: "respond with either NO_JOB or JOB_ASSIGN"')
 def noop_and_grab(it: ServerKit) -> None:
     """A NOOP is the answer to no grab: each grab that crosses one is still answered once."""
-    client, worker = it.client(), it.worker()
-    worker.sleep()
+    client, worker = _asleep(it)
     handle = client.submit(kind=SubmitJobBg)
     worker.ask(2)
     answers: list[Any] = [event for event in worker.settle() if event != Noop()]
-    kinds = [isinstance(event, NoJob) for event in answers]
-    demand(kinds == [False, True], "a job and NO_JOB", answers)
-    demand(answers[0].handle == handle, f"the job {handle!r}", answers)
+    handles = [getattr(event, "handle", event) for event in answers]
+    demand(handles == [handle, NoJob()], f"the job {handle!r} and NO_JOB", answers)
     worker.complete(handle)
 
 
 @case("sleep/holding/1", SHOULD, _WOKEN)
 def holds_a_job(it: ServerKit) -> None:
     """A worker that holds a job may sleep, is woken for the next one, and gets that."""
-    client, worker = it.client(), it.worker()
-    first = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    client, worker, first = it.running(SubmitJobBg)
     worker.grab_nothing()
     worker.sleep()
     second = client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
     worker.grab(handle=second)
-    for handle in (first, second):
-        worker.complete(handle)
+    worker.complete_all((first, second))
 
 
 @case(
@@ -264,8 +260,7 @@ def client_and_worker(it: ServerKit) -> str:
 def becomes_due(it: ServerKit) -> str:
     """Whether a sleeping worker is woken when a job for later is due."""
     client, worker = it.client(), it.worker()
-    client.send(SubmitJobEpoch(it.function, b"", b"%d" % (it.wall() + 2), b"data"))
-    client.expect(JobCreated)
+    client.created(SubmitJobEpoch(it.function, b"", b"%d" % (it.wall() + 2), b"data"))
     worker.sleep()
     asleep = worker.is_silent(5.0)
     worker.run()

@@ -43,6 +43,8 @@ _REDUCE: Final = (
     'SUBMIT_REDUCE_JOB: "adds a reducer argument"; in gearmand 1.1 and 2.0 and in libgearman an '
     "empty argument follows it"
 )
+#: Reactions to a submit that is not taken.
+_KNOWN: Final = {"refused with ERROR": (), "the connection is closed": (), "not answered": ()}
 #: Maximum length of a job handle or a unique, in bytes.
 _HANDLE: Final = 63
 
@@ -96,8 +98,7 @@ def low_background(it: ServerKit) -> None:
 def detached(it: ServerKit) -> None:
     """The client of a background job gets nothing of the progress and end of the job."""
     client, worker, handle = it.running(SubmitJobBg)
-    worker.send(WorkStatus(handle, b"1", b"2"))
-    worker.complete(handle)
+    worker.tell(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
     client.nothing()
     handle = client.submit(kind=SubmitJobBg)
     worker.grab()
@@ -120,7 +121,7 @@ def handles(it: ServerKit) -> None:
     clients, worker = [it.client(), it.client()], it.worker()
     made = [client.submit(kind=SubmitJobBg) for client in clients * 5]
     demand(len(set(made)) == len(made), "ten handles", made)
-    given = [worker.run().handle for _ in made]
+    given = [job.handle for job in worker.run_all(10)]
     demand(given == made, "the handles that were told the clients", given)
 
 
@@ -131,8 +132,8 @@ def handles(it: ServerKit) -> None:
 )
 def size_of_handle(it: ServerKit) -> None:
     """The handle of a job has from 1 to 63 bytes."""
-    handle = it.client().submit(kind=SubmitJobBg)
-    it.worker().run()
+    _, worker, handle = it.queued(SubmitJobBg)
+    worker.run()
     demand(0 < len(handle) <= _HANDLE, f"from 1 to {_HANDLE} bytes", handle)
 
 
@@ -176,7 +177,7 @@ def order(it: ServerKit) -> None:
     payloads = [b"%d" % number for number in range(20)]
     client.send(*[SubmitJobBg(it.function, b"", data) for data in payloads])
     made = [client.expect(JobCreated).handle for _ in payloads]
-    given = {job.data: job.handle for job in (worker.run() for _ in payloads)}
+    given = {job.data: job.handle for job in worker.run_all(20)}
     wanted = dict(zip(payloads, made, strict=True))
     demand(given == wanted, f"the jobs as they were answered: {wanted}", str(given))
 
@@ -196,8 +197,7 @@ def error_between(it: ServerKit) -> str | None:
         SubmitJobBg(it.function, it.another("2"), b"data"),
     )
     came = [client.reaction() for _ in range(2)]
-    worker.run()
-    worker.run()
+    worker.run_all(2)
     if came == ["JOB_CREATED", "JOB_CREATED"]:
         client.nothing()
         return "there is no ERROR"
@@ -228,9 +228,7 @@ def interleaved(it: ServerKit) -> None:
     for handle in reversed(made):
         worker.send(WorkStatus(handle, b"1", b"2"))
         worker.complete(handle, jobs[handle])
-    for number in reversed(range(5)):
-        client.expect(WorkStatus, handle=made[number])
-        client.expect(WorkComplete, handle=made[number], data=b"%d" % number)
+        client.gets(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, jobs[handle]))
     client.nothing()
 
 
@@ -277,22 +275,16 @@ def case_of_letters(it: ServerKit) -> None:
     "submit/function/3",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 take it as any other name",
-    known={
-        "it is a function": GEARMANDS,
-        "refused with ERROR": ("perl",),
-        "the connection is closed": (),
-        "not answered": (),
-    },
+    known={**_KNOWN, "it is a function": GEARMANDS, "refused with ERROR": ("perl",)},
 )
 def empty_function(it: ServerKit) -> str:
     """What a server does with a job whose function has an empty name."""
     client = it.client()
     client.send(SubmitJobBg(b"", it.another("unique"), b"data"))
-    answers = {"ERROR": "refused with ERROR", "closed": "the connection is closed"}
-    if (reaction := client.reaction()) != "JOB_CREATED":
-        return answers.get(reaction, "not answered")
-    it.worker(b"").run()
-    return "it is a function"
+    behaviour = client.behaviour(JOB_CREATED="it is a function")
+    if behaviour == "it is a function":
+        it.worker(b"").run()
+    return behaviour
 
 
 @case(
@@ -313,24 +305,18 @@ def _long_unique(it: ServerKit, size: int) -> str:
     """Submit a job with a unique of `size` bytes. Return the name of the server's behaviour."""
     client, worker, sent = it.client(), it.worker(), it.function[-40:].ljust(size, b"u")
     client.send_raw(pack(BY_NAME["SUBMIT_JOB_BG"], [it.function, sent, b"data"], MAGIC_REQUEST))
-    answers = {"ERROR": "refused with ERROR", "closed": "the connection is closed"}
-    if (reaction := client.reaction()) != "JOB_CREATED":
-        return answers.get(reaction, "not answered")
-    job = worker.run()
-    return "kept" if (job.unique, job.data) == (sent, b"data") else "cut"
+    behaviour = client.behaviour(JOB_CREATED="kept")
+    if behaviour == "kept":
+        job = worker.run()
+        return "kept" if (job.unique, job.data) == (sent, b"data") else "cut"
+    return behaviour
 
 
 @case(
     "submit/unique/2",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 keep 63 bytes, and a NUL more is before the data",
-    known={
-        "kept": ("perl",),
-        "cut": GEARMANDS,
-        "refused with ERROR": (),
-        "the connection is closed": (),
-        "not answered": (),
-    },
+    known={**_KNOWN, "kept": ("perl",), "cut": GEARMANDS},
     requires=("grab-uniq",),
 )
 def unique_of_64(it: ServerKit) -> str:
@@ -342,13 +328,7 @@ def unique_of_64(it: ServerKit) -> str:
     "submit/unique/3",
     INFO,
     "not in the document: gearmand 1.1 and 2.0 answer with ERROR ARGUMENT_TOO_LARGE",
-    known={
-        "kept": ("perl",),
-        "cut": (),
-        "refused with ERROR": GEARMANDS,
-        "the connection is closed": (),
-        "not answered": (),
-    },
+    known={"kept": ("perl",), "cut": (), **_KNOWN, "refused with ERROR": GEARMANDS},
     requires=("grab-uniq",),
 )
 def unique_of_65(it: ServerKit) -> str:
@@ -406,34 +386,21 @@ def out_of_range(it: ServerKit) -> str:
     """What becomes of a job for a time that does not fit 64 bits."""
     client = it.client()
     client.send_anyway(SubmitJobEpoch(it.function, b"", b"9" * 30, b"data"), EchoReq(b"behind"))
-    return {
-        "JOB_CREATED": "taken",
-        "ERROR": "refused with ERROR",
-        "closed": "the connection is closed",
-    }.get(client.reaction(), "not answered")
+    return client.behaviour(JOB_CREATED="taken")
 
 
 @case(
     "submit/sched/1",
     INFO,
     'SUBMIT_JOB_SCHED: "This is not currently used and may be removed"',
-    known={
-        "taken": (),
-        "refused with ERROR": EVERY,
-        "the connection is closed": (),
-        "not answered": (),
-    },
+    known={**_KNOWN, "taken": (), "refused with ERROR": EVERY},
 )
 def sched(it: ServerKit) -> str:
     """What a server does with SUBMIT_JOB_SCHED."""
     client = it.client()
     when = (b"0", b"0", b"1", b"1", b"0")
     client.send_anyway(SubmitJobSched(it.function, b"", *when, b"data"))
-    return {
-        "JOB_CREATED": "taken",
-        "ERROR": "refused with ERROR",
-        "closed": "the connection is closed",
-    }.get(client.reaction(), "not answered")
+    return client.behaviour(JOB_CREATED="taken")
 
 
 @case("submit/reduce/1", SHOULD, _REDUCE, requires=("reduce", "grab-all", "grab-uniq"))

@@ -49,7 +49,7 @@ def _passes(it: ServerKit, kind: type[WorkData | WorkWarning]) -> None:
     client, worker, handle = it.running()
     for piece in _PIECES:
         worker.send(kind(handle, piece))
-        client.expect(kind, handle=handle, data=piece)
+        client.gets(kind(handle, piece))
     worker.complete(handle)
     client.expect(WorkComplete, handle=handle)
 
@@ -70,9 +70,9 @@ def warning(it: ServerKit) -> None:
 def status(it: ServerKit) -> None:
     """WORK_STATUS reaches the client with its two numbers, and the job goes on."""
     client, worker, handle = it.running()
-    for numerator, denominator in ((b"0", b"100"), (b"70", b"100"), (b"4294967295", b"1")):
-        worker.send(WorkStatus(handle, numerator, denominator))
-        client.expect(WorkStatus, handle=handle, numerator=numerator, denominator=denominator)
+    for numbers in ((b"0", b"100"), (b"70", b"100"), (b"4294967295", b"1")):
+        worker.send(WorkStatus(handle, *numbers))
+        client.gets(WorkStatus(handle, *numbers))
     worker.complete(handle)
     client.expect(WorkComplete, handle=handle)
 
@@ -121,16 +121,14 @@ def all_clients(it: ServerKit) -> None:
 @case("work/clients/2", MUST, _FORWARDS)
 def no_other_client(it: ServerKit) -> None:
     """What a worker says about a job reaches no client that waits for another job."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    handle = client.submit(unique=it.another("unique"))
+    client, worker, handle = it.running(unique=it.another("unique"))
+    other = it.client()
     second = other.submit(unique=it.another("unique2"))
-    worker.grab()
     worker.send(WorkStatus(handle, b"1", b"2"))
     worker.complete(handle)
     other.nothing()
     worker.run()
-    client.expect(WorkStatus, handle=handle)
-    client.expect(WorkComplete, handle=handle)
+    client.gets(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
     client.nothing()
     other.expect(WorkComplete, handle=second)
 
@@ -160,20 +158,16 @@ def result_with_nul(it: ServerKit) -> None:
     client, worker = it.client(), it.worker()
     for result in (b"\0", b"a\0b\0", bytes(range(256))):
         handle = client.submit()
-        worker.grab()
-        worker.complete(handle, result)
+        worker.run(result)
         client.expect(WorkComplete, handle=handle, data=result)
 
 
 @case("work/complete/3", MUST, _COMPLETE)
 def large_result(it: ServerKit) -> None:
     """A result of a megabyte reaches the client."""
-    client, worker = it.client(), it.worker()
-    handle, result = client.submit(), bytes(range(256)) * 4096
-    worker.grab()
-    worker.send(WorkComplete(handle, result))
-    got = client.expect(WorkComplete, handle=handle).data
-    demand(got == result, f"{len(result)} bytes, as they were", f"{len(got)} bytes")
+    client, worker, handle = it.queued()
+    worker.run(bytes(range(256)) * 4096)
+    client.expect(WorkComplete, handle=handle, data=bytes(range(256)) * 4096)
 
 
 @case("work/fail/1", MUST, 'WORK_FAIL: "Job handle."')
@@ -217,9 +211,7 @@ def reason(it: ServerKit) -> str:
 @case("work/foreign/1", MUST, _HOLDER)
 def foreign(it: ServerKit) -> None:
     """What a worker says about another one's job changes nothing, and its connection stays."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handle = client.submit()
-    worker.grab()
+    (client, worker, handle), other = it.running(), it.worker()
     other.send(*_all_about(handle, it))
     came = other.heard()
     demand(set(came) <= {"ERROR"}, "ERROR, or nothing", came)
@@ -232,9 +224,7 @@ def foreign(it: ServerKit) -> None:
 @case("work/foreign/2", INFO, _SAYS, known=_HEARS)
 def foreign_answer(it: ServerKit) -> str:
     """What a worker hears that says something about a job that another one holds."""
-    client, worker, other = it.client(), it.worker(), it.worker()
-    handle = client.submit(kind=SubmitJobBg)
-    worker.grab()
+    (_, worker, handle), other = it.running(SubmitJobBg), it.worker()
     other.send(WorkComplete(handle, b"foreign"))
     came = other.heard()
     worker.send(WorkComplete(handle, b"result"))
@@ -306,7 +296,7 @@ def client_and_worker(it: ServerKit) -> None:
     line = it.worker()
     handle = line.submit(b"for myself")
     line.grab(handle=handle)
-    line.send(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
-    line.expect(WorkStatus, handle=handle)
-    line.expect(WorkComplete, handle=handle, data=b"result")
+    said = WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result")
+    line.send(*said)
+    line.gets(*said)
     line.nothing()
