@@ -46,8 +46,7 @@ def other_function(it: ServerKit) -> None:
     client, other, worker = it.client(), it.worker(it.another("other")), it.worker()
     client.submit(kind=SubmitJobBg)
     other.grab_nothing()
-    job = worker.grab(function=it.function)
-    worker.complete(job.handle)
+    worker.run(function=it.function)
 
 
 @case("ability/function/2", MUST, _CAN_DO)
@@ -57,9 +56,8 @@ def several_functions(it: ServerKit) -> None:
     worker = it.worker(it.function, other)
     made = {client.submit(kind=SubmitJobBg, function=name): name for name in (it.function, other)}
     for _ in range(2):
-        job = worker.grab()
+        job = worker.run()
         demand(made.pop(job.handle, b"") == job.function, "each job, with its function", job)
-        worker.complete(job.handle)
 
 
 @case("ability/function/3", SHOULD, _CAN_DO)
@@ -69,8 +67,7 @@ def many_functions(it: ServerKit) -> None:
     client, worker = it.client(), it.worker(*functions)
     for function in (functions[0], functions[50], functions[99]):
         client.submit(kind=SubmitJobBg, function=function)
-        job = worker.grab(function=function)
-        worker.complete(job.handle)
+        worker.run(function=function)
 
 
 @case(
@@ -101,9 +98,8 @@ def registered_twice(it: ServerKit) -> None:
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
     worker.nothing()
-    job = worker.grab()
+    worker.run()
     worker.grab_nothing()
-    worker.complete(job.handle)
 
 
 @case("ability/cant/1", MUST, _CANT_DO)

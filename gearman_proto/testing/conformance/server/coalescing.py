@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.conformance.case import EVERY, INFO, MUST, SHOULD, demand
-from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
 from gearman_proto.wire.packets import (
     JobCreated,
     SubmitJob,
@@ -14,6 +14,9 @@ from gearman_proto.wire.packets import (
     WorkComplete,
     WorkStatus,
 )
+
+if TYPE_CHECKING:
+    from gearman_proto.wire.packets import PlainSubmit
 
 _MAY: Final = 'SUBMIT_JOB: "the server may attach this request to the already existing job"'
 _RUNNING: Final = 'SUBMIT_JOB: "This includes jobs already in progress"'
@@ -25,12 +28,20 @@ def _demand_one(handle: bytes, other: bytes) -> None:
     demand(handle == other, f"the handle {handle.decode()} again", other)
 
 
+def _joined(
+    it: ServerKit, kind: type[PlainSubmit], joins: type[PlainSubmit]
+) -> tuple[Line, Line, Line, bytes]:
+    """Return a client, another one that has joined its job, a worker, and the handle."""
+    client, worker, handle = it.queued(kind, unique=it.another("u"))
+    other = it.client()
+    _demand_one(handle, other.submit(unique=it.another("u"), kind=joins))
+    return client, other, worker, handle
+
+
 @case("submit/coalesce/1", SHOULD, _MAY, requires=_NEEDS)
 def two_clients(it: ServerKit) -> None:
     """Two clients that submit the same unique share a job, which is run once, and its result."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    handle = client.submit(unique=it.another("u"))
-    _demand_one(handle, other.submit(unique=it.another("u")))
+    client, other, worker, handle = _joined(it, SubmitJob, SubmitJob)
     worker.run()
     for each in (client, other):
         each.expect(WorkComplete, handle=handle, data=b"result")
@@ -41,9 +52,7 @@ def two_clients(it: ServerKit) -> None:
 @case("submit/coalesce/2", SHOULD, _MAY, requires=_NEEDS)
 def background_joined(it: ServerKit) -> None:
     """A client that joins a background job gets its result; the first client gets nothing."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    handle = client.submit(unique=it.another("u"), kind=SubmitJobBg)
-    _demand_one(handle, other.submit(unique=it.another("u")))
+    client, other, worker, handle = _joined(it, SubmitJobBg, SubmitJob)
     worker.run()
     other.expect(WorkComplete, handle=handle, data=b"result")
     client.nothing()
@@ -53,9 +62,7 @@ def background_joined(it: ServerKit) -> None:
 @case("submit/coalesce/3", SHOULD, _MAY, requires=_NEEDS)
 def background_joins(it: ServerKit) -> None:
     """A background submit that is joined to a foreground job hears nothing of its end."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    handle = client.submit(unique=it.another("u"))
-    _demand_one(handle, other.submit(unique=it.another("u"), kind=SubmitJobBg))
+    client, other, worker, handle = _joined(it, SubmitJob, SubmitJobBg)
     worker.run()
     client.expect(WorkComplete, handle=handle, data=b"result")
     other.nothing()
@@ -123,17 +130,15 @@ def first_data(it: ServerKit) -> None:
 @case("submit/coalesce/9", SHOULD, _RUNNING, requires=_NEEDS)
 def while_running(it: ServerKit) -> None:
     """A client that is joined to a job that runs gets what is sent from then on."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    handle = client.submit(unique=it.another("u"))
-    worker.grab()
+    client, worker, handle = it.running(unique=it.another("u"))
+    other = it.client()
     worker.tell(WorkStatus(handle, b"1", b"3"))
     _demand_one(handle, other.submit(unique=it.another("u")))
-    worker.send(WorkStatus(handle, b"2", b"3"))
-    worker.complete(handle)
+    said = WorkStatus(handle, b"2", b"3"), WorkComplete(handle, b"result")
+    worker.tell(*said)
     client.expect(WorkStatus, numerator=b"1")
     for each in (client, other):
-        each.expect(WorkStatus, handle=handle, numerator=b"2", denominator=b"3")
-        each.expect(WorkComplete, handle=handle, data=b"result")
+        each.gets(*said)
 
 
 @case("submit/coalesce/12", MUST, _KEY)

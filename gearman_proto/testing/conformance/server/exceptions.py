@@ -33,6 +33,12 @@ def _thrown(worker: Line, data: bytes = b"exception") -> bytes:
     return handle
 
 
+def _fails_too(worker: Line, handle: bytes) -> None:
+    """End a job with WORK_FAIL, since WORK_EXCEPTION does not end it on some servers."""
+    worker.send(WorkFail(handle))
+    worker.heard()
+
+
 def _failed(client: Line, worker: Line, handle: bytes) -> str | None:
     """Demand that the server reports a failed job to a client without the option.
 
@@ -55,9 +61,7 @@ def forwarded(it: ServerKit) -> None:
         handle = client.submit()
         _thrown(worker, data)
         client.expect(WorkException, handle=handle, data=data)
-        # On some servers, WORK_EXCEPTION does not end the job.
-        worker.send(WorkFail(handle))
-        worker.heard()
+        _fails_too(worker, handle)
         client.settle()
 
 
@@ -69,8 +73,7 @@ def option_comes_late(it: ServerKit) -> None:
     client.expect(OptionRes)
     _thrown(worker)
     client.expect(WorkException, handle=handle, data=b"exception")
-    worker.send(WorkFail(handle))
-    worker.heard()
+    _fails_too(worker, handle)
 
 
 @case(
@@ -112,8 +115,7 @@ def end(it: ServerKit) -> str:
     client, worker, _ = it.queued(SubmitJobBg)
     handle = _thrown(worker)
     known = client.status(handle).known != b"0"
-    worker.send(WorkFail(handle))
-    worker.heard()
+    _fails_too(worker, handle)
     return "it goes on" if known else "it has ended"
 
 
@@ -138,8 +140,7 @@ def both(it: ServerKit) -> str:
     client, worker = it.client(exceptions=True), it.worker()
     handle = client.submit()
     _thrown(worker)
-    worker.send(WorkFail(handle))
-    worker.heard()
+    _fails_too(worker, handle)
     client.expect(WorkException, handle=handle)
     came = client.settle()
     demand(came in ([], [WorkFail(handle)]), "nothing, or WORK_FAIL", came)

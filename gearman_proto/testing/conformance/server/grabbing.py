@@ -17,7 +17,6 @@ from gearman_proto.wire.packets import (
     JobAssignAll,
     JobAssignUniq,
     NoJob,
-    SubmitJob,
     SubmitJobBg,
     SubmitReduceJobBackground,
     WorkComplete,
@@ -51,8 +50,7 @@ def nothing_registered(it: ServerKit) -> None:
     client.submit(kind=SubmitJobBg)
     worker.grab_nothing()
     worker.nothing()
-    worker = it.worker()
-    worker.run()
+    it.worker().run()
 
 
 @case("grab/plain/1", MUST, _GRAB, requires=("grab",))
@@ -72,17 +70,14 @@ def with_unique(it: ServerKit) -> None:
     client, worker, unique = it.client(), it.worker(), it.another("unique")
     for data in (b"", b"a\0b\0", bytes(range(256))):
         handle = client.submit(data, unique=unique, kind=SubmitJobBg)
-        wanted, job = JobAssignUniq(handle, it.function, unique, data), worker.grab()
-        demand(job == wanted, f"{wanted}", job)
-        worker.complete(handle)
+        worker.run(handle=handle, function=it.function, unique=unique, data=data)
 
 
 @case("grab/unique/2", SHOULD, _ASSIGNED, requires=("grab-uniq",))
 def without_unique(it: ServerKit) -> None:
     """The unique of a job that has none is empty."""
     _, worker, handle = it.queued(SubmitJobBg)
-    worker.grab(unique=b"")
-    worker.complete(handle)
+    worker.run(handle=handle, unique=b"")
 
 
 @case("grab/all/1", SHOULD, _ALL, requires=("grab-all", "reduce"))
@@ -93,9 +88,7 @@ def with_reducer(it: ServerKit) -> None:
         SubmitReduceJobBackground(it.function, unique, b"reducer", b"", b"data\0")
     )
     worker.send(GrabJobAll())
-    job = JobAssignAll(handle, it.function, unique, b"reducer", b"data\0")
-    came = worker.next()
-    demand(came == job, f"{job}", came)
+    worker.gets(JobAssignAll(handle, it.function, unique, b"reducer", b"data\0"))
     worker.complete(handle)
 
 
@@ -120,9 +113,7 @@ def reducer_not_asked_for(it: ServerKit) -> None:
     handle = client.created(
         SubmitReduceJobBackground(it.function, unique, b"reducer", b"", b"data")
     )
-    wanted, job = JobAssignUniq(handle, it.function, unique, b"data"), worker.grab()
-    demand(job == wanted, f"{wanted}", job)
-    worker.complete(handle)
+    worker.run(handle=handle, function=it.function, unique=unique, data=b"data")
 
 
 @case("grab/order/1", MUST, _GRAB)
@@ -133,10 +124,8 @@ def many_grabs(it: ServerKit) -> None:
     worker.ask(12)
     for handle in handles:
         worker.assigned(handle=handle)
-    for _ in range(7):
-        worker.expect(NoJob)
-    for handle in handles:
-        worker.complete(handle)
+    worker.gets(*[NoJob()] * 7)
+    worker.complete_all(handles)
 
 
 @case("grab/order/2", MUST, "not in the document: gearmand 1.1 and 2.0 do", requires=("echo",))
@@ -146,9 +135,7 @@ def in_order(it: ServerKit) -> None:
     worker.ask()
     worker.send(EchoReq(b"echo"))
     worker.ask()
-    worker.expect(NoJob)
-    worker.expect(EchoRes, data=b"echo")
-    worker.expect(NoJob)
+    worker.gets(NoJob(), EchoRes(b"echo"), NoJob())
 
 
 @case("grab/several/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 do")
@@ -196,7 +183,7 @@ def shared(it: ServerKit) -> None:
 def next_one(it: ServerKit) -> None:
     """A worker may ask for the next job right behind the end of one, and gets that in turn."""
     client, worker = it.client(), it.worker()
-    handles = [client.submit(kind=SubmitJob) for _ in range(3)]
+    handles = [client.submit() for _ in range(3)]
     worker.grab()
     for handle, next_handle in itertools.pairwise(handles):
         worker.send(WorkComplete(handle, b"result"))

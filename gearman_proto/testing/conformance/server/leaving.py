@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gearman_proto.testing.conformance.case import EVERY, GEARMANDS, INFO, MUST, SHOULD, demand
-from gearman_proto.testing.conformance.server_kit import ServerKit, case
+from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
 from gearman_proto.wire.packets import SubmitJobBg, WorkComplete, WorkStatus
 
 _GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do"
@@ -22,10 +22,9 @@ _JOINED: Final = ("unique-status", "coalescing")
 )
 def queued(it: ServerKit) -> str:
     """What becomes of a job that waits and whose only client leaves."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    handle = client.submit(unique=it.another("u"))
+    client, worker, handle = it.queued(unique=it.another("u"))
     it.gone(client, it.another("u"))
-    if other.status(handle).known == b"0":
+    if it.client().status(handle).known == b"0":
         worker.grab_nothing()
         return "forgotten at once"
     return "run" if worker.runs() else "thrown away when a worker asks"
@@ -44,9 +43,9 @@ def queued(it: ServerKit) -> str:
 )
 def again(it: ServerKit) -> str:
     """What becomes of a submit of the unique of a job that waits and whose client has left."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    client.submit(unique=it.another("u"))
+    client, worker, _ = it.queued(unique=it.another("u"))
     it.gone(client, it.another("u"))
+    other = it.client()
     handle = other.submit(unique=it.another("u"))
     if worker.runs():
         other.expect(WorkComplete, handle=handle)
@@ -64,8 +63,8 @@ def again(it: ServerKit) -> str:
 )
 def joined_background(it: ServerKit) -> str:
     """What becomes of a background job that a client has joined that leaves."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    client.submit(unique=it.another("u"), kind=SubmitJobBg)
+    _, worker, _ = it.queued(SubmitJobBg, unique=it.another("u"))
+    other = it.client()
     other.submit(unique=it.another("u"))
     it.gone(other, it.another("u"))
     return "run" if worker.runs() else "lost"
@@ -84,14 +83,24 @@ def background(it: ServerKit) -> None:
     worker.run(handle=handle)
 
 
-@case("leave/queued/5", SHOULD, _GEARMAND, requires=_JOINED)
-def one_of_two(it: ServerKit) -> None:
-    """A job for which two clients wait is run though one leaves, and the other gets the result."""
-    client, other, worker, unique = it.client(), it.client(), it.worker(), it.another("u")
-    handle = client.submit(unique=unique)
+def _one_of_two_leaves(it: ServerKit, *, runs: bool) -> tuple[Line, Line, bytes]:
+    """Submit a job of two clients, one of which leaves.
+
+    Return the other client, a worker, which runs the job or not, and the handle.
+    """
+    unique = it.another("u")
+    client, worker, handle = (it.running if runs else it.queued)(unique=unique)
+    other = it.client()
     other.submit(unique=unique)
     client.close()
     it.until(lambda: other.status_unique(unique).clients == b"1", "one client that waits")
+    return other, worker, handle
+
+
+@case("leave/queued/5", SHOULD, _GEARMAND, requires=_JOINED)
+def one_of_two(it: ServerKit) -> None:
+    """A job for which two clients wait is run though one leaves, and the other gets the result."""
+    other, worker, handle = _one_of_two_leaves(it, runs=False)
     worker.run()
     other.expect(WorkComplete, handle=handle, data=b"result")
 
@@ -126,12 +135,10 @@ def other_jobs(it: ServerKit) -> None:
 @case("leave/running/1", SHOULD, _GEARMAND, requires=("unique-status",))
 def running(it: ServerKit) -> None:
     """What a worker sends about a job whose client has left is taken, and it gets the next job."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    handle = client.submit(unique=it.another("u"))
-    worker.grab()
+    client, worker, handle = it.running(unique=it.another("u"))
     it.gone(client, it.another("u"))
-    worker.send(WorkStatus(handle, b"1", b"2"))
-    worker.complete(handle)
+    worker.tell(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
+    other = it.client()
     second = other.submit()
     worker.run(handle=second)
     other.expect(WorkComplete, handle=second)
@@ -140,10 +147,9 @@ def running(it: ServerKit) -> None:
 @case("leave/running/2", SHOULD, _RUNNING, requires=_JOINED)
 def rejoined(it: ServerKit) -> None:
     """A job that runs can be joined though its client has left, and the new one gets the result."""
-    client, other, worker = it.client(), it.client(), it.worker()
-    handle = client.submit(unique=it.another("u"))
-    worker.grab()
+    client, worker, handle = it.running(unique=it.another("u"))
     it.gone(client, it.another("u"))
+    other = it.client()
     joined = other.submit(unique=it.another("u"))
     demand(joined == handle, f"the handle {handle.decode()} again", joined)
     worker.complete(handle)
@@ -153,13 +159,7 @@ def rejoined(it: ServerKit) -> None:
 @case("leave/running/3", SHOULD, _GEARMAND, requires=_JOINED)
 def one_of_two_running(it: ServerKit) -> None:
     """When one of two clients leaves while their job runs, the other gets all that comes then."""
-    client, other, worker, unique = it.client(), it.client(), it.worker(), it.another("u")
-    handle = client.submit(unique=unique)
-    other.submit(unique=unique)
-    worker.grab()
-    client.close()
-    it.until(lambda: other.status_unique(unique).clients == b"1", "one client that waits")
-    worker.send(WorkStatus(handle, b"1", b"2"))
-    worker.complete(handle)
-    other.expect(WorkStatus, handle=handle, numerator=b"1", denominator=b"2")
-    other.expect(WorkComplete, handle=handle, data=b"result")
+    other, worker, handle = _one_of_two_leaves(it, runs=True)
+    said = WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result")
+    worker.tell(*said)
+    other.gets(*said)

@@ -13,6 +13,7 @@ from gearman_proto.wire.packets import (
     MAGIC_REQUEST,
     GetStatus,
     SubmitJobBg,
+    WorkComplete,
     WorkFail,
     WorkStatus,
     number,
@@ -74,8 +75,7 @@ def progress(it: ServerKit) -> None:
 def ended(it: ServerKit) -> None:
     """A job that has ended is not known any more."""
     client, worker, handle = it.running(SubmitJobBg)
-    worker.send(WorkStatus(handle, b"1", b"2"))
-    worker.complete(handle)
+    worker.tell(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
     _tells(client.status(handle), *_UNKNOWN)
 
 
@@ -133,8 +133,8 @@ def unknown_unique(it: ServerKit) -> None:
 @case("status/unique/2", SHOULD, _UNIQUE, requires=_UNIQUE_NEEDS)
 def by_unique(it: ServerKit) -> None:
     """Asked by its unique, a job has the same status as by its handle, until it has ended."""
-    client, worker, unique = it.client(), it.worker(), it.another("u")
-    handle = client.submit(unique=unique, kind=SubmitJobBg)
+    unique = it.another("u")
+    client, worker, handle = it.queued(SubmitJobBg, unique=unique)
     _tells(client.status_unique(unique), *_QUEUED)
     worker.grab()
     worker.tell(WorkStatus(handle, b"1", b"4"))

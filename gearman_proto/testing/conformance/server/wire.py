@@ -91,9 +91,7 @@ def by_the_byte(it: ServerKit) -> None:
     client, worker = it.client(), it.worker()
     for byte in client.connection.send(SubmitJobBg(it.function, b"", b"da\0ta")):
         client.send_raw(bytes([byte]))
-    handle = client.expect(JobCreated).handle
-    job = worker.run(handle=handle)
-    demand(job.data == b"da\0ta", "the data that were sent", job)
+    worker.run(handle=client.expect(JobCreated).handle, data=b"da\0ta")
 
 
 @case(
