@@ -143,7 +143,7 @@ class Suite:
         self,
         id: str,  # noqa: A002 - its name everywhere
         level: Level,
-        source: str,
+        source: str = "",
         *,
         known: Mapping[str, tuple[str, ...]] | None = None,
         requires: tuple[str, ...] = (),
@@ -151,7 +151,8 @@ class Suite:
     ) -> Callable[[_Check], _Check]:
         """Decorate the function that checks a case. Its docstring is the demand.
 
-        The arguments are those fields of `Case`.
+        The arguments are those fields of `Case`. If the source is omitted, it is the paragraph of
+        the docstring that begins with "Source: ".
 
         Raises:
             ValueError: The suite has a case of that name, or the function has no docstring.
@@ -161,8 +162,10 @@ class Suite:
             demanded = inspect.getdoc(check)
             if id in self.cases or not demanded:
                 raise ValueError(f"there are two cases {id}, or it has no docstring")
-            sentence = " ".join(demanded.split())
-            self.cases[id] = Case(id, sentence, source, level, check, known or {}, requires, slow)
+            told, _, found = " ".join(demanded.split()).partition(" Source: ")
+            self.cases[id] = Case(
+                id, told, source or found, level, check, known or {}, requires, slow
+            )
             return check
 
         return add

@@ -24,14 +24,12 @@ def ping(it: ClientKit) -> str:
     return did if any(isinstance(each, EchoReq) for each in client.events) else "does not ask"
 
 
-@client_case(
-    "option/silence/1",
-    INFO,
-    "not in the document: gear 0.16 does not answer OPTION_REQ",
-    known=_DOES,
-)
+@client_case("option/silence/1", INFO, known=_DOES)
 def unanswered(it: ClientKit) -> str:
-    """What a client does whose OPTION_REQ is not answered."""
+    """What a client does whose OPTION_REQ is not answered.
+
+    Source: not in the document: gear 0.16 does not answer OPTION_REQ
+    """
     it.start()
     client = it.accept()
     client.grants_options = False

@@ -28,25 +28,24 @@ def after_data(it: ClientKit) -> None:
     it.fails()
 
 
-@client_case(
-    "fail/nul/1",
-    MUST,
-    "not in the document: gearmand 1.1 and 2.0 so send an exception to who did not ask for them",
-)
+@client_case("fail/nul/1", MUST)
 def with_nul(it: ClientKit) -> None:
-    """WORK_FAIL with a NUL behind the handle is the end of the job as well."""
+    """WORK_FAIL with a NUL behind the handle is the end of the job as well.
+
+    Source: not in the document: gearmand 1.1 and 2.0 so send an exception to who did not ask for
+    them
+    """
     client = it.accepted()
     client.send_anyway(WorkFail(HANDLE + b"\0"))
     it.fails()
 
 
-@client_case(
-    "fail/magic/1",
-    SHOULD,
-    "not in the document: gear 0.16 so ends the jobs of a worker that has gone",
-)
+@client_case("fail/magic/1", SHOULD)
 def with_magic(it: ClientKit) -> None:
-    """A client whose WORK_FAIL has the magic of a request does not wait for ever."""
+    """A client whose WORK_FAIL has the magic of a request does not wait for ever.
+
+    Source: not in the document: gear 0.16 so ends the jobs of a worker that has gone
+    """
     client = it.accepted()
     fail = client.packed(WorkFail(HANDLE))
     client.send_raw(fail.replace(MAGIC_RESPONSE, MAGIC_REQUEST))
@@ -60,13 +59,12 @@ def exception(it: ClientKit) -> None:
     it.fails()
 
 
-@client_case(
-    "fail/exception/2",
-    MUST,
-    "not in the document: the Perl server sends both, where its worker does",
-)
+@client_case("fail/exception/2", MUST)
 def both(it: ClientKit) -> None:
-    """A job that ends with WORK_EXCEPTION and then WORK_FAIL has failed."""
+    """A job that ends with WORK_EXCEPTION and then WORK_FAIL has failed.
+
+    Source: not in the document: the Perl server sends both, where its worker does
+    """
     it.accepted().send(WorkException(HANDLE, b"exception"), WorkFail(HANDLE))
     it.fails()
 
@@ -74,11 +72,13 @@ def both(it: ClientKit) -> None:
 @client_case(
     "fail/exception/3",
     INFO,
-    'WORK_EXCEPTION: "Opaque data that is returned to the client as an exception"',
     known={"on standard error": (), "on standard output": (), "nowhere": ()},
 )
 def told(it: ClientKit) -> str:
-    """Where a program prints what an exception says."""
+    """Where a program prints what an exception says.
+
+    Source: WORK_EXCEPTION: "Opaque data that is returned to the client as an exception"
+    """
     it.accepted().send(WorkException(HANDLE, b"conformance-exception"))
     it.ended()
     if b"conformance-exception" in it.errors:

@@ -32,11 +32,12 @@ def all_bytes(it: ClientKit) -> None:
     it.prints(result)
 
 
-@client_case(
-    "result/packet/1", MUST, "size: the data's size alone tells where a packet ends, not its bytes"
-)
+@client_case("result/packet/1", MUST)
 def packet(it: ClientKit) -> None:
-    """A result that looks like packets is nothing but a result."""
+    """A result that looks like packets is nothing but a result.
+
+    Source: size: the data's size alone tells where a packet ends, not its bytes
+    """
     client = it.accepted()
     result = client.packed(WorkComplete(HANDLE, b"other")) * 2
     client.send(WorkComplete(HANDLE, result))
@@ -51,14 +52,12 @@ def large(it: ClientKit) -> None:
     it.prints(result)
 
 
-@client_case(
-    "result/newline/1",
-    INFO,
-    "not in the document: how programs print a result that ends a line",
-    known={"kept": (), "added": (), "cut": ()},
-)
+@client_case("result/newline/1", INFO, known={"kept": (), "added": (), "cut": ()})
 def newline(it: ClientKit) -> str:
-    """What a program makes of the end of a line that is the end of a result."""
+    """What a program makes of the end of a line that is the end of a result.
+
+    Source: not in the document: how programs print a result that ends a line
+    """
     it.accepted().send(WorkComplete(HANDLE, b"result\n"))
     demand(it.ended() == 0, "the exit status 0", f"{it.program.status}")
     ways = {b"result\n": "kept", b"result\n\n": "added", b"result": "cut"}
@@ -78,14 +77,12 @@ def data(it: ClientKit) -> None:
     demand(printed.rstrip(b"\n").endswith(b"result"), "the result at the end", printed)
 
 
-@client_case(
-    "result/data/2",
-    INFO,
-    "not in the document: what a program prints of it",
-    known={"printed": (), "not printed": ()},
-)
+@client_case("result/data/2", INFO, known={"printed": (), "not printed": ()})
 def printed_data(it: ClientKit) -> str:
-    """Whether a program prints WORK_DATA beside the result."""
+    """Whether a program prints WORK_DATA beside the result.
+
+    Source: not in the document: what a program prints of it
+    """
     it.accepted().send(WorkData(HANDLE, b"part "), WorkComplete(HANDLE, b"result"))
     demand(it.ended() == 0, "the exit status 0", f"{it.program.status}")
     return "printed" if b"part" in it.program.output else "not printed"
@@ -100,60 +97,59 @@ def status(it: ClientKit) -> None:
     it.prints_also(b"result")
 
 
-@client_case(
-    "result/status/2",
-    INFO,
-    'WORK_STATUS: "of the status of a running job"; no document says where a program prints it',
-    known={"printed": (), "not printed": ()},
-)
+@client_case("result/status/2", INFO, known={"printed": (), "not printed": ()})
 def printed_status(it: ClientKit) -> str:
-    """Whether a program prints WORK_STATUS beside the result."""
+    """Whether a program prints WORK_STATUS beside the result.
+
+    Source: WORK_STATUS: "of the status of a running job"; no document says where a program prints
+    it
+    """
     it.accepted().send(WorkStatus(HANDLE, b"1", b"2"), WorkComplete(HANDLE, b"result"))
     it.prints_also(b"result")
     return "not printed" if it.program.output.strip() == b"result" else "printed"
 
 
-@client_case(
-    "result/status/3",
-    SHOULD,
-    "not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it is",
-)
+@client_case("result/status/3", SHOULD)
 def odd_status(it: ClientKit) -> None:
-    """WORK_STATUS whose numbers are no whole ones, or no numbers, does not end a client."""
+    """WORK_STATUS whose numbers are no whole ones, or no numbers, does not end a client.
+
+    Source: not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it
+    is
+    """
     client = it.accepted()
     client.send(WorkStatus(HANDLE, b"0.5", b""), WorkStatus(HANDLE, b"half", b"-1"))
     client.send(WorkComplete(HANDLE, b"result"))
     it.prints_also(b"result")
 
 
-@client_case(
-    "result/status/4",
-    SHOULD,
-    "not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it is",
-)
+@client_case("result/status/4", SHOULD)
 def of_nothing(it: ClientKit) -> None:
-    """WORK_STATUS that says 0/0, as of a job that has nothing to do, does not end a client."""
+    """WORK_STATUS that says 0/0, as of a job that has nothing to do, does not end a client.
+
+    Source: not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it
+    is
+    """
     client = it.accepted()
     client.send(WorkStatus(HANDLE, b"0", b"0"), WorkComplete(HANDLE, b"result"))
     it.prints_also(b"result")
 
 
-@client_case(
-    "result/warning/1",
-    SHOULD,
-    'WORK_WARNING: "should be treated as a warning instead of normal response data"',
-)
+@client_case("result/warning/1", SHOULD)
 def warning(it: ClientKit) -> None:
-    """WORK_WARNING is neither a result, nor a part of one, nor the end of a job."""
+    """WORK_WARNING is neither a result, nor a part of one, nor the end of a job.
+
+    Source: WORK_WARNING: "should be treated as a warning instead of normal response data"
+    """
     it.accepted().send(WorkWarning(HANDLE, b"warning"), WorkComplete(HANDLE, b"result"))
     it.prints(b"result")
 
 
-@client_case(
-    "result/handle/1", MUST, '"job handle arguments must not be longer than 64 bytes" with a NUL'
-)
+@client_case("result/handle/1", MUST)
 def long_handle(it: ClientKit) -> None:
-    """A handle may have 63 bytes."""
+    """A handle may have 63 bytes.
+
+    Source: "job handle arguments must not be longer than 64 bytes" with a NUL
+    """
     client, _ = it.submitted()
     handle = b"H:".ljust(63, b"x")
     client.send(JobCreated(handle), WorkComplete(handle, b"result"))
@@ -169,14 +165,13 @@ def odd_handle(it: ClientKit) -> None:
     it.prints(b"result")
 
 
-@client_case(
-    "result/short/1",
-    INFO,
-    "not in the document: gearmand sends the NUL behind the handle, whatever a worker has sent",
-    known={"goes on": (), "gives up": (), "waits": GEARMANDS},
-)
+@client_case("result/short/1", INFO, known={"goes on": (), "gives up": (), "waits": GEARMANDS})
 def short(it: ClientKit) -> str:
-    """What a client makes of a WORK_COMPLETE that has a handle, and no NUL behind it."""
+    """What a client makes of a WORK_COMPLETE that has a handle, and no NUL behind it.
+
+    Source: not in the document: gearmand sends the NUL behind the handle, whatever a worker has
+    sent
+    """
     client = it.accepted()
     whole = client.packed(WorkComplete(HANDLE, b""))
     # Drop the final NUL, and reduce the size in the header by one.

@@ -30,27 +30,24 @@ def _complete(payload: bytes) -> WorkComplete:
     return WorkComplete(_handle(payload), b"result " + payload)
 
 
-@client_case(
-    "order/backwards/1",
-    MUST,
-    'JOB_ASSIGN: "All communication about the job" uses the handle',
-    requires=_SEVERAL,
-)
+@client_case("order/backwards/1", MUST, requires=_SEVERAL)
 def backwards(it: ClientKit) -> None:
-    """Jobs may end in any order, and each gets its own result."""
+    """Jobs may end in any order, and each gets its own result.
+
+    Source: JOB_ASSIGN: "All communication about the job" uses the handle
+    """
     client, came = it.several(b"1", b"2", b"3")
     client.send(*[_complete(each) for each in reversed(came)])
     it.prints(b"result 1", b"result 2", b"result 3")
 
 
-@client_case(
-    "order/early/1",
-    MUST,
-    "not in the document: gearmand 1.1 and 2.0 send what has ended before they answer what follows",
-    requires=_SEVERAL,
-)
+@client_case("order/early/1", MUST, requires=_SEVERAL)
 def early(it: ClientKit) -> None:
-    """A job may end before the next one of the connection is acknowledged."""
+    """A job may end before the next one of the connection is acknowledged.
+
+    Source: not in the document: gearmand 1.1 and 2.0 send what has ended before they answer what
+    follows
+    """
     it.start(b"1", b"2", b"3")
     client = it.accept()
     for _ in range(3):
@@ -59,15 +56,12 @@ def early(it: ClientKit) -> None:
     it.prints(b"result 1", b"result 2", b"result 3")
 
 
-@client_case(
-    "order/error/1",
-    MUST,
-    "not in the document: gearmand 1.1 and 2.0 send ERROR in the order of the submits",
-    known={"gives up at once": ()},
-    requires=_SEVERAL,
-)
+@client_case("order/error/1", MUST, known={"gives up at once": ()}, requires=_SEVERAL)
 def error(it: ClientKit) -> str | None:
-    """An ERROR between two JOB_CREATED is the answer to the submit between them."""
+    """An ERROR between two JOB_CREATED is the answer to the submit between them.
+
+    Source: not in the document: gearmand 1.1 and 2.0 send ERROR in the order of the submits
+    """
     it.start(b"1", b"2", b"3")
     client = it.accept()
     first = client.submitted().data
@@ -84,63 +78,57 @@ def error(it: ClientKit) -> str | None:
     return None
 
 
-@client_case(
-    "order/fail/1", MUST, 'WORK_FAIL: notifies the clients "that the job failed"', requires=_SEVERAL
-)
+@client_case("order/fail/1", MUST, requires=_SEVERAL)
 def one_fails(it: ClientKit) -> None:
-    """That one of several jobs fails is told, and does not keep the others from their ends."""
+    """That one of several jobs fails is told, and does not keep the others from their ends.
+
+    Source: WORK_FAIL: notifies the clients "that the job failed"
+    """
     client, came = it.several(b"1", b"2", b"3")
     client.send(_complete(came[0]), WorkFail(_handle(came[1])), _complete(came[2]))
     it.fails()
 
 
-@client_case(
-    "order/alike/1",
-    MUST,
-    "not in the document: gearmand's handles end with a number, and 10 begins as 1 does",
-    requires=_SEVERAL,
-)
+@client_case("order/alike/1", MUST, requires=_SEVERAL)
 def longer_first(it: ClientKit) -> None:
-    """Of two handles one of which begins as the other, the longer one's job may end first."""
+    """Of two handles one of which begins as the other, the longer one's job may end first.
+
+    Source: not in the document: gearmand's handles end with a number, and 10 begins as 1 does
+    """
     client, _ = it.several(b"1", b"10")
     client.send(_complete(b"10"), _complete(b"1"))
     it.prints(b"result 1", b"result 10")
 
 
-@client_case(
-    "order/alike/2",
-    MUST,
-    "not in the document: gearmand's handles end with a number, and 10 begins as 1 does",
-    requires=_SEVERAL,
-)
+@client_case("order/alike/2", MUST, requires=_SEVERAL)
 def shorter_first(it: ClientKit) -> None:
-    """Of two handles one of which begins as the other, the shorter one's job may end first."""
+    """Of two handles one of which begins as the other, the shorter one's job may end first.
+
+    Source: not in the document: gearmand's handles end with a number, and 10 begins as 1 does
+    """
     client, _ = it.several(b"10", b"1")
     client.send(_complete(b"1"), _complete(b"10"))
     it.prints(b"result 10", b"result 1")
 
 
-@client_case(
-    "order/same/1",
-    MUST,
-    'SUBMIT_JOB: "may attach this request to the already existing job"; gearmand sends all twice',
-    requires=_SEVERAL,
-)
+@client_case("order/same/1", MUST, requires=_SEVERAL)
 def joined(it: ClientKit) -> None:
-    """Two submits may get one handle, and both end when its end comes for each of them."""
+    """Two submits may get one handle, and both end when its end comes for each of them.
+
+    Source: SUBMIT_JOB: "may attach this request to the already existing job"; gearmand sends all
+    twice
+    """
     client, _ = it.several(b"same", b"same", handle=_the_same)
     client.send(*[WorkComplete(HANDLE, b"result")] * 2)
     it.prints(b"result", b"result")
 
 
-@client_case(
-    "order/same/2",
-    MUST,
-    'SUBMIT_JOB: "This includes jobs already in progress", whose updates do not wait',
-    requires=_SEVERAL,
-)
+@client_case("order/same/2", MUST, requires=_SEVERAL)
 def joined_late(it: ClientKit) -> None:
-    """Updates of a handle may come before it is the answer to a second submit as well."""
+    """Updates of a handle may come before it is the answer to a second submit as well.
+
+    Source: SUBMIT_JOB: "This includes jobs already in progress", whose updates do not wait
+    """
     it.start(b"same", b"same")
     client, status = it.accept(), WorkStatus(HANDLE, b"1", b"2")
     for _ in range(2):
@@ -153,12 +141,14 @@ def joined_late(it: ClientKit) -> None:
 @client_case(
     "order/same/3",
     INFO,
-    "not in the document: servers other than gearmand may tell a connection once",
     known={"both end": (), "one waits": (), "it gives up": ()},
     requires=_SEVERAL,
 )
 def joined_once(it: ClientKit) -> str:
-    """What becomes of two submits that have got one handle, whose end comes once."""
+    """What becomes of two submits that have got one handle, whose end comes once.
+
+    Source: not in the document: servers other than gearmand may tell a connection once
+    """
     client, _ = it.several(b"same", b"same", handle=_the_same)
     client.send(WorkComplete(HANDLE, b"result"))
     status = it.ended()
@@ -178,37 +168,33 @@ def updates(it: ClientKit) -> None:
     it.prints_also(b"result 1", b"result 2", b"result 3")
 
 
-@client_case(
-    "order/twice/1",
-    MUST,
-    "not in the document: gearmand 1.1 and 2.0 send a second end after `cancel job`",
-)
+@client_case("order/twice/1", MUST)
 def fails_first(it: ClientKit) -> None:
-    """Of two ends of one job the first one counts, where that is WORK_FAIL."""
+    """Of two ends of one job the first one counts, where that is WORK_FAIL.
+
+    Source: not in the document: gearmand 1.1 and 2.0 send a second end after `cancel job`
+    """
     it.accepted().send(WorkFail(HANDLE), WorkComplete(HANDLE, b"result"))
     it.fails()
 
 
-@client_case(
-    "order/twice/2",
-    MUST,
-    "not in the document: gearmand 1.1 and 2.0 send it where one connection joins a job twice",
-    requires=_SEVERAL,
-)
+@client_case("order/twice/2", MUST, requires=_SEVERAL)
 def ends_twice(it: ClientKit) -> None:
-    """Of two ends of one job the first one counts, and the second one harms no other job."""
+    """Of two ends of one job the first one counts, and the second one harms no other job.
+
+    Source: not in the document: gearmand 1.1 and 2.0 send it where one connection joins a job twice
+    """
     client, came = it.several(b"1", b"2")
     client.send(_complete(came[0]), WorkComplete(_handle(came[0]), b"other"), _complete(came[1]))
     it.prints(b"result 1", b"result 2")
 
 
-@client_case(
-    "order/foreign/1",
-    SHOULD,
-    "not in the document: what servers still send of a job that the client has given up",
-)
+@client_case("order/foreign/1", SHOULD)
 def foreign(it: ClientKit) -> None:
-    """Packets for a handle that the client does not have are ignored."""
+    """Packets for a handle that the client does not have are ignored.
+
+    Source: not in the document: what servers still send of a job that the client has given up
+    """
     client = it.accepted()
     client.send(WorkStatus(_handle(b"2"), b"1", b"2"), _complete(b"3"), WorkFail(_handle(b"4")))
     client.send(WorkComplete(HANDLE, b"result"))

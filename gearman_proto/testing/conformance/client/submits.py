@@ -28,27 +28,24 @@ def text(it: ClientKit) -> None:
     demand(submit.data == payload, f"the payload {payload!r}", submit.data)
 
 
-@client_case(
-    "submit/bytes/2",
-    INFO,
-    'SUBMIT_JOB: "Opaque data"; languages have arguments of programs as text',
-    known={"as they are": (), "changed": ()},
-)
+@client_case("submit/bytes/2", INFO, known={"as they are": (), "changed": ()})
 def not_text(it: ClientKit) -> str:
-    """What becomes of a payload that is no UTF-8, where it is an argument of a program."""
+    """What becomes of a payload that is no UTF-8, where it is an argument of a program.
+
+    Source: SUBMIT_JOB: "Opaque data"; languages have arguments of programs as text
+    """
     payload = bytes(range(1, 256))
     _, submit = it.submitted(payload)
     return "as they are" if submit.data == payload else "changed"
 
 
-@client_case(
-    "submit/empty/1",
-    SHOULD,
-    'SUBMIT_JOB: "Opaque data": gearmand 1.1 and 2.0 take none as well, libgearman refuses that',
-    known={"refused": ()},
-)
+@client_case("submit/empty/1", SHOULD, known={"refused": ()})
 def empty(it: ClientKit) -> str | None:
-    """A payload without a byte is submitted."""
+    """A payload without a byte is submitted.
+
+    Source: SUBMIT_JOB: "Opaque data": gearmand 1.1 and 2.0 take none as well, libgearman refuses
+    that
+    """
     it.start(b"")
     client = it.again()
     try:
@@ -70,38 +67,34 @@ def large(it: ClientKit) -> None:
     demand(submit.data == payload, f"{_LARGE} bytes", f"{len(submit.data)} bytes, or others")
 
 
-@client_case(
-    "submit/unique/1",
-    MUST,
-    "not in the document: gearmand 1.1 and 2.0 refuse 65 bytes, and 64 break the job's payload",
-)
+@client_case("submit/unique/1", MUST)
 def unique(it: ClientKit) -> None:
-    """The unique has 63 bytes at most."""
+    """The unique has 63 bytes at most.
+
+    Source: not in the document: gearmand 1.1 and 2.0 refuse 65 bytes, and 64 break the job's
+    payload
+    """
     _, submit = it.submitted()
     wanted = f"at most {_LONGEST_UNIQUE} bytes"
     demand(len(submit.unique) <= _LONGEST_UNIQUE, wanted, f"{len(submit.unique)} bytes")
 
 
-@client_case(
-    "submit/unique/2",
-    INFO,
-    'SUBMIT_JOB: "The unique ID can be used by the server to reduce queue length"',
-    known={"none": (), "by payload": (), "of its own": ()},
-)
+@client_case("submit/unique/2", INFO, known={"none": (), "by payload": (), "of its own": ()})
 def unique_kind(it: ClientKit) -> str:
-    """What unique a client gives a job when it was told none."""
+    """What unique a client gives a job when it was told none.
+
+    Source: SUBMIT_JOB: "The unique ID can be used by the server to reduce queue length"
+    """
     _, submit = it.submitted()
     return {b"": "none", b"-": "by payload"}.get(submit.unique, "of its own")
 
 
-@client_case(
-    "submit/unique/3",
-    MUST,
-    'SUBMIT_JOB: "the server may attach this request to the already existing job"',
-    requires=("several",),
-)
+@client_case("submit/unique/3", MUST, requires=("several",))
 def uniques(it: ClientKit) -> None:
-    """Jobs of different payloads never have one unique, as then they would be one job."""
+    """Jobs of different payloads never have one unique, as then they would be one job.
+
+    Source: SUBMIT_JOB: "the server may attach this request to the already existing job"
+    """
     client, _ = it.several(b"first", b"second", b"third")
     found = [each.unique for each in client.events if isinstance(each, SUBMITS)]
     found = [each for each in found if each not in (b"", b"-")]

@@ -71,13 +71,13 @@ def many_functions(it: ServerKit) -> None:
 
 
 @case(
-    "ability/function/4",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 take the empty name as any other",
-    known={"as any other name": GEARMANDS, "it gets no jobs": ("perl",)},
+    "ability/function/4", INFO, known={"as any other name": GEARMANDS, "it gets no jobs": ("perl",)}
 )
 def empty_name(it: ServerKit) -> str:
-    """What comes of CAN_DO with an empty name; other functions of the worker are as they were."""
+    """What comes of CAN_DO with an empty name; other functions of the worker are as they were.
+
+    Source: not in the document: gearmand 1.1 and 2.0 take the empty name as any other
+    """
     client, worker = it.client(), it.worker()
     _gets_one(it, worker, CanDo(b""))
     client.send(SubmitJobBg(b"", it.another("unique"), b"data"))
@@ -132,14 +132,12 @@ def registered_anew(it: ServerKit) -> None:
     _gets_one(it, it.worker(), CantDo(it.function), CanDo(it.function))
 
 
-@case(
-    "ability/cant/6",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 give the job to another worker",
-    known={"it is taken away": GEARMANDS, "it stays": ("perl",)},
-)
+@case("ability/cant/6", INFO, known={"it is taken away": GEARMANDS, "it stays": ("perl",)})
 def cant_do_while_holding(it: ServerKit) -> str:
-    """What becomes of the job that a worker has in hand when it sends CANT_DO."""
+    """What becomes of the job that a worker has in hand when it sends CANT_DO.
+
+    Source: not in the document: gearmand 1.1 and 2.0 give the job to another worker
+    """
     client, worker, handle = it.running()
     worker.tell(CantDo(it.function))
     other = it.worker()

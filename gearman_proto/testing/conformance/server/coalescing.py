@@ -89,14 +89,12 @@ def empty_unique(it: ServerKit) -> None:
     worker.run_all(len(made))
 
 
-@case(
-    "submit/coalesce/6",
-    SHOULD,
-    "not in the document: gearmand 1.1, 2.0 and Perl's server do",
-    requires=_NEEDS,
-)
+@case("submit/coalesce/6", SHOULD, requires=_NEEDS)
 def by_data(it: ServerKit) -> None:
-    """The unique `-` stands for the data: the same data is the same job, and other data another."""
+    """The unique `-` stands for the data: the same data is the same job, and other data another.
+
+    Source: not in the document: gearmand 1.1, 2.0 and Perl's server do
+    """
     client, worker = it.client(), it.worker()
     handle = client.submit(it.another("a"), unique=b"-", kind=SubmitJobBg)
     _demand_one(handle, client.submit(it.another("a"), unique=b"-", kind=SubmitJobBg))
@@ -151,15 +149,12 @@ def alike(it: ServerKit) -> None:
     worker.run_all(len(made))
 
 
-@case(
-    "submit/coalesce/10",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 send each packet twice",
-    known={"once": (), "twice": EVERY},
-    requires=_NEEDS,
-)
+@case("submit/coalesce/10", INFO, known={"once": (), "twice": EVERY}, requires=_NEEDS)
 def same_connection(it: ServerKit) -> str:
-    """How often a connection that has submitted a unique twice gets what is sent about the job."""
+    """How often a connection that has submitted a unique twice gets what is sent about the job.
+
+    Source: not in the document: gearmand 1.1 and 2.0 send each packet twice
+    """
     client, worker = it.client(), it.worker()
     client.send(*[SubmitJob(it.function, it.another("u"), b"data")] * 2)
     handle = client.expect(JobCreated).handle
@@ -171,14 +166,13 @@ def same_connection(it: ServerKit) -> str:
 
 
 @case(
-    "submit/coalesce/11",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 leave it as it is",
-    known={"stays as it was": EVERY, "is raised": ()},
-    requires=_NEEDS,
+    "submit/coalesce/11", INFO, known={"stays as it was": EVERY, "is raised": ()}, requires=_NEEDS
 )
 def priority(it: ServerKit) -> str:
-    """What becomes of the priority of a job to which a submit of a higher one is joined."""
+    """What becomes of the priority of a job to which a submit of a higher one is joined.
+
+    Source: not in the document: gearmand 1.1 and 2.0 leave it as it is
+    """
     client, worker = it.client(), it.worker()
     first = client.submit()
     second = client.submit(unique=it.another("u"))

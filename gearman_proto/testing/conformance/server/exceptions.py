@@ -76,15 +76,12 @@ def option_comes_late(it: ServerKit) -> None:
     _fails_too(worker, handle)
 
 
-@case(
-    "exception/fail/1",
-    MUST,
-    "not in the document: gearmand 1.1 and 2.0 send WORK_FAIL",
-    known={_NUL: GEARMANDS, _SILENCE: ("perl",)},
-    requires=_NEEDS,
-)
+@case("exception/fail/1", MUST, known={_NUL: GEARMANDS, _SILENCE: ("perl",)}, requires=_NEEDS)
 def not_asked_for(it: ServerKit) -> str | None:
-    """A client without the option gets WORK_FAIL with the bare handle for a WORK_EXCEPTION."""
+    """A client without the option gets WORK_FAIL with the bare handle for a WORK_EXCEPTION.
+
+    Source: not in the document: gearmand 1.1 and 2.0 send WORK_FAIL
+    """
     client, worker, handle = it.queued()
     _thrown(worker)
     told = _failed(client, worker, handle)
@@ -180,15 +177,12 @@ def unknown(it: ServerKit) -> None:
     client.nothing()
 
 
-@case(
-    "option/case/1",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 grant it",
-    known={"granted": GEARMANDS, "refused": ("perl",)},
-    requires=_NEEDS,
-)
+@case("option/case/1", INFO, known={"granted": GEARMANDS, "refused": ("perl",)}, requires=_NEEDS)
 def case_of_letters(it: ServerKit) -> str:
-    """Whether the option may be written in capital letters."""
+    """Whether the option may be written in capital letters.
+
+    Source: not in the document: gearmand 1.1 and 2.0 grant it
+    """
     client = it.client()
     client.send(OptionReq(b"EXCEPTIONS"))
     return "granted" if isinstance(client.next(), OptionRes) else "refused"

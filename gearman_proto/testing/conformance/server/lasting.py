@@ -130,12 +130,14 @@ def restart(it: ServerKit) -> None:
 @case(
     "life/restart/2",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 begin to count anew",
     known={"it is unknown": (), "it is the new job's": EVERY},
     requires=("restart",),
 )
 def old_handle(it: ServerKit) -> str:
-    """What the handle of a job from before a restart is, once there is a new job."""
+    """What the handle of a job from before a restart is, once there is a new job.
+
+    Source: not in the document: gearmand 1.1 and 2.0 begin to count anew
+    """
     it.restart()
     old = it.client().submit(kind=SubmitJobBg)
     it.restart()

@@ -16,12 +16,14 @@ _JOINED: Final = ("unique-status", "coalescing")
 @case(
     "leave/queued/1",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 keep it until a worker asks, and do not run it",
     known={"forgotten at once": (), "thrown away when a worker asks": EVERY, "run": ()},
     requires=("unique-status",),
 )
 def queued(it: ServerKit) -> str:
-    """What becomes of a job that waits and whose only client leaves."""
+    """What becomes of a job that waits and whose only client leaves.
+
+    Source: not in the document: gearmand 1.1 and 2.0 keep it until a worker asks, and do not run it
+    """
     client, worker, handle = it.queued(unique=it.another("u"))
     it.gone(client, it.another("u"))
     if it.client().status(handle).known == b"0":
@@ -33,7 +35,6 @@ def queued(it: ServerKit) -> str:
 @case(
     "leave/queued/2",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 join it to that job, which is never run",
     known={
         "run": (),
         "not run, and the client hears nothing": GEARMANDS,
@@ -42,7 +43,10 @@ def queued(it: ServerKit) -> str:
     requires=("unique-status",),
 )
 def again(it: ServerKit) -> str:
-    """What becomes of a submit of the unique of a job that waits and whose client has left."""
+    """What becomes of a submit of the unique of a job that waits and whose client has left.
+
+    Source: not in the document: gearmand 1.1 and 2.0 join it to that job, which is never run
+    """
     client, worker, _ = it.queued(unique=it.another("u"))
     it.gone(client, it.another("u"))
     other = it.client()
@@ -54,15 +58,12 @@ def again(it: ServerKit) -> str:
     return f"not run, and the client {'is told' if told else 'hears nothing'}"
 
 
-@case(
-    "leave/queued/3",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 lose it",
-    known={"run": (), "lost": GEARMANDS},
-    requires=_JOINED,
-)
+@case("leave/queued/3", INFO, known={"run": (), "lost": GEARMANDS}, requires=_JOINED)
 def joined_background(it: ServerKit) -> str:
-    """What becomes of a background job that a client has joined that leaves."""
+    """What becomes of a background job that a client has joined that leaves.
+
+    Source: not in the document: gearmand 1.1 and 2.0 lose it
+    """
     _, worker, _ = it.queued(SubmitJobBg, unique=it.another("u"))
     other = it.client()
     other.submit(unique=it.another("u"))

@@ -89,7 +89,6 @@ def over_functions(it: ServerKit) -> str:
 @case(
     "grab/priority/5",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 differ",
     known={
         "the oldest first": (),
         "the functions take turns": ("gearmand-2.0",),
@@ -98,7 +97,10 @@ def over_functions(it: ServerKit) -> str:
     },
 )
 def turns(it: ServerKit) -> str:
-    """Which is the next of several jobs of one priority and two functions."""
+    """Which is the next of several jobs of one priority and two functions.
+
+    Source: not in the document: gearmand 1.1 and 2.0 differ
+    """
     client, other = it.client(), it.another("other")
     worker = it.worker(it.function, other)
     for data, function in ((b"a1", it.function), (b"a2", it.function), (b"b1", other)):

@@ -243,13 +243,15 @@ def returns(it: ServerKit) -> None:
 @case(
     "requeue/timeout/1",
     INFO,
-    'CAN_DO_TIMEOUT: "mark the job as failed and notify any listening clients"',
     known={"it is given to another worker": GEARMANDS, _FAILS: (), "nothing": ("perl",)},
     requires=("timeouts",),
     slow=True,
 )
 def time_passes(it: ServerKit) -> str:
-    """What becomes of a job whose worker takes longer than its CAN_DO_TIMEOUT."""
+    """What becomes of a job whose worker takes longer than its CAN_DO_TIMEOUT.
+
+    Source: CAN_DO_TIMEOUT: "mark the job as failed and notify any listening clients"
+    """
     client, worker, other, (handle,) = _held(it, limit=b"1000")
     if not other.is_silent(_WAIT):
         other.run()
@@ -261,15 +263,12 @@ def time_passes(it: ServerKit) -> str:
     return "nothing"
 
 
-@case(
-    "requeue/timeout/2",
-    SHOULD,
-    "not in the document: gearmand 1.1 and 2.0 take it for no limit",
-    requires=("timeouts",),
-    slow=True,
-)
+@case("requeue/timeout/2", SHOULD, requires=("timeouts",), slow=True)
 def no_limit(it: ServerKit) -> None:
-    """A CAN_DO_TIMEOUT of 0 is no limit."""
+    """A CAN_DO_TIMEOUT of 0 is no limit.
+
+    Source: not in the document: gearmand 1.1 and 2.0 take it for no limit
+    """
     client, worker, other, (handle,) = _held(it, limit=b"0")
     demand(other.is_silent(2.0), "nothing", "something")
     worker.complete(handle)

@@ -232,14 +232,12 @@ def holds_a_job(it: ServerKit) -> None:
     worker.complete_all((first, second))
 
 
-@case(
-    "sleep/both/1",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 wake first",
-    known={"the NOOP": GEARMANDS, "the JOB_CREATED": ("perl",)},
-)
+@case("sleep/both/1", INFO, known={"the NOOP": GEARMANDS, "the JOB_CREATED": ("perl",)})
 def client_and_worker(it: ServerKit) -> str:
-    """What comes first to a sleeping worker that submits a job for itself."""
+    """What comes first to a sleeping worker that submits a job for itself.
+
+    Source: not in the document: gearmand 1.1 and 2.0 wake first
+    """
     line = it.worker()
     line.sleep()
     line.send(SubmitJobBg(it.function, b"", b"data"))
@@ -252,13 +250,15 @@ def client_and_worker(it: ServerKit) -> str:
 @case(
     "sleep/due/1",
     INFO,
-    'SUBMIT_JOB_EPOCH: "run job at given time instead of immediately"',
     known={"it is woken": ("gearmand-2.0",), "it is not woken": ("gearmand-1.1",)},
     requires=("epoch",),
     slow=True,
 )
 def becomes_due(it: ServerKit) -> str:
-    """Whether a sleeping worker is woken when a job for later is due."""
+    """Whether a sleeping worker is woken when a job for later is due.
+
+    Source: SUBMIT_JOB_EPOCH: "run job at given time instead of immediately"
+    """
     client, worker = it.client(), it.worker()
     client.created(SubmitJobEpoch(it.function, b"", b"%d" % (it.wall() + 2), b"data"))
     worker.sleep()

@@ -79,14 +79,12 @@ def ended(it: ServerKit) -> None:
     _tells(client.status(handle), *_UNKNOWN)
 
 
-@case(
-    "status/handle/6",
-    SHOULD,
-    "not in the document: gearmand 1.1 and 2.0 queue the job again, and forget its progress",
-    known={"the job is not run again": ("perl",)},
-)
+@case("status/handle/6", SHOULD, known={"the job is not run again": ("perl",)})
 def lost(it: ServerKit) -> str | None:
-    """A job whose worker was lost waits again, and has made no progress."""
+    """A job whose worker was lost waits again, and has made no progress.
+
+    Source: not in the document: gearmand 1.1 and 2.0 queue the job again, and forget its progress
+    """
     client, worker, handle = it.running(SubmitJobBg)
     worker.tell(WorkStatus(handle, b"1", b"2"))
     worker.close()
@@ -143,14 +141,12 @@ def by_unique(it: ServerKit) -> None:
     _tells(client.status_unique(unique), *_UNKNOWN)
 
 
-@case(
-    "status/unique/3",
-    SHOULD,
-    'STATUS_RES_UNIQUE: "Count of clients waiting"',
-    requires=("unique-status", "coalescing"),
-)
+@case("status/unique/3", SHOULD, requires=("unique-status", "coalescing"))
 def clients(it: ServerKit) -> None:
-    """The status of a unique says how many clients wait for the job; background ones do not."""
+    """The status of a unique says how many clients wait for the job; background ones do not.
+
+    Source: STATUS_RES_UNIQUE: "Count of clients waiting"
+    """
     lines, unique = [it.client() for _ in range(3)], it.another("u")
     lines[0].submit(unique=unique, kind=SubmitJobBg)
     for count, line in enumerate(lines):
@@ -163,12 +159,15 @@ def clients(it: ServerKit) -> None:
 @case(
     "status/unique/4",
     INFO,
-    'STATUS_RES_UNIQUE: "NULL byte terminated job handle"; gearmand 1.1 and 2.0 send the unique',
     known={"the unique": GEARMANDS, "the handle": ()},
     requires=_UNIQUE_NEEDS,
 )
 def first_of_unique(it: ServerKit) -> str:
-    """Whether the answer to GET_STATUS_UNIQUE begins with the unique or with the handle."""
+    """Whether the answer to GET_STATUS_UNIQUE begins with the unique or with the handle.
+
+    Source: STATUS_RES_UNIQUE: "NULL byte terminated job handle"; gearmand 1.1 and 2.0 send the
+    unique
+    """
     client, unique = it.client(), it.another("u")
     handle = client.submit(unique=unique, kind=SubmitJobBg)
     client.send_raw(pack(BY_NAME["GET_STATUS_UNIQUE"], [unique], MAGIC_REQUEST))
@@ -178,14 +177,12 @@ def first_of_unique(it: ServerKit) -> str:
     return "the unique" if first == unique else "the handle"
 
 
-@case(
-    "status/numbers/1",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 send 0, Perl's and gear's server send nothing",
-    known={"0": GEARMANDS, "empty": ("perl",), "something else": ()},
-)
+@case("status/numbers/1", INFO, known={"0": GEARMANDS, "empty": ("perl",), "something else": ()})
 def unreported(it: ServerKit) -> str:
-    """What the numbers of a status are of which nothing was reported."""
+    """What the numbers of a status are of which nothing was reported.
+
+    Source: not in the document: gearmand 1.1 and 2.0 send 0, Perl's and gear's server send nothing
+    """
     client = it.client()
     handle = client.submit(kind=SubmitJobBg)
     status = client.status(handle)
@@ -197,11 +194,13 @@ def unreported(it: ServerKit) -> str:
 @case(
     "status/numbers/2",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 count from 2 to the 32nd downwards",
     known={"4294967295": GEARMANDS, "0": (), "as it was sent": ("perl",), "something else": ()},
 )
 def negative(it: ServerKit) -> str:
-    """What a progress of -1 is in a status."""
+    """What a progress of -1 is in a status.
+
+    Source: not in the document: gearmand 1.1 and 2.0 count from 2 to the 32nd downwards
+    """
     client, worker, handle = it.running(SubmitJobBg)
     worker.send_anyway(WorkStatus(handle, b"-1", b"100"))
     worker.settle()

@@ -125,13 +125,12 @@ def handles(it: ServerKit) -> None:
     demand(given == made, "the handles that were told the clients", given)
 
 
-@case(
-    "submit/handle/2",
-    MUST,
-    'Binary Packet: "must not be longer than 64 bytes, including NULL terminator"',
-)
+@case("submit/handle/2", MUST)
 def size_of_handle(it: ServerKit) -> None:
-    """The handle of a job has from 1 to 63 bytes."""
+    """The handle of a job has from 1 to 63 bytes.
+
+    Source: Binary Packet: "must not be longer than 64 bytes, including NULL terminator"
+    """
     _, worker, handle = it.queued(SubmitJobBg)
     worker.run()
     demand(0 < len(handle) <= _HANDLE, f"from 1 to {_HANDLE} bytes", handle)
@@ -149,7 +148,6 @@ def words(it: ServerKit) -> None:
 @case(
     "submit/handle/4",
     INFO,
-    "not in the document: clients of libgearman 2.0 mix up handles one of which begins another",
     known={
         "all of one length": (),
         "of several lengths": (),
@@ -157,7 +155,11 @@ def words(it: ServerKit) -> None:
     },
 )
 def beginnings(it: ServerKit) -> str:
-    """How the handles of thirty jobs in a row look beside each other."""
+    """How the handles of thirty jobs in a row look beside each other.
+
+    Source: not in the document: clients of libgearman 2.0 mix up handles one of which begins
+    another
+    """
     client, worker = it.client(), it.worker()
     made = sorted(client.submit(kind=SubmitJobBg) for _ in range(30))
     worker.run_all(len(made))
@@ -168,11 +170,12 @@ def beginnings(it: ServerKit) -> str:
     return "one is the beginning of another" if begins else "of several lengths"
 
 
-@case(
-    "submit/order/1", MUST, "not in the document: JOB_CREATED does not say which submit it answers"
-)
+@case("submit/order/1", MUST)
 def order(it: ServerKit) -> None:
-    """Submits that come at once are answered in their order."""
+    """Submits that come at once are answered in their order.
+
+    Source: not in the document: JOB_CREATED does not say which submit it answers
+    """
     client, worker = it.client(), it.worker()
     payloads = [b"%d" % number for number in range(20)]
     client.send(*[SubmitJobBg(it.function, b"", data) for data in payloads])
@@ -182,14 +185,12 @@ def order(it: ServerKit) -> None:
     demand(given == wanted, f"the jobs as they were answered: {wanted}", str(given))
 
 
-@case(
-    "submit/order/2",
-    MUST,
-    'ERROR: "whenever the server encounters an error"',
-    known={"there is no ERROR": ()},
-)
+@case("submit/order/2", MUST, known={"there is no ERROR": ()})
 def error_between(it: ServerKit) -> str | None:
-    """The ERROR that a packet gets comes between the answers to those before and after it."""
+    """The ERROR that a packet gets comes between the answers to those before and after it.
+
+    Source: ERROR: "whenever the server encounters an error"
+    """
     client, worker = it.client(), it.worker()
     client.send_anyway(
         SubmitJobBg(it.function, it.another("1"), b"data"),
@@ -217,11 +218,12 @@ def created_first(it: ServerKit) -> None:
         client.expect(WorkComplete, handle=handle, data=b"result")
 
 
-@case(
-    "submit/order/4", MUST, 'the example: "could have multiple jobs being run over a single socket"'
-)
+@case("submit/order/4", MUST)
 def interleaved(it: ServerKit) -> None:
-    """Jobs of one connection may end in any order, and each result comes with its job's handle."""
+    """Jobs of one connection may end in any order, and each result comes with its job's handle.
+
+    Source: the example: "could have multiple jobs being run over a single socket"
+    """
     client, worker = it.client(), it.worker()
     made = [client.submit(b"%d" % number) for number in range(5)]
     jobs = {job.handle: job.data for job in (worker.grab() for _ in made)}
@@ -274,11 +276,13 @@ def case_of_letters(it: ServerKit) -> None:
 @case(
     "submit/function/3",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 take it as any other name",
     known={**_KNOWN, "it is a function": GEARMANDS, "refused with ERROR": ("perl",)},
 )
 def empty_function(it: ServerKit) -> str:
-    """What a server does with a job whose function has an empty name."""
+    """What a server does with a job whose function has an empty name.
+
+    Source: not in the document: gearmand 1.1 and 2.0 take it as any other name
+    """
     client = it.client()
     client.send(SubmitJobBg(b"", it.another("unique"), b"data"))
     behaviour = client.behaviour(JOB_CREATED="it is a function")
@@ -287,14 +291,12 @@ def empty_function(it: ServerKit) -> str:
     return behaviour
 
 
-@case(
-    "submit/unique/1",
-    MUST,
-    'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"',
-    requires=("grab-uniq",),
-)
+@case("submit/unique/1", MUST, requires=("grab-uniq",))
 def unique(it: ServerKit) -> None:
-    """The unique of a job comes to its worker as it was sent, if it has no more than 63 bytes."""
+    """The unique of a job comes to its worker as it was sent, if it has no more than 63 bytes.
+
+    Source: JOB_ASSIGN_UNIQ: "with the client assigned unique ID"
+    """
     client, worker = it.client(), it.worker()
     for sent in (b"", it.another("u")[-63:], it.another("\x80 \t").ljust(63, b"u")[-63:]):
         client.submit(unique=sent, kind=SubmitJobBg)
@@ -315,24 +317,29 @@ def _long_unique(it: ServerKit, size: int) -> str:
 @case(
     "submit/unique/2",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 keep 63 bytes, and a NUL more is before the data",
     known={**_KNOWN, "kept": ("perl",), "cut": GEARMANDS},
     requires=("grab-uniq",),
 )
 def unique_of_64(it: ServerKit) -> str:
-    """What becomes of a unique of 64 bytes."""
+    """What becomes of a unique of 64 bytes.
+
+    Source: not in the document: gearmand 1.1 and 2.0 keep 63 bytes, and a NUL more is before the
+    data
+    """
     return _long_unique(it, 64)
 
 
 @case(
     "submit/unique/3",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 answer with ERROR ARGUMENT_TOO_LARGE",
     known={"kept": ("perl",), "cut": (), **_KNOWN, "refused with ERROR": GEARMANDS},
     requires=("grab-uniq",),
 )
 def unique_of_65(it: ServerKit) -> str:
-    """What becomes of a unique of 65 bytes."""
+    """What becomes of a unique of 65 bytes.
+
+    Source: not in the document: gearmand 1.1 and 2.0 answer with ERROR ARGUMENT_TOO_LARGE
+    """
     return _long_unique(it, 65)
 
 
@@ -373,7 +380,6 @@ def due(it: ServerKit) -> None:
 @case(
     "submit/epoch/3",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 do not answer, and close some of the connections",
     known={
         "taken": (),
         "refused with ERROR": (),
@@ -383,20 +389,22 @@ def due(it: ServerKit) -> None:
     requires=("epoch", "echo"),
 )
 def out_of_range(it: ServerKit) -> str:
-    """What becomes of a job for a time that does not fit 64 bits."""
+    """What becomes of a job for a time that does not fit 64 bits.
+
+    Source: not in the document: gearmand 1.1 and 2.0 do not answer, and close some of the
+    connections
+    """
     client = it.client()
     client.send_anyway(SubmitJobEpoch(it.function, b"", b"9" * 30, b"data"), EchoReq(b"behind"))
     return client.behaviour(JOB_CREATED="taken")
 
 
-@case(
-    "submit/sched/1",
-    INFO,
-    'SUBMIT_JOB_SCHED: "This is not currently used and may be removed"',
-    known={**_KNOWN, "taken": (), "refused with ERROR": EVERY},
-)
+@case("submit/sched/1", INFO, known={**_KNOWN, "taken": (), "refused with ERROR": EVERY})
 def sched(it: ServerKit) -> str:
-    """What a server does with SUBMIT_JOB_SCHED."""
+    """What a server does with SUBMIT_JOB_SCHED.
+
+    Source: SUBMIT_JOB_SCHED: "This is not currently used and may be removed"
+    """
     client = it.client()
     when = (b"0", b"0", b"1", b"1", b"0")
     client.send_anyway(SubmitJobSched(it.function, b"", *when, b"data"))

@@ -175,7 +175,6 @@ def cancel_queued(it: ServerKit) -> None:
 @case(
     "text/cancel/3",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 send WORK_FAIL, and then the result as well",
     known={
         "the client is told, and gets no result": (),
         "the client is told, and gets the result as well": GEARMANDS,
@@ -184,7 +183,10 @@ def cancel_queued(it: ServerKit) -> None:
     requires=("cancel",),
 )
 def cancel_running(it: ServerKit) -> str:
-    """What becomes of a job that runs when it is cancelled."""
+    """What becomes of a job that runs when it is cancelled.
+
+    Source: not in the document: gearmand 1.1 and 2.0 send WORK_FAIL, and then the result as well
+    """
     client, worker, admin = it.client(), it.worker(), it.admin()
     handle = client.submit()
     worker.grab()
@@ -239,15 +241,12 @@ def show_jobs(it: ServerKit) -> None:
     demand(handle not in jobs, f"{handle!r} no more", jobs)
 
 
-@case(
-    "text/words/1",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 take any case",
-    known={"any case": EVERY, "small letters only": ()},
-    requires=("text",),
-)
+@case("text/words/1", INFO, known={"any case": EVERY, "small letters only": ()}, requires=("text",))
 def case_of_letters(it: ServerKit) -> str:
-    """Whether the words of commands may be written in capitals."""
+    """Whether the words of commands may be written in capitals.
+
+    Source: not in the document: gearmand 1.1 and 2.0 take any case
+    """
     reply = it.admin().text(b"VERSION")
     return "small letters only" if reply.startswith(b"ERR") else "any case"
 
@@ -255,7 +254,6 @@ def case_of_letters(it: ServerKit) -> str:
 @case(
     "text/words/2",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 close the connection",
     known={
         "the connection is closed": GEARMANDS,
         "refused with ERR": ("perl",),
@@ -264,7 +262,10 @@ def case_of_letters(it: ServerKit) -> str:
     requires=("text",),
 )
 def six_words(it: ServerKit) -> str:
-    """What a server does with a command of six words."""
+    """What a server does with a command of six words.
+
+    Source: not in the document: gearmand 1.1 and 2.0 close the connection
+    """
     admin = it.admin()
     admin.send_anyway(TextLine(b"conformance 2 3 4 5 6"))
     return admin.behaviour(TEXT="refused with ERR")

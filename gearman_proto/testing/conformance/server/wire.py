@@ -112,7 +112,6 @@ def bad_magic(it: ServerKit) -> str | None:
 @case(
     "wire/magic/2",
     INFO,
-    "not in the document: gearmand 1.1 and 2.0 answer with ERROR INVALID_MAGIC",
     known={
         "refused with ERROR": GEARMANDS,
         "the connection is closed": (),
@@ -121,7 +120,10 @@ def bad_magic(it: ServerKit) -> str | None:
     },
 )
 def response_magic(it: ServerKit) -> str:
-    """What a server does with a request that has the magic of responses."""
+    """What a server does with a request that has the magic of responses.
+
+    Source: not in the document: gearmand 1.1 and 2.0 answer with ERROR INVALID_MAGIC
+    """
     client = it.client()
     client.send_raw(pack(BY_NAME["ECHO_REQ"], [b"data"], MAGIC_RESPONSE))
     return client.behaviour(ECHO_RES="carried out")
@@ -141,14 +143,12 @@ def magic_of_answers(it: ServerKit) -> None:
     demand(end.startswith(MAGIC_RESPONSE), "a response magic", end)
 
 
-@case(
-    "wire/type/1",
-    SHOULD,
-    'Binary Packet: "an enumerated packet type"; gearmand 1.1 and 2.0 close the connection',
-    known={"refused with ERROR": ("perl",)},
-)
+@case("wire/type/1", SHOULD, known={"refused with ERROR": ("perl",)})
 def unknown_type(it: ServerKit) -> str | None:
-    """A packet of a type that does not exist ends the connection."""
+    """A packet of a type that does not exist ends the connection.
+
+    Source: Binary Packet: "an enumerated packet type"; gearmand 1.1 and 2.0 close the connection
+    """
     for number in (0, 43, 1000):
         client = it.client()
         client.send_raw(HEADER.pack(MAGIC_REQUEST, number, 0))
@@ -172,25 +172,25 @@ def unexpected(it: ServerKit) -> None:
 @case(
     "wire/unexpected/2",
     INFO,
-    'ALL_YOURS: "Not yet implemented"',
     known={"refused with ERROR": EVERY, "taken": (), "the connection is closed": ()},
     requires=("echo",),
 )
 def all_yours(it: ServerKit) -> str:
-    """What a server does with ALL_YOURS, which is in the document, and was never in use."""
+    """What a server does with ALL_YOURS, which is in the document, and was never in use.
+
+    Source: ALL_YOURS: "Not yet implemented"
+    """
     client = it.client()
     client.send_anyway(AllYours(), EchoReq(b"behind"))
     return client.behaviour(ECHO_RES="taken")
 
 
-@case(
-    "wire/body/1",
-    SHOULD,
-    'GRAB_JOB: "Arguments: - None."; gearmand 1.1 and 2.0 ignore them',
-    requires=("grab",),
-)
+@case("wire/body/1", SHOULD, requires=("grab",))
 def body(it: ServerKit) -> None:
-    """Data in a packet that has no arguments is read, and means nothing."""
+    """Data in a packet that has no arguments is read, and means nothing.
+
+    Source: GRAB_JOB: "Arguments: - None."; gearmand 1.1 and 2.0 ignore them
+    """
     worker = it.worker()
     worker.send_raw(pack(BY_NAME["PRE_SLEEP"], [b"a body", b"of two"], MAGIC_REQUEST))
     worker.nothing()
@@ -221,14 +221,13 @@ def large(it: ServerKit) -> None:
     client.expect(WorkComplete, handle=handle, data=_MEGABYTE[::-1])
 
 
-@case(
-    "wire/text/1",
-    SHOULD,
-    'Administrative Protocol: "differentiates between the two by looking at the first character"',
-    requires=("text", "echo"),
-)
+@case("wire/text/1", SHOULD, requires=("text", "echo"))
 def mixed(it: ServerKit) -> None:
-    """Packets and lines of text may come mixed, and are answered in their order."""
+    """Packets and lines of text may come mixed, and are answered in their order.
+
+    Source: Administrative Protocol: "differentiates between the two by looking at the first
+    character"
+    """
     client = it.client()
     client.send(EchoReq(b"1"), TextLine(b"version"), EchoReq(b"2"), TextLine(b"version"))
     client.expect(EchoRes, data=b"1")
@@ -278,15 +277,12 @@ def others(it: ServerKit) -> None:
     slow.expect(WorkComplete, handle=handle)
 
 
-@case(
-    "wire/end/1",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 mostly send nothing more",
-    known={"answered": (), "not answered": ()},
-    requires=("echo",),
-)
+@case("wire/end/1", INFO, known={"answered": (), "not answered": ()}, requires=("echo",))
 def half_closed(it: ServerKit) -> str:
-    """Whether a client that has ended its side of the connection still gets the answers."""
+    """Whether a client that has ended its side of the connection still gets the answers.
+
+    Source: not in the document: gearmand 1.1 and 2.0 mostly send nothing more
+    """
     client = it.client()
     client.send(EchoReq(b"data"))
     client.half_close()

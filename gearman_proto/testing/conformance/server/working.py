@@ -77,14 +77,12 @@ def status(it: ServerKit) -> None:
     client.expect(WorkComplete, handle=handle)
 
 
-@case(
-    "work/status/2",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 forward the bytes as they are",
-    known={"the same bytes": EVERY, "others": ()},
-)
+@case("work/status/2", INFO, known={"the same bytes": EVERY, "others": ()})
 def odd_status(it: ServerKit) -> str:
-    """Whether numbers of a WORK_STATUS that are written oddly reach the client as they are."""
+    """Whether numbers of a WORK_STATUS that are written oddly reach the client as they are.
+
+    Source: not in the document: gearmand 1.1 and 2.0 forward the bytes as they are
+    """
     client, worker, handle = it.running()
     worker.send(WorkStatus(handle, b"007", b"1.5"))
     came = client.expect(WorkStatus, handle=handle)
@@ -190,13 +188,13 @@ def failed_is_gone(it: ServerKit) -> None:
 
 
 @case(
-    "work/fail/3",
-    INFO,
-    "not in the document: gearmand 1.1 and 2.0 forward it",
-    known={"with it": GEARMANDS, "the bare handle": (), "nothing": ("perl",)},
+    "work/fail/3", INFO, known={"with it": GEARMANDS, "the bare handle": (), "nothing": ("perl",)}
 )
 def reason(it: ServerKit) -> str:
-    """Whether a WORK_FAIL with something behind its handle reaches the client with it."""
+    """Whether a WORK_FAIL with something behind its handle reaches the client with it.
+
+    Source: not in the document: gearmand 1.1 and 2.0 forward it
+    """
     client, worker, handle = it.running()
     worker.send_anyway(WorkFail(handle, b"reason"))
     worker.heard()
@@ -274,11 +272,12 @@ def after_the_end_answer(it: ServerKit) -> str:
     return "ERROR" if worker.heard() else "nothing"
 
 
-@case(
-    "order/handles/1", MUST, 'JOB_ASSIGN: "All communication about the job … should use the handle"'
-)
+@case("order/handles/1", MUST)
 def handles(it: ServerKit) -> None:
-    """The results of a client's jobs come with their handles, in whatever order they end."""
+    """The results of a client's jobs come with their handles, in whatever order they end.
+
+    Source: JOB_ASSIGN: "All communication about the job … should use the handle"
+    """
     client, workers = it.client(), [it.worker() for _ in range(4)]
     handles = [client.submit(b"%d" % number) for number in range(4)]
     for worker in workers:

@@ -25,11 +25,12 @@ def many(it: WorkerKit) -> None:
         worker.serve(b"data of %d" % number)
 
 
-@worker_case(
-    "end/after/1", MUST, "not in the document: gearmand 1.1 and 2.0 forget a job that ends"
-)
+@worker_case("end/after/1", MUST)
 def after(it: WorkerKit) -> None:
-    """A worker says nothing about a job any more when it has ended, while it does the next ones."""
+    """A worker says nothing about a job any more when it has ended, while it does the next ones.
+
+    Source: not in the document: gearmand 1.1 and 2.0 forget a job that ends
+    """
     worker = it.ready()
     for payload in (b"data", b"fail", b"updates", b"slow", b"data"):
         worker.serve(payload)
@@ -90,14 +91,13 @@ def fail(it: WorkerKit) -> None:
         demand(end.reason is None, "the bare handle", end)
 
 
-@worker_case(
-    "end/exception/1",
-    SHOULD,
-    "not in the document: WORK_EXCEPTION ends a job on gearmand 1.1, 2.0, and not on Perl's server",
-    known={"WORK_EXCEPTION, then WORK_FAIL": ()},
-)
+@worker_case("end/exception/1", SHOULD, known={"WORK_EXCEPTION, then WORK_FAIL": ()})
 def exception(it: WorkerKit) -> str | None:
-    """A job that fails ends with one packet, too."""
+    """A job that fails ends with one packet, too.
+
+    Source: not in the document: WORK_EXCEPTION ends a job on gearmand 1.1, 2.0, and not on Perl's
+    server
+    """
     worker = it.ready()
     worker.serve(b"fail")
     worker.serve()

@@ -42,14 +42,12 @@ def grab(it: WorkerKit) -> str | None:
     return it.goes_on(worker)
 
 
-@worker_case(
-    "error/option/1",
-    SHOULD,
-    'OPTION_REQ: "Returns a OPTION_RES packet on success, or an ERROR packet on failure"',
-    known={"asks for none": (), "connects again": ()},
-)
+@worker_case("error/option/1", SHOULD, known={"asks for none": (), "connects again": ()})
 def option(it: WorkerKit) -> str | None:
-    """A worker that asks for an option and is refused it does its jobs without."""
+    """A worker that asks for an option and is refused it does its jobs without.
+
+    Source: OPTION_REQ: "Returns a OPTION_RES packet on success, or an ERROR packet on failure"
+    """
     worker = it.connected()
     worker.refuse_options()
     worker.refuse()

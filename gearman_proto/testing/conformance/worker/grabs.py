@@ -19,26 +19,22 @@ def asks(it: WorkerKit) -> None:
     it.connected().grabs()
 
 
-@worker_case(
-    "grab/first/1",
-    INFO,
-    "GRAB_JOB, PRE_SLEEP: which of them is first is not said; servers take either",
-    known={"asks first": (), "sleeps first": ()},
-)
+@worker_case("grab/first/1", INFO, known={"asks first": (), "sleeps first": ()})
 def first(it: WorkerKit) -> str:
-    """Does a worker that has connected ask for a job at once, or sleep until it is woken?"""
+    """Does a worker that has connected ask for a job at once, or sleep until it is woken?
+
+    Source: GRAB_JOB, PRE_SLEEP: which of them is first is not said; servers take either
+    """
     event = it.connected().asked()
     return "sleeps first" if isinstance(event, PreSleep) else "asks first"
 
 
-@worker_case(
-    "grab/kind/1",
-    INFO,
-    'GRAB_JOB_UNIQ: "Just like GRAB_JOB, but return JOB_ASSIGN_UNIQ"',
-    known={"GRAB_JOB": (), "GRAB_JOB_UNIQ": (), "GRAB_JOB_ALL": ()},
-)
+@worker_case("grab/kind/1", INFO, known={"GRAB_JOB": (), "GRAB_JOB_UNIQ": (), "GRAB_JOB_ALL": ()})
 def kind(it: WorkerKit) -> str:
-    """With which packet does a worker ask for a job?"""
+    """With which packet does a worker ask for a job?
+
+    Source: GRAB_JOB_UNIQ: "Just like GRAB_JOB, but return JOB_ASSIGN_UNIQ"
+    """
     return it.connected().grabs().packet.name
 
 
@@ -58,13 +54,12 @@ def everything(it: WorkerKit) -> None:
     worker.asked()
 
 
-@worker_case(
-    "grab/sleep/1",
-    SHOULD,
-    'PRE_SLEEP: "about to sleep, and that it should be woken up with a NOOP packet"',
-)
+@worker_case("grab/sleep/1", SHOULD)
 def sleep(it: WorkerKit) -> None:
-    """A worker that was told that there is no job says that it sleeps, so that it is woken."""
+    """A worker that was told that there is no job says that it sleeps, so that it is woken.
+
+    Source: PRE_SLEEP: "about to sleep, and that it should be woken up with a NOOP packet"
+    """
     worker = it.connected()
     worker.grabs()
     worker.send(NoJob())
@@ -79,11 +74,12 @@ def wake(it: WorkerKit) -> None:
     worker.serve()
 
 
-@worker_case(
-    "grab/wake/2", MUST, "NOOP, NO_JOB: another worker may have been faster; gearmand 1.1, 2.0"
-)
+@worker_case("grab/wake/2", MUST)
 def nothing(it: WorkerKit) -> None:
-    """A worker that was woken and then got no job sleeps again, and is woken again."""
+    """A worker that was woken and then got no job sleeps again, and is woken again.
+
+    Source: NOOP, NO_JOB: another worker may have been faster; gearmand 1.1, 2.0
+    """
     worker = it.ready()
     for _ in range(3):
         worker.wakes()
@@ -92,13 +88,12 @@ def nothing(it: WorkerKit) -> None:
     worker.serve()
 
 
-@worker_case(
-    "grab/noop/1",
-    MUST,
-    "not in the document: on gearmand 1.1, 2.0 a NOOP may lie between a grab and its answer",
-)
+@worker_case("grab/noop/1", MUST)
 def between(it: WorkerKit) -> None:
-    """A NOOP that comes before the answer to a grab is not that answer: the job behind it is."""
+    """A NOOP that comes before the answer to a grab is not that answer: the job behind it is.
+
+    Source: not in the document: on gearmand 1.1, 2.0 a NOOP may lie between a grab and its answer
+    """
     worker = it.ready()
     grab = worker.grabs()
     worker.send(Noop())
@@ -106,13 +101,12 @@ def between(it: WorkerKit) -> None:
     worker.serve()
 
 
-@worker_case(
-    "grab/noop/2",
-    MUST,
-    "not in the document: on gearmand 1.1, 2.0 a NOOP may lie between a grab and its answer",
-)
+@worker_case("grab/noop/2", MUST)
 def refused(it: WorkerKit) -> None:
-    """The same where the answer behind the NOOP is that there is no job."""
+    """The same where the answer behind the NOOP is that there is no job.
+
+    Source: not in the document: on gearmand 1.1, 2.0 a NOOP may lie between a grab and its answer
+    """
     worker = it.ready()
     worker.grabs()
     worker.send(Noop(), NoJob())
@@ -120,11 +114,12 @@ def refused(it: WorkerKit) -> None:
     worker.serve()
 
 
-@worker_case(
-    "grab/noop/3", MUST, 'NOOP: "so that it may grab a pending job"; it is no order, and no answer'
-)
+@worker_case("grab/noop/3", MUST)
 def working(it: WorkerKit) -> None:
-    """NOOPs that come while a worker does a job harm nothing."""
+    """NOOPs that come while a worker does a job harm nothing.
+
+    Source: NOOP: "so that it may grab a pending job"; it is no order, and no answer
+    """
     worker = it.ready()
     handle = worker.give(b"slow")
     worker.send(Noop(), Noop())
@@ -141,27 +136,22 @@ def several(it: WorkerKit) -> None:
     worker.serve()
 
 
-@worker_case(
-    "grab/busy/1",
-    SHOULD,
-    'PRE_SLEEP: "should be woken up with a NOOP packet if a job comes in"',
-    slow=True,
-)
+@worker_case("grab/busy/1", SHOULD, slow=True)
 def busy(it: WorkerKit) -> None:
-    """A worker for which there is no job does not ask for one again and again."""
+    """A worker for which there is no job does not ask for one again and again.
+
+    Source: PRE_SLEEP: "should be woken up with a NOOP packet if a job comes in"
+    """
     count = it.ready().grabs_within(1.0)
     demand(count <= _FEW, f"{_FEW} GRAB_JOB in a second at the most", f"{count} of them")
 
 
-@worker_case(
-    "grab/late/1",
-    MUST,
-    'GRAB_JOB: "The server will respond"; how soon is not said',
-    slow=True,
-    known={"connects again": ()},
-)
+@worker_case("grab/late/1", MUST, slow=True, known={"connects again": ()})
 def late(it: WorkerKit) -> str | None:
-    """An answer to a grab that comes after two seconds is taken like any other."""
+    """An answer to a grab that comes after two seconds is taken like any other.
+
+    Source: GRAB_JOB: "The server will respond"; how soon is not said
+    """
     worker = it.ready()
     grab = worker.grabs()
     try:
@@ -179,12 +169,14 @@ def late(it: WorkerKit) -> str | None:
 @worker_case(
     "grab/unanswered/1",
     INFO,
-    'GRAB_JOB: "The server will respond"; what if it does not is not said',
     slow=True,
     known={"waits": (), "asks again": (), "something else": ()},
 )
 def unanswered(it: WorkerKit) -> str:
-    """What does a worker do within three seconds if the server does not answer its grab?"""
+    """What does a worker do within three seconds if the server does not answer its grab?
+
+    Source: GRAB_JOB: "The server will respond"; what if it does not is not said
+    """
     worker = it.ready()
     worker.grabs()
     count = len(worker.events)

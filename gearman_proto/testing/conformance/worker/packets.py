@@ -16,40 +16,35 @@ def requests(it: WorkerKit) -> None:
     worker.refuse()
 
 
-@worker_case(
-    "wire/stray/1",
-    SHOULD,
-    "not in the document: gearmand's own library drops what nobody has asked for",
-    known={"connects again": ()},
-)
+@worker_case("wire/stray/1", SHOULD, known={"connects again": ()})
 def stray(it: WorkerKit) -> str | None:
-    """A sound packet that a worker has not asked for does not end it."""
+    """A sound packet that a worker has not asked for does not end it.
+
+    Source: not in the document: gearmand's own library drops what nobody has asked for
+    """
     worker = it.ready()
     worker.send(StatusRes(b"H:conformance:nobody", b"0", b"0", b"0", b"0"), EchoRes(b"nobody"))
     return it.goes_on(worker)
 
 
-@worker_case(
-    "wire/garbage/1",
-    SHOULD,
-    'Binary Packet: "4 byte magic code"; what is done about others is not said',
-)
+@worker_case("wire/garbage/1", SHOULD)
 def garbage(it: WorkerKit) -> None:
-    """A worker that is sent what is no packet closes the connection, and connects again."""
+    """A worker that is sent what is no packet closes the connection, and connects again.
+
+    Source: Binary Packet: "4 byte magic code"; what is done about others is not said
+    """
     worker = it.ready()
     worker.send_raw(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
     worker.rest_of()
     it.again().serve()
 
 
-@worker_case(
-    "wire/echo/1",
-    INFO,
-    'ECHO_REQ: "primarily used for testing or debugging"',
-    known={"sends ECHO_REQ": (), "sends none": ()},
-)
+@worker_case("wire/echo/1", INFO, known={"sends ECHO_REQ": (), "sends none": ()})
 def echo(it: WorkerKit) -> str:
-    """Does a worker that has just begun ask the server for an echo, to see whether it is there?"""
+    """Does a worker that has just begun ask the server for an echo, to see whether it is there?
+
+    Source: ECHO_REQ: "primarily used for testing or debugging"
+    """
     worker = it.ready()
     worker.serve()
     came = any(isinstance(event, EchoReq) for event in worker.events)

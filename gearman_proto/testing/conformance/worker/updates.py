@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from gearman_proto.wire.packets import Event
 
 
-@worker_case(
-    "order/updates/1", MUST, 'WORK_DATA: "to update the client with data from a running job"'
-)
+@worker_case("order/updates/1", MUST)
 def updates(it: WorkerKit) -> None:
     """WORK_DATA, WORK_WARNING and WORK_STATUS are about the job in hand, and come before its end.
 
     (A job whose payload is `updates` is to send some, if that can be arranged.)
+
+    Source: WORK_DATA: "to update the client with data from a running job"
     """
     worker = it.ready()
     worker.serve(b"updates")
