@@ -10,7 +10,7 @@ of unknown types, and ">LOST" selects data that does not begin like a packet.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from gearman_proto.testing.packing import pack
@@ -45,6 +45,17 @@ class Lie:
     last: int = MANY
     since: int = 0
     seen: dict[int, int] = field(default_factory=dict)
+
+
+#: One lie, or several at once. A lie that counts packets is made anew by a function.
+Lies: TypeAlias = "Lie | tuple[Lie, ...] | Callable[[], list[Lie]]"
+
+
+def fresh(lies: Lies) -> list[Lie]:
+    """Return lies that have seen no packet."""
+    if isinstance(lies, Lie):
+        return [replace(lies, seen={})]
+    return [replace(each, seen={}) for each in (lies if isinstance(lies, tuple) else lies())]
 
 
 def packet(name: str, *args: bytes) -> bytes:
@@ -147,8 +158,7 @@ def typed(name: str, other: str) -> Lie:
 
 def later(lie: Lie, since: int = 1) -> Lie:
     """Apply the lie to later connections only."""
-    lie.since = since
-    return lie
+    return replace(lie, since=since)
 
 
 def told(lies: Sequence[Lie], unit: bytes, way: str, connection: int, odd: str = "") -> bytes:

@@ -18,13 +18,14 @@ from tests.conformance.lies.client import LIES as LIES_OF_CLIENTS
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
 from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
 from tests.conformance.lies.worker import LIES as LIES_OF_WORKERS
+from tests.conformance.lying import fresh
 from tests.conformance.memory import ClientWorld, LyingWorld, WorkerWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gearman_proto.testing.conformance.case import Case
-    from tests.conformance.lying import Lie
+    from tests.conformance.lying import Lie, Lies
 
 
 HAS: Final = frozenset(CAPABILITIES) | {"several"}
@@ -33,7 +34,7 @@ ALL: Final = Selection(slow=True)
 PATIENCE: Final = 20.0
 #: The time limit of a case with programs. A worker polls for jobs every 0.5 seconds.
 IMPATIENCE: Final = 0.25
-LIES: Final = {
+LIES: Final[dict[str, dict[str, list[Lies]]]] = {
     "server": {**LIES_OF_JOBS, **LIES_OF_WORK},
     "worker": LIES_OF_WORKERS,
     "client": LIES_OF_CLIENTS,
@@ -78,7 +79,7 @@ def test_engine_in_memory_passes_the_case(side: str, case: Case) -> None:
     ],
 )
 def test_case_with_lying_connections_fails(side: str, name: str, number: int) -> None:
-    lies = LIES[side][name][number]()
+    lies = fresh(LIES[side][name][number])
     judge = Judge(lambda _: make_kit(side, name, lies), HAS, selection=ALL)
     outcome = judge.judge(SUITES[side].cases[name])
     assert outcome.verdict is Verdict.FAIL, outcome

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from tests.conformance.lying import (
     MANY,
     Lie,
+    Lies,
     after,
     becomes,
     close,
@@ -36,107 +37,87 @@ def _ends_of(handle: bytes | Callable[[bytes], bytes], *, first: int = 0, last: 
     return field_of("<WORK_COMPLETE", 0, handle, first=first, last=last)
 
 
-def _claims_success() -> Lie:
-    """Make the client report an empty result when its connection ends."""
-    return becomes("<END", packet("<WORK_COMPLETE", _HANDLE, b""))
-
-
-def _hangs() -> Lie:
-    """Make the client miss the end of its connection."""
-    return drop("<END")
-
-
-def _claims_all() -> Lie:
-    """Make the client report an accepted job and an empty result when its connection ends."""
-    created = packet("<JOB_CREATED", _HANDLE)
-    return becomes("<END", created, packet("<WORK_COMPLETE", _HANDLE, b""))
-
-
-def _second_is_other() -> Lie:
-    """Make the client treat two coalesced jobs as two."""
-    return field_of("<JOB_CREATED", 0, b"H:other", first=1, last=1)
-
-
+#: Make the client report an empty result when its connection ends.
+_CLAIMS_SUCCESS: Final = becomes("<END", packet("<WORK_COMPLETE", _HANDLE, b""))
+#: Make the client miss the end of its connection.
+_HANGS: Final = drop("<END")
+#: Make the client report an accepted job and an empty result when its connection ends.
+_CLAIMS_ALL: Final = becomes(
+    "<END", packet("<JOB_CREATED", _HANDLE), packet("<WORK_COMPLETE", _HANDLE, b"")
+)
+#: Make the client treat two coalesced jobs as two.
+_SECOND_IS_OTHER: Final = field_of("<JOB_CREATED", 0, b"H:other", first=1, last=1)
 #: Lies by case. Each lie makes the case fail on its own.
-LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
+LIES: Final[dict[str, list[Lies]]] = {
     "submit/bytes/1": [
-        lambda: [field_of(">SUBMIT_JOB", 0, b"other")],
-        lambda: [field_of(">SUBMIT_JOB", 2, lambda data: data.strip())],
-        lambda: [field_of(">SUBMIT_JOB", 2, lambda data: data.replace(b"\r\n", b"\n"))],
+        field_of(">SUBMIT_JOB", 0, b"other"),
+        field_of(">SUBMIT_JOB", 2, lambda data: data.strip()),
+        field_of(">SUBMIT_JOB", 2, lambda data: data.replace(b"\r\n", b"\n")),
     ],
-    "submit/empty/1": [lambda: [field_of(">SUBMIT_JOB", 2, b"\0")], lambda: [drop(">SUBMIT_JOB")]],
-    "submit/large/1": [lambda: [field_of(">SUBMIT_JOB", 2, lambda data: data[:65536])]],
-    "submit/unique/1": [lambda: [field_of(">SUBMIT_JOB", 1, b"u" * 64)]],
-    "submit/unique/3": [lambda: [field_of(">SUBMIT_JOB", 1, b"same")]],
-    "submit/foreground/1": [lambda: [typed(">SUBMIT_JOB", ">SUBMIT_JOB_BG")]],
-    "submit/once/1": [lambda: [twice(">SUBMIT_JOB")]],
+    "submit/empty/1": [field_of(">SUBMIT_JOB", 2, b"\0"), drop(">SUBMIT_JOB")],
+    "submit/large/1": [field_of(">SUBMIT_JOB", 2, lambda data: data[:65536])],
+    "submit/unique/1": [field_of(">SUBMIT_JOB", 1, b"u" * 64)],
+    "submit/unique/3": [field_of(">SUBMIT_JOB", 1, b"same")],
+    "submit/foreground/1": [typed(">SUBMIT_JOB", ">SUBMIT_JOB_BG")],
+    "submit/once/1": [twice(">SUBMIT_JOB")],
     "submit/binary/1": [
-        lambda: [after(">SUBMIT_JOB", b"version\r\n")],
-        lambda: [typed(">SUBMIT_JOB", "<SUBMIT_JOB")],
-        lambda: [after(">SUBMIT_JOB", b"\0abcdefghijk")],
+        after(">SUBMIT_JOB", b"version\r\n"),
+        typed(">SUBMIT_JOB", "<SUBMIT_JOB"),
+        after(">SUBMIT_JOB", b"\0abcdefghijk"),
     ],
-    "result/plain/1": [lambda: [_result_is(b"other")], lambda: [typed("<JOB_CREATED", "<ERROR")]],
-    "result/empty/1": [lambda: [_result_is(b"None")], lambda: [drop("<WORK_COMPLETE")]],
+    "result/plain/1": [_result_is(b"other"), typed("<JOB_CREATED", "<ERROR")],
+    "result/empty/1": [_result_is(b"None"), drop("<WORK_COMPLETE")],
     "result/bytes/1": [
-        lambda: [_result_is(lambda data: data.rstrip(b"\0"))],
-        lambda: [_result_is(lambda data: data.decode(errors="replace").encode())],
+        _result_is(lambda data: data.rstrip(b"\0")),
+        _result_is(lambda data: data.decode(errors="replace").encode()),
     ],
-    "result/packet/1": [lambda: [_result_is(b"other")]],
-    "result/large/1": [lambda: [_result_is(lambda data: data[:65536])]],
-    "result/data/1": [lambda: [typed("<WORK_DATA", "<WORK_COMPLETE")]],
-    "result/status/1": [lambda: [typed("<WORK_STATUS", "<WORK_COMPLETE")]],
-    "result/status/3": [lambda: [typed("<WORK_STATUS", "<WORK_FAIL")]],
-    "result/status/4": [
-        lambda: [typed("<WORK_STATUS", "<WORK_FAIL")],
-        lambda: [close("<WORK_STATUS")],
-    ],
-    "result/warning/1": [lambda: [typed("<WORK_WARNING", "<WORK_COMPLETE")]],
-    "result/handle/1": [lambda: [_ends_of(lambda handle: handle[:-1])]],
-    "result/handle/2": [lambda: [_ends_of(lambda handle: handle.lower())]],
-    "wire/pieces/1": [lambda: [_result_is(lambda data: data[:1])]],
-    "wire/pieces/2": [lambda: [typed("<WORK_STATUS", "<ERROR"), drop("<WORK_COMPLETE")]],
-    "wire/joined/1": [lambda: [drop("<WORK_STATUS"), drop("<WORK_COMPLETE")]],
-    "fail/plain/1": [lambda: [typed("<WORK_FAIL", "<WORK_COMPLETE")], lambda: [drop("<WORK_FAIL")]],
-    "fail/data/1": [lambda: [typed("<WORK_FAIL", "<WORK_COMPLETE")]],
-    "fail/nul/1": [lambda: [drop("<WORK_FAIL")]],
-    "fail/magic/1": [lambda: [drop("<WORK_FAIL")]],
-    "fail/exception/1": [
-        lambda: [drop("<WORK_EXCEPTION")],
-        lambda: [typed("<WORK_EXCEPTION", "<WORK_COMPLETE")],
-    ],
+    "result/packet/1": [_result_is(b"other")],
+    "result/large/1": [_result_is(lambda data: data[:65536])],
+    "result/data/1": [typed("<WORK_DATA", "<WORK_COMPLETE")],
+    "result/status/1": [typed("<WORK_STATUS", "<WORK_COMPLETE")],
+    "result/status/3": [typed("<WORK_STATUS", "<WORK_FAIL")],
+    "result/status/4": [typed("<WORK_STATUS", "<WORK_FAIL"), close("<WORK_STATUS")],
+    "result/warning/1": [typed("<WORK_WARNING", "<WORK_COMPLETE")],
+    "result/handle/1": [_ends_of(lambda handle: handle[:-1])],
+    "result/handle/2": [_ends_of(lambda handle: handle.lower())],
+    "wire/pieces/1": [_result_is(lambda data: data[:1])],
+    "wire/pieces/2": [(typed("<WORK_STATUS", "<ERROR"), drop("<WORK_COMPLETE"))],
+    "wire/joined/1": [(drop("<WORK_STATUS"), drop("<WORK_COMPLETE"))],
+    "fail/plain/1": [typed("<WORK_FAIL", "<WORK_COMPLETE"), drop("<WORK_FAIL")],
+    "fail/data/1": [typed("<WORK_FAIL", "<WORK_COMPLETE")],
+    "fail/nul/1": [drop("<WORK_FAIL")],
+    "fail/magic/1": [drop("<WORK_FAIL")],
+    "fail/exception/1": [drop("<WORK_EXCEPTION"), typed("<WORK_EXCEPTION", "<WORK_COMPLETE")],
     "fail/exception/2": [
-        lambda: [drop("<WORK_EXCEPTION"), drop("<WORK_FAIL")],
-        lambda: [typed("<WORK_EXCEPTION", "<WORK_COMPLETE")],
+        (drop("<WORK_EXCEPTION"), drop("<WORK_FAIL")),
+        typed("<WORK_EXCEPTION", "<WORK_COMPLETE"),
     ],
-    "fail/error/1": [lambda: [drop("<ERROR")]],
-    "fail/error/2": [lambda: [drop("<ERROR")]],
+    "fail/error/1": [drop("<ERROR")],
+    "fail/error/2": [drop("<ERROR")],
     "order/backwards/1": [
         # The client takes results in the order of its submits.
-        lambda: [_ends_of(lambda handle: handle.translate(bytes.maketrans(b"13", b"31")))]
+        _ends_of(lambda handle: handle.translate(bytes.maketrans(b"13", b"31")))
     ],
-    "order/early/1": [lambda: [drop("<WORK_COMPLETE", last=1)]],
-    "order/error/1": [lambda: [drop("<ERROR")]],
-    "order/fail/1": [
-        lambda: [drop("<WORK_FAIL")],
-        lambda: [typed("<WORK_FAIL", "<WORK_COMPLETE")],
-    ],
-    "order/alike/1": [lambda: [_ends_of(_HANDLE)]],
-    "order/alike/2": [lambda: [_ends_of(_HANDLE)]],
-    "order/same/1": [lambda: [_second_is_other()]],
-    "order/same/2": [lambda: [_second_is_other()]],
-    "order/mixed/1": [lambda: [typed("<WORK_WARNING", "<WORK_COMPLETE")]],
-    "order/twice/1": [lambda: [drop("<WORK_FAIL")]],
-    "order/twice/2": [lambda: [_result_is(b"other", last=1)], lambda: [drop("<WORK_COMPLETE")]],
-    "order/foreign/1": [lambda: [_ends_of(_HANDLE, last=1)]],
-    "life/refused/1": [lambda: [_hangs()], lambda: [_claims_all()]],
-    "life/close/1": [lambda: [_hangs()], lambda: [_claims_all()]],
-    "life/close/2": [lambda: [_hangs()], lambda: [_claims_success()]],
-    "life/reset/1": [lambda: [_hangs()], lambda: [_claims_all()]],
-    "life/reset/2": [lambda: [_hangs()], lambda: [_claims_success()]],
+    "order/early/1": [drop("<WORK_COMPLETE", last=1)],
+    "order/error/1": [drop("<ERROR")],
+    "order/fail/1": [drop("<WORK_FAIL"), typed("<WORK_FAIL", "<WORK_COMPLETE")],
+    "order/alike/1": [_ends_of(_HANDLE)],
+    "order/alike/2": [_ends_of(_HANDLE)],
+    "order/same/1": [_SECOND_IS_OTHER],
+    "order/same/2": [_SECOND_IS_OTHER],
+    "order/mixed/1": [typed("<WORK_WARNING", "<WORK_COMPLETE")],
+    "order/twice/1": [drop("<WORK_FAIL")],
+    "order/twice/2": [_result_is(b"other", last=1), drop("<WORK_COMPLETE")],
+    "order/foreign/1": [_ends_of(_HANDLE, last=1)],
+    "life/refused/1": [_HANGS, _CLAIMS_ALL],
+    "life/close/1": [_HANGS, _CLAIMS_ALL],
+    "life/close/2": [_HANGS, _CLAIMS_SUCCESS],
+    "life/reset/1": [_HANGS, _CLAIMS_ALL],
+    "life/reset/2": [_HANGS, _CLAIMS_SUCCESS],
     # The client takes an incomplete result for the whole.
-    "life/half/1": [lambda: [becomes("<END", b"?????")], lambda: [_hangs()]],
-    "life/half/2": [lambda: [_hangs()]],
-    "life/last/1": [lambda: [drop("<WORK_COMPLETE")], lambda: [_result_is(b"")]],
-    "life/garbage/1": [lambda: [drop("<TEXT")]],
-    "life/garbage/2": [lambda: [drop("<TEXT")]],
+    "life/half/1": [becomes("<END", b"?????"), _HANGS],
+    "life/half/2": [_HANGS],
+    "life/last/1": [drop("<WORK_COMPLETE"), _result_is(b"")],
+    "life/garbage/1": [drop("<TEXT")],
+    "life/garbage/2": [drop("<TEXT")],
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gearman_proto.testing.packing import pack
 from gearman_proto.wire.packets import BY_NAME, MAGIC_RESPONSE
 from tests.conformance.lying import (
     Lie,
+    Lies,
     after,
     as_kind,
     becomes,
@@ -21,9 +22,6 @@ from tests.conformance.lying import (
     stuck,
     twice,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def _never_joined(name: str) -> Lie:
@@ -52,141 +50,106 @@ def _refused(first: int) -> Lie:
     return becomes("<JOB_CREATED", packet("<ERROR", b"QUEUE_ERROR", b"full"), first=first)
 
 
-def _bare_complete() -> Lie:
-    """Drop the NUL after the handle, as no data follows it."""
-    kind = BY_NAME["WORK_COMPLETE"]
-    return Lie("<WORK_COMPLETE", lambda args: pack(kind, args[:1], MAGIC_RESPONSE))
-
-
+#: Drop the NUL after the handle, as no data follows it.
+_BARE_COMPLETE: Final = Lie(
+    "<WORK_COMPLETE", lambda args: pack(BY_NAME["WORK_COMPLETE"], args[:1], MAGIC_RESPONSE)
+)
 _NO_JOB: Final = packet("<NO_JOB")
 _COMPLETE: Final = packet("<WORK_COMPLETE", b"H:conformance:1", b"result")
 
 #: Lies by case. Each lie makes the case fail on its own.
-LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
+LIES: Final[dict[str, list[Lies]]] = {
     # Bytes.
-    "wire/echo/1": [lambda: [field_of("<ECHO_RES", 0, b"other")]],
+    "wire/echo/1": [field_of("<ECHO_RES", 0, b"other")],
     "wire/echo/2": [
-        lambda: [twice("<ECHO_RES", first=99, last=1)],
-        lambda: [drop("<ECHO_RES", first=50, last=1)],
+        twice("<ECHO_RES", first=99, last=1),
+        drop("<ECHO_RES", first=50, last=1),
         lambda: late("<ECHO_RES", "<ECHO_RES"),
     ],
     "wire/order/1": [
         lambda: late("<STATUS_RES", "<JOB_CREATED"),
         lambda: late("<JOB_CREATED", "<OPTION_RES"),
     ],
-    "wire/split/1": [
-        lambda: [field_of("<ECHO_RES", 0, lambda data: data.replace(b"pieces", b"ieces"))],
-    ],
+    "wire/split/1": [field_of("<ECHO_RES", 0, lambda data: data.replace(b"pieces", b"ieces"))],
     "wire/split/2": [
-        lambda: [drop(">SUBMIT_JOB_BG")],
-        lambda: [field_of(">SUBMIT_JOB_BG", 2, _cut)],
-        lambda: [field_of("<JOB_CREATED", 0, b"H:conformance:1")],
+        drop(">SUBMIT_JOB_BG"),
+        field_of(">SUBMIT_JOB_BG", 2, _cut),
+        field_of("<JOB_CREATED", 0, b"H:conformance:1"),
     ],
-    "wire/magic/1": [
-        lambda: [becomes(">LOST", packet(">ECHO_REQ", b""))],
-    ],
+    "wire/magic/1": [becomes(">LOST", packet(">ECHO_REQ", b""))],
     "wire/magic/3": [
-        lambda: [Lie("<ECHO_RES", lambda args: packet(">ECHO_RES", *args))],
-        lambda: [Lie("<WORK_COMPLETE", lambda args: packet(">WORK_COMPLETE", *args))],
+        Lie("<ECHO_RES", lambda args: packet(">ECHO_RES", *args)),
+        Lie("<WORK_COMPLETE", lambda args: packet(">WORK_COMPLETE", *args)),
     ],
-    "wire/type/1": [
-        lambda: [becomes(">", b"")],
-        lambda: [becomes(">", packet(">ECHO_REQ", b""))],
-    ],
+    "wire/type/1": [becomes(">", b""), becomes(">", packet(">ECHO_REQ", b""))],
     "wire/unexpected/1": [
-        lambda: [drop(">NOOP")],
-        lambda: [close(">JOB_CREATED")],
-        lambda: [becomes(">", packet(">ECHO_REQ", b""))],
-        lambda: [twice("<ERROR")],
+        drop(">NOOP"),
+        close(">JOB_CREATED"),
+        becomes(">", packet(">ECHO_REQ", b"")),
+        twice("<ERROR"),
     ],
     "wire/body/1": [
-        lambda: [close(">PRE_SLEEP")],
-        lambda: [becomes("<NO_JOB", packet("<ERROR", b"INVALID", b"a body"))],
-        lambda: [after(">RESET_ABILITIES", packet(">NOOP"))],
+        close(">PRE_SLEEP"),
+        becomes("<NO_JOB", packet("<ERROR", b"INVALID", b"a body")),
+        after(">RESET_ABILITIES", packet(">NOOP")),
     ],
-    "wire/empty/1": [
-        lambda: [_bare_complete()],
-        lambda: [field_of("<JOB_ASSIGN_UNIQ", 3, b"\0")],
-    ],
+    "wire/empty/1": [_BARE_COMPLETE, field_of("<JOB_ASSIGN_UNIQ", 3, b"\0")],
     "wire/large/1": [
-        lambda: [field_of("<WORK_COMPLETE", 1, lambda data: data[: 1 << 16])],
-        lambda: [field_of("<JOB_ASSIGN_UNIQ", 3, lambda data: data[: 1 << 16])],
+        field_of("<WORK_COMPLETE", 1, lambda data: data[: 1 << 16]),
+        field_of("<JOB_ASSIGN_UNIQ", 3, lambda data: data[: 1 << 16]),
     ],
-    "wire/text/1": [
-        lambda: late("<TEXT", "<ECHO_RES"),
-        lambda: [drop("<TEXT", first=1)],
-        lambda: [close(">TEXT")],
-    ],
+    "wire/text/1": [lambda: late("<TEXT", "<ECHO_RES"), drop("<TEXT", first=1), close(">TEXT")],
     "wire/nul/1": [
-        lambda: [
-            Lie(">SUBMIT_JOB_BG", lambda args: packet(">SUBMIT_JOB_BG", args[0], b"", args[1])),
-        ],
-        lambda: [drop(">SUBMIT_JOB_BG")],
+        Lie(">SUBMIT_JOB_BG", lambda args: packet(">SUBMIT_JOB_BG", args[0], b"", args[1])),
+        drop(">SUBMIT_JOB_BG"),
     ],
     "wire/truncated/1": [
-        lambda: [
-            becomes("<NO_JOB", packet("<JOB_ASSIGN_UNIQ", b"H:conformance:1", b"f", b"", b"long")),
-        ],
+        becomes("<NO_JOB", packet("<JOB_ASSIGN_UNIQ", b"H:conformance:1", b"f", b"", b"long"))
     ],
     "wire/others/1": [
-        lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB, last=1)],
+        becomes("<JOB_ASSIGN_UNIQ", _NO_JOB, last=1),
         lambda: [stuck("<JOB_ASSIGN_UNIQ", 0)],
     ],
     # Submits.
     "submit/plain/1": [
-        lambda: [as_kind(">SUBMIT_JOB", ">SUBMIT_JOB_BG")],
-        lambda: [drop("<JOB_CREATED")],
-        lambda: [twice("<WORK_COMPLETE")],
+        as_kind(">SUBMIT_JOB", ">SUBMIT_JOB_BG"),
+        drop("<JOB_CREATED"),
+        twice("<WORK_COMPLETE"),
     ],
-    "submit/plain/2": [lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")]],
+    "submit/plain/2": [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")],
     "submit/plain/3": [
-        lambda: [as_kind(">SUBMIT_JOB_HIGH", ">SUBMIT_JOB_HIGH_BG")],
-        lambda: [becomes(">SUBMIT_JOB_HIGH", packet(">NOOP"))],
+        as_kind(">SUBMIT_JOB_HIGH", ">SUBMIT_JOB_HIGH_BG"),
+        becomes(">SUBMIT_JOB_HIGH", packet(">NOOP")),
     ],
     "submit/plain/4": [
-        lambda: [as_kind(">SUBMIT_JOB_HIGH_BG", ">SUBMIT_JOB_HIGH")],
-        lambda: [becomes(">SUBMIT_JOB_HIGH_BG", packet(">NOOP"))],
+        as_kind(">SUBMIT_JOB_HIGH_BG", ">SUBMIT_JOB_HIGH"),
+        becomes(">SUBMIT_JOB_HIGH_BG", packet(">NOOP")),
     ],
     "submit/plain/5": [
-        lambda: [as_kind(">SUBMIT_JOB_LOW", ">SUBMIT_JOB_LOW_BG")],
-        lambda: [becomes(">SUBMIT_JOB_LOW", packet(">NOOP"))],
+        as_kind(">SUBMIT_JOB_LOW", ">SUBMIT_JOB_LOW_BG"),
+        becomes(">SUBMIT_JOB_LOW", packet(">NOOP")),
     ],
     "submit/plain/6": [
-        lambda: [as_kind(">SUBMIT_JOB_LOW_BG", ">SUBMIT_JOB_LOW")],
-        lambda: [becomes(">SUBMIT_JOB_LOW_BG", packet(">NOOP"))],
+        as_kind(">SUBMIT_JOB_LOW_BG", ">SUBMIT_JOB_LOW"),
+        becomes(">SUBMIT_JOB_LOW_BG", packet(">NOOP")),
     ],
     "submit/background/1": [
-        lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_COMPLETE")],
-        lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_STATUS")],
-        lambda: [
-            as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"),
-            drop("<WORK_STATUS"),
-            drop("<WORK_COMPLETE"),
-        ],
+        (as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_COMPLETE")),
+        (as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_STATUS")),
+        (as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_STATUS"), drop("<WORK_COMPLETE")),
     ],
     "submit/background/2": [
-        lambda: [
-            as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"),
-            drop("<WORK_WARNING"),
-            drop("<WORK_COMPLETE"),
-        ],
-        lambda: [
-            as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"),
-            drop("<WORK_DATA"),
-            drop("<WORK_COMPLETE"),
-        ],
+        (as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_WARNING"), drop("<WORK_COMPLETE")),
+        (as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"), drop("<WORK_DATA"), drop("<WORK_COMPLETE")),
     ],
     "submit/handle/1": [
         lambda: [stuck("<JOB_CREATED", 0)],
-        lambda: [field_of("<JOB_ASSIGN_UNIQ", 0, b"H:conformance:1")],
+        field_of("<JOB_ASSIGN_UNIQ", 0, b"H:conformance:1"),
     ],
-    "submit/handle/2": [
-        lambda: [field_of("<JOB_CREATED", 0, b"H" * 64)],
-        lambda: [field_of("<JOB_CREATED", 0, b"")],
-    ],
+    "submit/handle/2": [field_of("<JOB_CREATED", 0, b"H" * 64), field_of("<JOB_CREATED", 0, b"")],
     "submit/handle/3": [
-        lambda: [field_of("<JOB_CREATED", 0, b"H:a host:1")],
-        lambda: [field_of("<JOB_CREATED", 0, b"H:host:1\n")],
+        field_of("<JOB_CREATED", 0, b"H:a host:1"),
+        field_of("<JOB_CREATED", 0, b"H:host:1\n"),
     ],
     "submit/order/1": [lambda: late("<JOB_CREATED", "<JOB_CREATED")],
     "submit/order/2": [
@@ -195,136 +158,113 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     ],
     "submit/order/3": [
         lambda: late("<JOB_CREATED", "<WORK_COMPLETE"),
-        lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB)],
+        becomes("<JOB_ASSIGN_UNIQ", _NO_JOB),
     ],
     "submit/order/4": [
         lambda: [stuck("<WORK_COMPLETE", 0)],
         lambda: [stuck("<WORK_STATUS", 0)],
         lambda: late("<WORK_COMPLETE", "<WORK_COMPLETE"),
     ],
-    "submit/payload/1": [lambda: [field_of("<JOB_ASSIGN_UNIQ", 3, _cut)]],
-    "submit/payload/2": [lambda: [field_of("<WORK_COMPLETE", 1, _cut)]],
+    "submit/payload/1": [field_of("<JOB_ASSIGN_UNIQ", 3, _cut)],
+    "submit/payload/2": [field_of("<WORK_COMPLETE", 1, _cut)],
     "submit/function/1": [
-        lambda: [field_of(">CAN_DO", 0, lambda name: name.removesuffix(b"-more"))],
-        lambda: [field_of("<JOB_ASSIGN_UNIQ", 1, lambda name: name[:-1])],
+        field_of(">CAN_DO", 0, lambda name: name.removesuffix(b"-more")),
+        field_of("<JOB_ASSIGN_UNIQ", 1, lambda name: name[:-1]),
     ],
-    "submit/function/2": [lambda: [field_of(">CAN_DO", 0, bytes.lower)]],
+    "submit/function/2": [field_of(">CAN_DO", 0, bytes.lower)],
     "submit/unique/1": [
-        lambda: [field_of("<JOB_ASSIGN_UNIQ", 2, lambda unique: unique[:62])],
-        lambda: [field_of("<JOB_ASSIGN_UNIQ", 2, lambda unique: unique or b"-")],
+        field_of("<JOB_ASSIGN_UNIQ", 2, lambda unique: unique[:62]),
+        field_of("<JOB_ASSIGN_UNIQ", 2, lambda unique: unique or b"-"),
     ],
-    "submit/leaving/1": [lambda: [drop(">SUBMIT_JOB_BG")]],
+    "submit/leaving/1": [drop(">SUBMIT_JOB_BG")],
     "submit/epoch/1": [
-        lambda: [field_of(">SUBMIT_JOB_EPOCH", 2, b"%d" % 2**40)],
-        lambda: [
-            Lie(">SUBMIT_JOB_EPOCH", lambda args: packet(">SUBMIT_JOB", args[0], args[1], args[3])),
-        ],
+        field_of(">SUBMIT_JOB_EPOCH", 2, b"%d" % 2**40),
+        Lie(">SUBMIT_JOB_EPOCH", lambda args: packet(">SUBMIT_JOB", args[0], args[1], args[3])),
     ],
-    "submit/epoch/2": [lambda: [field_of(">SUBMIT_JOB_EPOCH", 2, b"1")]],
+    "submit/epoch/2": [field_of(">SUBMIT_JOB_EPOCH", 2, b"1")],
     "submit/reduce/1": [
-        lambda: [field_of("<JOB_ASSIGN_ALL", 3, b"")],
-        lambda: [field_of("<JOB_ASSIGN_ALL", 2, b"other")],
-        lambda: [as_kind(">GRAB_JOB_ALL", ">GRAB_JOB_UNIQ")],
-        lambda: [as_kind(">SUBMIT_REDUCE_JOB", ">SUBMIT_REDUCE_JOB_BACKGROUND")],
+        field_of("<JOB_ASSIGN_ALL", 3, b""),
+        field_of("<JOB_ASSIGN_ALL", 2, b"other"),
+        as_kind(">GRAB_JOB_ALL", ">GRAB_JOB_UNIQ"),
+        as_kind(">SUBMIT_REDUCE_JOB", ">SUBMIT_REDUCE_JOB_BACKGROUND"),
     ],
     "submit/reduce/2": [
-        lambda: [field_of("<JOB_ASSIGN_UNIQ", 3, lambda data: b"\0" + data)],
-        lambda: [as_kind(">GRAB_JOB_UNIQ", ">GRAB_JOB_ALL")],
+        field_of("<JOB_ASSIGN_UNIQ", 3, lambda data: b"\0" + data),
+        as_kind(">GRAB_JOB_UNIQ", ">GRAB_JOB_ALL"),
     ],
     # Uniques.
     "submit/coalesce/1": [
         lambda: [_never_joined(">SUBMIT_JOB")],
-        lambda: [drop("<WORK_COMPLETE")],
+        drop("<WORK_COMPLETE"),
         lambda: [_never_joined(">SUBMIT_JOB"), stuck("<JOB_CREATED", 0)],
     ],
     "submit/coalesce/2": [
         lambda: [_never_joined(">SUBMIT_JOB")],
-        lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")],
-        lambda: [as_kind(">SUBMIT_JOB", ">SUBMIT_JOB_BG")],
+        as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"),
+        as_kind(">SUBMIT_JOB", ">SUBMIT_JOB_BG"),
     ],
     "submit/coalesce/3": [
         lambda: [_never_joined(">SUBMIT_JOB")],
-        lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")],
+        as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"),
     ],
     "submit/coalesce/4": [lambda: [stuck(">SUBMIT_JOB_BG", 0)]],
-    "submit/coalesce/5": [lambda: [field_of(">SUBMIT_JOB_BG", 1, b"empty")]],
+    "submit/coalesce/5": [field_of(">SUBMIT_JOB_BG", 1, b"empty")],
     "submit/coalesce/6": [
-        lambda: [field_of(">SUBMIT_JOB_BG", 1, b"minus")],
+        field_of(">SUBMIT_JOB_BG", 1, b"minus"),
         lambda: [_never_joined(">SUBMIT_JOB_BG")],
     ],
     "submit/coalesce/7": [
         lambda: [stuck("<JOB_CREATED", 0)],
         lambda: [stuck("<JOB_ASSIGN_UNIQ", 3)],
-        lambda: [drop(">WORK_COMPLETE")],
+        drop(">WORK_COMPLETE"),
     ],
     "submit/coalesce/8": [
-        lambda: [field_of("<JOB_ASSIGN_UNIQ", 3, b"second")],
+        field_of("<JOB_ASSIGN_UNIQ", 3, b"second"),
         lambda: [_never_joined(">SUBMIT_JOB_BG")],
     ],
     "submit/coalesce/9": [
         lambda: [_never_joined(">SUBMIT_JOB")],
-        lambda: [drop("<WORK_STATUS", first=1)],
-        lambda: [before("<WORK_COMPLETE", packet("<WORK_STATUS", b"H:c:1", b"1", b"3"))],
+        drop("<WORK_STATUS", first=1),
+        before("<WORK_COMPLETE", packet("<WORK_STATUS", b"H:c:1", b"1", b"3")),
     ],
     "submit/coalesce/12": [
-        lambda: [field_of(">SUBMIT_JOB_BG", 1, bytes.lower)],
-        lambda: [field_of(">SUBMIT_JOB_BG", 1, bytes.strip)],
-        lambda: [field_of(">SUBMIT_JOB_BG", 1, lambda unique: unique.removesuffix(b"e"))],
+        field_of(">SUBMIT_JOB_BG", 1, bytes.lower),
+        field_of(">SUBMIT_JOB_BG", 1, bytes.strip),
+        field_of(">SUBMIT_JOB_BG", 1, lambda unique: unique.removesuffix(b"e")),
     ],
     # Full queues.
     "submit/queue-full/1": [
-        lambda: [_line(">TEXT", b" 2\r", b" 0\r")],
-        lambda: [drop("<ERROR")],
-        lambda: [becomes("<NO_JOB", packet("<JOB_ASSIGN_UNIQ", b"H:c:1", b"f", b"", b"data"))],
+        _line(">TEXT", b" 2\r", b" 0\r"),
+        drop("<ERROR"),
+        becomes("<NO_JOB", packet("<JOB_ASSIGN_UNIQ", b"H:c:1", b"f", b"", b"data")),
     ],
-    "submit/queue-full/2": [
-        lambda: [_refused(1)],
-        lambda: [_never_joined(">SUBMIT_JOB_BG")],
-    ],
-    "submit/queue-full/3": [
-        lambda: [_refused(1)],
-        lambda: [_line(">TEXT", b" 1\r", b" 0\r")],
-    ],
-    "submit/queue-full/4": [lambda: [_line(">TEXT", b" 0\r", b" 1\r")]],
+    "submit/queue-full/2": [_refused(1), lambda: [_never_joined(">SUBMIT_JOB_BG")]],
+    "submit/queue-full/3": [_refused(1), _line(">TEXT", b" 1\r", b" 0\r")],
+    "submit/queue-full/4": [_line(">TEXT", b" 0\r", b" 1\r")],
     # Status.
     "status/handle/1": [
-        lambda: [field_of("<STATUS_RES", 1, b"1")],
-        lambda: [field_of("<STATUS_RES", 2, b"1")],
-        lambda: [field_of("<STATUS_RES", 0, b"H:other:1")],
+        field_of("<STATUS_RES", 1, b"1"),
+        field_of("<STATUS_RES", 2, b"1"),
+        field_of("<STATUS_RES", 0, b"H:other:1"),
     ],
-    "status/handle/2": [
-        lambda: [field_of("<STATUS_RES", 1, b"0")],
-        lambda: [field_of("<STATUS_RES", 2, b"1")],
-    ],
-    "status/handle/3": [
-        lambda: [field_of("<STATUS_RES", 1, b"0")],
-        lambda: [field_of("<STATUS_RES", 2, b"0")],
-    ],
+    "status/handle/2": [field_of("<STATUS_RES", 1, b"0"), field_of("<STATUS_RES", 2, b"1")],
+    "status/handle/3": [field_of("<STATUS_RES", 1, b"0"), field_of("<STATUS_RES", 2, b"0")],
     "status/handle/4": [
-        lambda: [drop(">WORK_STATUS", first=1)],
-        lambda: [field_of("<STATUS_RES", 3, b"")],
-        lambda: [field_of("<STATUS_RES", 4, b"1")],
+        drop(">WORK_STATUS", first=1),
+        field_of("<STATUS_RES", 3, b""),
+        field_of("<STATUS_RES", 4, b"1"),
     ],
-    "status/handle/5": [
-        lambda: [field_of("<STATUS_RES", 1, b"1")],
-        lambda: [field_of("<STATUS_RES", 3, b"1")],
-    ],
-    "status/handle/6": [
-        lambda: [field_of("<STATUS_RES", 3, b"1")],
-        lambda: [field_of("<STATUS_RES", 2, b"1")],
-    ],
+    "status/handle/5": [field_of("<STATUS_RES", 1, b"1"), field_of("<STATUS_RES", 3, b"1")],
+    "status/handle/6": [field_of("<STATUS_RES", 3, b"1"), field_of("<STATUS_RES", 2, b"1")],
     "status/handle/7": [
         lambda: [stuck("<STATUS_RES", 0)],
         lambda: [stuck("<STATUS_RES", 1)],
         lambda: late("<STATUS_RES", "<STATUS_RES"),
     ],
-    "status/handle/8": [
-        lambda: [field_of("<STATUS_RES", 1, b"1")],
-        lambda: [drop(">WORK_FAIL")],
-    ],
+    "status/handle/8": [field_of("<STATUS_RES", 1, b"1"), drop(">WORK_FAIL")],
     "status/unique/1": [
-        lambda: [field_of("<STATUS_RES_UNIQUE", 1, b"1")],
-        lambda: [field_of("<STATUS_RES_UNIQUE", 5, b"1")],
+        field_of("<STATUS_RES_UNIQUE", 1, b"1"),
+        field_of("<STATUS_RES_UNIQUE", 5, b"1"),
     ],
     "status/unique/2": [
         lambda: [stuck("<STATUS_RES_UNIQUE", 1)],
@@ -333,80 +273,61 @@ LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
     ],
     "status/unique/3": [
         lambda: [stuck("<STATUS_RES_UNIQUE", 5)],
-        lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")],
+        as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB"),
     ],
     # Disconnects.
-    "leave/queued/4": [lambda: [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")]],
-    "leave/queued/5": [
-        lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB)],
-        lambda: [drop("<WORK_COMPLETE")],
-    ],
-    "leave/queued/6": [
-        lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB)],
-        lambda: [drop("<WORK_COMPLETE")],
-    ],
-    "leave/queued/7": [
-        lambda: [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB)],
-        lambda: [drop("<WORK_COMPLETE")],
-    ],
+    "leave/queued/4": [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")],
+    "leave/queued/5": [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB), drop("<WORK_COMPLETE")],
+    "leave/queued/6": [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB), drop("<WORK_COMPLETE")],
+    "leave/queued/7": [becomes("<JOB_ASSIGN_UNIQ", _NO_JOB), drop("<WORK_COMPLETE")],
     "leave/running/1": [
-        lambda: [field_of(">WORK_STATUS", 0, b"H:other:1")],
-        lambda: [drop(">WORK_COMPLETE"), becomes("<JOB_ASSIGN_UNIQ", _NO_JOB, first=1)],
+        field_of(">WORK_STATUS", 0, b"H:other:1"),
+        (drop(">WORK_COMPLETE"), becomes("<JOB_ASSIGN_UNIQ", _NO_JOB, first=1)),
     ],
-    "leave/running/2": [
-        lambda: [_never_joined(">SUBMIT_JOB")],
-        lambda: [drop("<WORK_COMPLETE")],
-    ],
-    "leave/running/3": [
-        lambda: [drop("<WORK_STATUS")],
-        lambda: [drop("<WORK_COMPLETE")],
-    ],
+    "leave/running/2": [lambda: [_never_joined(">SUBMIT_JOB")], drop("<WORK_COMPLETE")],
+    "leave/running/3": [drop("<WORK_STATUS"), drop("<WORK_COMPLETE")],
     # Text.
-    "text/version/1": [
-        lambda: [drop(">TEXT", first=1)],
-        lambda: [becomes("<TEXT", b"\r\n")],
-        lambda: [twice("<TEXT")],
-    ],
+    "text/version/1": [drop(">TEXT", first=1), becomes("<TEXT", b"\r\n"), twice("<TEXT")],
     "text/status/1": [
-        lambda: [_line("<TEXT", b"\t3\t1\t2", b"\t2\t1\t2")],
-        lambda: [_line("<TEXT", b"\t3\t1\t2", b"\t3\t0\t2")],
-        lambda: [drop(">CAN_DO")],
+        _line("<TEXT", b"\t3\t1\t2", b"\t2\t1\t2"),
+        _line("<TEXT", b"\t3\t1\t2", b"\t3\t0\t2"),
+        drop(">CAN_DO"),
     ],
-    "text/status/2": [lambda: [_without(b"\t1\t0\t0\n")]],
+    "text/status/2": [_without(b"\t1\t0\t0\n")],
     "text/prioritystatus/1": [
-        lambda: [_line("<TEXT", b"\t2\t1\t1\t1", b"\t3\t1\t1\t1")],
-        lambda: [as_kind(">SUBMIT_JOB_LOW_BG", ">SUBMIT_JOB_BG")],
+        _line("<TEXT", b"\t2\t1\t1\t1", b"\t3\t1\t1\t1"),
+        as_kind(">SUBMIT_JOB_LOW_BG", ">SUBMIT_JOB_BG"),
     ],
     "text/workers/1": [
-        lambda: [drop(">SET_CLIENT_ID")],
-        lambda: [drop(">CAN_DO", first=1)],
-        lambda: [_line("<TEXT", b" : ", b" :")],
+        drop(">SET_CLIENT_ID"),
+        drop(">CAN_DO", first=1),
+        _line("<TEXT", b" : ", b" :"),
     ],
     "text/unknown/1": [
-        lambda: [drop("<TEXT", first=1)],
-        lambda: [becomes("<TEXT", b"OK\r\n")],
-        lambda: [close(">TEXT", first=3)],
+        drop("<TEXT", first=1),
+        becomes("<TEXT", b"OK\r\n"),
+        close(">TEXT", first=3),
     ],
     "text/maxqueue/1": [
-        lambda: [becomes("<TEXT", b"ERR INVALID_ARGUMENTS\r\n", first=2)],
-        lambda: [twice("<TEXT", first=3)],
+        becomes("<TEXT", b"ERR INVALID_ARGUMENTS\r\n", first=2),
+        twice("<TEXT", first=3),
     ],
-    "text/cancel/1": [lambda: [becomes("<TEXT", b"OK\r\n")]],
+    "text/cancel/1": [becomes("<TEXT", b"OK\r\n")],
     "text/cancel/2": [
-        lambda: [drop("<WORK_FAIL")],
-        lambda: [_line(">TEXT", b" H", b" other-H")],
-        lambda: [becomes("<NO_JOB", packet("<JOB_ASSIGN_UNIQ", b"H:c:1", b"f", b"", b"data"))],
-        lambda: [after("<WORK_FAIL", _COMPLETE)],
+        drop("<WORK_FAIL"),
+        _line(">TEXT", b" H", b" other-H"),
+        becomes("<NO_JOB", packet("<JOB_ASSIGN_UNIQ", b"H:c:1", b"f", b"", b"data")),
+        after("<WORK_FAIL", _COMPLETE),
     ],
     "text/function/1": [
-        lambda: [_line(">TEXT", b"create function", b"maxqueue")],
-        lambda: [_line(">TEXT", b"drop function", b"maxqueue")],
+        _line(">TEXT", b"create function", b"maxqueue"),
+        _line(">TEXT", b"drop function", b"maxqueue"),
     ],
-    "text/function/2": [lambda: [becomes("<TEXT", b"OK\r\n", first=1, last=1)]],
+    "text/function/2": [becomes("<TEXT", b"OK\r\n", first=1, last=1)],
     "text/jobs/1": [
-        lambda: [_without(b"H:")],
-        lambda: [_without(b"jobs/1-u")],
-        lambda: [_line(">TEXT", b"show unique", b"show")],
-        lambda: [drop(">WORK_COMPLETE")],
+        _without(b"H:"),
+        _without(b"jobs/1-u"),
+        _line(">TEXT", b"show unique", b"show"),
+        drop(">WORK_COMPLETE"),
     ],
 }

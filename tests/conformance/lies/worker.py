@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.conformance.lying import (
     Lie,
+    Lies,
     after,
     becomes,
     before,
@@ -49,149 +50,118 @@ def _limited(limit: bytes) -> Lie:
 
 
 #: Lies by case. Each lie makes the case fail on its own.
-LIES: Final[dict[str, list[Callable[[], list[Lie]]]]] = {
-    "ability/register/1": [lambda: [drop(">CAN_DO")]],
-    "ability/name/1": [lambda: [field_of(">CAN_DO", 0, lambda name: name + b"\0")]],
-    "ability/limit/1": [
-        lambda: [_limited(b"1.5")],
-        lambda: [_limited(b"")],
-        lambda: [_limited(b"-1")],
-    ],
-    "ability/again/1": [
-        lambda: [_not_back()],
-        lambda: [later(drop(">CAN_DO", first=1))],
-    ],
+LIES: Final[dict[str, list[Lies]]] = {
+    "ability/register/1": [drop(">CAN_DO")],
+    "ability/name/1": [field_of(">CAN_DO", 0, lambda name: name + b"\0")],
+    "ability/limit/1": [_limited(b"1.5"), _limited(b""), _limited(b"-1")],
+    "ability/again/1": [_not_back(), later(drop(">CAN_DO", first=1))],
     "ability/unknown/1": [
-        lambda: [drop(">WORK_COMPLETE")],
-        lambda: [close(">WORK_FAIL"), _not_back()],
-        lambda: [field_of(">WORK_FAIL", 0, b"H:conformance:1")],
+        drop(">WORK_COMPLETE"),
+        (close(">WORK_FAIL"), _not_back()),
+        field_of(">WORK_FAIL", 0, b"H:conformance:1"),
     ],
-    "grab/asks/1": [lambda: [drop(">GRAB_JOB_UNIQ")]],
+    "grab/asks/1": [drop(">GRAB_JOB_UNIQ")],
     "grab/all/1": [
-        lambda: [
-            becomes(">GRAB_JOB_UNIQ", packet(">GRAB_JOB_ALL")),
-            drop("<JOB_ASSIGN_ALL"),
-        ],
-        lambda: [drop("<JOB_ASSIGN_UNIQ")],
+        (becomes(">GRAB_JOB_UNIQ", packet(">GRAB_JOB_ALL")), drop("<JOB_ASSIGN_ALL")),
+        drop("<JOB_ASSIGN_UNIQ"),
     ],
     "grab/sleep/1": [
-        lambda: [becomes(">PRE_SLEEP", _GRAB * 30), drop("<NO_JOB", first=1)],
-        lambda: [drop(">PRE_SLEEP")],
+        (becomes(">PRE_SLEEP", _GRAB * 30), drop("<NO_JOB", first=1)),
+        drop(">PRE_SLEEP"),
     ],
     # The worker answers a NOOP with PRE_SLEEP.
-    "grab/wake/1": [lambda: [becomes(">GRAB_JOB_UNIQ", _SLEEP, first=1)]],
-    "grab/wake/2": [lambda: [becomes(">GRAB_JOB_UNIQ", _SLEEP, first=2)]],
+    "grab/wake/1": [becomes(">GRAB_JOB_UNIQ", _SLEEP, first=1)],
+    "grab/wake/2": [becomes(">GRAB_JOB_UNIQ", _SLEEP, first=2)],
     # The worker takes the NOOP for the reply.
-    "grab/noop/1": [lambda: [drop("<JOB_ASSIGN_UNIQ")]],
-    "grab/noop/2": [lambda: [drop("<NO_JOB", first=1)]],
-    "grab/noop/3": [lambda: [close("<NOOP", first=1)]],
-    "grab/noop/4": [lambda: [close("<NOOP", first=1)]],
-    "grab/busy/1": [lambda: [after(">PRE_SLEEP", _GRAB * 20, last=1), drop("<NO_JOB", first=1)]],
-    "grab/late/1": [lambda: [drop("<JOB_ASSIGN_UNIQ")]],
-    "end/once/1": [lambda: [drop(">WORK_COMPLETE")], lambda: [twice(">WORK_COMPLETE")]],
-    "end/many/1": [lambda: [drop(">WORK_COMPLETE", first=150)]],
+    "grab/noop/1": [drop("<JOB_ASSIGN_UNIQ")],
+    "grab/noop/2": [drop("<NO_JOB", first=1)],
+    "grab/noop/3": [close("<NOOP", first=1)],
+    "grab/noop/4": [close("<NOOP", first=1)],
+    "grab/busy/1": [(after(">PRE_SLEEP", _GRAB * 20, last=1), drop("<NO_JOB", first=1))],
+    "grab/late/1": [drop("<JOB_ASSIGN_UNIQ")],
+    "end/once/1": [drop(">WORK_COMPLETE"), twice(">WORK_COMPLETE")],
+    "end/many/1": [drop(">WORK_COMPLETE", first=150)],
     "end/after/1": [
-        lambda: [twice(">WORK_COMPLETE")],
-        lambda: [twice(">WORK_FAIL")],
-        lambda: [
-            _ends_with(
-                ">WORK_COMPLETE",
-                lambda handle, data: (
-                    packet(">WORK_COMPLETE", handle, data) + packet(">WORK_DATA", handle, b"late")
-                ),
-            )
-        ],
+        twice(">WORK_COMPLETE"),
+        twice(">WORK_FAIL"),
+        _ends_with(
+            ">WORK_COMPLETE",
+            lambda handle, data: (
+                packet(">WORK_COMPLETE", handle, data) + packet(">WORK_DATA", handle, b"late")
+            ),
+        ),
     ],
     "end/handle/1": [
-        lambda: [field_of(">WORK_COMPLETE", 0, lambda handle: handle.split()[0])],
-        lambda: [field_of(">WORK_COMPLETE", 0, lambda handle: handle.replace(b"%20", b" "))],
+        field_of(">WORK_COMPLETE", 0, lambda handle: handle.split()[0]),
+        field_of(">WORK_COMPLETE", 0, lambda handle: handle.replace(b"%20", b" ")),
     ],
-    "end/handle/2": [lambda: [field_of(">WORK_COMPLETE", 0, lambda handle: handle[:60])]],
+    "end/handle/2": [field_of(">WORK_COMPLETE", 0, lambda handle: handle[:60])],
     "end/handle/3": [
-        lambda: [field_of(">WORK_COMPLETE", 0, lambda handle: handle[:5])],
-        lambda: [field_of(">WORK_COMPLETE", 0, bytes.lower)],
+        field_of(">WORK_COMPLETE", 0, lambda handle: handle[:5]),
+        field_of(">WORK_COMPLETE", 0, bytes.lower),
     ],
     "end/handle/4": [
-        lambda: [field_of(">WORK_COMPLETE", 0, lambda handle: handle.decode("latin-1").encode())]
+        field_of(">WORK_COMPLETE", 0, lambda handle: handle.decode("latin-1").encode())
     ],
     "end/empty/1": [
-        lambda: [_ends_with(">WORK_COMPLETE", lambda handle, _: packet(">WORK_COMPLETE", handle))]
+        _ends_with(">WORK_COMPLETE", lambda handle, _: packet(">WORK_COMPLETE", handle))
     ],
-    "end/fail/1": [lambda: [field_of(">WORK_FAIL", 0, lambda handle: handle + b"\0")]],
+    "end/fail/1": [field_of(">WORK_FAIL", 0, lambda handle: handle + b"\0")],
     "end/exception/1": [
-        lambda: [twice(">WORK_FAIL")],
-        lambda: [
-            _ends_with(
-                ">WORK_FAIL",
-                lambda handle, _: (
-                    packet(">WORK_FAIL", handle) + packet(">WORK_COMPLETE", handle, b"")
-                ),
-            )
-        ],
+        twice(">WORK_FAIL"),
+        _ends_with(
+            ">WORK_FAIL",
+            lambda handle, _: packet(">WORK_FAIL", handle) + packet(">WORK_COMPLETE", handle, b""),
+        ),
     ],
-    "payload/empty/1": [lambda: [_drops_jobs(lambda _, data: not data)]],
+    "payload/empty/1": [_drops_jobs(lambda _, data: not data)],
     "payload/bytes/1": [
-        lambda: [_drops_jobs(lambda _, data: b"\0RES" in data)],
-        lambda: [_drops_jobs(lambda _, data: b"\0" in data)],
+        _drops_jobs(lambda _, data: b"\0RES" in data),
+        _drops_jobs(lambda _, data: b"\0" in data),
     ],
-    "payload/large/1": [lambda: [_drops_jobs(lambda _, data: len(data) > 65536)]],
+    "payload/large/1": [_drops_jobs(lambda _, data: len(data) > 65536)],
     "payload/unique/1": [
-        lambda: [_drops_jobs(lambda unique, _: not unique)],
-        lambda: [_drops_jobs(lambda unique, _: len(unique) > 32)],
+        _drops_jobs(lambda unique, _: not unique),
+        _drops_jobs(lambda unique, _: len(unique) > 32),
     ],
-    "payload/split/1": [lambda: [drop("<JOB_ASSIGN_UNIQ", first=1)]],
-    "payload/split/2": [lambda: [_drops_jobs(lambda _, data: len(data) == 17)]],
-    "payload/joined/1": [lambda: [drop("<JOB_ASSIGN_UNIQ", last=1)]],
+    "payload/split/1": [drop("<JOB_ASSIGN_UNIQ", first=1)],
+    "payload/split/2": [_drops_jobs(lambda _, data: len(data) == 17)],
+    "payload/joined/1": [drop("<JOB_ASSIGN_UNIQ", last=1)],
     "order/updates/1": [
-        lambda: [field_of(">WORK_DATA", 0, b"H:conformance:other")],
-        lambda: [field_of(">WORK_STATUS", 0, b"H:conformance:1", first=1)],
-        lambda: [
-            _ends_with(
-                ">WORK_COMPLETE",
-                lambda handle, data: (
-                    packet(">WORK_COMPLETE", handle, data)
-                    + packet(">WORK_STATUS", handle, b"1", b"1")
-                ),
-            )
-        ],
+        field_of(">WORK_DATA", 0, b"H:conformance:other"),
+        field_of(">WORK_STATUS", 0, b"H:conformance:1", first=1),
+        _ends_with(
+            ">WORK_COMPLETE",
+            lambda handle, data: (
+                packet(">WORK_COMPLETE", handle, data) + packet(">WORK_STATUS", handle, b"1", b"1")
+            ),
+        ),
     ],
-    "order/status/1": [
-        lambda: [field_of(">WORK_STATUS", 1, b"0.5")],
-        lambda: [field_of(">WORK_STATUS", 2, b"1" * 12)],
-    ],
-    "error/idle/1": [
-        lambda: [drop(">WORK_COMPLETE")],
-        lambda: [close("<ERROR"), _not_back()],
-    ],
-    "error/result/1": [
-        lambda: [drop(">WORK_COMPLETE", first=1)],
-        lambda: [close("<ERROR"), _not_back()],
-    ],
-    "error/grab/1": [
-        lambda: [drop("<ERROR")],
-        lambda: [close("<ERROR"), _not_back()],
-    ],
+    "order/status/1": [field_of(">WORK_STATUS", 1, b"0.5"), field_of(">WORK_STATUS", 2, b"1" * 12)],
+    "error/idle/1": [drop(">WORK_COMPLETE"), (close("<ERROR"), _not_back())],
+    "error/result/1": [drop(">WORK_COMPLETE", first=1), (close("<ERROR"), _not_back())],
+    "error/grab/1": [drop("<ERROR"), (close("<ERROR"), _not_back())],
     "error/option/1": [
-        lambda: [
+        (
             _not_back(),
             before(">CAN_DO", packet(">OPTION_REQ", b"exceptions"), last=1),
             close("<ERROR"),
-        ],
+        )
     ],
     "wire/requests/1": [
-        lambda: [before(">PRE_SLEEP", packet(">ALL_YOURS"))],
-        lambda: [becomes(">GRAB_JOB_UNIQ", b"\0RES" + _GRAB[4:])],
-        lambda: [becomes(">PRE_SLEEP", b"PRE_SLEEP\r\n")],
-        lambda: [becomes(">WORK_FAIL", b"WORK_FAIL")],
+        before(">PRE_SLEEP", packet(">ALL_YOURS")),
+        becomes(">GRAB_JOB_UNIQ", b"\0RES" + _GRAB[4:]),
+        becomes(">PRE_SLEEP", b"PRE_SLEEP\r\n"),
+        becomes(">WORK_FAIL", b"WORK_FAIL"),
     ],
-    "wire/stray/1": [lambda: [close("<STATUS_RES"), _not_back()]],
-    "wire/garbage/1": [lambda: [drop("<TEXT")], lambda: [_not_back()]],
-    "life/term/1": [lambda: [Lie(">END", lambda _: b"")]],
-    "life/term/2": [lambda: [twice(">WORK_COMPLETE")]],
-    "life/back/1": [lambda: [_not_back()]],
-    "life/back/2": [lambda: [_not_back()]],
-    "life/back/3": [lambda: [_not_back()], lambda: [_not_back(2)]],
+    "wire/stray/1": [(close("<STATUS_RES"), _not_back())],
+    "wire/garbage/1": [drop("<TEXT"), _not_back()],
+    "life/term/1": [Lie(">END", lambda _: b"")],
+    "life/term/2": [twice(">WORK_COMPLETE")],
+    "life/back/1": [_not_back()],
+    "life/back/2": [_not_back()],
+    "life/back/3": [_not_back(), _not_back(2)],
     "life/lost/1": [
-        lambda: [later(before(">PRE_SLEEP", packet(">WORK_COMPLETE", b"H:conformance:lost", b"")))]
+        later(before(">PRE_SLEEP", packet(">WORK_COMPLETE", b"H:conformance:lost", b"")))
     ],
 }
