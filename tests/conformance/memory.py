@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_host_list
+from gearman_proto.constants import JOB_COMPLETE
 from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.engines.worker.engine import WorkerEngine
 from gearman_proto.engines.worker.outcomes import Happened, to_send
@@ -15,7 +16,6 @@ from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.testing.memory import World
 from gearman_proto.testing.units import Cutter
 from gearman_proto.wire.packets import WorkData, WorkStatus, WorkWarning
-from tests.conformance.kits import WHILE, printed, reverse
 from tests.conformance.lying import CLOSE, told
 
 if TYPE_CHECKING:
@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 
 # Number of bytes to read at once.
 _ALL: Final = 1 << 30
+# Seconds that a job takes whose data begins with `slow`.
+_WHILE: Final = 0.2
+
+
+def reverse(worker: Any, job: Any) -> bytes:
+    """Return the data in reverse order, optionally after updates, or fail."""
+    data: bytes = job.data
+    if data.startswith(b"fail"):
+        raise ValueError("asked to fail")
+    if data.startswith(b"updates"):
+        worker.send_job_data(job, b"some")
+        worker.send_job_warning(job, b"careful")
+        worker.send_job_status(job, 1, 2)
+    return data[::-1]
+
+
 # Functions of the workers.
 _FUNCTIONS: Final = {"reverse": reverse, "other": reverse}
 
@@ -183,7 +199,7 @@ class ProgramWorld(World):
 
 
 class WorkerWorld(ProgramWorld):
-    """A worker in memory, with the functions of the programs in `kits`."""
+    """A worker in memory."""
 
     def __init__(self, lies: Sequence[Lie] = ()) -> None:
         # The end times of running jobs.
@@ -217,7 +233,7 @@ class WorkerWorld(ProgramWorld):
     def _go_on(self) -> None:
         is_over = self._wait.done
         while (job := self.engine.next_job(self.now)) is not None:
-            self._jobs.append((self.now + WHILE * job.data.startswith(b"slow"), job))
+            self._jobs.append((self.now + _WHILE * job.data.startswith(b"slow"), job))
         while self._jobs and self._jobs[0][0] <= self.now:
             self._run(self._jobs.pop(0)[1])
         if is_over:
@@ -263,8 +279,11 @@ class ClientWorld(ProgramWorld):
         return self
 
     def _go_on(self) -> None:
-        if self._wait.error is not None:
-            self.errors = repr(self._wait.error).encode()
+        failed = [request for request in self._requests if request.state != JOB_COMPLETE]
+        if self._wait.error is not None or failed:
+            self.errors = repr(self._wait.error or failed).encode()
             self._exit(1)
         else:
-            self._exit(printed(self._requests, self))
+            # A line for each result.
+            self.output = b"\n".join([each._gm_raw_result or b"" for each in self._requests])
+            self._exit(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import signal
@@ -12,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+import gearman_sync
 from gearman_proto.engines.server.engine import ServerEngine
 from gearman_proto.testing.conformance.case import PROFILES
 from gearman_proto.testing.conformance.suites import SUITES
@@ -21,7 +21,6 @@ from gearman_sync.testing import Recording
 from gearman_sync.testing.conformance import expected
 from tests.cli.support import PROGRAM, Running, command_line, is_alive
 from tests.cli.terminal import Terminal
-from tests.conformance.kits import serving
 from tests.support import eventually, free_port
 
 if TYPE_CHECKING:
@@ -42,8 +41,8 @@ gearman_sync.GearmanClient([address]).submit_job(function, payload)
 @pytest.fixture(scope="module")
 def right() -> Iterator[str]:
     """The address of a correct server."""
-    with serving() as (host, port):
-        yield f"{host}:{port}"
+    with gearman_sync.JobServer() as server:
+        yield "{}:{}".format(*server.address)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +52,12 @@ def wrong() -> Iterator[str]:
     def answer(engine: Any, link: Any, _: Any, args: Any, __: float) -> None:
         engine._send(link, EchoRes, [args[0].replace(b"\0", b"-")])
 
-    with contextlib.ExitStack() as stack:
+    with pytest.MonkeyPatch.context() as patch:
         # An engine looks its methods up when it is made, so later servers are correct again.
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ServerEngine, "_on_echo", answer)
-            host, port = stack.enter_context(serving())
-        yield f"{host}:{port}"
+        patch.setattr(ServerEngine, "_on_echo", answer)
+        server = gearman_sync.JobServer()
+    with server:
+        yield "{}:{}".format(*server.address)
 
 
 def tried(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

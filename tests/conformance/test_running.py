@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gearman_proto.testing.conformance.case import (
-    MUST,
-    Failed,
-    Suite,
-    Unsupported,
-    Verdict,
-)
+from gearman_proto.testing.conformance.case import MUST, Failed, Suite, Unsupported, Verdict
 from gearman_proto.testing.conformance.judge import Outcome
 from gearman_proto.testing.conformance.program_kit import ClientKit, wait_for
+from gearman_proto.testing.conformance.suites import SUITES
 from gearman_sync.testing.conformance.places import SocketPlace, SocketProgramPlace
 from gearman_sync.testing.conformance.program import Program, filled, launcher
 from gearman_sync.testing.conformance.running import Gone, Judge, is_there
 from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject
+from tests.conformance.__main__ import PEERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,3 +170,21 @@ def test_missing_program_fails() -> None:
     place = SocketProgramPlace(launcher(["/no/such/program"]))
     with ClientKit(place, "f", 1) as kit, pytest.raises(OSError):
         kit.start()
+
+
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [
+        ("worker", "payload/split/1"),
+        ("worker", "life/back/3"),
+        ("worker", "life/term/2"),
+        ("client", "life/refused/1"),
+        ("client", "order/backwards/1"),
+    ],
+)
+def test_our_program_passes_the_case(side: str, name: str) -> None:
+    """All other cases judge our engines in memory."""
+    argv = PEERS[side]["gearman_sync"].argv
+    with ProgramSubject(side, argv, (), 20) as subject:
+        outcome = Judge(subject.kit, subject.has).judge(SUITES[side].cases[name])
+    assert outcome.verdict is Verdict.PASS, outcome

@@ -53,23 +53,32 @@ def environment() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Package:
+    """What a peer needs."""
+
+    version_argv: tuple[str, ...]
+    """It exits with 0, and prints the version, if the package is installed."""
+    install: str
+
+
+@dataclass(frozen=True)
 class Peer:
     """A peer: the command that starts it, and the packages that it needs."""
 
-    name: str
     argv: tuple[str, ...]
     """With {address}, {port}, {function}, and {payload} or {payloads} where these are put in."""
-    version_argv: tuple[str, ...]
-    """It exits with 0, and prints the version, if all that the peer needs is installed."""
-    install: str
-    note: str = ""
-    """What is odd about it, and to be expected."""
+    package: Package
+
+    @property
+    def install(self) -> str:
+        """How to install it."""
+        return self.package.install
 
     def version(self) -> str | None:
         """Return the installed version, or None if the peer cannot be started."""
         try:
             process = subprocess.run(
-                self.version_argv,
+                self.package.version_argv,
                 env=environment(),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -82,261 +91,136 @@ class Peer:
         return process.stdout.strip() or None if process.returncode == 0 else None
 
 
-def script(name: str) -> str:
-    return str(HERE / name)
+def pypi(requirement: str) -> Package:
+    name = requirement.partition("==")[0]
+    code = f"from importlib import metadata; print(metadata.version('{name}'))"
+    return Package((PYTHON, "-c", code), f"pip install {requirement}")
 
 
-def pypi_version(name: str) -> tuple[str, ...]:
-    return (PYTHON, "-c", f"from importlib import metadata; print(metadata.version('{name}'))")
+def npm(requirement: str) -> Package:
+    name = requirement.partition("@")[0]
+    code = f"require('{name}/package.json').version"
+    return Package(("node", "-p", code), f"npm install {requirement}")
 
 
-def npm_version(name: str) -> tuple[str, ...]:
-    return ("node", "-p", f"require('{name}/package.json').version")
+def ours(install: str, *needs: str) -> Package:
+    code = f"import {', '.join(('gearman_proto', *needs))}; print(gearman_proto.__version__)"
+    return Package((sys.executable, "-c", code), install)
 
 
-def our_version(*needs: str) -> tuple[str, ...]:
-    needed = ", ".join(("gearman_proto", *needs))
-    return (sys.executable, "-c", f"import {needed}; print(gearman_proto.__version__)")
+def script(program: str, name: str, *words: str) -> tuple[str, ...]:
+    return (program, str(HERE / name), *words)
 
 
 JOB = ("{address}", "{function}", "{payload}")
 # Several payloads, submitted at once.
 JOBS = ("{address}", "{function}", "{payloads}")
+
 # `gearman` cannot print its version.
-TOOLS_VERSION = (
-    *("sh", "-c"),
-    "command -v gearman >&2 && { dpkg-query -W -f '${Version}' gearman-tools || echo unknown; }",
+TOOLS = Package(
+    (
+        *("sh", "-c"),
+        "command -v gearman >&2 && { dpkg-query -Wf '${Version}' gearman-tools || echo unknown; }",
+    ),
+    "apt install gearman-tools",
 )
-PHP_VERSION = ("php", "-r", "echo phpversion('gearman') ?: exit(1);")
-PERL_VERSION = ("perl", "-MGearman::Client", "-e", "print Gearman::Client->VERSION")
-PERL_SERVER_VERSION = (*PERL_GEARMAND, "--version")
+PHP = Package(
+    ("php", "-r", "echo phpversion('gearman') ?: exit(1);"), "apt install php-cli php-gearman"
+)
+PERL = Package(
+    ("perl", "-MGearman::Client", "-e", "print Gearman::Client->VERSION"),
+    "apt install libgearman-client-perl",
+)
+NPM_GEARMAN = npm("gearman@2.1.0")
+GEARMANODE = npm("gearmanode@0.9.2")
+NODE_GEARMAN = npm("node-gearman@0.2.2")
+ABRAXAS = npm("abraxas@2.1.10")
+GEAR = pypi("gear==0.16.0")
+PYGEARMAN = pypi("pygearman==0.2.6")
+AIOGEAR = pypi("aiogear==0.2.6")
+SYNC = ours("pip install .", "gearman_sync")
+ANYIO = {
+    backend: ours("pip install '.[trio]'", "gearman_anyio", backend)
+    for backend in ("trio", "asyncio")
+}
+CLI = ours("pip install '.[cli]'", "gearman_sync", "rich", "typer")
 
 CLIENTS: dict[str, Peer] = {
-    peer.name: peer
-    for peer in (
-        Peer(
-            "libgearman",
-            ("sh", script("libgearman_client.sh"), *JOB),
-            TOOLS_VERSION,
-            "apt install gearman-tools",
-            note="WORK_STATUS is a line of its output, after the result. Exceptions have status 0.",
-        ),
-        Peer(
-            "php",
-            ("php", script("php_client.php"), *JOBS),
-            PHP_VERSION,
-            "apt install php-cli php-gearman",
-            note="It refuses to submit an empty payload.",
-        ),
-        Peer(
-            "perl",
-            ("perl", script("perl_client.pl"), *JOBS),
-            PERL_VERSION,
-            "apt install libgearman-client-perl",
-        ),
-        Peer(
-            "npm-gearman",
-            ("node", script("gearman_client.js"), *JOB),
-            npm_version("gearman"),
-            "npm install gearman@2.1.0",
-        ),
-        Peer(
-            "gearmanode",
-            ("node", script("gearmanode_client.js"), *JOB),
-            npm_version("gearmanode"),
-            "npm install gearmanode@0.9.2",
-            note="With a current winston it warns of each line of its log on standard error.",
-        ),
-        Peer(
-            "node-gearman",
-            ("node", script("node_gearman_client.js"), *JOB),
-            npm_version("node-gearman"),
-            "npm install node-gearman@0.2.2",
-        ),
-        Peer(
-            "abraxas",
-            ("node", script("abraxas_client.js"), *JOB),
-            npm_version("abraxas"),
-            "npm install abraxas@2.1.10",
-        ),
-        Peer(
-            "gear",
-            (PYTHON, script("gear_client.py"), *JOBS),
-            pypi_version("gear"),
-            "pip install gear==0.16.0",
-        ),
-        Peer(
-            "pygearman",
-            (PYTHON, script("pygearman_client.py"), *JOBS),
-            pypi_version("pygearman"),
-            "pip install pygearman==0.2.6",
-        ),
-        Peer(
-            "aiogear",
-            (PYTHON, script("aiogear_client.py"), *JOB),
-            pypi_version("aiogear"),
-            "pip install aiogear==0.2.6",
-            note="After a result that is not text it waits for ever, without a connection.",
-        ),
-        Peer(
-            "gearman_sync",
-            (sys.executable, script("gearman_sync_client.py"), *JOBS),
-            our_version("gearman_sync"),
-            "pip install .",
-        ),
-        *(
-            Peer(
-                f"gearman_anyio-{backend}",
-                (sys.executable, script("gearman_anyio_client.py"), backend, *JOBS),
-                our_version("gearman_anyio", backend),
-                "pip install '.[trio]'",
-            )
-            for backend in ("trio", "asyncio")
-        ),
-        Peer(
-            "gearmanctl",
-            (
-                *(*GEARMANCTL, "submit", "--server", "{address}"),
-                *("--", "{function}", "{payload}"),
-            ),
-            our_version("gearman_sync", "rich", "typer"),
-            "pip install '.[cli]'",
-        ),
-    )
+    # WORK_STATUS is a line of its output, after the result. Exceptions have status 0.
+    "libgearman": Peer(script("sh", "libgearman_client.sh", *JOB), TOOLS),
+    # It refuses to submit an empty payload.
+    "php": Peer(script("php", "php_client.php", *JOBS), PHP),
+    "perl": Peer(script("perl", "perl_client.pl", *JOBS), PERL),
+    "npm-gearman": Peer(script("node", "gearman_client.js", *JOB), NPM_GEARMAN),
+    # With a current winston it warns of each line of its log on standard error.
+    "gearmanode": Peer(script("node", "gearmanode_client.js", *JOB), GEARMANODE),
+    "node-gearman": Peer(script("node", "node_gearman_client.js", *JOB), NODE_GEARMAN),
+    "abraxas": Peer(script("node", "abraxas_client.js", *JOB), ABRAXAS),
+    "gear": Peer(script(PYTHON, "gear_client.py", *JOBS), GEAR),
+    "pygearman": Peer(script(PYTHON, "sync_client.py", "gearman", *JOBS), PYGEARMAN),
+    # After a result that is not text it waits for ever, without a connection.
+    "aiogear": Peer(script(PYTHON, "aiogear_client.py", *JOB), AIOGEAR),
+    "gearman_sync": Peer(script(sys.executable, "sync_client.py", "gearman_sync", *JOBS), SYNC),
+    **{
+        f"gearman_anyio-{backend}": Peer(
+            script(sys.executable, "gearman_anyio_client.py", backend, *JOBS), package
+        )
+        for backend, package in ANYIO.items()
+    },
+    "gearmanctl": Peer(
+        (*GEARMANCTL, "submit", "--server", "{address}", "--", "{function}", "{payload}"), CLI
+    ),
 }
 
 WORKERS: dict[str, Peer] = {
-    peer.name: peer
-    for peer in (
-        Peer(
-            "libgearman",
-            ("sh", script("libgearman_worker.sh"), "{address}"),
-            TOOLS_VERSION,
-            "apt install gearman-tools",
-        ),
-        Peer(
-            "php",
-            ("php", script("php_worker.php"), "{address}"),
-            PHP_VERSION,
-            "apt install php-cli php-gearman",
-        ),
-        Peer(
-            "perl",
-            ("perl", script("perl_worker.pl"), "{address}"),
-            PERL_VERSION,
-            "apt install libgearman-client-perl",
-            note="An empty result, or 0, is a WORK_COMPLETE without its second argument: gearmand"
-            " closes the connection, and gives it the job again, without end.",
-        ),
-        Peer(
-            "npm-gearman",
-            ("node", script("gearman_worker.js"), "{address}"),
-            npm_version("gearman"),
-            "npm install gearman@2.1.0",
-        ),
-        Peer(
-            "gearmanode",
-            ("node", script("gearmanode_worker.js"), "{address}"),
-            npm_version("gearmanode"),
-            "npm install gearmanode@0.9.2",
-            note="It sends results as text, with U+FFFD for what is not UTF-8; and it loses a"
-            " packet of which less than 12 bytes come by themselves.",
-        ),
-        Peer(
-            "node-gearman",
-            ("node", script("node_gearman_worker.js"), "{address}"),
-            npm_version("node-gearman"),
-            "npm install node-gearman@0.2.2",
-            note="`progress` has no WORK_STATUS. It takes several jobs at once.",
-        ),
-        Peer(
-            "abraxas",
-            ("node", script("abraxas_worker.js"), "{address}"),
-            npm_version("abraxas"),
-            "npm install abraxas@2.1.10",
-            note="`progress` has WORK_STATUS 50/100, and no WORK_DATA. It ends at gearmand after"
-            " the second job that fails.",
-        ),
-        Peer(
-            "gear",
-            (PYTHON, script("gear_worker.py"), "{address}"),
-            pypi_version("gear"),
-            "pip install gear==0.16.0",
-        ),
-        Peer(
-            "pygearman",
-            (PYTHON, script("pygearman_worker.py"), "{address}"),
-            pypi_version("pygearman"),
-            "pip install pygearman==0.2.6",
-        ),
-        Peer(
-            "aiogear",
-            (PYTHON, script("aiogear_worker.py"), "{address}"),
-            pypi_version("aiogear"),
-            "pip install aiogear==0.2.6",
-            note="After a payload that is not text it ends.",
-        ),
-        Peer(
-            "gearman_sync",
-            (sys.executable, script("gearman_sync_worker.py"), "{address}"),
-            our_version("gearman_sync"),
-            "pip install .",
-        ),
-        *(
-            Peer(
-                f"gearman_anyio-{backend}",
-                (sys.executable, script("gearman_anyio_worker.py"), backend, "{address}"),
-                our_version("gearman_anyio", backend),
-                "pip install '.[trio]'",
-            )
-            for backend in ("trio", "asyncio")
-        ),
-        Peer(
-            "gearmanctl",
-            (sys.executable, script("gearmanctl_worker.py"), "{address}"),
-            our_version("gearman_sync", "rich", "typer"),
-            "pip install '.[cli]'",
-        ),
-    )
+    "libgearman": Peer(script("sh", "libgearman_worker.sh", "{address}"), TOOLS),
+    "php": Peer(script("php", "php_worker.php", "{address}"), PHP),
+    # An empty result, or 0, is a WORK_COMPLETE without its second argument: gearmand closes the
+    # connection, and gives it the job again, without end.
+    "perl": Peer(script("perl", "perl_worker.pl", "{address}"), PERL),
+    "npm-gearman": Peer(script("node", "gearman_worker.js", "{address}"), NPM_GEARMAN),
+    # It sends results as text, with U+FFFD for what is not UTF-8; and it loses a packet of which
+    # less than 12 bytes come by themselves.
+    "gearmanode": Peer(script("node", "gearmanode_worker.js", "{address}"), GEARMANODE),
+    # `progress` has no WORK_STATUS. It takes several jobs at once.
+    "node-gearman": Peer(script("node", "node_gearman_worker.js", "{address}"), NODE_GEARMAN),
+    # `progress` has WORK_STATUS 50/100, and no WORK_DATA. It ends at gearmand after the second job
+    # that fails.
+    "abraxas": Peer(script("node", "abraxas_worker.js", "{address}"), ABRAXAS),
+    "gear": Peer(script(PYTHON, "gear_worker.py", "{address}"), GEAR),
+    "pygearman": Peer(script(PYTHON, "sync_worker.py", "gearman", "{address}"), PYGEARMAN),
+    # After a payload that is not text it ends.
+    "aiogear": Peer(script(PYTHON, "aiogear_worker.py", "{address}"), AIOGEAR),
+    "gearman_sync": Peer(
+        script(sys.executable, "sync_worker.py", "gearman_sync", "{address}"), SYNC
+    ),
+    **{
+        f"gearman_anyio-{backend}": Peer(
+            script(sys.executable, "gearman_anyio_worker.py", backend, "{address}"), package
+        )
+        for backend, package in ANYIO.items()
+    },
+    "gearmanctl": Peer(script(sys.executable, "gearmanctl_worker.py", "{address}"), CLI),
 }
 
 SERVERS: dict[str, Peer] = {
-    peer.name: peer
-    for peer in (
-        Peer(
-            "gearmand",
-            (GEARMAND, "--listen", "{host}", "--port", "{port}", "--log-file", "stderr"),
-            (GEARMAND, "--version"),
-            "apt install gearman-job-server",
-        ),
-        Peer(
-            "perl",
-            (*PERL_GEARMAND, "--listen", "{host}", "--port", "{port}"),
-            PERL_SERVER_VERSION,
+    "gearmand": Peer(
+        (GEARMAND, "--listen", "{host}", "--port", "{port}", "--log-file", "stderr"),
+        Package((GEARMAND, "--version"), "apt install gearman-job-server"),
+    ),
+    # Its own worker ends when it is told that there is no WORK_DATA.
+    "perl": Peer(
+        (*PERL_GEARMAND, "--listen", "{host}", "--port", "{port}"),
+        Package(
+            (*PERL_GEARMAND, "--version"),
             "apt install gearman-server, or where that would replace gearmand: apt install"
             " libgearman-client-perl libdanga-socket-perl; apt download gearman-server; dpkg -x",
-            note="Its own worker ends when it is told that there is no WORK_DATA.",
         ),
-        Peer(
-            "gear",
-            (PYTHON, script("gear_server.py"), "{address}"),
-            pypi_version("gear"),
-            "pip install gear==0.16.0",
-            note="It does not answer these, so that most workers, and the clients php, perl and"
-            " abraxas, wait for ever.",
-        ),
-        Peer(
-            "abraxas",
-            ("node", script("abraxas_server.js"), "{address}"),
-            npm_version("abraxas"),
-            "npm install abraxas@2.1.10",
-            note="It ends at a GRAB_JOB_ALL, and at a WORK_EXCEPTION for a job that has a unique.",
-        ),
-        Peer(
-            "gearmanctl",
-            (*GEARMANCTL, "serve", "--host", "{host}", "--port", "{port}"),
-            our_version("gearman_sync", "rich", "typer"),
-            "pip install '.[cli]'",
-        ),
-    )
+    ),
+    # It does not answer these, so that most workers, and the clients php, perl and abraxas, wait
+    # for ever.
+    "gear": Peer(script(PYTHON, "gear_server.py", "{address}"), GEAR),
+    # It ends at a GRAB_JOB_ALL, and at a WORK_EXCEPTION for a job that has a unique.
+    "abraxas": Peer(script("node", "abraxas_server.js", "{address}"), ABRAXAS),
+    "gearmanctl": Peer((*GEARMANCTL, "serve", "--host", "{host}", "--port", "{port}"), CLI),
 }

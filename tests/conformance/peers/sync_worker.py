@@ -1,12 +1,12 @@
-"""A worker of pygearman: the argument is HOST:PORT. A signal ends it."""
+"""A worker of pygearman or gearman_sync: the module, then HOST:PORT. A signal ends it."""
 
 from __future__ import annotations
 
+import importlib
+import signal
 import sys
 import time
 from typing import Any
-
-import gearman
 
 
 def reverse(worker: Any, job: Any) -> Any:
@@ -28,12 +28,16 @@ def slow(worker: Any, job: Any) -> Any:
     return job.data
 
 
-def main(address: str) -> None:
-    worker = gearman.GearmanWorker([address])
+def main(module: str, address: str) -> None:
+    worker = importlib.import_module(module).GearmanWorker([address])
     for function in (reverse, fail, progress, slow):
         # pygearman looks tasks up by their encoded names.
         worker.register_task(function.__name__.encode(), function)
+    if module == "gearman_sync":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
     worker.work()
+    worker.shutdown()
 
 
 if __name__ == "__main__":

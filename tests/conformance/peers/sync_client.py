@@ -1,21 +1,23 @@
-"""A client of pygearman: the arguments are HOST:PORT, the function and payloads."""
+"""A client of pygearman or gearman_sync: the module, then HOST:PORT, the function and payloads."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
-import gearman
 
-
-def main(address: str, function: str, *payloads: str) -> None:
+def main(module: str, address: str, function: str, *payloads: str) -> None:
+    gearman = importlib.import_module(module)
     jobs = [
         {"task": function, "data": sys.stdin.buffer.read() if data == "-" else os.fsencode(data)}
         for data in payloads
     ]
     client = gearman.GearmanClient([address])
     # Without a timeout, pygearman does not wait at all.
-    requests = client.submit_multiple_jobs(jobs, poll_timeout=10.0)
+    timeout = {"poll_timeout": 10.0} if module == "gearman" else {}
+    requests = client.submit_multiple_jobs(jobs, **timeout)
+    client.shutdown()
     for request in requests:
         if request.state != gearman.JOB_COMPLETE:
             sys.exit(f"the job has not completed: {request.state}, {request.exception!r}")
