@@ -19,12 +19,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.engines.base import Close, LinkState, StopListening
-from gearman_proto.engines.server.engine import (
-    _EPOCHS,
-    _FORMER_JOBS,
-    _LOOK_AT_CLOCK,
-    ServerEngine,
-)
+from gearman_proto.engines.server.engine import _EPOCHS, _FORMER_JOBS, _LOOK_AT_CLOCK, ServerEngine
 from gearman_proto.engines.server.jobqueue import JobState, QueuedJob
 from gearman_proto.testing import pack
 from gearman_proto.testing.audit import check_server

@@ -295,10 +295,7 @@ pieces = st.one_of(
 
 
 @examples(5)
-@given(
-    st.lists(st.tuples(st.integers(0, 2), pieces), max_size=30),
-    st.sampled_from([0, 1, 3, 17]),
-)
+@given(st.lists(st.tuples(st.integers(0, 2), pieces), max_size=30), st.sampled_from([0, 1, 3, 17]))
 def test_random_bytes_do_not_affect_other_peers(parts: list[tuple[int, bytes]], chunk: int) -> None:
     world = World(chunk=chunk, max_packet_size=1000)
     peers = [world.connect() for _ in range(3)]

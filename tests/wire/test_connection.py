@@ -330,8 +330,7 @@ def test_request_nul_in_last_argument_is_kept(server: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "args"),
-    [("JOB_CREATED", [b"h\0x"]), ("STATUS_RES", [b"h", b"1", b"1", b"1", b"1\0"])],
+    ("name", "args"), [("JOB_CREATED", [b"h\0x"]), ("STATUS_RES", [b"h", b"1", b"1", b"1", b"1\0"])]
 )
 def test_reply_nul_in_last_argument_is_refused(name: str, args: list[bytes], client: Pair) -> None:
     client.request(SubmitJob(b"f", b"", b"") if name == "JOB_CREATED" else GetStatus(b"h"))

@@ -20,12 +20,9 @@ from gearman_proto.wire.packets import (
     HEADER,
     MAGIC_REQUEST,
     MAGIC_RESPONSE,
-    ConnectionClosed,
     EchoReq,
-    Event,
     GrabJobUniq,
     JobAssignUniq,
-    JobCreated,
     Role,
     SubmitJob,
     SubmitJobEpoch,
@@ -37,38 +34,10 @@ from gearman_proto.wire.packets import (
 )
 from tests.profiles import examples
 
+from .feeding import receive, runs
+
 MB = 1024 * 1024
 LARGE = b"x" * 100_000
-
-
-def receive(
-    end: Connection, stream: bytes, size: int, *, in_runs: bool = False, closed: bool = True
-) -> tuple[Any, ...]:
-    """Feed `stream` to `end` in pieces of `size`.
-
-    Return the events with their tokens, the error, and the state of the end.
-    """
-    found: list[Any] = []
-    error = None
-    try:
-        for at in range(0, len(stream) + size, size):
-            if at < len(stream):
-                end.receive_data(stream[at : at + size])
-            elif closed:
-                end.receive_eof()
-            while True:
-                if in_runs:
-                    found += [
-                        (JobCreated(handle), token) for handle, token in zip(*end.next_created())
-                    ]
-                if not isinstance(event := end.next_event(), Event):
-                    break
-                found.append((event, getattr(event, "answers", None)))
-                if isinstance(event, ConnectionClosed):
-                    break
-    except RemoteProtocolError as failure:
-        error = str(failure)
-    return found, error, list(end.unanswered_tokens()), end.buffered
 
 
 # Receiving.
@@ -164,7 +133,9 @@ def test_any_stream_does_not_depend_on_limit_of_large(role: Role, data: st.DataO
             end = Connection(role)
             for event in stream.asked:
                 end.send(event)
-            outcomes.append(receive(end, stream.data, size, in_runs=large == 0, closed=closed))
+            outcomes.append(
+                receive(end, stream.data, size, runs if large == 0 else None, closed=closed)
+            )
     assert outcomes == outcomes[:1] * len(outcomes)
 
 

@@ -20,7 +20,6 @@ from gearman_proto.wire.packets import (
     SUBMITS,
     AllYours,
     CanDo,
-    ConnectionClosed,
     EchoReq,
     EchoRes,
     Error,
@@ -42,6 +41,8 @@ from gearman_proto.wire.packets import (
     WorkFail,
 )
 from tests.profiles import examples
+
+from .feeding import receive, requests, runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,24 +198,8 @@ def test_next_created_any_stream_matches_next_event(data: st.DataObject) -> None
     stream = b"".join(data.draw(st.lists(pieces, max_size=12)))
     asked = data.draw(st.lists(st.sampled_from([*submits(1), EchoReq(b"x")]), max_size=12))
     size = data.draw(st.integers(1, len(stream) + 1))
-    outcomes = []
-    for in_runs in (False, True):
-        client = asking(*asked)
-        found: list[Any] = []
-        try:
-            for at in range(0, len(stream), size):
-                client.receive_data(stream[at : at + size])
-                while True:
-                    if in_runs:
-                        handles, tokens = client.next_created()
-                        found += zip(map(JobCreated, handles), tokens)
-                    if not isinstance(event := client.next_event(), Event):
-                        break
-                    found.append((event, getattr(event, "answers", None)))
-        except RemoteProtocolError as error:
-            found.append(str(error))
-        outcomes.append((found, list(client.unanswered_tokens()), client.buffered))
-    assert outcomes[0] == outcomes[1]
+    one, many = (receive(asking(*asked), stream, size, quickly) for quickly in (None, runs))
+    assert one == many
 
 
 # The requests and answers of a server, without events.
@@ -288,18 +273,6 @@ def test_requests_of_client_is_empty() -> None:
     assert client.buffered == 12
 
 
-def take(connection: Connection, found: list[Any], *, quickly: bool) -> None:
-    """Append all events to `found`."""
-    while True:
-        if quickly:
-            found += [kind(*args) for kind, args in connection.requests()]
-        if not isinstance(event := connection.next_event(), Event):
-            return
-        found.append(event)
-        if isinstance(event, ConnectionClosed):
-            return
-
-
 @examples(4)
 @given(st.data())
 def test_requests_any_stream_matches_next_event(data: st.DataObject) -> None:
@@ -315,20 +288,10 @@ def test_requests_any_stream_matches_next_event(data: st.DataObject) -> None:
     )
     stream = b"".join(data.draw(st.lists(pieces, max_size=12)))
     size = data.draw(st.integers(1, len(stream) + 1))
-    outcomes = []
-    for quickly in (False, True):
-        server = Connection(Role.SERVER)
-        found: list[Any] = []
-        try:
-            for at in range(0, len(stream), size):
-                server.receive_data(stream[at : at + size])
-                take(server, found, quickly=quickly)
-            server.receive_eof()
-            take(server, found, quickly=quickly)
-        except RemoteProtocolError as error:
-            found.append(str(error))
-        outcomes.append((found, server.unanswered, server.buffered))
-    assert outcomes[0] == outcomes[1]
+    one, many = (
+        receive(Connection(Role.SERVER), stream, size, quickly) for quickly in (None, requests)
+    )
+    assert one == many
 
 
 ARGUMENTS = [

@@ -175,10 +175,7 @@ def test_recorded_replies_are_read() -> None:
             WorkerStatus(39, "127.0.0.1", "worker-7", ("alpha",)),
             WorkerStatus(37, "127.0.0.1", "-", ()),
         ),
-        text.show_jobs(): (
-            JobRecord("H:h:2", 0, False, True),
-            JobRecord("H:h:1", 0, False, False),
-        ),
+        text.show_jobs(): (JobRecord("H:h:2", 0, False, True), JobRecord("H:h:1", 0, False, False)),
         text.show_unique_jobs(): ("", "ua"),
     }
     for command, value in expected.items():

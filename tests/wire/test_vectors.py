@@ -36,7 +36,7 @@ REFUSED: dict[str, dict[str, type[RemoteProtocolError]]] = {
 # the answer finds its request.
 UNSENDABLE: dict[str, list[tuple[Event, Event | None]]] = {
     "28_pipelined_submits_with_error": [
-        (SubmitJob(b"f", b"u" * 65, b"2"), SubmitJob(b"f", b"u" * 63, b"2")),
+        (SubmitJob(b"f", b"u" * 65, b"2"), SubmitJob(b"f", b"u" * 63, b"2"))
     ],
     "29_unique_63_and_64": [
         (SubmitJobBg(b"f", b"b" * 64, b"d"), SubmitJobBg(b"f", b"b" * 63, b"d")),
