@@ -18,7 +18,6 @@ from gearman_proto.wire.packets import (
     GrabJobUniq,
     JobAssign,
     JobAssignUniq,
-    JobCreated,
     OptionReq,
     OptionRes,
     StatusResUnique,
@@ -109,19 +108,14 @@ def _joins(kit: ServerKit) -> bool:
     function = kit.another("join")
     client, unique = kit.client(), kit.another("unique")
     handles = {client.submit(kind=SubmitJobBg, function=function, unique=unique) for _ in "12"}
-    worker = kit.worker(function)
-    for _ in handles:
-        worker.run()
+    kit.worker(function).run_all(len(handles))
     return len(handles) == 1
 
 
 def _makes(kit: ServerKit, name: str, submit: Callable[[bytes], Event]) -> bool:
     function = kit.another(name)
-    client = kit.client()
-    client.send(submit(function))
-    client.expect(JobCreated)
-    worker = kit.worker(function)
-    worker.run()
+    kit.client().created(submit(function))
+    kit.worker(function).run()
     return True
 
 

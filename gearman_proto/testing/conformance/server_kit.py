@@ -99,8 +99,7 @@ class Line(Talk):
     def settle(self) -> list[Event]:
         """Wait until the server has processed all packets. Return the events received by then."""
         token = b"settled %d" % next(self._tokens)
-        question: Event = EchoReq(token) if self.has_echo else GetStatus(_NOBODY)
-        self.send(question)
+        self.send(EchoReq(token) if self.has_echo else GetStatus(_NOBODY))
         came: list[Event] = []
         while True:
             event = self.next("the answer to an ECHO_REQ" if self.has_echo else "a STATUS_RES")
@@ -196,10 +195,15 @@ class Line(Talk):
 
     # As an admin.
 
-    def text(self, command: bytes) -> bytes:
-        """Send a text command, and return its reply of one line, with its end."""
+    def text(self, command: bytes, begins: bytes = b"") -> bytes:
+        """Send a text command, and return its reply of one line, with its end.
+
+        Raises:
+            Failed: The reply does not begin like that.
+        """
         self.send(TextLine(command))
         line = self.expect(TextLine)
+        demand(line.line.startswith(begins), f"a line that begins with {begins!r}", line)
         return line.line + line.ending
 
     def list(self, command: bytes) -> list[bytes]:
@@ -256,9 +260,8 @@ class Line(Talk):
             The names of the packets, as `reaction` returns them.
         """
         token = b"heard %d" % next(self._tokens)
-        question: Event = EchoReq(token) if self.has_echo else GetStatus(_NOBODY)
         # Without the Connection, which would match an ERROR with this packet.
-        self.send_anyway(question)
+        self.send_anyway(EchoReq(token) if self.has_echo else GetStatus(_NOBODY))
         names: list[str] = []
         while True:
             try:

@@ -61,6 +61,8 @@ Submit: TypeAlias = (
 GRABS: Final = (GrabJob, GrabJobUniq, GrabJobAll)
 ENDS: Final = (WorkComplete, WorkFail, WorkException)
 UPDATES: Final = (WorkData, WorkWarning, WorkStatus)
+# What a worker may send before it asks for a job.
+_REGISTRATIONS: Final = (CanDo, CanDoTimeout, CantDo, SetClientId)
 SUBMITS: Final = (
     SubmitJob,
     SubmitJobBg,
@@ -168,8 +170,7 @@ class Session(Talk):
             event = self.next(wanted)
             if isinstance(event, (*GRABS, PreSleep)):
                 return event
-            if not isinstance(event, (CanDo, CanDoTimeout, CantDo, ResetAbilities, SetClientId)):
-                raise Failed(wanted, shortened(event))
+            demand(isinstance(event, (*_REGISTRATIONS, ResetAbilities)), wanted, event)
 
     def wake(self) -> None:
         """Send a NOOP to the sleeping worker."""
@@ -251,8 +252,8 @@ class Session(Talk):
                     updates.append(event)
             elif isinstance(event, GRABS):
                 self.send(NoJob())
-            elif not isinstance(event, (PreSleep, CanDo, CanDoTimeout, CantDo, SetClientId)):
-                raise Failed(wanted, shortened(event))
+            else:
+                demand(isinstance(event, (PreSleep, *_REGISTRATIONS)), wanted, event)
 
     def serve(self, data: bytes = b"data", *, handle: bytes = b"") -> End:
         """Give the worker a job, and return the packet that ends it."""
@@ -277,8 +278,7 @@ class Session(Talk):
             if isinstance(event, GRABS):
                 return event
             about = isinstance(event, (*ENDS, *UPDATES)) and event.handle == handle
-            others = (PreSleep, CanDo, CanDoTimeout, CantDo, SetClientId)
-            demand(about or isinstance(event, others), "a GRAB_JOB", event)
+            demand(about or isinstance(event, (PreSleep, *_REGISTRATIONS)), "a GRAB_JOB", event)
 
     def grabs_within(self, seconds: float, *, answer: bool = True) -> int:
         """Return the number of grabs within `seconds`.
@@ -320,8 +320,7 @@ class Session(Talk):
             event: Any = self.next("a SUBMIT_JOB")
             if isinstance(event, SUBMITS):
                 return event
-            if not isinstance(event, SetClientId):
-                raise Failed("a SUBMIT_JOB", shortened(event))
+            demand(isinstance(event, SetClientId), "a SUBMIT_JOB", event)
 
     def refuse_options(self) -> None:
         """From now on, answer OPTION_REQ with an ERROR."""

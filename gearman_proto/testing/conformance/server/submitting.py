@@ -110,8 +110,9 @@ def detached(it: ServerKit) -> None:
 def detached_from_data(it: ServerKit) -> None:
     """The client of a background job gets neither WORK_DATA nor WORK_WARNING."""
     client, worker, handle = it.running(SubmitJobBg)
-    worker.send(WorkData(handle, b"part"), WorkWarning(handle, b"warning"))
-    worker.complete(handle)
+    worker.tell(
+        WorkData(handle, b"part"), WorkWarning(handle, b"warning"), WorkComplete(handle, b"result")
+    )
     client.nothing()
 
 

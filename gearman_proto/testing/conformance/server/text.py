@@ -136,8 +136,7 @@ def unknown(it: ServerKit) -> None:
     """A command that is not known is answered with a line that begins with ERR; all goes on."""
     admin = it.admin()
     for command in (b"conformance", b"conformance of servers", b"VERSIONS"):
-        reply = admin.text(command)
-        demand(reply.startswith(b"ERR"), "ERR and more", reply)
+        admin.text(command, b"ERR")
     demand(admin.text(b"version"), "a version", "nothing")
     admin.nothing()
 
@@ -148,25 +147,21 @@ def maxqueue(it: ServerKit) -> None:
     it.worker()
     admin = it.admin()
     for sizes in (b"", b" 10", b" 10 20 30", b" 0"):
-        reply = admin.text(b"maxqueue " + it.function + sizes)
-        demand(reply.rstrip() == b"OK", "OK", reply)
+        admin.text(b"maxqueue " + it.function + sizes, b"OK")
     admin.nothing()
 
 
 @case("text/cancel/1", SHOULD, _GEARMAND, requires=("cancel",))
 def cancel_unknown(it: ServerKit) -> None:
     """`cancel job` of a job that is not known is answered with a line that begins with ERR."""
-    reply = it.admin().text(b"cancel job H:conformance:nobody")
-    demand(reply.startswith(b"ERR"), "ERR and more", reply)
+    it.admin().text(b"cancel job H:conformance:nobody", b"ERR")
 
 
 @case("text/cancel/2", SHOULD, _GEARMAND, requires=("cancel",))
 def cancel_queued(it: ServerKit) -> None:
     """`cancel job` of a job that waits gets OK; the client gets WORK_FAIL, and it is not run."""
-    client, worker, admin = it.client(), it.worker(), it.admin()
-    handle = client.submit()
-    reply = admin.text(b"cancel job " + handle)
-    demand(reply.rstrip() == b"OK", "OK", reply)
+    (client, worker, handle), admin = it.queued(), it.admin()
+    admin.text(b"cancel job " + handle, b"OK")
     client.expect(WorkFail, handle=handle)
     worker.grab_nothing()
     client.nothing()
@@ -187,9 +182,7 @@ def cancel_running(it: ServerKit) -> str:
 
     Source: not in the document: gearmand 1.1 and 2.0 send WORK_FAIL, and then the result as well
     """
-    client, worker, admin = it.client(), it.worker(), it.admin()
-    handle = client.submit()
-    worker.grab()
+    (client, worker, handle), admin = it.running(), it.admin()
     ok = admin.text(b"cancel job " + handle).startswith(b"OK")
     worker.send(WorkComplete(handle, b"result"))
     worker.settle()
@@ -209,8 +202,7 @@ def create(it: ServerKit) -> None:
     row = _row(admin, b"status", it.function)
     demand(row == [b"0", b"0", b"0"], "a function with nothing", row)
     _demand_ok(admin, b"drop function " + it.function)
-    row = _row(admin, b"status", it.function)
-    demand(not row, "no such function any more", row)
+    demand(not _row(admin, b"status", it.function), "no such function any more", "one")
 
 
 @case("text/function/2", SHOULD, _GEARMAND, requires=("text", "status"))
@@ -218,8 +210,7 @@ def drop_in_use(it: ServerKit) -> None:
     """`drop function` of a function that has a worker is refused with ERR."""
     admin, worker = it.admin(), it.worker()
     _demand_ok(admin, b"create function " + it.another("known"))
-    reply = admin.text(b"drop function " + it.function)
-    demand(reply.startswith(b"ERR"), "ERR and more", reply)
+    admin.text(b"drop function " + it.function, b"ERR")
     _demand_ok(admin, b"drop function " + it.another("known"))
     it.client().submit(kind=SubmitJobBg)
     worker.run()
