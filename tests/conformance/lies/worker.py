@@ -55,11 +55,7 @@ LIES: Final[dict[str, list[Lies]]] = {
     "ability/name/1": [field_of(">CAN_DO", 0, lambda name: name + b"\0")],
     "ability/limit/1": [_limited(b"1.5"), _limited(b""), _limited(b"-1")],
     "ability/again/1": [_not_back(), later(drop(">CAN_DO", first=1))],
-    "ability/unknown/1": [
-        drop(">WORK_COMPLETE"),
-        (close(">WORK_FAIL"), _not_back()),
-        field_of(">WORK_FAIL", 0, b"H:conformance:1"),
-    ],
+    "ability/unknown/1": [drop(">WORK_COMPLETE"), (close(">WORK_FAIL"), _not_back())],
     "grab/asks/1": [drop(">GRAB_JOB_UNIQ")],
     "grab/all/1": [
         (becomes(">GRAB_JOB_UNIQ", packet(">GRAB_JOB_ALL")), drop("<JOB_ASSIGN_ALL")),
@@ -83,7 +79,6 @@ LIES: Final[dict[str, list[Lies]]] = {
     "end/many/1": [drop(">WORK_COMPLETE", first=150)],
     "end/after/1": [
         twice(">WORK_COMPLETE"),
-        twice(">WORK_FAIL"),
         _ends_with(
             ">WORK_COMPLETE",
             lambda handle, data: (
@@ -129,7 +124,6 @@ LIES: Final[dict[str, list[Lies]]] = {
     "payload/joined/1": [drop("<JOB_ASSIGN_UNIQ", last=1)],
     "order/updates/1": [
         field_of(">WORK_DATA", 0, b"H:conformance:other"),
-        field_of(">WORK_STATUS", 0, b"H:conformance:1", first=1),
         _ends_with(
             ">WORK_COMPLETE",
             lambda handle, data: (
@@ -152,7 +146,6 @@ LIES: Final[dict[str, list[Lies]]] = {
         before(">PRE_SLEEP", packet(">ALL_YOURS")),
         becomes(">GRAB_JOB_UNIQ", b"\0RES" + _GRAB[4:]),
         becomes(">PRE_SLEEP", b"PRE_SLEEP\r\n"),
-        becomes(">WORK_FAIL", b"WORK_FAIL"),
     ],
     "wire/stray/1": [(close("<STATUS_RES"), _not_back())],
     "wire/garbage/1": [drop("<TEXT"), _not_back()],
