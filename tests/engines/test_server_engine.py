@@ -442,6 +442,7 @@ def test_lists() -> None:
     world = World(pid=345)
     client, worker = world.connect("::1"), world.worker(b"f", b"two words", b"g", b"f")
     assert client.ask(b"getpid") == b"OK 345\n"
+    assert client.ask(b"verbose") == b"OK ERROR\n"
     client.submit(job(unique=b"u"))
     abandoned = world.connect().submit(SubmitJobLow(b"f", b"", b""))
     assert {assigned(worker), assigned(worker)} == set(world.engine.queue.jobs)
