@@ -902,19 +902,6 @@ def test_disconnect_causes_further_disconnect() -> None:
     assert list(world.engine.queue.jobs) == [a]
 
 
-def test_unread_text_replies_disconnect_admin() -> None:
-    world = World(max_unread=100_000)
-    admin, other = world.connect(), world.connect()
-    for number in range(100):
-        admin.ask(b"create function " + b"%d" % number + b"x" * 100)
-    admin.stop_reading()
-    admin.send_raw(b"status\n" * 10_000)
-    assert admin.closed
-    assert len(admin.inbox) == 0
-    assert world.engine.queue.memory < 500_000
-    assert other.ask(b"version") == b"OK \n"
-
-
 # Memory.
 
 
@@ -1058,18 +1045,6 @@ def test_many_functions_drop_idle_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(world.engine.queue.functions) == 10
     peer.ask(b"create function new")
     assert list(world.engine.queue.functions) == [b"idle1", b"has a job", b"has a worker", b"new"]
-
-
-def test_many_functions_keep_used_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobqueue, "MANY_FUNCTIONS", 10)
-    world = World()
-    names = [b"%d" % number for number in range(100)]
-    peer = world.worker(*names)
-    assert list(world.engine.queue.functions) == names
-    peer.send(ResetAbilities())
-    assert list(world.engine.queue.functions) == names
-    world.worker(*[b"new%d" % number for number in range(100)])
-    assert len(world.engine.queue.functions) < 150
 
 
 def test_create_function_is_refused_when_memory_is_full() -> None:
