@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import EmbeddedServer, Gearmand
 
-from .support import Running, command_line, several
+from .support import Running, command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ def run_program() -> Iterator[Callable[..., Running]]:
     """Start a program for one test."""
     with contextlib.ExitStack() as stack:
 
-        def run(command: list[bytes], **options: Any) -> Running:
+        def run(command: list[str], **options: Any) -> Running:
             running = Running(command, **options)
             stack.callback(running.kill)
             return running
@@ -65,7 +65,7 @@ def start(run_program: Callable[..., Running]) -> Callable[..., Running]:
     """Start gearmanctl for one test, with a command for the servers `at`."""
 
     def start(*arguments: Any, at: Any, **options: Any) -> Running:
-        return run_program(command_line(*arguments, servers=several(at)), **options)
+        return run_program(command_line(*arguments, at=at), **options)
 
     return start
 

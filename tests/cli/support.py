@@ -1,8 +1,7 @@
-"""Runs gearmanctl, either to its end in this process or in a separate process.
+"""Runs gearmanctl, either to its end in this process or in a process of its own.
 
-`gearmanctl` is for the effect of a command. It lacks nothing that a separate process has, except a
-new interpreter. `Running` here and `Terminal` in `terminal` are for tests that need a process:
-signals, pipes that close, commands that run while the test does something else.
+`gearmanctl` shows the effect of a command. `Running`, and `Terminal` in `terminal`, are for tests
+that need a process, for signals, closed pipes, or a command that runs meanwhile.
 """
 
 from __future__ import annotations
@@ -24,15 +23,19 @@ from unittest import mock
 import pytest
 
 from gearman_sync.cli import main
-from tests.support import PATIENCE, Administered, EmbeddedServer, Gearmand, require
-
-from .forks import Forked
+from tests.support import (
+    PATIENCE,
+    Administered,
+    EmbeddedServer,
+    Gearmand,
+    interruptible,
+    require,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from typing import IO
 
-Process: TypeAlias = "subprocess.Popen[bytes] | Forked"
 #: A server that a test can kill and restart.
 Server: TypeAlias = Gearmand | EmbeddedServer
 
@@ -82,23 +85,17 @@ def address_of(server: Administered | tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def words_of(*arguments: Argument, servers: tuple[Any, ...] = ()) -> list[bytes]:
-    """Return the arguments after the program's name: a command, `servers`, and its arguments."""
+def words_of(*arguments: Argument, at: Any = ()) -> list[str]:
+    """Return a command's words: its name, the server or servers `at`, and its arguments."""
+    servers = at if isinstance(at, tuple) and not (at and isinstance(at[0], str)) else (at,)
     options = [word for server in servers for word in ("--server", address_of(server))]
-    return [
-        os.fsencode(str(word) if isinstance(word, int) else word)
-        for word in (*arguments[:1], *options, *arguments[1:])
-    ]
+    words = (*arguments[:1], *options, *arguments[1:])
+    return [os.fsdecode(str(word) if isinstance(word, int) else word) for word in words]
 
 
-def command_line(*arguments: Argument, servers: tuple[Any, ...] = ()) -> list[bytes]:
-    """Return the command line that starts gearmanctl for `servers`."""
-    return [*map(os.fsencode, PROGRAM), *words_of(*arguments, servers=servers)]
-
-
-def several(at: Any) -> tuple[Any, ...]:
-    """Return the servers in `at`: none, one, or several."""
-    return at if isinstance(at, tuple) and not (at and isinstance(at[0], str)) else (at,)
+def command_line(*arguments: Argument, at: Any = ()) -> list[str]:
+    """Return the command line that starts gearmanctl for the server or servers `at`."""
+    return [*PROGRAM, *words_of(*arguments, at=at)]
 
 
 def gearmanctl(*arguments: Argument, at: Any = (), data: bytes = b"", **env: str) -> Result:
@@ -107,7 +104,6 @@ def gearmanctl(*arguments: Argument, at: Any = (), data: bytes = b"", **env: str
     The command has its own arguments, environment, standard streams with descriptors, and loggers.
     Exceptions that gearmanctl does not catch are raised here.
     """
-    words = [os.fsdecode(word) for word in words_of(*arguments, servers=several(at))]
     with (
         tempfile.TemporaryFile() as source,
         tempfile.TemporaryFile() as output,
@@ -117,7 +113,7 @@ def gearmanctl(*arguments: Argument, at: Any = (), data: bytes = b"", **env: str
         source.seek(0)
         with (
             mock.patch.dict(os.environ, environment(**env), clear=True),
-            mock.patch.object(sys, "argv", [PROGRAM[-1], *words]),
+            mock.patch.object(sys, "argv", [PROGRAM[-1], *words_of(*arguments, at=at)]),
             mock.patch.object(sys, "excepthook", sys.excepthook),  # typer sets a hook.
             mock.patch.object(logging.getLogger(), "handlers", []),
             mock.patch.object(logging.getLogger("gearman"), "filters", []),
@@ -165,52 +161,23 @@ _TAKE = (
 )
 
 
-@contextlib.contextmanager
-def default_signals() -> Iterator[None]:
-    """Reset ignored signals for the programs started here.
-
-    A shell without job control starts background programs with SIGINT and SIGQUIT ignored, and
-    nohup ignores SIGHUP. Children inherit that. A handler is not inherited.
-    """
-    ignored = [
-        number
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-        if signal.getsignal(number) is signal.SIG_IGN
-    ]
-    for number in ignored:
-        signal.signal(number, lambda number, frame: None)
-    try:
-        yield
-    finally:
-        for number in ignored:
-            signal.signal(number, signal.SIG_IGN)
-
-
 def start_process(
-    command: Sequence[bytes],
-    *,
-    env: dict[str, str],
-    terminal: int | None = None,
-    **options: Any,
-) -> Process:
+    command: list[str], *, terminal: int | None = None, **options: Any
+) -> subprocess.Popen[bytes]:
     """Start a command in its own session, with a controlling terminal if `terminal` is given.
 
     The pipes are not buffered in this process.
     """
-    program, words = command[: len(PROGRAM)], command[len(PROGRAM) :]
-    if [*map(os.fsdecode, program)] == [*PROGRAM]:
-        return Forked(words, env, terminal=terminal, **options)
     if terminal is not None:
-        command = [*map(os.fsencode, (sys.executable, "-ISc", _TAKE, str(terminal))), *command]
+        command = [sys.executable, "-ISc", _TAKE, str(terminal), *command]
         options["pass_fds"] = [terminal]
-    with default_signals():
-        return subprocess.Popen(command, bufsize=0, env=env, start_new_session=True, **options)
+    return subprocess.Popen(interruptible(*command), bufsize=0, start_new_session=True, **options)
 
 
 class Running:
     """A running program. Its pipes are not buffered in this process."""
 
-    def __init__(self, command: list[bytes], **options: Any) -> None:
+    def __init__(self, command: list[str], **options: Any) -> None:
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self.process = start_process(command, **{"env": environment(), **pipes, **options})
 
@@ -232,17 +199,6 @@ class Running:
         """Return the next line of standard error."""
         return self._line(self.process.stderr).decode("utf-8", "surrogateescape").rstrip("\n")
 
-    def read(self, size: int) -> bytes:
-        """Return `size` bytes of standard output."""
-        assert self.process.stdout is not None
-        data = b""
-        while len(data) < size:
-            _wait_until_readable(self.process.stdout)
-            chunk = self.process.stdout.read(size - len(data))
-            assert chunk, f"it ended after {data!r}"
-            data += chunk
-        return data
-
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
@@ -263,12 +219,8 @@ class Running:
     @staticmethod
     def _line(stream: IO[bytes] | None) -> bytes:
         assert stream is not None
-        _wait_until_readable(stream)
+        assert select.select([stream], [], [], PATIENCE)[0], "nothing was written"
         return stream.readline()
-
-
-def _wait_until_readable(stream: IO[bytes]) -> None:
-    assert select.select([stream], [], [], PATIENCE)[0], "nothing was written"
 
 
 def gearman(server: Administered, *arguments: str, data: bytes = b"") -> Result:

@@ -111,7 +111,7 @@ class Terminal:
         self.raw = b""
         self._begun = b""
         self.process = start_process(
-            [*map(os.fsencode, command)],
+            [*command],
             env=environment() if env is None else env,
             cwd=cwd,
             terminal=self._slave,

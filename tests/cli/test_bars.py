@@ -1,13 +1,12 @@
-"""Progress bars of `gearmanctl submit` in a pseudo-terminal."""
+"""Progress bars of `gearmanctl submit` in a pseudo-terminal, at a server that the test plays."""
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import re
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,72 +14,66 @@ pytest.importorskip("pyte")
 pytest.importorskip("rich")
 pytest.importorskip("typer")
 
-from gearman_sync.testing import Failed, ScriptedJob, ScriptedWorker
+from gearman_proto.wire.packets import (
+    JobCreated,
+    SubmitJob,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+    WorkStatus,
+    WorkWarning,
+)
+from gearman_sync.testing import Peer
+from gearman_sync.testing.sockets import listening_socket
 from tests.support import PATIENCE
 
 from .support import PROGRAM, address_of
 from .terminal import CTRL_C, Terminal, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from .support import Server
+
+class Server(Peer):
+    """The server's end of gearmanctl's connection. The nth job is `job(n)`."""
+
+    def accept(self, count: int = 1) -> None:
+        """Accept the next `count` jobs."""
+        done = sum(isinstance(event, SubmitJob) for event in self.events)
+        for number in range(done + 1, done + 1 + count):
+            self.expect(SubmitJob)
+            self.send(JobCreated(job(number)))
+
+    def report(self, done: int, of: int, number: int = 1) -> None:
+        """Send a job's progress."""
+        self.send(WorkStatus(job(number), b"%d" % done, b"%d" % of))
+
+    def complete(self, result: bytes, number: int = 1) -> None:
+        """Send a job's result."""
+        self.send(WorkComplete(job(number), result))
 
 
-class Puppets:
-    """Workers whose jobs the test controls."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.stack = contextlib.ExitStack()
-        self.begun: dict[bytes, ScriptedJob] = {}
-        self._arrived: queue.Queue[ScriptedJob] = queue.Queue()
-        self._ends: dict[bytes, queue.Queue[bytes | None]] = {}
-
-    def start(self, task: str, count: int = 1) -> None:
-        """Let `count` workers wait for jobs."""
-        for _ in range(count):
-            self.stack.callback(ScriptedWorker(self.server.address, {task: self._run}).stop)
-
-    def _run(self, job: ScriptedJob) -> bytes:
-        end = self._ends[job.data] = queue.Queue()
-        self._arrived.put(job)
-        result = end.get(timeout=2 * PATIENCE)
-        if result is None:
-            raise Failed
-        return result
-
-    def next(self) -> ScriptedJob:
-        """Return the next job that has begun."""
-        job = self._arrived.get(timeout=PATIENCE)
-        self.begun[job.data] = job
-        return job
-
-    def all(self, count: int) -> dict[bytes, ScriptedJob]:
-        """Return the next `count` jobs, by their data."""
-        return {job.data: job for job in (self.next() for _ in range(count))}
-
-    def end(self, job: ScriptedJob, result: bytes | None) -> None:
-        """End a job with its result, or with WORK_FAIL if `result` is None."""
-        self._ends[job.data].put(result)
-
-    def stop(self) -> None:
-        for end in self._ends.values():
-            end.put(b"")
-        self.stack.close()
+def job(number: int) -> bytes:
+    return b"H:%d" % number
 
 
-@pytest.fixture
-def puppets(launch: Callable[[], Server]) -> Iterator[Puppets]:
-    puppets = Puppets(launch())
-    yield puppets
-    puppets.stop()
-
-
-def submit(puppets: Puppets, *arguments: str, **kwargs: object) -> Terminal:
-    command = (*PROGRAM, "submit", "--server", address_of(puppets.server), *arguments)
-    return Terminal(*command, **kwargs)  # type: ignore[arg-type]
+@contextlib.contextmanager
+def submit(*words: str, data: bytes = b"", **options: Any) -> Iterator[tuple[Terminal, Server]]:
+    """Run `gearmanctl submit` on a terminal, with `data` on its standard input."""
+    with listening_socket("127.0.0.1") as listener:
+        listener.listen()
+        listener.settimeout(PATIENCE)
+        command = (*PROGRAM, "submit", "--server", address_of(listener.getsockname()), *words)
+        with Terminal(*command, **options) as terminal:
+            if terminal.process.stdin is None:
+                terminal.type(data.decode())
+            else:
+                terminal.process.stdin.write(data)
+            sock, _ = listener.accept()
+            sock.settimeout(PATIENCE)
+            with Server(sock, 0) as server:
+                yield terminal, server
 
 
 def bar(terminal: Terminal, name: str) -> str | None:
@@ -99,27 +92,29 @@ def wait_for_bars(terminal: Terminal, **bars: str | None) -> None:
     )
 
 
-def feed(terminal: Terminal, data: bytes, *, end: bool = False) -> None:
-    """Write to the program's standard input, which is a pipe."""
-    stdin = terminal.process.stdin
-    assert stdin is not None
-    stdin.write(data)
-    stdin.flush()
-    if end:
-        stdin.close()
-
-
-def test_bar_shows_reported_progress(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo") as terminal:
-        job = puppets.next()
-        assert bar(terminal, "resize") is None
-        job.send_status(3, 10)
-        wait_for_bars(terminal, resize="3/10")
+@pytest.mark.parametrize(
+    ("name", "reports", "expected"),
+    [
+        ("resize", [(3, 10), (7, 10)], "7/10"),
+        ("resize", [(5, 0)], "5/?"),
+        ("resize", [(7, 5)], "7/5"),
+        ("resize", [(0, 10), (10**9, 10**9)], "1000000000/1000000000"),
+        ("[bold]x[/]", [(3, 10)], "3/10"),
+        ("a\x1b[31mb", [(3, 10)], "3/10"),
+        ("仕事" * 30, [(999999, 1000000)], "999999/1000000"),
+    ],
+)
+def test_bar_shows_reported_progress(
+    name: str, reports: list[tuple[int, int]], expected: str
+) -> None:
+    with submit(name, "photo") as (terminal, server):
+        server.accept()
+        for report in reports:
+            server.report(*report)
+        terminal.wait_for(expected, "━", name.replace("\x1b", r"\x1b")[:10])
+        assert terminal.lines[1] == ""
         assert terminal.changes == ["modes", "cursor"]
-        job.send_status(7, 10)
-        wait_for_bars(terminal, resize="7/10")
-        puppets.end(job, b"done")
+        server.complete(b"done")
         assert terminal.wait_for_end() == 0
         assert terminal.text == "done"
         # The shell's prompt starts on a new line.
@@ -127,160 +122,81 @@ def test_bar_shows_reported_progress(puppets: Puppets) -> None:
         assert terminal.changes == []
 
 
-def test_job_without_progress_has_no_bar(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo") as terminal:
-        puppets.end(puppets.next(), b"one\ntwo\n")
-        assert terminal.wait_for_end() == 0
-        assert terminal.text == "one\ntwo"
-        assert "━".encode() not in terminal.raw
-
-
-@pytest.mark.parametrize(
-    ("reports", "expected"),
-    [
-        ([(5, 0)], "5/?"),
-        ([(7, 5)], "7/5"),
-        ([(5, 0), (5, 9)], "5/9"),
-        ([(0, 10), (10**9, 10**9)], "1000000000/1000000000"),
-    ],
-)
-def test_bar_shows_unusual_progress(
-    puppets: Puppets, reports: list[tuple[int, int]], expected: str
-) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo") as terminal:
-        job = puppets.next()
-        for report in reports:
-            job.send_status(*report)
-        wait_for_bars(terminal, resize=expected)
-        puppets.end(job, b"done")
-        assert terminal.wait_for_end() == 0
-        assert terminal.text == "done"
-
-
-def test_output_appears_above_the_bar_in_whole_lines(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo") as terminal:
-        job = puppets.next()
-        job.send_status(1, 3)
-        job.send_data(b"page 1\npa")
+def test_output_appears_above_the_bar_in_whole_lines() -> None:
+    with submit("resize", "photo") as (terminal, server):
+        server.accept()
+        server.report(1, 3)
+        server.send(WorkData(job(1), b"[bold]gr\xc3\xbcn[/] \xff :smile:\npa"))
         wait_for_bars(terminal, resize="1/3")
-        terminal.wait_until(lambda: terminal.lines[0] == "page 1", "a line")
+        first = "[bold]grün[/] \N{REPLACEMENT CHARACTER} :smile:"
+        terminal.wait_until(lambda: terminal.lines[0] == first, "a line")
         assert terminal.lines[1].startswith("resize ━")
         assert terminal.lines[2] == ""
-        job.send_data(b"ge ")
-        job.send_data(b"2\n")
-        job.send_warning(b"no title")
-        job.send_status(2, 3)
+        server.send(WorkData(job(1), b"ge 2\n"), WorkWarning(job(1), b"no title"))
+        server.report(2, 3)
         wait_for_bars(terminal, resize="2/3")
         terminal.wait_for("no title")
-        assert terminal.lines[:3] == ["page 1", "page 2", "no title"]
-        assert terminal.lines[3].startswith("resize ━")
-        puppets.end(job, b"the end")
+        assert terminal.lines[:3] == [first, "page 2", "no title"]
+        # A line that is longer than the screen is complete.
+        end = "word " * 50 + "end"
+        server.complete(end.encode())
         assert terminal.wait_for_end() == 0
-        assert terminal.text == "page 1\npage 2\nno title\nthe end"
-        assert terminal.changes == []
-
-
-def test_binary_output_is_shown_on_a_terminal(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo") as terminal:
-        job = puppets.next()
-        job.send_data(b"[bold]gr\xc3\xbcn[/] \xff :smile:\n")
-        terminal.wait_for("[bold]grün[/] \N{REPLACEMENT CHARACTER} :smile:")
-        puppets.end(job, b"\xfe")
-        assert terminal.wait_for_end() == 0
-
-
-def test_line_longer_than_the_screen_is_complete(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo") as terminal:
-        job = puppets.next()
-        job.send_status(1, 2)
-        wait_for_bars(terminal, resize="1/2")
-        puppets.end(job, b"word " * 50 + b"end\n")
-        assert terminal.wait_for_end() == 0
-        text = "word " * 50 + "end"
-        assert terminal.lines[:4] == [text[n : n + 80].rstrip() for n in range(0, 320, 80)]
+        wrapped = [end[at : at + 80].rstrip() for at in range(0, len(end), 80)]
+        assert terminal.text.splitlines() == [first, "page 2", "no title", *wrapped]
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["[bold]x[/]", "a\x1b[31mb", "仕事" * 30],
-    ids=["markup", "control", "long and wide"],
+    ("variables", "streams"),
+    [
+        ({}, {"stderr": subprocess.PIPE}),
+        ({"FORCE_COLOR": "1"}, {"stderr": subprocess.PIPE}),
+        ({"TERM": "dumb"}, {}),
+    ],
+    ids=["no terminal", "forced colours", "no cursor"],
 )
-def test_bar_shows_odd_name_unchanged(puppets: Puppets, name: str) -> None:
-    puppets.start(name)
-    with submit(puppets, name, "data") as terminal:
-        job = puppets.next()
-        job.send_status(3, 10)
-        terminal.wait_for("3/10", "━", name.replace("\x1b", r"\x1b")[:10])
-        assert terminal.lines[1] == ""
-        job.send_status(999999, 1000000)
-        terminal.wait_for("999999/1000000", "━", name[:1])
-        puppets.end(job, b"done")
-        assert terminal.wait_for_end() == 0
-        assert terminal.text == "done"
-
-
-@pytest.mark.parametrize("variables", [{}, {"FORCE_COLOR": "1"}])
-def test_no_bar_if_standard_error_is_no_terminal(
-    puppets: Puppets, variables: dict[str, str]
+def test_no_bar_without_a_terminal_that_can_draw_it(
+    variables: dict[str, str], streams: dict[str, int]
 ) -> None:
-    puppets.start("resize")
-    env = environment(**variables)
-    with submit(puppets, "resize", "photo", stderr=subprocess.PIPE, env=env) as terminal:
-        job = puppets.next()
-        job.send_status(3, 10)
-        job.send_data(b"half a li")
+    with submit("resize", "photo", env=environment(**variables), **streams) as (terminal, server):
+        server.accept()
+        server.report(3, 10)
+        server.send(WorkData(job(1), b"half a li"))
         terminal.wait_for("half a li")
-        job.send_warning(b"no title")
-        puppets.end(job, b"ne")
+        server.complete(b"ne")
         assert terminal.wait_for_end() == 0
         assert terminal.raw == b"half a line\r\n"
-        assert terminal.process.stderr is not None
-        assert terminal.process.stderr.read() == b"no title\n"
+        assert terminal.process.stderr is None or terminal.process.stderr.read() == b""
 
 
-def test_no_bar_on_a_terminal_without_a_cursor(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo", env=environment(TERM="dumb")) as terminal:
-        job = puppets.next()
-        job.send_status(3, 10)
-        puppets.end(job, b"done")
-        assert terminal.wait_for_end() == 0
-        assert terminal.raw == b"done\r\n"
-
-
-def test_output_to_a_file_is_unchanged(puppets: Puppets, tmp_path: Path) -> None:
-    puppets.start("resize")
+@pytest.mark.parametrize("lines", [False, True], ids=["one", "lines"])
+def test_output_to_a_file_is_unchanged_and_bars_are_drawn(tmp_path: Path, lines: bool) -> None:
     result = bytes(range(256)) * 500
+    words = ["--lines"] if lines else []
     with (
         (tmp_path / "small.jpg").open("wb") as file,
-        submit(puppets, "resize", "photo", stdout=file) as terminal,
+        submit("resize", "photo", *words, stdout=file) as (terminal, server),
     ):
-        job = puppets.next()
-        job.send_status(3, 10)
-        job.send_data(b"\n\x00")
-        wait_for_bars(terminal, resize="3/10")
-        puppets.end(job, result)
+        server.accept()
+        server.report(3, 10)
+        wait_for_bars(
+            terminal, **({"line_1": "3/10", "total": "0/1"} if lines else {"resize": "3/10"})
+        )
+        server.complete(result)
         assert terminal.wait_for_end() == 0
         assert terminal.text == ""
         assert terminal.changes == []
-    assert (tmp_path / "small.jpg").read_bytes() == b"\n\x00" + result
+    assert (tmp_path / "small.jpg").read_bytes() == result + b"\n" * lines
 
 
-def test_output_to_another_terminal_stays_off_the_bars_terminal(puppets: Puppets) -> None:
-    puppets.start("resize")
+def test_output_to_another_terminal_stays_off_the_bars_terminal() -> None:
     with Terminal("sleep", "60") as other:
-        with submit(puppets, "resize", "photo", stdout=other.device) as terminal:
-            job = puppets.next()
-            job.send_status(3, 10)
+        with submit("resize", "photo", stdout=other.device) as (terminal, server):
+            server.accept()
+            server.report(3, 10)
             wait_for_bars(terminal, resize="3/10")
-            job.send_data(b"part, ")
+            server.send(WorkData(job(1), b"part, "))
             other.wait_for("part,")
-            puppets.end(job, b"end")
+            server.complete(b"end")
             assert terminal.wait_for_end() == 0
             assert terminal.text == ""
         other.wait_for("part, end")
@@ -289,195 +205,129 @@ def test_output_to_another_terminal_stays_off_the_bars_terminal(puppets: Puppets
 # A job for each line.
 
 
-def test_lines_have_a_bar_each_and_a_total(puppets: Puppets) -> None:
-    puppets.start("resize", 2)
-    with submit(puppets, "resize", "--lines", stdin=subprocess.PIPE) as terminal:
-        feed(terminal, b"a\nb\n")
-        jobs = puppets.all(2)
-        jobs[b"b"].send_status(20, 30)
+def test_lines_have_a_bar_each_and_a_total() -> None:
+    options = {"data": b"a\nb\n", "stdin": subprocess.PIPE}
+    with submit("resize", "--lines", **options) as (terminal, server):
+        server.accept(2)
+        server.report(20, 30, number=2)
         wait_for_bars(terminal, line_2="20/30", total="0/?")
-        jobs[b"a"].send_status(1, 4)
+        server.report(1, 4, number=1)
         wait_for_bars(terminal, line_1="1/4", line_2="20/30", total="0/?")
         # The order does not depend on which job was first.
-        assert [line.split(" ━")[0].rstrip() for line in terminal.lines[:3]] == [
-            "total",
-            "line 1",
-            "line 2",
-        ]
-        jobs[b"a"].send_status(2, 4)
-        wait_for_bars(terminal, line_1="2/4", line_2="20/30")
-        puppets.end(jobs[b"a"], b"A")
+        names = [line.split(" ━")[0].rstrip() for line in terminal.lines[:3]]
+        assert names == ["total", "line 1", "line 2"]
+        server.complete(b"A", number=1)
         wait_for_bars(terminal, line_1=None, line_2="20/30", total="1/?")
         # The number of lines is known only now.
-        feed(terminal, b"c", end=True)
-        wait_for_bars(terminal, total="1/3")
-        job = puppets.next()
-        job.send_status(5, 6)
-        wait_for_bars(terminal, line_2="20/30", line_3="5/6")
-        puppets.end(jobs[b"b"], b"B")
-        wait_for_bars(terminal, line_2=None, line_3="5/6", total="2/3")
-        assert terminal.lines[:2] == ["A", "B"]
-        puppets.end(job, b"C")
+        assert terminal.process.stdin is not None
+        terminal.process.stdin.write(b"c\nd")
+        terminal.process.stdin.close()
+        server.accept(2)
+        wait_for_bars(terminal, total="1/4")
+        # The result of line 3 is held back, and so is the end of its bar.
+        server.report(5, 6, number=3)
+        server.complete(b"C", number=3)
+        server.report(1, 2, number=4)
+        wait_for_bars(terminal, line_2="20/30", line_3="5/6", line_4="1/2", total="1/4")
+        server.complete(b"B", number=2)
+        wait_for_bars(terminal, line_2=None, line_3=None, line_4="1/2", total="3/4")
+        assert terminal.lines[:3] == ["A", "B", "C"]
+        server.complete(b"D", number=4)
         assert terminal.wait_for_end() == 0
-        assert terminal.text == "A\nB\nC"
+        assert terminal.text == "A\nB\nC\nD"
         assert terminal.changes == []
 
 
-def test_ordered_result_held_back_keeps_its_bar(
-    puppets: Puppets,
-) -> None:
-    puppets.start("resize", 2)
-    with submit(puppets, "resize", "--lines", stdin=subprocess.PIPE) as terminal:
-        feed(terminal, b"a\nb\n", end=True)
-        jobs = puppets.all(2)
-        jobs[b"b"].send_status(1, 1)
-        wait_for_bars(terminal, line_2="1/1", total="0/2")
-        puppets.end(jobs[b"b"], b"B")
-        jobs[b"a"].send_status(1, 3)
-        wait_for_bars(terminal, line_1="1/3", total="0/2")
-        assert terminal.lines[0].startswith("total")
-        puppets.end(jobs[b"a"], b"A")
-        assert terminal.wait_for_end() == 0
-        assert terminal.text == "A\nB"
-
-
-def test_piped_results_leave_the_bars_on_the_terminal(puppets: Puppets, tmp_path: Path) -> None:
-    puppets.start("resize", 2)
-    with (
-        (tmp_path / "results").open("wb") as file,
-        submit(puppets, "resize", "--lines", stdin=subprocess.PIPE, stdout=file) as terminal,
-    ):
-        feed(terminal, b"a\nb\n", end=True)
-        jobs = puppets.all(2)
-        jobs[b"b"].send_status(1, 2)
-        wait_for_bars(terminal, line_2="1/2", total="0/2")
-        puppets.end(jobs[b"a"], b"\xff\x00")
-        puppets.end(jobs[b"b"], b"")
-        assert terminal.wait_for_end() == 0
-        assert terminal.text == ""
-    assert (tmp_path / "results").read_bytes() == b"\xff\x00\n\n"
-
-
-def test_more_jobs_than_lines_get_bars_later(puppets: Puppets) -> None:
-    puppets.start("resize", 12)
-    with submit(puppets, "resize", "--lines", stdin=subprocess.PIPE, lines=8) as terminal:
-        feed(terminal, b"".join(b"%02d\n" % number for number in range(12)), end=True)
-        jobs = puppets.all(12)
-        for number in range(12):
-            jobs[b"%02d" % number].send_status(number, 100)
-        wait_for_bars(terminal, total="0/12", line_1="0/100")
-
-        def count() -> int:
-            return sum("━" in line for line in terminal.lines)
-
-        terminal.wait_until(lambda: count() == 6, "as many bars as there is room for")
+def test_more_jobs_than_lines_get_bars_later() -> None:
+    text = "\n".join(map(str, range(1, 13)))
+    with submit("resize", text, "--lines", lines=8) as (terminal, server):
+        server.accept(12)
+        for number in range(1, 13):
+            server.report(number, 100, number)
+        wait_for_bars(terminal, total="0/12", line_1="1/100", line_5="5/100", line_6=None)
         # Bars of other jobs use the free places.
-        for number in range(12):
-            puppets.end(jobs[b"%02d" % number], b"result %d" % number)
-            wait_for_bars(terminal, total=f"{number + 1}/12" if number < 11 else None)
-            last = jobs[b"11"]
-            if number < 11:
-                last.send_status(number, 100)
+        for number in range(1, 6):
+            server.complete(b"result %d" % number, number)
+        wait_for_bars(terminal, total="5/12", line_5=None, line_6="6/100", line_10="10/100")
+        for number in range(6, 13):
+            server.complete(b"result %d" % number, number)
         assert terminal.wait_for_end() == 0
-        results = [f"result {number}" for number in range(12)]
-        assert terminal.text.splitlines() == results[-6:]
-        assert [line for line in results if line.encode() not in terminal.raw] == []
+        results = re.findall(rb"result (\d+)", terminal.raw)
+        assert results == [b"%d" % number for number in range(1, 13)]
+
+
+# The end. In each case, the bar is removed and the terminal is restored.
+
+each_form = pytest.mark.parametrize("lines", [(), ("--lines",)], ids=["one", "lines"])
+
+
+@contextlib.contextmanager
+def running(*words: str, data: bytes = b"") -> Iterator[tuple[Terminal, Server]]:
+    """Run a job on a terminal until its bar is drawn. Check that the end removes the bar."""
+    with submit("resize", *words, data=data) as (terminal, server):
+        server.accept()
+        server.report(3, 10)
+        terminal.wait_for("3/10")
+        yield terminal, server
         assert terminal.changes == []
+        assert "━" not in terminal.text
+        assert "Traceback" not in terminal.text
 
 
-# The end.
-
-
-def test_ctrl_c_removes_the_bar(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo") as terminal:
-        job = puppets.next()
-        job.send_status(3, 10)
-        job.send_data(b"page 1\nhalf")
-        wait_for_bars(terminal, resize="3/10")
+def test_ctrl_c_removes_the_bar() -> None:
+    with running("photo") as (terminal, server):
+        server.send(WorkData(job(1), b"page 1\nhalf"))
         terminal.wait_for("page 1")
         terminal.type(CTRL_C)
         assert terminal.wait_for_end() == 130
-        assert terminal.changes == []
-        assert "━" not in terminal.text
-        assert "Traceback" not in terminal.text
         assert "half" in terminal.lines
 
 
-def test_ctrl_c_with_lines_removes_the_bars(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "--lines") as terminal:
-        terminal.type("a\n")  # The end of input does not arrive.
-        puppets.next().send_status(3, 10)
+def test_ctrl_c_while_lines_are_read_from_the_terminal_removes_the_bars() -> None:
+    with running("--lines", data=b"a\n") as (terminal, _):
         terminal.wait_for("gearmanctl: reading from the terminal; Ctrl-D ends it\n")
-        wait_for_bars(terminal, line_1="3/10", total="0/?")
         terminal.type(CTRL_C)
         assert terminal.wait_for_end() == 130
-        assert terminal.changes == []
-        assert "━" not in terminal.text
-        assert "Traceback" not in terminal.text
 
 
-def test_repeated_ctrl_c_restores_the_terminal(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo") as terminal:
-        puppets.next().send_status(3, 10)
-        wait_for_bars(terminal, resize="3/10")
+def test_repeated_ctrl_c_restores_the_terminal() -> None:
+    with running("photo") as (terminal, _):
         terminal.signal_until_the_end(signal.SIGINT)
-        assert terminal.changes == []
 
 
-@pytest.mark.parametrize("lines", [[], ["--lines"]])
-def test_sigterm_removes_the_bar(puppets: Puppets, lines: list[str]) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo", *lines) as terminal:
-        puppets.next().send_status(3, 10)
-        terminal.wait_for("3/10")
+@each_form
+def test_sigterm_removes_the_bar(lines: tuple[str, ...]) -> None:
+    with running("photo", *lines) as (terminal, _):
         terminal.process.terminate()
         assert terminal.wait_for_end() == 128 + signal.SIGTERM
-        assert terminal.changes == []
         assert terminal.text == ""
 
 
-@pytest.mark.parametrize("lines", [[], ["--lines"]])
-def test_dead_server_removes_the_bar(puppets: Puppets, lines: list[str]) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo", *lines) as terminal:
-        puppets.next().send_status(3, 10)
-        terminal.wait_for("3/10")
-        puppets.server.kill()
+@each_form
+def test_lost_connection_removes_the_bar(lines: tuple[str, ...]) -> None:
+    with running("photo", *lines) as (terminal, server):
+        server.close()
         assert terminal.wait_for_end() == 3
-        assert terminal.changes == []
-        assert "━" not in terminal.text
         assert " was lost after the job had been acknowledged" in terminal.text.replace("\n", "")
 
 
-@pytest.mark.parametrize("lines", [[], ["--lines"]])
-def test_failed_job_removes_its_bar(puppets: Puppets, lines: list[str]) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo", *lines) as terminal:
-        job = puppets.next()
-        job.send_status(3, 10)
-        terminal.wait_for("3/10")
-        puppets.end(job, None)
+@each_form
+def test_failed_job_removes_its_bar(lines: tuple[str, ...]) -> None:
+    with running("photo", *lines) as (terminal, server):
+        server.send(WorkFail(job(1)))
         assert terminal.wait_for_end() == 1
-        assert terminal.changes == []
         where = "line 1: " if lines else ""
         assert terminal.text == f"gearmanctl: {where}the job failed"
 
 
-def test_timed_out_job_removes_its_bar(puppets: Puppets) -> None:
-    puppets.start("resize")
-    with submit(puppets, "resize", "photo", "--timeout", "1") as terminal:
-        puppets.next().send_status(3, 10)
-        wait_for_bars(terminal, resize="3/10")
+def test_timed_out_job_removes_its_bar() -> None:
+    with running("photo", "--timeout", "1") as (terminal, _):
         assert terminal.wait_for_end() == 4
-        assert terminal.changes == []
-        assert terminal.text.endswith(" has not ended in time")
+        assert terminal.text == "gearmanctl: H:1 has not ended in time"
 
 
-@pytest.mark.parametrize("lines", [[], ["--lines"]])
-def test_no_server_prints_one_line(lines: list[str]) -> None:
+@each_form
+def test_no_server_prints_one_line(lines: tuple[str, ...]) -> None:
     command = (*PROGRAM, "submit", "x", "y", "--server", "127.0.0.1:1", *lines)
     with Terminal(*command, columns=200) as terminal:
         assert terminal.wait_for_end() == 3

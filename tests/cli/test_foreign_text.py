@@ -41,7 +41,6 @@ from .support import (
     NO_SERVER,
     PROGRAM,
     TIMED_OUT,
-    Result,
     Running,
     address_of,
     gearmanctl,
@@ -143,164 +142,106 @@ def saying(data: bytes) -> Callable[[Peer], None]:
     return script
 
 
-def answering(*events: PacketEvent) -> Callable[[Peer], None]:
+def answering(*events: PacketEvent, to: type[PacketEvent] = SubmitJob) -> Callable[[Peer], None]:
     """Return a server's script that answers a submit with these packets."""
 
     def script(peer: Peer) -> None:
-        peer.expect(SubmitJob)
+        peer.expect(to)
         peer.send_anyway(*events)
         peer.hold()
 
     return script
 
 
-REPLIES: dict[str, tuple[tuple[str, ...], bytes, str]] = {
-    "status": (("status",), EVIL + b"\t1\t2\t3\n.\n", f"{SHOWN}\t1\t2\t3\n"),
-    "status --priority": (
-        *(("status", "--priority"), EVIL + b"\t1\t2\t3\t4\n.\n"),
-        f"{SHOWN}\t1\t2\t3\t4\n",
+Case = tuple[str, "Callable[[Peer], None]", int, str, str]
+JOB = JobCreated(b"H:1")
+RAISES = (JOB, WorkException(b"H:1", EVIL))
+WARNS = (JOB, WorkWarning(b"H:1", EVIL), WorkComplete(b"H:1", b"a\x1bb"))
+ERR_LINE = b"ERR BAD_CODE " + EVIL.replace(b"\n", b"%0A") + b"\r\n"
+#: A command, the server's script, the exit status, the output, and a part of the error.
+CASES: list[Case] = [
+    ("status", saying(EVIL + b"\t1\t2\t3\n.\n"), DONE, f"{SHOWN}\t1\t2\t3\n", ""),
+    (
+        "workers",
+        saying(b"12 ::1\x1b[2J \x1b[31mid : f\x9b\x07\n.\n"),
+        *(DONE, "12\t::1\\x1b[2J\t\\x1b[31mid\tf\\x9b\\x07\n", ""),
     ),
-    "workers": (
-        *(("workers",), b"12 ::1\x1b[2J \x1b[31mid : f\x9b\x07\n.\n"),
-        "12\t::1\\x1b[2J\t\\x1b[31mid\tf\\x9b\\x07\n",
+    ("version", saying(b"OK 1\x1b[2J\x07\n"), DONE, "1\\x1b[2J\\x07\n", ""),
+    ("status", saying(ERR_LINE), FAILED, "", f"BAD_CODE: {SHOWN}"),
+    ("version", saying(b"ERR \x1b[2J\x07\n"), FAILED, "", r"ERR: \x1b[2J\x07"),
+    ("status", saying(b"\x1b[2J\n.\n"), NO_SERVER, "", r"not b'\x1b[2J'"),
+    (
+        "submit t x",
+        answering(Error(b"CO\x1b[2JDE", EVIL)),
+        *(FAILED, "", rf"refused the job: CO\x1b[2JDE: {SHOWN}"),
     ),
-    "jobs": (("jobs",), EVIL + b"\t1\t0\t1\n.\n", f"{SHOWN}\t1\t0\t1\n"),
-    "jobs --unique": (("jobs", "--unique"), b"\x1b[2Ju\xff\n.\n", "\\x1b[2Ju\\xff\n"),
-    "version": (("version",), b"OK 1\x1b[2J\x07\n", "1\\x1b[2J\\x07\n"),
-}
+    ("submit t x", answering(*RAISES), FAILED, "", f"the job failed: {JOINED}"),
+    ("submit t x", answering(*WARNS), DONE, "a\x1bb", JOINED),  # Results are unchanged.
+    (
+        "submit t x --lines",
+        answering(*RAISES),
+        *(FAILED, "\n", f"line 1: the job failed: {JOINED}"),
+    ),
+    ("submit t x --lines", answering(*WARNS), DONE, "a\x1bb\n", JOINED),
+    (
+        "submit t x -b",
+        answering(JobCreated(b"H\x1b[2J\n\xff"), to=SubmitJobBg),
+        *(DONE, "H\\x1b[2J\\n\\xff\n", ""),
+    ),
+    (
+        "submit t x --timeout 2",
+        answering(JobCreated(b"H\x1b[2J\n\xff")),
+        *(TIMED_OUT, "", r"H\x1b[2J\n\xff has not ended in time"),
+    ),
+]
+each_case = pytest.mark.parametrize(
+    ("line", "script", "status", "output", "error"), CASES, ids=[case[0] for case in CASES]
+)
 
 
-@pytest.mark.parametrize("what", REPLIES)
-def test_lists_are_escaped(start_server: Callable[..., ScriptedServer], what: str) -> None:
-    words, reply, expected = REPLIES[what]
-    server = start_server(saying(reply))
-    assert gearmanctl(*words, at=server.address) == Result(DONE, expected.encode(), "")
-
-
-@pytest.mark.parametrize("what", REPLIES)
-def test_lists_on_a_terminal_are_harmless(
-    start_server: Callable[..., ScriptedServer], what: str
+@each_case
+def test_text_of_a_server_is_escaped(
+    start_server: Callable[..., ScriptedServer],
+    line: str,
+    script: Callable[[Peer], None],
+    status: int,
+    output: str,
+    error: str,
 ) -> None:
-    words, reply, _ = REPLIES[what]
-    server = start_server(saying(reply))
-    with on_terminal(server, *words) as terminal:
-        assert terminal.wait_for_end() == DONE
+    result = gearmanctl(*line.split(), at=start_server(script).address)
+    assert (result.status, result.output.decode()) == (status, output)
+    assert error in result.errors
+    assert hostile.is_harmless(result.errors.removesuffix("\n"))
+
+
+@pytest.mark.parametrize(
+    ("line", "script", "shown"),
+    [
+        ("status", saying(EVIL + b"\t1\t2\t3\n.\n"), r"a\x1b[2J\n"),
+        ("status", saying(ERR_LINE), "gearmanctl: "),
+        ("submit t x", answering(*RAISES), f"gearmanctl: the job failed: {JOINED}"),
+        ("submit t x", answering(JOB, WorkWarning(b"H:1", EVIL), WorkFail(b"H:1")), JOINED),
+        ("submit t x --lines", answering(*RAISES), f"line 1: the job failed: {JOINED}"),
+    ],
+)
+def test_text_of_a_server_on_a_terminal_is_escaped(
+    start_server: Callable[..., ScriptedServer],
+    line: str,
+    script: Callable[[Peer], None],
+    shown: str,
+) -> None:
+    command, *words = line.split()
+    options = ("--server", address_of(start_server(script).address))
+    with Terminal(*PROGRAM, command, *options, *words, columns=200) as terminal:
+        terminal.wait_for_end()
+        assert shown in terminal.text
         assert r"\x1b[2J" in terminal.text
-        assert_harmless(terminal)
+        # The output has only gearmanctl's own sequences, of bars and styles.
+        for evil in (b"\x1b[2J", b"\x07", b"\xc2\x9b", b"\x9bg", b"\x7f", b"\xe2\x80\xae", b"\xff"):
+            assert evil not in terminal.raw, evil
 
 
-Case = tuple[tuple[str, ...], "Callable[[Peer], None]", int, str]
-ERRORS: dict[str, Case] = {
-    "an ERR line": (
-        *(("status",), saying(b"ERR BAD_CODE " + EVIL.replace(b"\n", b"%0A") + b"\r\n")),
-        *(FAILED, f"BAD_CODE: {SHOWN}"),
-    ),
-    "an ERR line without a code": (
-        *(("version",), saying(b"ERR \x1b[2J\x07\n")),
-        *(FAILED, r"ERR: \x1b[2J\x07"),
-    ),
-    "another reply": (
-        *(("status",), saying(b"\x1b[2J\n.\n")),
-        *(NO_SERVER, r"not b'\x1b[2J'"),
-    ),
-    "an ERROR": (
-        *(("submit", "t", ""), answering(Error(b"CO\x1b[2JDE", EVIL))),
-        *(FAILED, rf"refused the job: CO\x1b[2JDE: {SHOWN}"),
-    ),
-    "an exception": (
-        *(("submit", "t", ""), answering(JobCreated(b"H:1"), WorkException(b"H:1", EVIL))),
-        *(FAILED, f"the job failed: {JOINED}"),
-    ),
-    "an ERROR to a line": (
-        *(("submit", "t", "x", "--lines"), answering(Error(b"CODE", EVIL))),
-        *(FAILED, f"refused the job: CODE: {SHOWN}"),
-    ),
-    "an exception of a line": (
-        *(("submit", "t", "x", "--lines"),),
-        *(answering(JobCreated(b"H:1"), WorkException(b"H:1", EVIL)),),
-        *(FAILED, f"line 1: the job failed: {JOINED}"),
-    ),
-    "a handle": (
-        *(("submit", "t", "", "--timeout", "2"), answering(JobCreated(b"H\x1b[2J\n\xff"))),
-        *(TIMED_OUT, r"H\x1b[2J\n\xff has not ended in time"),
-    ),
-}
-
-
-@pytest.mark.parametrize("what", ERRORS)
-def test_errors_are_escaped(start_server: Callable[..., ScriptedServer], what: str) -> None:
-    words, script, status, expected = ERRORS[what]
-    server = start_server(script)
-    result = gearmanctl(*words, at=server.address)
-    assert (result.status, expected in result.error) == (status, True), result
-    assert hostile.is_harmless(result.error)
-
-
-@pytest.mark.parametrize("what", ["an ERR line", "an ERROR", "an exception of a line"])
-def test_errors_on_a_terminal_are_harmless(
-    start_server: Callable[..., ScriptedServer], what: str
-) -> None:
-    words, script, status, _ = ERRORS[what]
-    server = start_server(script)
-    with on_terminal(server, *words) as terminal:
-        assert terminal.wait_for_end() == status
-        assert r"\x1b[2J" in terminal.text
-        assert "gearmanctl: " in terminal.lines[0]
-        assert_harmless(terminal)
-
-
-def test_warnings_are_escaped(start_server: Callable[..., ScriptedServer]) -> None:
-    server = start_server(
-        answering(JobCreated(b"H:1"), WorkWarning(b"H:1", EVIL), WorkComplete(b"H:1", b"a\x1bb"))
-    )
-    # Results are written unchanged.
-    for options in ([], ["--lines"]):
-        result = gearmanctl("submit", "t", "x", *options, at=server.address)
-        assert (result.status, result.errors) == (DONE, f"{JOINED}\n")
-        assert result.output.removesuffix(b"\n") == b"a\x1bb"
-
-
-def test_warnings_on_a_terminal_are_harmless(start_server: Callable[..., ScriptedServer]) -> None:
-    events = (JobCreated(b"H:1"), WorkWarning(b"H:1", EVIL), WorkFail(b"H:1"))
-    server = start_server(answering(*events))
-    with on_terminal(server, "submit", "t", "x") as terminal:
-        assert terminal.wait_for_end() == FAILED
-        assert terminal.lines[:2] == [JOINED, "gearmanctl: the job failed"]
-        assert_harmless(terminal)
-
-
-def test_handle_of_a_background_job_is_escaped(start_server: Callable[..., ScriptedServer]) -> None:
-    def script(peer: Peer) -> None:
-        peer.expect(SubmitJobBg)
-        peer.send_anyway(JobCreated(b"H\x1b[2J\n\xff"))
-        peer.hold()
-
-    server = start_server(script)
-    for options in ([], ["--lines"]):
-        result = gearmanctl("submit", "t", "x", "-b", *options, at=server.address)
-        assert result == Result(DONE, b"H\\x1b[2J\\n\\xff\n", "")
-
-
-def test_log_of_a_worker_is_escaped(
-    start_server: Callable[..., ScriptedServer], start: Callable[..., Running]
-) -> None:
-    """The ERROR packet ends the connection, which is logged."""
-
-    def script(peer: Peer) -> None:
-        peer.expect(CanDo)
-        peer.expect(GrabJobUniq)
-        peer.send(Error(b"CODE", EVIL))
-        peer.expect(GrabJob)
-        peer.send(Error(b"CODE", EVIL))
-
-    server = start_server(script)
-    running = start("work", "t", "--", "cat", at=server.address)
-    line = running.error()
-    assert line.startswith("gearmanctl: no connection to ")
-    assert line.endswith(f"CODE: {SHOWN}")
-
-
-def test_handle_of_a_failed_job_is_escaped(
+def test_log_and_handle_of_a_worker_are_escaped(
     start_server: Callable[..., ScriptedServer], start: Callable[..., Running]
 ) -> None:
     def script(peer: Peer) -> None:
@@ -308,19 +249,14 @@ def test_handle_of_a_failed_job_is_escaped(
         peer.expect(GrabJobUniq)
         peer.send(JobAssignUniq(b"H\x1b[2J\n\xff", b"t", b"u", b""))
         peer.expect(WorkException)
+        peer.expect(GrabJobUniq)
+        peer.send(Error(b"CODE", EVIL))
+        peer.expect(GrabJob)
+        # The second ERROR ends the connection, which is logged.
+        peer.send(Error(b"CODE", EVIL))
 
-    server = start_server(script)
-    running = start("work", "t", "--", "false", at=server.address)
+    running = start("work", "t", "--", "false", at=start_server(script).address)
     assert running.error() == r"gearmanctl: H\x1b[2J\n\xff: exit status 1"
-
-
-def on_terminal(server: ScriptedServer, command: str, *words: str) -> Terminal:
-    """Run gearmanctl on a terminal."""
-    address = address_of(server.address)
-    return Terminal(*PROGRAM, command, "--server", address, *words, columns=200)
-
-
-def assert_harmless(terminal: Terminal) -> None:
-    """Check that the output has no terminal sequences except gearmanctl's own (bars and styles)."""
-    for evil in (b"\x1b[2J", b"\x07", b"\xc2\x9b", b"\x9bg", b"\x7f", b"\xe2\x80\xae", b"\xff"):
-        assert evil not in terminal.raw, evil
+    line = running.error()
+    assert line.startswith("gearmanctl: no connection to ")
+    assert line.endswith(f"CODE: {SHOWN}")
