@@ -17,7 +17,7 @@ from gearman_sync import (
 )
 from gearman_sync.testing import Gate, Peer, ScriptedServer, ScriptedWorker, echo
 from tests.peers.peers import gearadmin
-from tests.support import PATIENCE, Gearmand, eventually, free_port, spawn, wait_for
+from tests.support import PATIENCE, Gearmand, eventually, free_port, wait_for
 
 from .support import (
     DONE,
@@ -218,18 +218,20 @@ def test_shutdown_of_gearmand_is_refused(gearmand: Gearmand) -> None:
 
 @pytest.mark.parametrize("mode", [[], ["--now"]], ids=["graceful", "now"])
 def test_shutdown_waits_for_jobs_unless_now(
-    mode: list[str], start_worker: Callable[..., ScriptedWorker]
+    mode: list[str],
+    start: Callable[..., Running],
+    start_worker: Callable[..., ScriptedWorker],
 ) -> None:
     gate = Gate()
     with JobServer() as server:
         address = (server.address.host, server.address.port)
         start_worker(address, {"task": gate})
-        running = spawn(gearmanctl, "submit", "task", "data", at=address)
+        running = start("submit", "task", "data", at=address)
         wait_for(gate.begun)
         assert gearmanctl("shutdown", *mode, at=address) == Result(DONE, b"OK\n", "")
         if not mode:
             gate.open.set()
-        result = running.result(PATIENCE)
+        result = running.end()
         gate.open.set()
         assert (result.status, result.output) == ((NO_SERVER, b"") if mode else (DONE, b"data"))
         server.wait()

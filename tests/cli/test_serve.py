@@ -41,18 +41,12 @@ def test_signal_ends_the_server(run_serve: Serve, number: int) -> None:
     assert gearmanctl("ping", at=address).status == NO_SERVER
 
 
-def test_port_in_use_is_reported(run_program: Callable[..., Running]) -> None:
+def test_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         result = gearmanctl("serve", "--port", port)
     assert (result.status, result.output) == (FAILED, b"")
     assert result.error == f"can't listen at 127.0.0.1:{port}: Address already in use"
-
-
-def test_foreign_address_is_reported() -> None:
-    result = gearmanctl("serve", "--host", "192.0.2.1", "--port", "0")
-    assert (result.status, result.output) == (FAILED, b"")
-    assert result.error.startswith("can't listen at 192.0.2.1:0: ")
 
 
 def test_ipv6_address_is_served(run_serve: Serve) -> None:
@@ -61,29 +55,13 @@ def test_ipv6_address_is_served(run_serve: Serve) -> None:
     assert gearmanctl("ping", at=address).status == DONE
 
 
-def test_max_queue_limits_the_queue(run_serve: Serve) -> None:
-    _, address = run_serve("--max-queue", "2")
-    statuses = [gearmanctl("submit", "task", "", "-b", at=address).status for _ in range(3)]
-    assert statuses == [DONE, DONE, FAILED]
-
-
-def test_max_memory_limits_the_jobs(run_serve: Serve) -> None:
-    _, address = run_serve("--max-memory", "1")
-    assert gearmanctl("submit", "task", "-b", at=address, data=bytes(100_000)).status == DONE
-    result = gearmanctl("submit", "task", "-b", at=address, data=bytes(900_000))
-    assert result.status in (FAILED, NO_SERVER)
-    assert result.error
-
-
-@pytest.mark.parametrize(
-    "words",
-    [("--port", "65536"), ("--port", "x"), ("--max-queue", "-1"), ("--max-memory", "0"), ("x",)],
-    ids=" ".join,
-)
-def test_wrong_command_line_is_a_usage_error(words: tuple[str, ...]) -> None:
-    result = gearmanctl("serve", *words)
-    assert (result.status, result.output) == (USAGE, b"")
-    assert words[0] in result.error
+def test_limits_of_the_queue_and_of_memory(run_serve: Serve) -> None:
+    _, address = run_serve("--max-queue", "2", "--max-memory", "1")
+    sizes = 100_000, 900_000, 0, 0
+    results = [
+        gearmanctl("submit", "task", "-b", at=address, data=bytes(size)).status for size in sizes
+    ]
+    assert results == [DONE, FAILED, DONE, FAILED]
 
 
 def test_tls_verifies_server_and_client(run_serve: Serve, tls_certificates: Path) -> None:
@@ -101,13 +79,10 @@ def test_tls_verifies_server_and_client(run_serve: Serve, tls_certificates: Path
     assert gearmanctl("ping", *ca, "--timeout", "2", at=the_known).status != DONE
 
 
-def test_wrong_tls_files_are_reported(tls_certificates: Path, tmp_path: Path) -> None:
+def test_wrong_tls_files_are_reported(tls_certificates: Path) -> None:
     key = str(tls_certificates / "server.key")
     other = str(tls_certificates / "client.pem")
     for words, message in (
-        (("--tls-key", key), "--tls-key needs --tls-cert"),
-        (("--tls-ca", key), "--tls-ca needs --tls-cert"),
-        (("--tls-cert", str(tmp_path / "none")), f"{tmp_path}/none' can't be read: No such file"),
         (("--tls-cert", key), f"--tls-cert '{key}' has no certificate in PEM form"),
         (("--tls-cert", other, "--tls-key", key), "is not that of the certificate in --tls-cert"),
     ):

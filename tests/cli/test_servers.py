@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,15 +10,14 @@ import pytest
 from gearman_proto import ServerAddress
 from gearman_sync import JobServer
 from gearman_sync.cli.options import find_servers
-from tests.support import Stunnel, encrypted, free_port, make_certificates
+from tests.support import encrypted, make_certificates
 
 from .support import DONE, NO_SERVER, USAGE, Result, Running, address_of, gearmanctl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from tests.support import Gearmand
+    from tests.support import Gearmand, Stunnel
 
     from .support import Server
 
@@ -27,49 +27,19 @@ NOWHERE: Any = ("127.0.0.1", 1)
 
 def test_environment_names_the_servers(launch: Callable[[], Server]) -> None:
     servers = launch(), launch()
+    result = gearmanctl(
+        "version", at=servers[0], GEARMAN_SERVERS=f"{address_of(NOWHERE)},what:ever"
+    )
+    assert (result.status, result.errors, len(result.lines)) == (DONE, "", 1)
     names = ",".join(map(address_of, servers))
     result = gearmanctl("ping", GEARMAN_SERVERS=names)
     assert (result.status, result.errors) == (DONE, "")
     assert [line.split("\t")[0] for line in result.lines] == [*map(address_of, servers)]
 
 
-def test_options_override_the_environment(server: Server) -> None:
-    result = gearmanctl("version", at=server, GEARMAN_SERVERS=f"{address_of(NOWHERE)},what:ever")
-    assert (result.status, result.errors, len(result.lines)) == (DONE, "", 1)
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        ("host:port", ("status",)),
-        ("[::1", ("submit", "t", "d")),
-        ("a:1,b:c", ("work", "t", "--", "cat")),
-    ],
-)
-def test_invalid_environment_is_a_usage_error(names: str, words: tuple[str, ...]) -> None:
-    result = gearmanctl(*words, GEARMAN_SERVERS=names)
-    assert (result.status, result.output) == (USAGE, b"")
-    assert result.error
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("submit", "", "data"),
-        ("submit", ""),
-        ("submit", "", "--lines"),
-        ("submit", "", "--background"),
-        ("work", "", "--", "cat"),
-        ("maxqueue", "", "1"),
-    ],
-    ids=" ".join,
-)
-def test_empty_function_is_refused_before_a_server_is_asked(words: tuple[str, ...]) -> None:
-    result = gearmanctl(*words, at=NOWHERE)
-    assert (result.status, result.output) == (USAGE, b"")
-    assert result.error == (
-        "Invalid value for 'TASK': the name of the function is empty; is a variable not set? "
-        f"(see gearmanctl {words[0]} --help)"
+def test_invalid_environment_is_a_usage_error() -> None:
+    assert gearmanctl("status", GEARMAN_SERVERS="a:1,b:c") == Result(
+        USAGE, b"", "gearmanctl: 'c' is not a port\n"
     )
 
 
@@ -104,26 +74,19 @@ def test_unknown_host_is_reported() -> None:
 # TLS.
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificates(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def tunnel(certificates: Path, gearmand: Gearmand) -> Iterator[tuple[str, int]]:
+@pytest.fixture
+def tunnel(tls_tunnel: Stunnel) -> tuple[str, int]:
     """The address of a gearmand with TLS."""
-    program = Stunnel(certificates, gearmand)
-    yield "localhost", program.port
-    program.kill()
+    return "localhost", tls_tunnel.port
 
 
 @pytest.fixture
-def tls(certificates: Path) -> list[str]:
+def tls(tls_certificates: Path) -> list[str]:
     """The correct options."""
     return [
-        *("--tls-ca", str(certificates / "ca.pem")),
-        *("--tls-cert", str(certificates / "client.pem")),
-        *("--tls-key", str(certificates / "client.key")),
+        *("--tls-ca", str(tls_certificates / "ca.pem")),
+        *("--tls-cert", str(tls_certificates / "client.pem")),
+        *("--tls-key", str(tls_certificates / "client.key")),
     ]
 
 
@@ -144,12 +107,10 @@ def test_tls_options_connect(
 
 
 def test_certificate_and_key_in_one_file_connect(
-    certificates: Path, tunnel: tuple[str, int], tls: list[str], tmp_path: Path
+    tunnel: tuple[str, int], tls: list[str], tmp_path: Path
 ) -> None:
     both = tmp_path / "both.pem"
-    both.write_bytes(
-        (certificates / "client.pem").read_bytes() + (certificates / "client.key").read_bytes()
-    )
+    both.write_bytes(b"".join(Path(tls[at]).read_bytes() for at in (3, 5)))
     assert gearmanctl("ping", *tls[:2], "--tls-cert", both, at=tunnel).status == DONE
 
 
@@ -168,22 +129,14 @@ def test_untrusted_server_is_refused(
         assert "Traceback" not in result.errors
 
 
-def test_missing_client_certificate_is_reported(tunnel: tuple[str, int], tls: list[str]) -> None:
-    result = gearmanctl("submit", "task", "data", *tls[:2], at=tunnel)
-    assert (result.status, result.output) == (NO_SERVER, b"")
-    assert str(tunnel[1]) in result.error
-
-
-def test_tls_to_a_plain_server_is_reported(gearmand: Gearmand, tls: list[str]) -> None:
-    result = gearmanctl("submit", "task", "data", *tls, at=("localhost", free_port()))
-    assert (result.status, result.output) == (NO_SERVER, b"")
-    assert result.error
-
-
-def test_plain_connection_to_a_tls_server_is_reported(tunnel: tuple[str, int]) -> None:
-    result = gearmanctl("status", at=tunnel)
-    assert (result.status, result.output) == (NO_SERVER, b"")
-    assert result.error
+def test_only_one_side_with_tls_or_without_a_certificate_is_reported(
+    gearmand: Gearmand, tunnel: tuple[str, int], tls: list[str]
+) -> None:
+    plain = ("localhost", gearmand.port)
+    for options, address in ((tls[:2], tunnel), ([], tunnel), (tls, plain)):
+        result = gearmanctl("status", "--timeout", "5", *options, at=address)
+        assert (result.status, result.output) == (NO_SERVER, b"")
+        assert str(address[1]) in result.error
 
 
 @pytest.mark.parametrize("option", ["--tls-ca", "--tls-cert", "--tls-key"])
@@ -197,24 +150,16 @@ def test_missing_or_wrong_tls_file_is_reported(tls: list[str], tmp_path: Path, o
             wrong.write_text(text)
         options = [*tls]
         options[options.index(option) + 1] = str(wrong)
-        for words in (("submit", "task", "data"), ("status",)):
-            result = gearmanctl(*words, *options, at=NOWHERE)
-            assert (result.status, result.output) == (USAGE, b"")
-            assert f"{option} '{wrong}' {wrong_with_it}" in result.error
+        result = gearmanctl("status", *options, at=NOWHERE)
+        assert (result.status, result.output) == (USAGE, b"")
+        assert f"{option} '{wrong}' {wrong_with_it}" in result.error
 
 
-def test_encrypted_key_is_refused_without_a_prompt(
-    certificates: Path, tls: list[str], tmp_path: Path
-) -> None:
+def test_encrypted_key_is_refused_without_a_prompt(tls: list[str], tmp_path: Path) -> None:
     """gearmanctl never asks for a passphrase, not even on a terminal."""
-    key = encrypted(certificates / "client.key", tmp_path)
+    key = encrypted(Path(tls[5]), tmp_path)
     result = gearmanctl("status", *tls[:-1], str(key), at=NOWHERE)
     assert (result.status, result.output) == (USAGE, b"")
     assert result.error == (
         f"the key in --tls-key '{key}' is encrypted, and its passphrase is not asked for"
     )
-
-
-def test_key_without_certificate_is_a_usage_error(tls: list[str]) -> None:
-    result = gearmanctl("status", *tls[4:], at=NOWHERE)
-    assert (result.status, result.error) == (USAGE, "--tls-key needs --tls-cert")
