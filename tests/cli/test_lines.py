@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import deque
@@ -14,14 +15,13 @@ from hypothesis import strategies as st
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.testing.strategies import chunked
 from gearman_sync.cli.lines import Entry, Room, split_lines
-from gearman_sync.testing import Failed, Gate, Raised, ScriptedJob, ScriptedWorker, reverse
+from gearman_sync.testing import Failed, Raised, ScriptedJob, ScriptedWorker, reverse
 from tests.support import PATIENCE, eventually, spawn, wait_for
 
 from .support import (
     DONE,
     FAILED,
     NO_SERVER,
-    ROOT,
     TIMED_OUT,
     Result,
     Running,
@@ -31,7 +31,7 @@ from .support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .support import Server
 
@@ -51,11 +51,32 @@ class Slow:
         if job.data in self._held:
             self.begun.set()
             wait_for(self.open, "opening of a job")
-        return b"<" + job.data + b">"
+        if job.data == b"fail":
+            raise Failed
+        if job.data == b"raise":
+            raise Raised(b"no\nreason")
+        return brackets(job)
 
 
 def brackets(job: ScriptedJob) -> bytes:
     return b"<" + job.data + b">"
+
+
+@pytest.fixture
+def work(server: Server, start_worker: StartWorker, task: str) -> Callable[..., Slow]:
+    """Start two workers that block jobs with the given data."""
+
+    def work(*held: bytes) -> Slow:
+        slow = Slow(*held)
+        for _ in range(2):
+            start_worker(server.address, {task: slow})
+        return slow
+
+    return work
+
+
+def numbers(first: int, last: int, form: bytes = b"%d\n") -> bytes:
+    return b"".join(form % number for number in range(first, last + 1))
 
 
 # Lines in, lines out.
@@ -84,12 +105,6 @@ def test_each_line_gives_a_result_line(
     assert result == Result(DONE, output, "")
 
 
-def test_lines_of_an_argument(server: Server, start_worker: StartWorker, task: str) -> None:
-    start_worker(server.address, {task: reverse})
-    result = gearmanctl("submit", task, "ab\ncd", "--lines", at=server)
-    assert result == Result(DONE, b"ba\ndc\n", "")
-
-
 def test_data_and_result_of_a_job_form_one_line(
     server: Server, start_worker: StartWorker, task: str
 ) -> None:
@@ -104,52 +119,37 @@ def test_data_and_result_of_a_job_form_one_line(
 
 
 def test_results_have_the_order_of_the_lines(
-    server: Server, start_worker: StartWorker, start: Start, task: str
+    server: Server, work: Callable[..., Slow], start: Start, task: str
 ) -> None:
-    slow = Slow(b"1")
-    for _ in range(2):
-        start_worker(server.address, {task: slow})
-    running = start("submit", task, "--lines", at=server)
-    running.write(b"1\n2\n3\n")
-    running.close()
+    slow = work(b"1")
+    running = start("submit", task, "1\n2\n3\n", "--lines", at=server)
     wait_for(slow.begun)
     # The other jobs are done, but their results are held back.
     eventually(lambda: server.counts(task)[0] == 1)
     assert running.process.poll() is None
     slow.open.set()
-    assert running.end() == Result(DONE, b"<1>\n<2>\n<3>\n", "")
+    assert running.end() == Result(DONE, numbers(1, 3, b"<%d>\n"), "")
 
 
-def test_unordered_results_are_written_as_jobs_end(
-    server: Server, start_worker: StartWorker, start: Start, task: str
-) -> None:
-    slow = Slow(b"1")
-    for _ in range(2):
-        start_worker(server.address, {task: slow})
-    running = start("submit", task, "--lines", "--unordered", at=server)
-    running.write(b"1\n")
-    wait_for(slow.begun)
-    # Each result arrives alone, so no other event can trigger its output.
-    for number in range(2, 30):
-        running.write(b"%d\n" % number)
-        assert running.line() == b"<%d>\n" % number
-    running.close()
-    slow.open.set()
-    assert running.end() == Result(DONE, b"<1>\n", "")
-
-
+@pytest.mark.parametrize("unordered", [False, True], ids=["ordered", "unordered"])
 def test_results_are_written_before_the_end_of_input(
-    server: Server, start_worker: StartWorker, start: Start, task: str
+    server: Server, work: Callable[..., Slow], start: Start, task: str, unordered: bool
 ) -> None:
-    start_worker(server.address, {task: brackets})
-    running = start("submit", task, "--lines", at=server)
-    for number in range(3):
+    slow = work(b"held")
+    running = start("submit", task, "--lines", *["--unordered"] * unordered, at=server)
+    if unordered:
+        running.write(b"held\n")
+        wait_for(slow.begun)
+    # Each result arrives alone, so no other event can trigger its output.
+    for number in range(1, 30):
         running.write(b"%d\n" % number)
         assert running.line() == b"<%d>\n" % number
     running.write(b"the ")
     running.write(b"last")
     running.close()
-    assert running.end() == Result(DONE, b"<the last>\n", "")
+    assert running.line() == b"<the last>\n"
+    slow.open.set()
+    assert running.end() == Result(DONE, b"<held>\n" if unordered else b"", "")
 
 
 def test_background_lines_give_handles(
@@ -176,9 +176,7 @@ def test_options_apply_to_each_job(server: Server, task: str) -> None:
 def test_equal_lines_with_unique_dash_are_one_job(
     server: Server, start_worker: StartWorker, start: Start, task: str
 ) -> None:
-    running = start("submit", task, "--lines", "--unique", "-", at=server)
-    running.write(b"a\nb\na\n")
-    running.close()
+    running = start("submit", task, "a\nb\na\n", "--lines", "--unique", "-", at=server)
     server.wait_for_jobs(task, 2)
     worker = start_worker(server.address, {task: brackets})
     assert running.end() == Result(DONE, b"<a>\n<b>\n<a>\n", "")
@@ -188,25 +186,17 @@ def test_equal_lines_with_unique_dash_are_one_job(
 # Failures.
 
 
-def failing(job: ScriptedJob) -> bytes:
-    if job.data == b"fail":
-        raise Failed
-    if job.data == b"raise":
-        raise Raised(b"no\nreason")
-    return job.data
-
-
 def test_failed_lines_are_reported_and_others_continue(
     server: Server, start_worker: StartWorker, task: str
 ) -> None:
-    start_worker(server.address, {task: failing})
+    start_worker(server.address, {task: Slow()})
     data = b"1\nfail\n3\nraise\n5\n"
     errors = "gearmanctl: line 2: the job failed\ngearmanctl: line 4: the job failed: no reason\n"
     result = gearmanctl("submit", task, "--lines", at=server, data=data)
     # The nth line still belongs to the nth job.
-    assert result == Result(FAILED, b"1\n\n3\n\n5\n", errors)
+    assert result == Result(FAILED, b"<1>\n\n<3>\n\n<5>\n", errors)
     result = gearmanctl("submit", task, "--lines", "--unordered", at=server, data=data)
-    assert result == Result(FAILED, b"1\n3\n5\n", errors)
+    assert result == Result(FAILED, b"<1>\n<3>\n<5>\n", errors)
 
 
 def test_refused_line_is_reported(launch: Callable[[], Server], task: str) -> None:
@@ -221,57 +211,29 @@ def test_refused_line_is_reported(launch: Callable[[], Server], task: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
-def test_each_job_has_its_own_timeout(
-    server: Server, start_worker: StartWorker, task: str, order: list[str]
+def test_each_job_has_its_own_timeout_and_the_exit_status_is_the_worst(
+    server: Server, work: Callable[..., Slow], task: str, order: list[str]
 ) -> None:
-    slow = Slow(b"2")
-    for _ in range(2):
-        start_worker(server.address, {task: slow})
+    slow = work(b"2")
+    words = ("submit", task, "1\n2\nfail\n4\n", "--lines", "--timeout", "3", *order)
     try:
-        result = gearmanctl(
-            *("submit", task, "--lines", "--timeout", "3", *order), at=server, data=b"1\n2\n3\n"
-        )
+        result = gearmanctl(*words, at=server)
     finally:
         slow.open.set()
     assert result.status == TIMED_OUT
-    assert re.fullmatch(r"line 2: H:\S+ has not ended in time", result.error)
-    assert result.output == (b"<1>\n<3>\n" if order else b"<1>\n\n<3>\n")
-
-
-@pytest.mark.slow
-def test_the_exit_status_is_the_worst(server: Server, start_worker: StartWorker, task: str) -> None:
-    def function(job: ScriptedJob) -> bytes:
-        if job.data == b"hold":
-            wait_for(over)
-        return failing(job)
-
-    over = threading.Event()
-    for _ in range(2):
-        start_worker(server.address, {task: function})
-    try:
-        result = gearmanctl(
-            *("submit", task, "--lines", "--timeout", "3"), at=server, data=b"hold\nfail\nok\n"
-        )
-    finally:
-        over.set()
-    assert (result.status, result.output) == (TIMED_OUT, b"\n\nok\n")
-    assert result.errors.count("\n") == 2
+    lines = sorted(result.errors.splitlines())
+    assert re.fullmatch(r"gearmanctl: line 2: H:\S+ has not ended in time", lines[0])
+    assert lines[1:] == ["gearmanctl: line 3: the job failed"]
+    assert result.output == (b"<1>\n<4>\n" if order else b"<1>\n\n\n<4>\n")
 
 
 @pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
 def test_lost_server_reports_lines_in_flight(
-    launch: Callable[[], Server],
-    start_worker: StartWorker,
-    start: Start,
-    task: str,
-    order: list[str],
+    server: Server, work: Callable[..., Slow], start: Start, task: str, order: list[str]
 ) -> None:
-    server = launch()
-    slow = Slow(b"10", b"11")
-    for _ in range(2):
-        start_worker(server.address, {task: slow})
-    running = start("submit", task, "--lines", "--in-flight", "5", *order, at=server)
-    running.write(b"".join(b"%d\n" % number for number in range(1, 31)))
+    slow = work(b"10", b"11")
+    text = numbers(1, 30)
+    running = start("submit", task, text, "--lines", "--in-flight", "5", *order, at=server)
     wait_for(slow.begun)
     written = [running.line() for _ in range(9)]
     expected = [b"<%d>\n" % number for number in range(1, 10)]
@@ -283,24 +245,24 @@ def test_lost_server_reports_lines_in_flight(
     assert result.output.strip() == b""
     *lost, last = result.errors.splitlines()
     # Each line in flight is named once. The other lines were not submitted.
-    numbers = [re.match(r"gearmanctl: line (\d+): the connection to", line) for line in lost]
-    named = [int(match[1]) for match in numbers if match]
+    named = [
+        int(number)
+        for number in re.findall(r"gearmanctl: line (\d+): the connection to", result.errors)
+    ]
     assert named == list(range(10, 10 + len(named)))
     assert 1 <= len(named) == len(lost) <= 5
     assert last.startswith(("gearmanctl: no server could be reached", "gearmanctl: a submit was"))
 
 
 def test_lost_server_without_input_is_reported(
-    launch: Callable[[], Server], start_worker: StartWorker, start: Start, task: str
+    server: Server, work: Callable[..., Slow], start: Start, task: str
 ) -> None:
-    server = launch()
-    gate = Gate()
-    start_worker(server.address, {task: gate})
+    slow = work(b"1")
     running = start("submit", task, "--lines", at=server)
     running.write(b"1\n")
-    wait_for(gate.begun)
+    wait_for(slow.begun)
     server.kill()
-    gate.open.set()
+    slow.open.set()
     assert running.error().startswith("gearmanctl: line 1: the connection to ")
     assert running.line() == b"\n"
     running.write(b"2\n")
@@ -313,8 +275,8 @@ def test_reader_that_closes_the_pipe_ends_the_program(
     server: Server, start_worker: StartWorker, task: str, run_program: Start
 ) -> None:
     start_worker(server.address, {task: lambda job: job.data * 20})
-    command = command_line("submit", task, "--lines", servers=(server,))
-    running = run_program([b"sh", b"-c", b'yes | "$@" | head -n 1', b"sh", *command], cwd=ROOT)
+    command = command_line("submit", task, "--lines", at=server)
+    running = run_program(["sh", "-c", 'yes | "$@" | head -n 1', "sh", *command])
     assert running.end() == Result(DONE, b"y" * 20 + b"\n", "")
 
 
@@ -322,54 +284,40 @@ def test_reader_that_closes_the_pipe_ends_the_program(
 
 
 def test_jobs_in_flight_are_limited(
-    server: Server, start_worker: StartWorker, start: Start, task: str
+    server: Server, work: Callable[..., Slow], start: Start, task: str
 ) -> None:
-    running = start("submit", task, "--lines", "--in-flight", "3", at=server)
-    running.write(b"".join(b"%d\n" % number for number in range(1, 11)))
-    running.close()
+    running = start("submit", task, numbers(1, 10), "--lines", "--in-flight", "3", at=server)
     server.wait_for_jobs(task, 3)
     assert stays(lambda: server.counts(task)[0] == 3)
-    slow = Slow(b"3", b"6")
-    for _ in range(2):
-        start_worker(server.address, {task: slow})
+    slow = work(b"3", b"6")
     wait_for(slow.begun)
     # With ordered results, the jobs after line 3 are still in flight.
     eventually(lambda: server.counts(task)[0] <= 2)
     assert stays(lambda: server.counts(task)[0] <= 3)
     slow.open.set()
-    output = b"".join(b"<%d>\n" % number for number in range(1, 11))
-    assert running.end() == Result(DONE, output, "")
+    assert running.end() == Result(DONE, numbers(1, 10, b"<%d>\n"), "")
 
 
 def test_input_is_not_read_ahead(server: Server, start: Start, task: str) -> None:
     """No worker does the jobs, so the writer of the lines has to wait."""
-
+    running = start("submit", task, "--lines", "--in-flight", "10", at=server)
+    pipe = running.process.stdin
+    assert pipe is not None
+    os.set_blocking(pipe.fileno(), False)
     written = 0
 
-    def write() -> None:
+    def fill() -> int:
+        """Write as much as fits into the pipe. Return the number of bytes up to now."""
         nonlocal written
-        while True:
-            running.write(chunk)
-            written += len(chunk)
+        while some := pipe.write(b"0123456789abcde\n" * 64):
+            written += some
+        return written
 
-    chunk = b"0123456789abcde\n" * 64
-    running = start("submit", task, "--lines", "--in-flight", "10", at=server)
-    writing = spawn(write)
+    assert fill() > 0
     server.wait_for_jobs(task, 10)
-    before = -1
-
-    def is_blocked() -> bool:
-        nonlocal before
-        last, before = before, written
-        return last == before and stays(lambda: written == before)
-
-    eventually(is_blocked, "a full pipe")
     # The program has read one pipe buffer and one chunk.
-    assert 0 < written < 500_000
+    assert stays(lambda: fill() < 500_000)
     assert server.counts(task)[0] == 10
-    running.kill()
-    with pytest.raises(OSError):
-        writing.result(PATIENCE)
 
 
 # The parts.
@@ -379,18 +327,11 @@ TEXTS = st.lists(st.sampled_from([b"\n", b"a", b"bc", b"\r", b"\0", b"\xff" * 3]
 CHUNKS = TEXTS.flatmap(chunked)
 
 
-@given(CHUNKS)
-def test_lines_do_not_depend_on_the_chunks(chunks: list[bytes]) -> None:
+@given(CHUNKS, st.integers(1, 9))
+def test_lines_do_not_depend_on_the_chunks_and_are_limited(chunks: list[bytes], limit: int) -> None:
     expected = b"".join(chunks).split(b"\n")
     if not expected[-1]:
         expected.pop()
-    lines = [line for some in split_lines(chunks) for line in some]
-    assert lines == expected
-
-
-@given(CHUNKS, st.integers(1, 6))
-def test_no_line_is_longer_than_the_limit(chunks: list[bytes], limit: int) -> None:
-    expected = b"".join(chunks).split(b"\n")
     lines: list[bytes] = []
     too_long = False
     try:
@@ -398,23 +339,15 @@ def test_no_line_is_longer_than_the_limit(chunks: list[bytes], limit: int) -> No
             lines += some
     except ValueError:
         too_long = True
-    assert too_long == (max(map(len, expected)) > limit)
-    assert lines == expected[: len(lines)]
-    assert all(len(line) <= limit for line in lines)
+    assert too_long == any(len(line) > limit for line in expected)
+    assert lines == (expected[: len(lines)] if too_long else expected)
 
 
 def test_line_that_is_too_long_is_not_buffered() -> None:
-    taken = 0
-
-    def chunks() -> Iterator[bytes]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield b"x" * 10
-
+    chunks = iter([b"x" * 10] * 20)
     with pytest.raises(ValueError, match="a line of more than 95 bytes"):
-        list(split_lines(chunks(), 95))
-    assert taken == 10
+        list(split_lines(chunks, 95))
+    assert len(list(chunks)) == 10
 
 
 def entry(line: bytes) -> Entry:

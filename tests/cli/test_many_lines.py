@@ -52,8 +52,8 @@ def test_many_lines(
 
     lines = [b"line %d;" % number for number in range(LINES)]
     (tmp_path / "lines").write_bytes(b"\n".join(lines))
-    submit = command_line("submit", task, "--lines", servers=(server,))
-    measure = [os.fsencode(sys.executable), b"-c", MEASURE.encode()]
+    submit = command_line("submit", task, "--lines", at=server)
+    measure = [sys.executable, "-c", MEASURE]
     with open(tmp_path / "lines", "rb") as source, open(tmp_path / "results", "wb") as results:
         submitting = run_program([*measure, *submit], stdin=source, stdout=results)
         submitting.process.wait()

@@ -19,7 +19,6 @@ from .support import (
     DONE,
     FAILED,
     NO_SERVER,
-    USAGE,
     Result,
     Running,
     gearman,
@@ -49,7 +48,8 @@ LEAVES = """
 import subprocess, sys, time
 sleep = [sys.executable, "-ISc", "import time; time.sleep(1000)"]
 left = subprocess.Popen(sleep, start_new_session=True).pid
-print(left, flush=True)
+print(left, end=".", file=open(sys.argv[1], "w"), flush=True)
+time.sleep(1000)
 """
 #: gearmanctl with a worker that reports when it has no job. Its client knows the result earlier.
 SAYS_IDLE = """
@@ -138,42 +138,22 @@ def held(tmp_path: Path) -> Held:
 
 @on_both
 def test_output_of_the_command_is_the_result(server: Server, work: Work, task: str) -> None:
-    work(server, task, "--", "rev")
-    for _ in range(2):
-        assert gearmanctl("submit", task, "hello", at=server) == Result(DONE, b"olleh", "")
-
-
-@pytest.mark.parametrize("data", [b"", bytes(range(256)), LARGE], ids=["empty", "bytes", "large"])
-def test_any_data_is_passed_to_the_command(
-    server: Server, work: Work, task: str, data: bytes
-) -> None:
     work(server, task, "--", "cat")
-    assert gearmanctl("submit", task, at=server, data=data) == Result(DONE, data, "")
-
-
-def test_command_that_does_not_read_succeeds(server: Server, work: Work, task: str) -> None:
-    work(server, task, "--", "echo", "-n", "done")
-    assert gearmanctl("submit", task, at=server, data=LARGE) == Result(DONE, b"done", "")
-
-
-def test_result_is_the_same_for_the_gearman_program(server: Server, work: Work, task: str) -> None:
-    work(server, task, "--", "cat")
+    for data in (b"", LARGE):
+        assert gearmanctl("submit", task, at=server, data=data) == Result(DONE, data, "")
     data = bytes(range(256))
     assert gearman(server, "-f", task, data=data) == Result(DONE, data, "")
-    assert gearmanctl("submit", task, at=server, data=data) == Result(DONE, data, "")
 
 
-def test_task_that_is_not_utf_8(launch: Callable[[], Server], start: Start, task: str) -> None:
+def test_environment_describes_the_job(
+    launch: Callable[[], Server], start: Start, task: str
+) -> None:
     server = launch()
     name = task.encode() + b"-\xff"
-    start("work", name, "--", "cat", at=server)
-    assert gearmanctl("submit", name, "data", at=server) == Result(DONE, b"data", "")
-
-
-def test_environment_describes_the_job(server: Server, work: Work, task: str) -> None:
-    work(server, task, "--", "sh", "-c", 'echo "$GEARMAN_TASK,$GEARMAN_UNIQUE,$GEARMAN_HANDLE"')
-    result = gearmanctl("submit", task, "", "--unique", "a b", at=server)
-    assert re.fullmatch(rf"{task},a b,H:\S+:\d+\n", result.output.decode())
+    script = 'printf "$GEARMAN_TASK,$GEARMAN_UNIQUE,$GEARMAN_HANDLE"'
+    start("work", name, "--", "sh", "-c", script, at=server)
+    result = gearmanctl("submit", name, "", "--unique", "a b", at=server)
+    assert re.fullmatch(name + rb",a b,H:\S+:\d+", result.output)
 
 
 def test_client_id_is_sent(server: Server, work: Work, task: str) -> None:
@@ -196,19 +176,25 @@ def test_jobs_option_runs_jobs_concurrently(
 # Failures.
 
 
-def test_failed_command_sends_an_exception(server: Server, work: Work, task: str) -> None:
-    worker = work(server, task, "--", "sh", "-c", "echo out; echo no such thing >&2; exit 3")
-    result = gearmanctl("submit", task, "", at=server)
-    assert (result.status, result.output) == (FAILED, b"")
-    assert result.error == "the job failed: no such thing"
-    assert worker.error() == "no such thing"
-    assert re.fullmatch(r"gearmanctl: H:\S+: exit status 3", worker.error())
-
-
-def test_failed_command_without_errors_fails_the_job(server: Server, work: Work, task: str) -> None:
-    work(server, task, "--", "false")
-    result = gearmanctl("submit", task, "", at=server)
-    assert (result.status, result.error) == (FAILED, "the job failed: exit status 1")
+@pytest.mark.parametrize(
+    ("script", "said", "reason"),
+    [
+        ("echo out; echo no such thing >&2; exit 3", "no such thing", "exit status 3"),
+        ("false", "exit status 1", "exit status 1"),
+        ("kill -9 $$", "killed by SIGKILL", "killed by SIGKILL"),
+    ],
+)
+def test_failed_command_sends_an_exception(
+    server: Server, work: Work, task: str, script: str, said: str, reason: str
+) -> None:
+    worker = work(server, task, "--", "sh", "-c", script)
+    for _ in range(2):  # The worker continues.
+        result = gearmanctl("submit", task, "", at=server)
+        assert (result.status, result.output) == (FAILED, b"")
+        assert result.error == f"the job failed: {said}"
+        if said != reason:
+            assert worker.error() == said
+        assert re.fullmatch(rf"gearmanctl: H:\S+: {reason}", worker.error())
 
 
 def test_no_exceptions_sends_warning_and_failure(server: Server, work: Work, task: str) -> None:
@@ -219,15 +205,6 @@ def test_no_exceptions_sends_warning_and_failure(server: Server, work: Work, tas
     theirs = gearman(server, "-f", task)
     assert (theirs.status, theirs.output) == (FAILED, b"")
     assert "no such thing" in theirs.errors
-
-
-def test_killed_command_fails_the_job(server: Server, work: Work, task: str) -> None:
-    work(server, task, "--", "sh", "-c", "kill -9 $$")
-    result = gearmanctl("submit", task, "", at=server)
-    assert (result.status, result.error) == (FAILED, "the job failed: killed by SIGKILL")
-    # The worker continues.
-    result = gearmanctl("submit", task, "", at=server)
-    assert (result.status, result.error) == (FAILED, "the job failed: killed by SIGKILL")
 
 
 def test_deleted_command_fails_the_job(
@@ -244,21 +221,6 @@ def test_deleted_command_fails_the_job(
     assert "No such file or directory" in result.error
 
 
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        (("--", "no-such-command"), "no-such-command: there is no such command"),
-        ((), "COMMAND"),
-        (("--jobs", "0", "--", "cat"), "--jobs"),
-        (("--client-id", "x" * 200, "--", "cat"), "127"),
-    ],
-)
-def test_wrong_command_line_is_a_usage_error(words: tuple[str, ...], reason: str) -> None:
-    result = gearmanctl("work", "task", *words, at=("127.0.0.1", 1))
-    assert (result.status, result.output) == (USAGE, b"")
-    assert reason in result.error
-
-
 # Servers.
 
 
@@ -270,27 +232,21 @@ def test_unreachable_server_is_reported() -> None:
     assert "Traceback" not in result.errors
 
 
-def test_restarted_server_gets_the_worker_again(
-    launch: Callable[[], Server], work: Work, task: str
+def test_all_servers_are_served_and_a_restarted_one_again(
+    launch: Callable[[], Server], start: Start, task: str
 ) -> None:
-    server = launch()
-    worker = work(server, task, "--", "rev")
-    server.kill()
+    servers = (launch(), launch())
+    worker = start("work", task, "--", "rev", at=servers)
+    for server in servers:
+        assert gearmanctl("submit", task, "ab", at=server) == Result(DONE, b"ba", "")
+    servers[0].kill()
     assert "no connection to" in worker.error()
-    server.start()
-    eventually(lambda: server.counts(task)[2] == 1, "the worker")
-    assert gearmanctl("submit", task, "ab", at=server) == Result(DONE, b"ba", "")
+    servers[0].start()
+    assert gearmanctl("submit", task, "ab", at=servers[0]) == Result(DONE, b"ba", "")
     worker.signal(signal.SIGTERM)
     result = worker.end()
     assert result.status == DONE
     assert "Traceback" not in result.errors
-
-
-def test_several_servers_are_served(launch: Callable[[], Server], start: Start, task: str) -> None:
-    servers = (launch(), launch())
-    start("work", task, "--", "rev", at=servers)
-    for server in servers:
-        assert gearmanctl("submit", task, "ab", at=server) == Result(DONE, b"ba", "")
 
 
 # Signals.
@@ -300,9 +256,8 @@ def test_several_servers_are_served(launch: Callable[[], Server], start: Start, 
 def test_signal_ends_an_idle_worker(
     server: Server, run_program: Start, task: str, number: int, jobs: int
 ) -> None:
-    command = [os.fsencode(word) for word in (sys.executable, "-W", "error", "-c", SAYS_IDLE)]
-    words = words_of("work", task, "--jobs", jobs, "--", "cat", servers=(server,))
-    worker = run_program([*command, *words])
+    words = words_of("work", task, "--jobs", jobs, "--", "cat", at=server)
+    worker = run_program([sys.executable, "-W", "error", "-c", SAYS_IDLE, *words])
     assert gearmanctl("submit", task, "ab", at=server) == Result(DONE, b"ab", "")
     assert worker.error() == "idle"
     worker.signal(number)
@@ -324,7 +279,8 @@ def test_signal_lets_the_worker_finish_its_jobs(
     requests = [submit(client, task, b"data") for _ in range(jobs)]
     held.wait(jobs)
     other = submit(client, task, b"not this")
-    worker.signal(number)
+    # A terminal sends SIGINT to the whole process group, but the commands have their own.
+    os.killpg(worker.process.pid, number)
     assert "a second signal stops it at once" in worker.error()
     assert stays(lambda: worker.process.poll() is None, 0.1)
     held.release()
@@ -361,27 +317,11 @@ def test_second_signal_kills_the_command(
     assert results(client, request) == [b"atad"]
 
 
-@pytest.mark.slow
-def test_process_left_running_with_the_pipes_does_not_hold_up_the_job(
-    server: Server, work: Work, task: str
-) -> None:
-    worker = work(server, task, "--", sys.executable, "-ISc", LEAVES)
-    result = gearmanctl("submit", task, "", at=server)
-    left = int(result.output)
-    assert is_alive(left)
-    os.kill(left, signal.SIGKILL)
-    assert result == Result(DONE, b"%d\n" % left, "")
-    assert "left a process running that still has its output" in worker.error()
-
-
 def test_second_signal_ends_the_worker_while_a_process_left_running_has_the_pipes(
     server: Server, work: Work, task: str, client: GearmanClient, tmp_path: Path
 ) -> None:
     file = tmp_path / "left running"
-    script = (
-        f"{LEAVES}print(left, end='.', file=open(sys.argv[1], 'w'), flush=True); time.sleep(1000)"
-    )
-    worker = work(server, task, "--", sys.executable, "-ISc", script, file)
+    worker = work(server, task, "--", sys.executable, "-ISc", LEAVES, file)
     submit(client, task, b"data")
     eventually(lambda: file.exists() and file.read_text().endswith("."), "the command")
     left = int(file.read_text()[:-1])
@@ -393,25 +333,6 @@ def test_second_signal_ends_the_worker_while_a_process_left_running_has_the_pipe
     finally:
         assert is_alive(left)
         os.kill(left, signal.SIGKILL)
-
-
-def test_ctrl_c_does_not_reach_the_command(
-    server: Server,
-    work: Work,
-    task: str,
-    held: Held,
-    client: GearmanClient,
-) -> None:
-    """A terminal sends SIGINT to the whole process group."""
-    worker = work(server, task, *held.command)
-    request = submit(client, task, b"data")
-    held.wait()
-    os.killpg(worker.process.pid, signal.SIGINT)
-    worker.error()
-    assert all(map(is_alive, held.processes))
-    held.release()
-    assert worker.end() == Result(DONE, b"", "")
-    assert results(client, request) == [b"data"]
 
 
 def test_job_of_a_killed_worker_is_queued_again(
