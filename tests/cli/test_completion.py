@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import string
@@ -57,25 +56,10 @@ def complete(line: str, names: str = "", shell: str = "bash") -> list[str]:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_completion_offers_commands(shell: str) -> None:
+def test_completion_offers_commands_and_options(shell: str) -> None:
     offered = complete("gearmanctl s", shell=shell)
     assert offered == ["submit", "status", "shutdown", "serve"]
-    assert complete("gearmanctl maxq", shell=shell) == ["maxqueue"]
-
-
-def test_completion_offers_options() -> None:
-    assert "--unordered" in complete("gearmanctl submit --un")
-
-
-@pytest.mark.parametrize("command", ["submit", "work", "maxqueue"])
-def test_completion_offers_the_functions_of_all_servers(
-    launch: Callable[[], Server], command: str
-) -> None:
-    server = launch()
-    for name in ("one", "other", "two"):
-        server.admin(f"create function {name}")
-    names = f"{address_of(server)},{address_of(('127.0.0.1', 1))}"
-    assert complete(f"gearmanctl {command} o", names) == ["one", "other"]
+    assert "--unordered" in complete("gearmanctl submit --un", shell=shell)
 
 
 @pytest.mark.parametrize("names", ["127.0.0.1:1", "host:port"])
@@ -100,12 +84,14 @@ def hostile_server(launch: Callable[[], Server]) -> Server:
 
 
 @pytest.mark.parametrize(
-    ("shell", "command"), [*((shell, "submit") for shell in SHELLS), (SHELLS[0], "work")]
+    ("shell", "command"),
+    [*((shell, "submit") for shell in SHELLS), ("bash", "work"), ("bash", "maxqueue")],
 )
 def test_completion_of_hostile_names_offers_only_harmless_ones(
     hostile_server: Server, shell: str, command: str
 ) -> None:
-    names = address_of(hostile_server)
+    # A server that is down is left out.
+    names = f"{address_of(hostile_server)},127.0.0.1:1"
     assert complete(f"gearmanctl {command} f", names, shell) == HARMLESS
     # Options are not functions: `--server=…` would send the job to another server.
     assert complete(f"gearmanctl {command} ", names, shell) == HARMLESS
@@ -120,7 +106,7 @@ def test_completion_in_bash_inserts_names_as_single_words(
 ) -> None:
     """Check with bash, which inserts a completed word without quoting it."""
     program = tmp_path / "gearmanctl"
-    command = shlex.join(map(os.fsdecode, command_line()))
+    command = shlex.join(command_line())
     program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     program.chmod(0o755)
     script = gearmanctl(

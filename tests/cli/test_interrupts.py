@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from gearman_sync import _interrupts
-from tests.support import PATIENCE, require
+from tests.support import PATIENCE, interruptible, require
 
-from .support import default_signals, environment
+from .support import environment
 
 SCRIPT = str(Path(sys.executable).with_name("gearmanctl"))
 PROGRAMS = {
@@ -37,14 +37,13 @@ def interrupt(words: list[str], module: str, directory: Path) -> tuple[int, str]
     """Run Python with SIGINT at the import of `module`. Return the status and the errors."""
     (directory / "sitecustomize.py").write_text(CUSTOMIZE)
     path = os.pathsep.join([str(directory), environment()["PYTHONPATH"]])
-    with default_signals():
-        process = subprocess.run(
-            [sys.executable, *words],
-            env=environment(PYTHONPATH=path, INTERRUPTED_IMPORT=module),
-            capture_output=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+    process = subprocess.run(
+        interruptible(sys.executable, *words),
+        env=environment(PYTHONPATH=path, INTERRUPTED_IMPORT=module),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
     return process.returncode, process.stderr.decode()
 
 
@@ -52,23 +51,17 @@ def interrupt(words: list[str], module: str, directory: Path) -> tuple[int, str]
     ("program", "module"),
     [
         ("gearmanctl", "gearman_proto"),
-        ("gearmanctl", "gearman_sync.cli.app"),
         ("gearmanctl", "rich.console"),
-        ("-m gearman_sync", "gearman_sync.worker"),
         ("-m gearman_sync", "typer"),
+        ("-m gearman_sync.migrate", "gearman_proto"),
+        ("-m gearman_sync.migrate", "gearman_sync.cli.migrate._rules"),
     ],
 )
-def test_gearmanctl_interrupted_while_it_imports_ends_silently(
+def test_program_interrupted_while_it_imports_ends_silently(
     program: str, module: str, tmp_path: Path
 ) -> None:
     require(SCRIPT)
     status = interrupt(PROGRAMS[program], module, tmp_path)
-    assert status == (128 + signal.SIGINT, "interrupted ")
-
-
-@pytest.mark.parametrize("module", ["gearman_proto", "argparse", "gearman_sync.cli.migrate._rules"])
-def test_migrate_interrupted_while_it_imports_ends_silently(module: str, tmp_path: Path) -> None:
-    status = interrupt(PROGRAMS["-m gearman_sync.migrate"], module, tmp_path)
     assert status == (128 + signal.SIGINT, "interrupted ")
 
 
