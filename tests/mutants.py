@@ -33,12 +33,11 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 import traceback
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from unittest import mock
 
 import coverage
 import pytest
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     # Tests by module and line, and the seconds of each test.
     _Recorded = tuple[dict[str, dict[int, list[str]]], dict[str, float]]
 
+ROOT: Final = Path(__file__).parents[1]
 # The modules of each layer, and the tests that judge them. The first layer that lists a module owns
 # it.
 LAYERS: Final = {
@@ -63,9 +63,14 @@ LAYERS: Final = {
 }
 # Seconds after which a test counts as hanging. No test takes nearly as long.
 _HANG: Final = 45.0
+# Seconds of tests for a mutant.
+_LIMIT: Final = 90.0
 # Address space of a test process in bytes, so that a runaway mutant cannot exhaust the machine.
 _MEMORY: Final = 6 * 1024**3
 _PR_SET_CHILD_SUBREAPER: Final = 36
+# The current test, or the result of a fork, and the output of the last fork.
+_JOURNAL: Final = Path("../journal")
+_LOG: Final = Path("../log")
 
 # Operators, and the ones that replace them.
 _OPERATORS: Final = """
@@ -79,8 +84,7 @@ _OTHERS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Mutant:
+class Mutant(NamedTuple):
     """One change to a module. `span` is in bytes. A test that executes any of `lines` can detect
     it.
     """
@@ -111,13 +115,8 @@ def find_mutants(layer: str, path: str, source: bytes) -> Iterator[Mutant]:
     def walk(node: Any, outer: Any, names: tuple[str, ...], is_test: bool) -> Iterator[Mutant]:
         statement = node if isinstance(node, ast.stmt) else outer
         for after in _changes(node, names, is_test):
-            start, end = (
-                starts[line - 1] + column
-                for line, column in (
-                    (node.lineno, node.col_offset),
-                    (node.end_lineno, node.end_col_offset),
-                )
-            )
+            start = starts[node.lineno - 1] + node.col_offset
+            end = starts[node.end_lineno - 1] + node.end_col_offset
             before = source[start:end].decode()
             line = lines[node.lineno - 1]
             column = node.col_offset - (len(line) - len(line.lstrip()))
@@ -126,16 +125,9 @@ def find_mutants(layer: str, path: str, source: bytes) -> Iterator[Mutant]:
             text = f"({text})" if isinstance(node, ast.expr) else text
             where = f"{layer} {'.'.join(names)} {line.decode().strip()} {column}"
             last = node.lineno if node is statement else node.end_lineno
-            yield Mutant(
-                layer,
-                path,
-                ".".join(names),
-                range(statement.lineno, last + 1),
-                (start, end),
-                before,
-                text,
-                f"{where} {before} {text.strip()}",
-            )
+            at = range(statement.lineno, last + 1)
+            key = f"{where} {before} {text.strip()}"
+            yield Mutant(layer, path, ".".join(names), at, (start, end), before, text, key)
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             names = (*names, node.name)
         tests = getattr(node, "ifs", [getattr(node, "test", None)])
@@ -208,9 +200,7 @@ def _changes(node: Any, names: tuple[str, ...], is_test: bool) -> Iterator[str]:
         case ast.Raise(exc=exc):
             if exc is None or "NotImplementedError" not in ast.unparse(exc):
                 yield "pass"
-        case (
-            ast.Expr(value=ast.Call() as call) | ast.Expr(value=ast.Await(value=ast.Call() as call))
-        ):
+        case ast.Expr(value=(ast.Call() as call) | ast.Await(value=ast.Call() as call)):
             if not _is_message(call):
                 yield "pass"
         case ast.AugAssign(op=op, value=value):
@@ -283,17 +273,16 @@ class Recorder:
     """
 
     def __init__(self, modules: list[str]) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.seconds: Counter[str] = Counter()
         self.failed: set[str] = set()
         self._coverage = coverage.Coverage(data_file=None, config_file=False, include=modules)
         self._caches: list[Any] = []
 
-    def tests_by_line(self) -> dict[str, dict[int, list[str]]]:
-        """Return the tests by line for each module, whose path is relative."""
+    def result(self) -> _Recorded:
+        """Return the tests by line, and the durations of those that pass."""
         data = self._coverage.get_data()
-        return {
-            os.path.relpath(each): data.contexts_by_lineno(each) for each in data.measured_files()
-        }
+        lines = {os.path.relpath(m): data.contexts_by_lineno(m) for m in data.measured_files()}
+        return lines, {test: self.seconds[test] for test in self.seconds.keys() - self.failed}
 
     def pytest_sessionstart(self) -> None:
         # If measurement started earlier, tests/conftest.py would measure as well.
@@ -313,7 +302,7 @@ class Recorder:
             cache.cache_clear()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] += report.duration
+        self.seconds[report.nodeid] += report.duration  # type: ignore[assignment]
         if report.failed:
             self.failed.add(report.nodeid)
 
@@ -324,9 +313,8 @@ class Recorder:
 class Chosen:
     """A pytest plugin that runs the given tests in their order and writes each to a journal."""
 
-    def __init__(self, tests: list[str], journal: Path) -> None:
+    def __init__(self, tests: list[str]) -> None:
         self._places = {test: place for place, test in enumerate(tests)}
-        self._journal = journal
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -334,7 +322,7 @@ class Chosen:
         items[:] = sorted(chosen, key=lambda item: self._places[item.nodeid])
 
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        self._journal.write_text(item.nodeid)
+        _JOURNAL.write_text(item.nodeid)
         # A test that fails only once, under load, has not detected the mutant.
         for _ in range(2):
             _watch()
@@ -351,86 +339,78 @@ def _watch() -> None:
     faulthandler.dump_traceback_later(_HANG, exit=True, file=2)
 
 
-class Bench:
-    """A copy of the tree, and one process that runs tests there in forks of itself.
+# The rest runs in processes that each have a copy of the tree as their working directory. They run
+# tests in forks of themselves, which have already imported the libraries that tests need.
 
-    A fork has already imported the libraries that tests need.
-    """
 
-    def __init__(self, root: Path, scratch: Path) -> None:
-        self._scratch = Path(tempfile.mkdtemp(dir=scratch))
-        self._tree = self._scratch / "tree"
-        shutil.copytree(root, self._tree, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-        # This process adopts the processes that tests leave running.
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def _begin() -> None:
+    """Copy the tree, and go there."""
+    tree = Path(tempfile.mkdtemp(), "tree")
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    os.chdir(tree)
+    # This process adopts the processes that tests leave running.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    def record(self, layer: str) -> _Recorded:
-        """Return a layer's tests by line, and the durations of those that pass."""
-        places, tests = LAYERS[layer]
-        modules = [str(self._tree / place) + ("" if "." in place else "/*") for place in places]
-        outcome = self._scratch / layer
 
-        def work() -> int:
-            recorder = Recorder(modules)
-            code = _pytest(recorder, *tests)
-            result = (recorder.tests_by_line(), recorder.seconds, recorder.failed)
-            outcome.write_bytes(pickle.dumps(result))
-            return code
+def _record(layer: str) -> _Recorded:
+    """Return a layer's tests by line, and the durations of those that pass."""
+    places, tests = LAYERS[layer]
+    modules = [os.path.abspath(place) + ("" if "." in place else "/*") for place in places]
+    recorder = Recorder(modules)
 
-        self._fork(work)
-        lines, seconds, failed = (
-            pickle.loads(outcome.read_bytes()) if outcome.exists() else 3 * [{}]
-        )
-        for test in failed:
-            print(f"{test} fails without a mutant", flush=True)
-            del seconds[test]
-        if not seconds:
-            log = (self._scratch / "log").read_text()
-            raise RuntimeError(f"no test of the layer {layer} passes without a mutant:\n{log}")
-        return lines, seconds
+    def work() -> int:
+        code = _pytest(recorder, *tests)
+        _JOURNAL.write_bytes(pickle.dumps((recorder.result(), recorder.failed)))
+        return code
 
-    def judge(self, mutant: Mutant, tests: list[str], end: float) -> tuple[bool, str | None]:
-        """Return True if there was time for a mutant, and the test that killed it."""
-        if time.monotonic() > end or not tests:
-            return time.monotonic() < end, None
-        module = self._tree / mutant.path
-        original = module.read_bytes()
-        journal = self._scratch / "journal"
-        journal.unlink(missing_ok=True)
-        files = sorted({test.partition("::")[0] for test in tests})
-        _write(module, mutant.apply(original))
-        code = self._fork(lambda: _pytest(Chosen(tests, journal), "-x", *files))
-        _write(module, original)
-        last = journal.read_text() if journal.exists() else "an import"
-        survived = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-        return True, None if survived else last
+    _fork(work)
+    (lines, seconds), failed = pickle.loads(_JOURNAL.read_bytes())
+    for test in failed:
+        print(f"{test} fails without a mutant", flush=True)
+    if not seconds:
+        log = _LOG.read_text()
+        raise RuntimeError(f"no test of the layer {layer} passes without a mutant:\n{log}")
+    return lines, seconds
 
-    def _fork(self, work: Callable[[], int]) -> int:
-        """Run `work` in a fork of this process, in the tree. Return the exit code."""
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                os.setsid()
-                os.chdir(self._tree)
-                resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-                log = os.open(self._scratch / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                os.dup2(log, 1)
-                os.dup2(log, 2)
-                sys.modules.pop("tests", None)
-                sys.path[0] = os.environ["PYTHONPATH"] = str(self._tree)
-                _watch()
-                code = work()
-            except Exception:  # noqa: BLE001 - the log has the traceback
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        while left := _child_processes():
-            for number in left:
-                os.kill(number, signal.SIGKILL)
-                os.waitpid(number, 0)
-        return os.waitstatus_to_exitcode(status)
+
+def _judge(mutant: Mutant, tests: list[str]) -> str | None:
+    """Return the test that kills a mutant."""
+    module = Path(mutant.path)
+    original = module.read_bytes()
+    _JOURNAL.write_text("an import")
+    files = sorted({test.partition("::")[0] for test in tests})
+    _write(module, mutant.apply(original))
+    code = _fork(lambda: _pytest(Chosen(tests), "-x", *files))
+    _write(module, original)
+    survived = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    return None if survived else _JOURNAL.read_text()
+
+
+def _fork(work: Callable[[], int]) -> int:
+    """Run `work` in a fork of this process. Return the exit code."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.setsid()
+            resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+            log = os.open(_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            sys.modules.pop("tests", None)
+            sys.path[0] = os.environ["PYTHONPATH"] = os.getcwd()
+            _watch()
+            code = work()
+        except Exception:  # noqa: BLE001 - the log has the traceback
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    while left := _child_processes():
+        for number in left:
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _write(module: Path, source: bytes) -> None:
@@ -453,8 +433,8 @@ def _pytest(plugin: object, *args: str) -> int:
     return int(pytest.main([*options, "-m", "not slow", *args], plugins=[plugin]))
 
 
-def choose(mutant: Mutant, recorded: _Recorded, limit: float) -> list[str]:
-    """Return the fastest tests for a mutant, as many as fit into `limit` seconds.
+def choose(mutant: Mutant, recorded: _Recorded) -> list[str]:
+    """Return the fastest tests for a mutant, as many as fit into `_LIMIT` seconds.
 
     These tests execute the mutant's line. If no test does, as for lines that run on import, all
     tests of the layer qualify.
@@ -463,43 +443,25 @@ def choose(mutant: Mutant, recorded: _Recorded, limit: float) -> list[str]:
     known = {test for at in mutant.lines for test in lines.get(mutant.path, {}).get(at, ())}
     tests = sorted((known & seconds.keys()) or seconds, key=lambda test: (seconds[test], test))
     total = itertools.accumulate(seconds[test] for test in tests)
-    return [test for test, elapsed in zip(tests, total, strict=True) if elapsed < limit]
+    return [test for test, elapsed in zip(tests, total, strict=True) if elapsed < _LIMIT]
 
 
-# The Bench of each process in the pool.
-_benches: list[Bench] = []
-
-
-def _begin(root: Path, scratch: Path) -> None:
-    _benches.append(Bench(root, scratch))
-
-
-def _record(layer: str) -> _Recorded:
-    return _benches[0].record(layer)
-
-
-def _judge(mutant: Mutant, tests: list[str], end: float) -> tuple[bool, str | None]:
-    return _benches[0].judge(mutant, tests, end)
-
-
-def _judge_all(mutants: dict[str, Mutant], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the results of mutants in order, until the time is up."""
-    end = time.monotonic() + 60 * options.minutes
+def _judge_all(
+    mutants: dict[str, Mutant], layers: list[str], jobs: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the results of mutants in order."""
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as scratch,
+        mock.patch.object(tempfile, "tempdir", scratch),
+        mock.patch.dict(os.environ, TMPDIR=scratch),
         concurrent.futures.ProcessPoolExecutor(
-            options.jobs, multiprocessing.get_context("fork"), _begin, (options.root, Path(scratch))
+            jobs, multiprocessing.get_context("fork"), _begin
         ) as pool,
     ):
-        os.environ["TMPDIR"] = scratch
-        recorded = dict(zip(options.layers, pool.map(_record, options.layers), strict=True))
-        tests = [choose(each, recorded[each.layer], options.limit) for each in mutants.values()]
-        judged = pool.map(_judge, mutants.values(), tests, itertools.repeat(end))
-        for (key, mutant), chosen, (was_run, killer) in zip(
-            mutants.items(), tests, judged, strict=True
-        ):
-            if not was_run:
-                break
+        recorded = dict(zip(layers, pool.map(_record, layers), strict=True))
+        tests = [choose(each, recorded[each.layer]) for each in mutants.values()]
+        killers = pool.map(_judge, mutants.values(), tests)
+        for (key, mutant), chosen, killer in zip(mutants.items(), tests, killers, strict=True):
             yield {
                 "key": key,
                 "layer": mutant.layer,
@@ -513,30 +475,18 @@ def _judge_all(mutants: dict[str, Mutant], options: argparse.Namespace) -> Itera
 def main() -> None:
     """Try a sample of mutants and print the share that the tests kill."""
     parser = argparse.ArgumentParser(description="Print the share of faults that the tests notice.")
-    parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="the tree")
-    parser.add_argument(
-        "--layers", nargs="+", default=[*LAYERS], choices=LAYERS, help="of the sample"
-    )
+    parser.add_argument("--layers", nargs="+", default=[*LAYERS], choices=LAYERS)
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     parser.add_argument("--count", type=int, default=400, help="size of the sample")
     parser.add_argument("--jobs", type=int, default=1, help="processes that try mutants")
-    parser.add_argument("--limit", type=float, default=90, help="seconds of tests for a mutant")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this time")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--compare", type=Path, help="compare with the results in this file")
     options = parser.parse_args()
-    population = find_all(options.root)
-    mutants = sample(population, options.root, options.seed, options.count)
+    population = find_all(ROOT)
+    mutants = sample(population, ROOT, options.seed, options.count)
     mutants = {key: each for key, each in mutants.items() if each.layer in options.layers}
     print(f"{len(mutants)} of {len(population)} mutants, seed {options.seed}", flush=True)
-    for name in (
-        "anyio.pytest_plugin",
-        "hypothesis.stateful",
-        "rich",
-        "trio",
-        "typer",
-        "xdist.plugin",
-    ):
+    for name in ("anyio.pytest_plugin", "hypothesis.stateful", "rich", "trio", "typer"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     # The copies of the tree keep their bytecode.
@@ -544,29 +494,24 @@ def main() -> None:
     for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTEST_ADDOPTS"):
         os.environ.pop(name, None)
     results: dict[str, dict[str, Any]] = {}
-    for result in _judge_all(mutants, options):
+    for result in _judge_all(mutants, options.layers, options.jobs):
         results[result["key"]] = result
         if result["killer"] is None:
             print("{key} survives {tests} tests: {change}".format(**result), flush=True)
         if options.json:
-            options.json.write_text(
-                json.dumps({"seed": options.seed, "mutants": results}, indent=1)
-            )
+            found = {"seed": options.seed, "mutants": results}
+            options.json.write_text(json.dumps(found, indent=1))
     for layer in options.layers:
         print(_share(layer, [each for each in results.values() if each["layer"] == layer]))
     print(_share("all layers", results.values()))
     if options.compare:
-        print(*compare(json.loads(options.compare.read_text())["mutants"], results), sep="\n")
-
-
-def compare(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Yield lines about the mutants that are in both results."""
-    common = sorted(before.keys() & now.keys())
-    yield _share("in both, before", [before[key] for key in common])
-    yield _share("in both, now", [now[key] for key in common])
-    for key in common:
-        if before[key]["killer"] and not now[key]["killer"]:
-            yield "{key} survives now: {change}, was killed by {killer}".format(**before[key])
+        before = json.loads(options.compare.read_text())["mutants"]
+        common = sorted(before.keys() & results.keys())
+        print(_share("in both, before", [before[key] for key in common]))
+        print(_share("in both, now", [results[key] for key in common]))
+        for key in common:
+            if before[key]["killer"] and not results[key]["killer"]:
+                print("{key} survives now: {change}, was killed by {killer}".format(**before[key]))
 
 
 def _share(name: str, results: Iterable[dict[str, Any]]) -> str:

@@ -116,22 +116,6 @@ def test_core_does_not_import_random() -> None:
         assert "random" not in imported(tree, at_run_time=True), path
 
 
-@pytest.mark.parametrize(
-    ("program", "is_found"),
-    [
-        ("if TYPE_CHECKING:\n    import random", False),
-        ("if TYPE_CHECKING:\n    pass\nelse:\n    import random", True),
-        ("if not TYPE_CHECKING:\n    import random", True),
-        ("import heapq, random as chance", True),
-        ("def draw():\n    from random import choice", True),
-    ],
-)
-def test_imports_at_run_time_are_found(program: str, is_found: bool) -> None:
-    tree = ast.parse(program)
-    assert ("random" in imported(tree, at_run_time=True)) == is_found
-    assert "random" in imported(tree)
-
-
 def test_the_pictures_are_those_of_the_code() -> None:
     page = draw.PAGE.read_text()
     drawn = draw.redrawn(page)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import instructions, plot, rounds, tables
+from bench import instructions, rounds, tables
 from bench.stages import STAGES
 
 if TYPE_CHECKING:
@@ -84,27 +81,6 @@ def test_unknown_benchmark_is_a_usage_error() -> None:
     assert "there is no measure 'speed'" in result.stderr
 
 
-def test_list_names_all_benchmarks() -> None:
-    result = run("--list")
-    assert result.stderr == ""
-    assert set(re.findall(r"^(\w+) +\S", result.stdout, re.MULTILINE)) == {*ALONE, *OTHERS}
-
-
-# Rounds and tables.
-
-
-def test_rounds_are_interleaved_and_reversed() -> None:
-    order = []
-
-    def measure(name: str) -> rounds.Figures:
-        order.append(name)
-        return {"wall": float(len(order))}
-
-    results = rounds.interleaved({name: partial(measure, name) for name in "abc"}, 3)
-    assert "".join(order) == "abc" + "cba" + "abc"
-    assert [figures["wall"] for figures in results["a"]] == [1.0, 6.0, 7.0]
-
-
 def figures(*walls: float) -> list[rounds.Figures]:
     return [{"jobs": 10, "wall": wall, "cpu": wall / 2} for wall in walls]
 
@@ -120,19 +96,6 @@ def test_ratio_is_the_median_of_pairs() -> None:
     table = tables.compared("jobs", results, ratio_columns)
     assert table.rows[1] == ("gearman_sync", [10, 1 / 5.0, 5.0, 2.5, 2.0, 0.5])
     assert table.text().splitlines()[-1].split()[-4:] == ["2.00", "x", "0.50", "x"]
-
-
-def test_plot_has_all_rows() -> None:
-    results = {"raw <socket>": figures(1.0), "gearman_sync": figures(2.0)}
-    hidden = tables.compared("hidden", results, [])
-    hidden.drawn = ""
-    svg = ET.fromstring(plot.drawn([tables.compared("shown", results, []), hidden], "me"))
-    texts = [element.text for element in svg.iter() if element.text and element.text.strip()]
-    assert {"shown", "me", "raw <socket>", "gearman_sync"} < set(texts)
-    assert "hidden" not in texts
-    bars = [e.attrib for e in svg.iter() if e.attrib.get("class") in ("ours", "other")]
-    widths = {bar["class"]: float(bar["width"]) for bar in bars}
-    assert widths["other"] == 2 * widths["ours"]
 
 
 # Instructions.
@@ -183,19 +146,3 @@ def test_instructions_of_an_unknown_version_fail() -> None:
     assert lines == [f"nothing is known of Python {VERSION}; python -m bench.instructions --write"]
     stages = {name: ratio for name, ratio in KNOWN[0]["stages"].items() if name != "prepare"}
     assert not instructions.compare([{**KNOWN[0], "stages": stages}], counts())[1]
-
-
-def test_updated_instructions_replace_their_entry() -> None:
-    known = instructions.renewed([{**KNOWN[0], "python": "3.1"}, *KNOWN], counts(10_050.0, 2.0))
-    assert [(entry["python"], entry["calibration"]) for entry in known] == [
-        ("3.1", 10_000),
-        (VERSION, 10_050),
-    ]
-    assert known[1]["stages"]["prepare"] == 2.0
-
-
-def test_all_stages_are_recorded() -> None:
-    entries = json.loads((ROOT / "bench" / "instructions.json").read_text())
-    assert {"3.11", "3.13"} <= {entry["python"] for entry in entries}
-    for entry in entries:
-        assert list(entry["stages"]) == list(STAGES)

@@ -22,7 +22,6 @@ import anyio
 import pytest
 
 import gearman_proto
-from gearman_sync import GearmanClient
 from tests.support import (
     EmbeddedServer,
     Gearmand,
@@ -182,43 +181,6 @@ def jobs_at(server: Server) -> list[str]:
     """Return the functions that have jobs."""
     lines = server.admin("status").splitlines()[:-1]
     return [line for line in lines if line.split("\t")[1:3] != ["0", "0"]]
-
-
-def test_pages_are_found() -> None:
-    assert {"README.md", "docs/reference/client.md"} < set(PAGES)
-
-
-def test_page_that_leaves_jobs_is_detected(servers: list[Server]) -> None:
-    with GearmanClient([servers[0].address]) as client:
-        client.submit_job("nobody-does-this", "", background=True)
-    assert jobs_at(servers[0]) == ["nobody-does-this\t1\t0\t0"]
-    assert jobs_at(servers[1]) == []
-
-
-def test_awaiting_blocks_are_detected() -> None:
-    assert backends_of("docs/reference/anyio.md") == ["asyncio", "trio"]
-    assert backends_of("docs/reference/client.md") == ["asyncio"]
-
-
-def test_blocks_of_a_page_are_found() -> None:
-    page = "# Title\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n\n```sh\nls\n```\n"
-    assert blocks_of(page) == [Block("print(1)\n", 3, "1\n")]
-
-
-@pytest.mark.parametrize(
-    ("expected", "printed", "good"),
-    [
-        ("", "", True),
-        ("", "1\n", False),
-        ("1\n", "1\n", True),
-        ("1\n", "1\n2\n", False),
-        ("a...\nb\n", "axyz\nb\n", True),
-        ("a...\nb\n", "axyz\nc\n", False),
-        ("a.\n", "ab\n", False),
-    ],
-)
-def test_output_is_compared_with_the_block(expected: str, printed: str, good: bool) -> None:
-    assert matches(expected, printed) is good
 
 
 @pytest.mark.parametrize("name", ["ClientEngine", "WorkerEngine", "ServerEngine", "AdminEngine"])

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,13 +28,6 @@ OWN_LOOP = "examples/own_loop.py"
 TWISTED = "examples/twisted_client.py"
 DOCS_WORKER = "examples/docs_worker.py"
 FUNCTIONS = "reverse, add, divide, refuse, slow"
-
-
-def quickly_with(name: str) -> pytest.MarkDecorator:
-    """Run a test with one quickstart, and with the others only among the slow tests."""
-    others = [each for each in QUICKSTARTS if each != name]
-    slow = [pytest.param(each, marks=pytest.mark.slow) for each in others]
-    return pytest.mark.parametrize("quickstart", [name, *slow], indirect=True)
 
 
 @pytest.fixture(params=QUICKSTARTS)
@@ -93,48 +86,9 @@ def test_quickstart(quickstart: str, tmp_path: Path) -> None:
     assert (ROOT / pages.split()[-1]).is_file()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 5])
-def test_quickstart_with_other_numbers_of_workers(
-    quickstart: str, tmp_path: Path, workers: int
-) -> None:
-    result = run(quickstart, "--workers", str(workers), *write_files(tmp_path))
-    assert result.returncode == 0, result.stderr
-    assert len(at_work(result)) == min(workers, 3)
-    # The program did not wait for workers without a job.
-    assert seconds(result) < 5.0
-
-
-@pytest.mark.slow
-def test_quickstart_with_another_worker_that_takes_a_job(
-    quickstart: str,
-    start_gearmand: Callable[..., Gearmand],
-    start_worker: Callable[..., ScriptedWorker],
-) -> None:
-    """One of the program's two workers gets no job. The other waits for it, but not forever."""
-
-    def count(job: ScriptedJob) -> bytes:
-        time.sleep(2.0)
-        return b"3"
-
-    server = start_gearmand()
-    start_worker(server.address, {"count-words": count})
-    files = ["README.md", "CHANGELOG.md"]
-    result = run(quickstart, "--server", f"localhost:{server.port}", *files)
-    assert result.returncode == 0, result.stderr
-    assert len(at_work(result)) == 1
-    assert seconds(result) >= 5.0
-
-
 def at_work(result: subprocess.CompletedProcess[str]) -> set[str]:
     """Return the workers that have done a job."""
     return set(re.findall(r"^worker \d", result.stdout, re.MULTILINE))
-
-
-def seconds(result: subprocess.CompletedProcess[str]) -> float:
-    """Return the duration of the jobs."""
-    (number,) = re.findall(r" jobs done in ([\d.]+) s$", result.stdout, re.MULTILINE)
-    return float(number)
 
 
 def test_readme_shows_the_output_of_the_quickstart() -> None:
@@ -149,14 +103,7 @@ def test_readme_shows_the_output_of_the_quickstart() -> None:
     assert {general(line) for line in shown.splitlines()} - {"..."} <= printed
 
 
-@quickly_with("quickstart_trio")
-def test_quickstart_without_arguments(quickstart: str) -> None:
-    result = run(quickstart)
-    assert result.returncode == 0, result.stderr
-    assert re.search(r"^client: README.md has \d+ words$", result.stdout, re.MULTILINE)
-
-
-@quickly_with("quickstart")
+@pytest.mark.slow
 def test_quickstart_with_a_gearmand(quickstart: str, gearmand: Gearmand, tmp_path: Path) -> None:
     files = write_files(tmp_path)
     host, port = gearmand.address
@@ -165,17 +112,8 @@ def test_quickstart_with_a_gearmand(quickstart: str, gearmand: Gearmand, tmp_pat
     assert "--server" not in "".join(lines[-2:])
 
 
-@quickly_with("quickstart_asyncio")
-def test_quickstart_without_a_worker(quickstart: str) -> None:
-    result = run(quickstart, "--workers", "0", "--timeout", "0.2", "README.md")
-    assert result.returncode == 1
-    assert result.stderr == ""
-    assert "README.md: timed out" in result.stdout
-    assert "0 of 1 jobs done" in result.stdout
-
-
-@quickly_with("quickstart_trio")
-def test_quickstart_with_a_worker_that_fails(
+@pytest.mark.slow
+def test_quickstart_with_jobs_that_time_out_or_fail(
     quickstart: str,
     start_gearmand: Callable[..., Gearmand],
     start_worker: Callable[..., ScriptedWorker],
@@ -184,27 +122,40 @@ def test_quickstart_with_a_worker_that_fails(
         raise Failed
 
     server = start_gearmand()
+    options = ("--workers", "0", "--server", f"localhost:{server.port}", "README.md")
+    result = run(quickstart, "--timeout", "1", *options)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "client: README.md: timed out\n0 of 1 jobs done" in result.stdout
     start_worker(server.address, {"count-words": fail})
-    result = run(quickstart, "--workers", "0", "--server", f"localhost:{server.port}", "README.md")
-    assert result.returncode == 1
-    assert result.stderr == ""
+    result = run(quickstart, *options)
+    assert (result.returncode, result.stderr) == (1, "")
     assert "client: README.md: FAILED\n0 of 1 jobs done" in result.stdout
 
 
-@quickly_with("quickstart")
-def test_quickstart_without_a_server(quickstart: str) -> None:
-    result = run(quickstart, "--server", f"127.0.0.1:{free_port()}")
-    assert result.returncode == 3
-    assert result.stderr.startswith("quickstart: no server could be reached")
-    assert "Traceback" not in result.stderr
-
-
-@pytest.mark.slow
-def test_quickstart_with_bad_arguments(quickstart: str) -> None:
-    for arguments in (("--server", "h:0"), ("--server", "h", "no such file"), ("no such file",)):
-        result = run(quickstart, *arguments)
-        assert result.returncode == 2
-        assert re.fullmatch(r"quickstart: .+\n", result.stderr)
+@pytest.mark.parametrize(
+    ("example", "words", "status", "said"),
+    [
+        *(
+            pytest.param(f"examples/{name}.py", words, *ends, marks=marks)
+            for name, marks in zip(QUICKSTARTS, ([], pytest.mark.slow, pytest.mark.slow))
+            for words, *ends in (
+                (["--server", "127.0.0.1:1"], 3, r"no server could be reached: .*\nWithout .*"),
+                (["--server", "h:0"], 2, ".*"),
+                (["no such file"], 2, ".*"),
+            )
+        ),
+        (OWN_LOOP, ["--server", "127.0.0.1:1"], 3, "no server could be reached: .* refused.*"),
+        (OWN_LOOP, ["--server", "h:0"], 2, ".*"),
+        (DOCS_WORKER, ["--server", "nowhere.invalid"], 3, "no server could be reached: nowhere.*"),
+        (DOCS_WORKER, ["--server", "localhost:0"], 2, "port 0 is not between 1 and 65535"),
+    ],
+)
+def test_example_without_a_server_or_with_wrong_arguments(
+    example: str, words: list[str], status: int, said: str
+) -> None:
+    result = run(example, *words)
+    assert (result.returncode, result.stdout) == (status, "")
+    assert re.fullmatch(rf"\w+: {said}\n", result.stderr)
 
 
 def check_reversed(result: subprocess.CompletedProcess[str], jobs: int, size: int) -> list[str]:
@@ -218,9 +169,21 @@ def check_reversed(result: subprocess.CompletedProcess[str], jobs: int, size: in
     return [line for line in lines if line not in done]
 
 
-def test_own_loop() -> None:
-    (line,) = check_reversed(run(OWN_LOOP), 8, 1_000_000)
+@pytest.mark.parametrize("example", [OWN_LOOP, TWISTED])
+def test_adapter_does_its_own_jobs(example: str) -> None:
+    require_module("twisted")
+    (line,) = check_reversed(run(example), 8, 1_000_000)
     assert line.startswith("server: listening at 127.0.0.1:")
+
+
+@pytest.mark.parametrize("example", [OWN_LOOP, TWISTED])
+def test_adapter_without_a_worker(example: str, gearmand: Gearmand) -> None:
+    require_module("twisted")
+    options = ["--no-worker"] if example == TWISTED else []
+    server = f"localhost:{gearmand.port}"
+    result = run(example, "--server", server, "--jobs", "2", "--timeout", "0.2", *options)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert re.fullmatch(r"(job \d: timed out\n){2}0 of 2 jobs done in .*\n", result.stdout)
 
 
 @pytest.mark.slow
@@ -240,38 +203,6 @@ def test_own_loop_with_a_gearmand(
         assert check_reversed(result, jobs, size) == []
 
 
-def test_own_loop_without_a_worker(gearmand: Gearmand) -> None:
-    server = f"localhost:{gearmand.port}"
-    result = run(OWN_LOOP, "--server", server, "--jobs", "2", "--timeout", "0.2")
-    assert result.returncode == 1
-    assert result.stderr == ""
-    assert re.fullmatch(r"(job \d: timed out\n){2}0 of 2 jobs done in .*\n", result.stdout)
-
-
-def test_own_loop_when_the_server_is_killed(start_gearmand: Callable[..., Gearmand]) -> None:
-    server = start_gearmand()
-    command = [sys.executable, OWN_LOOP, "--server", f"localhost:{server.port}", "--jobs", "3"]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            server.wait_for_jobs("reverse", 3)
-            server.kill()
-            output, errors = process.communicate(timeout=20)
-        finally:
-            process.kill()
-    assert errors == ""
-    assert process.returncode == 1
-    # The server might die before its last acknowledgement arrives.
-    lost = r"job \d: (the connection to .* was lost after .*|a submit was tried 1 time .*)\n"
-    assert re.fullmatch(rf"({lost}){{3}}0 of 3 jobs done in .*\n", output)
-
-
 def test_own_loop_when_the_server_closes_in_a_packet(
     start_server: Callable[..., ScriptedServer],
 ) -> None:
@@ -286,18 +217,6 @@ def test_own_loop_when_the_server_closes_in_a_packet(
     assert re.fullmatch(rf"({lost}){{2}}0 of 2 jobs done in .*\n", result.stdout)
 
 
-def test_own_loop_without_a_server() -> None:
-    result = run(OWN_LOOP, "--server", f"127.0.0.1:{free_port()}")
-    assert result.returncode == 3
-    assert re.fullmatch(r"own_loop: no server could be reached: .* refused\)\n", result.stderr)
-
-
-def test_own_loop_with_bad_arguments() -> None:
-    result = run(OWN_LOOP, "--server", "h:0")
-    assert result.returncode == 2
-    assert re.fullmatch(r"own_loop: .+\n", result.stderr)
-
-
 def test_adapter_of_own_loop_is_short_and_needs_only_the_core() -> None:
     """The adapter is as short as the documentation claims, and needs only the core."""
     text = (ROOT / OWN_LOOP).read_text(encoding="utf-8")
@@ -306,67 +225,52 @@ def test_adapter_of_own_loop_is_short_and_needs_only_the_core() -> None:
     assert "gearman_" not in adapter
 
 
-def run_twisted(*command: str) -> subprocess.CompletedProcess[str]:
-    require_module("twisted")
-    return run(*command)
-
-
-def test_twisted() -> None:
-    (line,) = check_reversed(run_twisted(TWISTED), 8, 1_000_000)
-    assert line.startswith("server: listening at 127.0.0.1:")
-
-
 def test_twisted_with_a_gearmand(start_gearmand: Callable[..., Gearmand]) -> None:
     """The data exceeds the buffers of the sockets and the reactor in both directions."""
+    require_module("twisted")
     server = f"localhost:{start_gearmand().port}"
-    result = run_twisted(TWISTED, "--server", server, "--jobs", "20", "--size", "5_000_000")
+    result = run(TWISTED, "--server", server, "--jobs", "20", "--size", "5_000_000")
     assert check_reversed(result, 20, 5_000_000) == []
 
 
-def test_twisted_without_a_worker(server: Gearmand | EmbeddedServer) -> None:
-    address = f"localhost:{server.port}"
-    result = run_twisted(
-        TWISTED, "--server", address, "--jobs", "2", "--timeout", "0.2", "--no-worker"
-    )
-    assert (result.returncode, result.stderr) == (1, "")
-    assert re.fullmatch(r"(job \d: timed out\n){2}0 of 2 jobs done in .*\n", result.stdout)
-
-
-def test_twisted_without_a_server() -> None:
-    result = run_twisted(TWISTED, "--server", f"127.0.0.1:{free_port()}", "--jobs", "1")
-    assert (result.returncode, result.stderr) == (1, "")
-    failed = r"job 1: no server could be reached: .* refused.*\n0 of 1 jobs done in .*\n"
-    assert re.fullmatch(failed, result.stdout)
-
-
-def test_twisted_when_the_server_is_killed(launch: Callable[[], Gearmand | EmbeddedServer]) -> None:
-    """The job is lost. A later submit waits for the restarted server."""
-    program = """
+TWISTED_PROGRAM = """
 import sys
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.task import deferLater, react
 from examples.twisted_client import GearmanClient, GearmanWorker
 
-async def main(reactor):
-    client = GearmanClient(reactor, sys.argv[1:])
-    worker = GearmanWorker(reactor, sys.argv[1:])
-    worker.register("hold", lambda job: deferLater(reactor, 3600, bytes))
-    work = worker.work()
-    request = await client.submit("hold", b"")
-    print(request.state, request.error)
-    worker.close()
-    await work
-    client.close()
-    while client.wires or worker.wires:
-        await deferLater(reactor, 0.01, int)
-    print(client.wires, worker.wires)
+def broken(*args):
+    raise ZeroDivisionError
 
-react(lambda reactor: ensureDeferred(main(reactor)))
+async def main(reactor, server, task):
+    client, worker = [made(reactor, [server]) for made in (GearmanClient, GearmanWorker)]
+{}
+react(lambda reactor, *args: ensureDeferred(main(reactor, *args)), sys.argv[1:])
 """
+
+
+def twisted_program(body: str, server: Gearmand | EmbeddedServer, task: str) -> tuple[str, ...]:
+    """Return the arguments of Python that run `body` with a client and a worker of Twisted."""
     require_module("twisted")
+    program = TWISTED_PROGRAM.format(textwrap.indent(textwrap.dedent(body), "    "))
+    return ("-c", program, f"localhost:{server.port}", task)
+
+
+def test_twisted_when_the_server_is_killed(launch: Callable[[], Gearmand | EmbeddedServer]) -> None:
+    body = """
+        worker.register(task, lambda job: deferLater(reactor, 3600, bytes))
+        work = worker.work()
+        request = await client.submit(task, b"")
+        print(request.state, request.error)
+        worker.close()
+        await work
+        client.close()
+        while client.wires or worker.wires:
+            await deferLater(reactor, 0.01, int)
+    """
     server = launch()
     with subprocess.Popen(
-        [sys.executable, "-c", program, f"localhost:{server.port}"],
+        [sys.executable, *twisted_program(body, server, "hold")],
         cwd=ROOT,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -380,85 +284,40 @@ react(lambda reactor: ensureDeferred(main(reactor)))
             process.kill()
     assert process.returncode == 0
     lost = r"UNKNOWN the connection to .* was lost after the job had been acknowledged.*\n"
-    assert re.fullmatch(rf"{lost}{{}} {{}}\n", output), output
+    assert re.fullmatch(lost, output), output
 
 
-def test_twisted_with_failing_jobs(server: Gearmand | EmbeddedServer, task: str) -> None:
-    program = """
-import sys
-from twisted.internet.defer import CancelledError, ensureDeferred
-from twisted.internet.task import react
-from examples.twisted_client import GearmanClient, GearmanWorker
-
-def divide(job):
-    return b"%d" % (6 // int(job.data)) if job.data != b"none" else None
-
-async def main(reactor):
-    client, worker = [made(reactor, [sys.argv[1]]) for made in (GearmanClient, GearmanWorker)]
-    cancelled = client.submit(sys.argv[2], b"3")
-    cancelled.addErrback(lambda failure: print(failure.type.__name__))
-    cancelled.cancel()
-    worker.register(sys.argv[2], divide)
-    work = worker.work()
-    for data in (b"2", b"0", b"none"):
-        request = await client.submit(sys.argv[2], data, timeout=20)
-        print(request.state, request.result)
-    try:
-        client.submit("a\\0b", b"")
-    except ValueError as error:
-        print(error)
-    worker.stop()
-    await work
-    client.close()
-
-react(lambda reactor: ensureDeferred(main(reactor)))
-"""
-    result = run_twisted("-c", program, f"localhost:{server.port}", task)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[:-1] == [
-        "CancelledError",
-        "COMPLETE b'3'",
-        "FAILED None",
-        "FAILED None",
-    ]
-    assert "ZeroDivisionError" in result.stderr
-    assert "TypeError" in result.stderr
-
-
-def test_twisted_replaces_an_engine_with_a_bug(
+def test_twisted_with_failing_jobs_and_an_engine_with_a_bug(
     server: Gearmand | EmbeddedServer, task: str
 ) -> None:
-    program = """
-import sys
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import react
-from examples.twisted_client import GearmanClient, GearmanWorker
-
-def broken(*args):
-    raise ZeroDivisionError
-
-async def main(reactor):
-    client, worker = [made(reactor, [sys.argv[1]]) for made in (GearmanClient, GearmanWorker)]
-    worker.register(sys.argv[2], lambda job: job.data[::-1])
-    for adapter, call in ((client, lambda: client.submit(sys.argv[2], b"")), (worker, worker.work)):
-        adapter.engine.receive_data = broken
-        try:
-            await call()
-        except Exception as error:
-            print(error)
-    work = worker.work()
-    request = await client.submit(sys.argv[2], b"ab", timeout=60)
-    print(request.state, request.result)
-    worker.stop()
-    await work
-    client.close()
-
-react(lambda reactor: ensureDeferred(main(reactor)))
-"""
-    result = run_twisted("-c", program, f"localhost:{server.port}", task)
+    body = """
+        results = {b"2": b"3", b"none": None}
+        worker.register(task, lambda job: results[job.data])
+        for adapter, call in (client, lambda: client.submit(task, b"")), (worker, worker.work):
+            adapter.engine.receive_data = broken
+            try:
+                await call()
+            except Exception as error:
+                print(error)
+        cancelled = client.submit(task, b"3")
+        cancelled.addErrback(lambda failure: print(failure.type.__name__))
+        cancelled.cancel()
+        work = worker.work()
+        for data in (b"2", b"0", b"none"):
+            request = await client.submit(task, data, timeout=60)
+            print(request.state, request.result)
+        worker.stop()
+        await work
+        client.close()
+    """
+    result = run(*twisted_program(body, server, task))
     assert result.returncode == 0, result.stderr
     bug = "internal error: ZeroDivisionError()"
-    assert result.stdout.splitlines() == [bug, bug, "COMPLETE b'ba'"]
+    assert result.stdout.splitlines() == [
+        *(bug, bug, "CancelledError", "COMPLETE b'3'", "FAILED None", "FAILED None")
+    ]
+    assert "KeyError" in result.stderr
+    assert "TypeError" in result.stderr
 
 
 def test_page_of_adapters_shows_the_twisted_example() -> None:
@@ -517,17 +376,3 @@ def test_docs_worker_with_a_gearmand(start_gearmand: Callable[..., Gearmand]) ->
     with docs_worker(address) as lines:
         assert reversed_at(address) == b"olleh"
         assert len(lines) == 1
-
-
-@pytest.mark.parametrize(
-    ("address", "status", "said"),
-    [
-        ("nowhere.invalid", 3, "no server could be reached: nowhere.invalid:4730 "),
-        ("localhost:0", 2, "port 0 is not between 1 and 65535"),
-    ],
-)
-def test_docs_worker_without_a_server(address: str, status: int, said: str) -> None:
-    result = run(DOCS_WORKER, "--server", address)
-    assert (result.returncode, result.stdout) == (status, "")
-    assert result.stderr.startswith(f"docs_worker: {said}")
-    assert result.stderr.count("\n") == 1

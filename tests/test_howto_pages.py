@@ -330,9 +330,3 @@ def test_exporter_serves_metrics(
     worker.stop()
     server.kill()
     assert get() == "gearman_up 0\n"
-
-
-def test_files_of_pages_are_found() -> None:
-    text = "<!-- file: a.sh -->\n```sh\nls\n```\n\n```sh\nid\n```\n\n<!-- b -->\n```ini\n[c]\n```\n"
-    assert files_of(text) == {"a.sh": "ls\n"}
-    assert line_of(text, "i") == "id"

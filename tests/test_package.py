@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
-
-import pytest
 
 from gearman_proto import __version__
 
@@ -22,20 +19,6 @@ def test_version_and_date_match_the_changelog() -> None:
     assert heading is not None
     assert heading[1] == f"{__version__} ({citation['date-released']})"
     assert citation["version"] == __version__
-
-
-def test_top_level_has_no_surplus_files() -> None:
-    """The top level shows the parts of the project, and no files that only tools need."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("this is no checkout")
-    files = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    there = {name.split("/")[0] for name in files.stdout.splitlines() if not name.startswith(".")}
-    packages = {"gearman_proto", "gearman_sync", "gearman_anyio"}
-    rooms = {"tests", "fuzz", "bench", "docs", "examples"}
-    pages = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
-    assert there == packages | rooms | pages | {"pyproject.toml", "LICENSE", "CITATION.cff"}
 
 
 def test_actions_are_pinned() -> None:

@@ -72,14 +72,3 @@ def test_named_tests_exist(key: str) -> None:
         assert name.startswith("test_")
     if case:
         assert case.removesuffix("]") in SUITES["server"].cases
-
-
-def test_tables_are_found() -> None:
-    assert len(ROWS) > 40
-    assert {len(row) for row in ROWS} == {2, 3, 5}
-
-
-def test_keys_are_found() -> None:
-    page = "text\n\n| a | b |\n| - | --- |\n| one | it is (W1, V22) |\n| two | it is not |\n"
-    assert rows_of(page) == [["one", "it is (W1, V22)"], ["two", "it is not"]]
-    assert keys_of("so (W1), and so (V22, T1), but not (this)") == ["W1", "V22", "T1"]

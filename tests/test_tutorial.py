@@ -210,15 +210,3 @@ def test_tutorial_from_the_first_command(tmp_path: Path) -> None:
         shutil.copytree(package.__path__[0], checkout / package.__name__)
     with Learner(checkout, "JobServer") as learner:
         follow(learner, install=True)
-
-
-def test_all_blocks_of_the_page_are_found() -> None:
-    """The test finds all files and screens of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    assert len(list(read_page())) == page.count("```py\n") + page.count("```console\n") > 15
-    names = [FILE_NAME.match(text) for _, language, text, _ in read_page() if language == "py"]
-    assert None not in names
-    assert f"{PROMPT}{INSTALL}" in page
-    assert f"{PROMPT}{GO_THERE}" in page
-    for command in SERVERS.values():
-        assert f"{PROMPT}{command}" in page

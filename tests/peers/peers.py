@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 import signal
@@ -16,6 +17,7 @@ from tests.peers.functions import FUNCTIONS
 from tests.peers.scripts import Answer, Submit
 from tests.support import (
     PATIENCE,
+    EmbeddedServer,
     Gearmand,
     Program,
     eventually,
@@ -69,42 +71,9 @@ def gearadmin(address: Address, *options: str) -> subprocess.CompletedProcess[st
     )
 
 
-def counts(address: Address, task: str) -> tuple[int, int, int]:
-    """Return the numbers of jobs of `task`, of running jobs and of workers."""
-    for line in gearadmin(address, "--status").stdout.splitlines():
-        name, *numbers = line.split("\t")
-        if name == task:
-            total, running, workers = map(int, numbers)
-            return total, running, workers
-    return 0, 0, 0
+Server = Gearmand | EmbeddedServer
 
-
-class GearmandServer:
-    """The server in C."""
-
-    def __init__(self) -> None:
-        self._server = Gearmand()
-        self.address = self._server.address
-
-    def close(self) -> None:
-        self._server.kill()
-
-
-class OurServer:
-    """The server of this project."""
-
-    def __init__(self) -> None:
-        self._server = gearman_sync.JobServer(host="127.0.0.1", port=0)
-        self._server.start()
-        self.address: Address = self._server.address
-
-    def close(self) -> None:
-        self._server.stop()
-
-
-Server = GearmandServer | OurServer
-
-SERVERS: dict[str, Callable[[], Server]] = {"gearmand": GearmandServer, "JobServer": OurServer}
+SERVERS: dict[str, Callable[[], Server]] = {"gearmand": Gearmand, "JobServer": EmbeddedServer}
 
 
 # Peers in processes of their own.
@@ -139,16 +108,14 @@ class Script:
 
 
 class ScriptClient:
-    """A client in a process of its own, which keeps its connection."""
+    """A client of another library in a process of its own, which keeps its connection."""
 
-    module: str
-    script: str
-
-    def __init__(self, address: Address) -> None:
-        require_module(self.module)
+    def __init__(self, module: str, script: str, address: Address) -> None:
+        require_module(module)
         host, port = address
         # With half the time, the script reports its errors before this process gives up.
-        self._script = Script(self.script, host, str(port), str(PATIENCE / 2))
+        self._script = Script(script, host, str(port), str(PATIENCE / 2))
+        self.close = self._script.close
 
     def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
         answer = self._script.ask(Submit(task, data, priority, background=False))
@@ -160,23 +127,6 @@ class ScriptClient:
     def queue(self, task: str, data: bytes, priority: str | None = None) -> None:
         assert not self._script.ask(Submit(task, data, priority, background=True)).failed
 
-    def close(self) -> None:
-        self._script.close()
-
-
-class PygearmanClient(ScriptClient):
-    """pygearman's client."""
-
-    module = "gearman"
-    script = "pygearman_client"
-
-
-class GearClient(ScriptClient):
-    """gear's client."""
-
-    module = "gear"
-    script = "gear_client"
-
 
 class LibgearmanClient:
     """libgearman's `gearman` program, run once for each job."""
@@ -185,17 +135,18 @@ class LibgearmanClient:
         host, port = address
         self._command = [require("gearman"), "-h", host, "-p", str(port)]
 
-    def _call(self, task: str, data: bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
+    def _call(
+        self, task: str, data: bytes, priority: str | None, *options: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        if priority is not None:
+            options = (*options, {"high": "-I", "low": "-L"}[priority])
+        command = [*self._command, *options, "-f", task]
         return subprocess.run(
-            [*self._command, *options, "-f", task],
-            input=data,
-            capture_output=True,
-            timeout=PATIENCE,
-            check=False,
+            command, input=data, capture_output=True, timeout=PATIENCE, check=False
         )
 
     def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
-        process = self._call(task, data, *self._options(priority))
+        process = self._call(task, data, priority)
         if process.returncode:
             # A warning may precede this line.
             assert process.stderr.endswith(b"Job failed\n"), process
@@ -203,11 +154,8 @@ class LibgearmanClient:
         return process.stdout
 
     def queue(self, task: str, data: bytes, priority: str | None = None) -> None:
-        process = self._call(task, data, "-b", *self._options(priority))
+        process = self._call(task, data, priority, "-b")
         assert (process.returncode, process.stderr) == (0, b""), process
-
-    def _options(self, priority: str | None) -> list[str]:
-        return {None: [], "high": ["-I"], "low": ["-L"]}[priority]
 
     def close(self) -> None:
         pass
@@ -218,9 +166,11 @@ class OurClient:
 
     def __init__(self, address: Address) -> None:
         self._client = gearman_sync.GearmanClient([address])
+        self.close = self._client.shutdown
 
     def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
-        request = self._submit(task, data, priority, background=False)
+        priority = priority and priority.upper()
+        request = self._client.submit_job(task, data, None, priority, poll_timeout=PATIENCE)
         if request.state == gearman_sync.JOB_FAILED:
             raise JobFailed
         assert request.state == gearman_sync.JOB_COMPLETE
@@ -228,34 +178,15 @@ class OurClient:
         return result
 
     def queue(self, task: str, data: bytes, priority: str | None = None) -> None:
-        request = self._submit(task, data, priority, background=True)
+        priority = priority and priority.upper()
+        request = self._client.submit_job(task, data, None, priority, True, poll_timeout=PATIENCE)
         assert request.state == gearman_sync.JOB_CREATED
-
-    def _submit(
-        self, task: str, data: bytes, priority: str | None, *, background: bool
-    ) -> gearman_sync.GearmanJobRequest:
-        request = self._client.submit_job(
-            task,
-            data,
-            priority={
-                None: gearman_sync.PRIORITY_NONE,
-                "high": gearman_sync.PRIORITY_HIGH,
-                "low": gearman_sync.PRIORITY_LOW,
-            }[priority],
-            background=background,
-            poll_timeout=PATIENCE,
-        )
-        assert not request.timed_out
-        return request
-
-    def close(self) -> None:
-        self._client.shutdown()
 
 
 CLIENTS: dict[str, Callable[[Address], Client]] = {
     "libgearman": LibgearmanClient,
-    "pygearman": PygearmanClient,
-    "gear": GearClient,
+    "pygearman": functools.partial(ScriptClient, "gearman", "pygearman_client"),
+    "gear": functools.partial(ScriptClient, "gear", "gear_client"),
     "gearman_sync": OurClient,
 }
 
@@ -282,20 +213,12 @@ class LibgearmanWorker:
             program.kill()
 
 
-class PygearmanWorker(Script):
-    """pygearman's worker."""
+class ScriptWorker(Script):
+    """A worker of another library."""
 
-    def __init__(self, address: Address, prefix: str) -> None:
-        require_module("gearman")
-        super().__init__("pygearman_worker", address[0], str(address[1]), prefix)
-
-
-class GearWorker(Script):
-    """gear's worker."""
-
-    def __init__(self, address: Address, prefix: str) -> None:
-        require_module("gear")
-        super().__init__("gear_worker", address[0], str(address[1]), prefix)
+    def __init__(self, module: str, script: str, address: Address, prefix: str) -> None:
+        require_module(module)
+        super().__init__(script, address[0], str(address[1]), prefix)
 
 
 class OurWorker:
@@ -321,8 +244,8 @@ class OurWorker:
 
 WORKERS: dict[str, Callable[[Address, str], Peer]] = {
     "libgearman": LibgearmanWorker,
-    "pygearman": PygearmanWorker,
-    "gear": GearWorker,
+    "pygearman": functools.partial(ScriptWorker, "gearman", "pygearman_worker"),
+    "gear": functools.partial(ScriptWorker, "gear", "gear_worker"),
     "gearman_sync": OurWorker,
 }
 
@@ -332,11 +255,9 @@ class Peers:
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
-        self._servers: dict[str, Server] = {}
-        self._clients: dict[tuple[str, str], Client] = {}
-        self._workers: dict[tuple[str, str], str] = {}
-        # Don't wait again for peers that failed to start.
-        self._missing: set[tuple[str, str]] = set()
+        self.server = functools.cache(self._start_server)
+        self.client = functools.cache(self._start_client)
+        self.worker = functools.cache(self._start_worker)
 
     def __enter__(self) -> Self:
         return self
@@ -344,35 +265,24 @@ class Peers:
     def __exit__(self, *args: object) -> None:
         self._stack.close()
 
-    def address(self, server: str) -> Address:
-        """Return the address of a server."""
-        if server not in self._servers:
-            peer = self._servers[server] = SERVERS[server]()
-            self._stack.callback(peer.close)
-        return self._servers[server].address
+    def _start_server(self, name: str) -> Server:
+        """Return a server."""
+        server = SERVERS[name]()
+        self._stack.callback(server.kill)
+        return server
 
-    def client(self, server: str, name: str) -> Client:
+    def _start_client(self, server: str, name: str) -> Client:
         """Return a client of a server."""
-        if (server, name) not in self._clients:
-            peer = self._clients[server, name] = CLIENTS[name](self.address(server))
-            self._stack.callback(peer.close)
-        return self._clients[server, name]
+        client = CLIENTS[name](self.server(server).address)
+        self._stack.callback(client.close)
+        return client
 
-    def worker(self, server: str, name: str) -> str:
+    def _start_worker(self, server: str, name: str) -> str:
         """Return the prefix of the tasks of a worker of a server."""
-        assert (server, name) not in self._missing, f"{server} has not got its worker {name}"
-        if (server, name) not in self._workers:
-            address, prefix = self.address(server), f"{name}-"
-            counts(address, prefix)  # Skip before starting anything if gearadmin is missing.
-            peer = WORKERS[name](address, prefix)
-            self._stack.callback(peer.close)
-            tasks = [prefix + function for function in FUNCTIONS]
-            try:
-                eventually(
-                    lambda: all(counts(address, task)[2] for task in tasks), f"the worker {name}"
-                )
-            except AssertionError:
-                self._missing.add((server, name))
-                raise
-            self._workers[server, name] = prefix
-        return self._workers[server, name]
+        peer, prefix = self.server(server), f"{name}-"
+        self._stack.callback(WORKERS[name](peer.address, prefix).close)
+        eventually(
+            lambda: all(peer.counts(prefix + function)[2] for function in FUNCTIONS),
+            f"the worker {name}",
+        )
+        return prefix
