@@ -1,106 +1,32 @@
-"""Our admin client agrees with `gearadmin` and pygearman, and works with gear's server."""
+"""Our admin client agrees with pygearman, and works with gear's server."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import pytest
 
-from gearman_anyio import GearmanAdminClient as AwaitedAdminClient
 from gearman_proto.errors import InvalidAdminClientState, ServerError
 from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker
-from tests.peers.peers import ROOT, SERVERS, gearadmin
-from tests.peers.test_gearadmin import both, busy  # noqa: F401 - fixtures
-from tests.support import PATIENCE, PortProgram, eventually, free_port, require_module, spawn
+from tests.peers.peers import ROOT, SERVERS
+from tests.support import PATIENCE, eventually, require_module, spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
-    from tests.peers.peers import Address
-    from tests.peers.test_gearadmin import Both
+    from tests.support import ServerAt
+
+    from .conftest import Both
 
 pytestmark = pytest.mark.usefixtures("no_hang")
 
 each_server = pytest.mark.parametrize("number", range(2), ids=list(SERVERS))
 
-#: `gearadmin`'s option, our method, and a function from a record to a line of the server's list.
-LISTS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "--status": ("get_status", lambda r: f"{r.task}\t{r.queued}\t{r.running}\t{r.workers}"),
-    "--priority-status": (
-        "get_priority_status",
-        lambda r: f"{r.task}\t{r.high}\t{r.normal}\t{r.low}\t{r.workers}",
-    ),
-    "--workers": (
-        "get_workers",
-        lambda r: f"FD {r.ip} {r.client_id} :{''.join(f' {task}' for task in r.tasks)}",
-    ),
-    "--show-jobs": (
-        "get_jobs",
-        lambda r: f"{r.handle}\t{r.retries}\t{r.ignored:d}\t{r.queued:d}",
-    ),
-    "--show-unique-jobs": ("get_unique_jobs", str),
-}
-
 
 @each_server
-def test_lists_as_gearadmin_prints_them(busy: Both, number: int) -> None:  # noqa: F811
-    address = busy.addresses[number]
-
-    def theirs(option: str) -> list[str]:
-        lines = gearadmin(address, option).stdout.splitlines()
-        assert lines.pop() == "."
-        if option == "--workers":
-            lines = [f"FD {line.split(' ', 1)[1]}" for line in lines]
-        return sorted(lines)
-
-    def ours(name: str, line_of: Callable[[Any], str]) -> list[str]:
-        with GearmanAdminClient([address]) as client:
-            return sorted(map(line_of, getattr(client, name)()))
-
-    for option, (name, line_of) in LISTS.items():
-        seen: list[list[str]] = []
-
-        def are_the_same() -> bool:
-            # Recently closed connections may still be among the workers.
-            seen[:] = [theirs(option), ours(name, line_of)]  # noqa: B023 - called at once
-            return seen[0] == seen[1]  # noqa: B023 - as above
-
-        eventually(are_the_same, f"the same list, {seen},")
-        assert len(seen[0]) >= 3
-
-
-@each_server
-def test_words_as_gearadmin_prints_them(both: Both, number: int) -> None:  # noqa: F811
-    address = both.addresses[number]
-    with GearmanAdminClient([address]) as client:
-        assert f"{client.get_version()}\n" == f"OK {gearadmin(address, '--server-version').stdout}"
-        assert f"{client.get_verbosity()}\n" == gearadmin(address, "--server-verbose").stdout
-        assert f"{client.get_pid()}\n" == gearadmin(address, "--getpid").stdout
-
-
-@each_server
-def test_refusals_as_gearadmin_prints_them(busy: Both, number: int) -> None:  # noqa: F811
-    address = busy.addresses[number]
-    with GearmanAdminClient([address]) as client:
-        for option, name, argument in (
-            ("--drop-function", "drop_function", "nobody"),
-            ("--drop-function", "drop_function", "held"),
-            ("--cancel-job", "cancel_job", "H:nowhere:1"),
-        ):
-            with pytest.raises(ServerError) as caught:
-                getattr(client, name)(argument)
-            error = caught.value
-            words = error.text if error.code == "ERR" else error.code
-            assert gearadmin(address, option, argument).stderr == f"Error: {words}\n"
-
-
-@each_server
-def test_records_as_pygearman_has_them(busy: Both, number: int) -> None:  # noqa: F811
+def test_records_as_pygearman_has_them(busy: Both, number: int) -> None:
     require_module("gearman")
     host, port = busy.addresses[number]
     process = subprocess.run(
@@ -130,23 +56,10 @@ def test_records_as_pygearman_has_them(busy: Both, number: int) -> None:  # noqa
 # gear's server has `status`, `workers` and `cancel job`. It drops other commands silently.
 
 
-@pytest.fixture
-def gear() -> Iterator[Address]:
-    require_module("gear")
-    script = Path(__file__).parents[1] / "conformance" / "peers" / "gear_server.py"
-    host, port = "127.0.0.1", free_port()
-    program = PortProgram(host, port, sys.executable, str(script), f"{host}:{port}")
-    try:
-        program.start()
-        yield host, port
-    finally:
-        program.kill()
-
-
-def test_commands_of_gears_server_return_replies(gear: Address) -> None:
-    with GearmanAdminClient([gear]) as admin, GearmanClient([gear]) as client:
+def test_commands_of_gears_server_return_replies(gear: ServerAt) -> None:
+    with GearmanAdminClient([gear.address]) as admin, GearmanClient([gear.address]) as client:
         assert admin.get_status() == ()
-        worker = GearmanWorker([gear])
+        worker = GearmanWorker([gear.address])
         worker.set_client_id("worker-1")
         worker.register_task("able", lambda worker, job: job.data)
         working = spawn(worker.work)
@@ -185,8 +98,8 @@ UNANSWERED: dict[str, list[Any]] = {
 }
 
 
-def test_unknown_command_at_gears_server_times_out(gear: Address) -> None:
-    with GearmanAdminClient([gear]) as admin:
+def test_unknown_command_at_gears_server_times_out(gear: ServerAt) -> None:
+    with GearmanAdminClient([gear.address]) as admin:
         for name, arguments in UNANSWERED.items():
             # With an open connection, the timeout covers only the reply.
             admin.poll_timeout = PATIENCE
@@ -196,19 +109,3 @@ def test_unknown_command_at_gears_server_times_out(gear: Address) -> None:
                 getattr(admin, name)(*arguments)
         admin.poll_timeout = PATIENCE
         assert admin.get_status() == ()
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_unknown_command_at_gears_server_times_out_async(gear: Address, backend: str) -> None:
-    async def main() -> None:
-        async with AwaitedAdminClient([gear]) as admin:
-            for name, arguments in UNANSWERED.items():
-                admin.poll_timeout = PATIENCE
-                assert await admin.get_status() == ()
-                admin.poll_timeout = 0.02
-                with pytest.raises(InvalidAdminClientState, match="did not answer"):
-                    await getattr(admin, name)(*arguments)
-            admin.poll_timeout = PATIENCE
-            assert await admin.get_status() == ()
-
-    anyio.run(main, backend=backend)

@@ -2,91 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from gearman_sync import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE, GearmanClient
-from gearman_sync.testing import Gate, ScriptedWorker, echo
-from tests.peers.peers import SERVERS, gearadmin
-from tests.support import wait_for
+from tests.peers.peers import gearadmin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
-    from tests.peers.peers import Address
+    from .conftest import Both
 
 pytestmark = pytest.mark.usefixtures("no_hang")
-
-#: The parts to compare: return code, standard output and standard error.
-Said = tuple[int, str, str]
-
-
-class Both:
-    """A gearmand and a JobServer with the same contents."""
-
-    def __init__(self, *addresses: Address) -> None:
-        self.addresses = addresses
-
-    def ask(self, *options: str) -> Said:
-        """Run `gearadmin` with both servers and return both outputs; lists are sorted."""
-        expected, actual = (self._ask(address, options) for address in self.addresses)
-        assert actual == expected
-        return actual
-
-    @staticmethod
-    def _ask(address: Address, options: tuple[str, ...]) -> Said:
-        process = gearadmin(address, *options)
-        lines = process.stdout.splitlines(keepends=True)
-        return process.returncode, "".join(sorted(map(_without_numbers, lines))), process.stderr
-
-
-def _without_numbers(line: str) -> str:
-    """Return a line without its handle, or its file descriptor and address."""
-    line = re.sub(r"^H:[!-~]+:\d+(?=\t)", "HANDLE", line)
-    return re.sub(r"^\d+ 127\.0\.0\.1 ", "FD ADDRESS ", line)
-
-
-@pytest.fixture
-def both() -> Iterator[Both]:
-    """Both servers, empty."""
-    with contextlib.ExitStack() as stack:
-        addresses = []
-        for start in SERVERS.values():
-            server = start()
-            stack.callback(server.kill)
-            addresses.append(server.address)
-        yield Both(*addresses)
-
-
-@pytest.fixture
-def busy(both: Both) -> Iterator[Both]:
-    """Both servers with a running job, queued jobs of all priorities, and an idle function."""
-    with contextlib.ExitStack() as stack:
-        for address in both.addresses:
-            client = stack.enter_context(GearmanClient([address]))
-
-            def submit(
-                task: str, unique: str, client: GearmanClient = client, **kwargs: Any
-            ) -> None:
-                client.submit_job(task, b"data", unique, background=True, **kwargs)
-
-            gate = Gate()
-            worker = ScriptedWorker(address, {"held": gate, "free": echo})
-            stack.callback(worker.stop)
-            stack.callback(gate.open.set)
-            submit("held", "running")
-            wait_for(gate.begun, "the start of a job")
-            submit("held", "queued")
-            submit("idle", "normal", priority=PRIORITY_NONE)
-            submit("idle", "high 1", priority=PRIORITY_HIGH)
-            submit("idle", "high 2", priority=PRIORITY_HIGH)
-            submit("idle", "low", priority=PRIORITY_LOW)
-        yield both
-
 
 LISTS = {
     "--status": ".\nfree\t0\t0\t1\nheld\t2\t1\t1\nidle\t4\t0\t0\n",

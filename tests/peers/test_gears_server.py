@@ -23,23 +23,22 @@ from gearman_proto.wire.packets import (
 )
 from gearman_sync import GearmanClient
 from gearman_sync.testing import ScriptedClient
-from tests.peers.test_admin import gear  # noqa: F401 - a fixture
-from tests.support import PATIENCE, ServerAt, eventually
+from tests.support import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.peers.peers import Address
+    from tests.support import ServerAt
 
 pytestmark = pytest.mark.usefixtures("no_hang")
 
 _A_WHILE = 0.2
 
 
-def connected(gear: Address, *events: CanDo) -> ScriptedClient:  # noqa: F811
+def connected(gear: ServerAt, *events: CanDo) -> ScriptedClient:
     """Return a working connection of a worker, after one reply (see `waiting`)."""
     while True:
-        link = ScriptedClient(gear)
+        link = ScriptedClient(gear.address)
         try:
             link.send(*events, GrabJobUniq())
             assert isinstance(link.receive(), NoJob)
@@ -50,15 +49,15 @@ def connected(gear: Address, *events: CanDo) -> ScriptedClient:  # noqa: F811
 
 
 @pytest.fixture
-def client(gear: Address) -> Iterator[GearmanClient]:  # noqa: F811
-    with GearmanClient([gear]) as client:
+def client(gear: ServerAt) -> Iterator[GearmanClient]:
+    with GearmanClient([gear.address]) as client:
         yield client
 
 
 @pytest.fixture
-def worker(gear: Address, task: str) -> Iterator[ScriptedClient]:  # noqa: F811
+def worker(gear: ServerAt, task: str) -> Iterator[ScriptedClient]:
     link = connected(gear, CanDo(task.encode()))
-    eventually(lambda: ServerAt(gear).counts(task)[2] == 1)
+    eventually(lambda: gear.counts(task)[2] == 1)
     yield link
     link.close()
 
@@ -88,32 +87,25 @@ def test_a_job_ends_with_its_worker(
 
 
 def test_a_background_job_ends_with_its_worker(
-    client: GearmanClient,
-    worker: ScriptedClient,
-    gear: Address,  # noqa: F811
-    task: str,
+    client: GearmanClient, worker: ScriptedClient, gear: ServerAt, task: str
 ) -> None:
     request = client.submit_job(task, b"data", background=True, max_retries=2)
     take(worker)
     worker.close()
-    eventually(lambda: ServerAt(gear).counts(task)[:2] == (0, 0))
+    eventually(lambda: gear.counts(task)[:2] == (0, 0))
     client.get_job_status(request)
     assert not request.status["known"]
 
 
 @pytest.mark.parametrize("running", [False, True], ids=["queued", "running"])
 def test_a_job_ends_with_its_client(
-    client: GearmanClient,
-    worker: ScriptedClient,
-    gear: Address,  # noqa: F811
-    task: str,
-    running: bool,
+    client: GearmanClient, worker: ScriptedClient, gear: ServerAt, task: str, running: bool
 ) -> None:
     waiting(client, task)
     job = take(worker) if running else None
     client.shutdown()
-    eventually(lambda: ServerAt(gear).counts(task)[:2] == (0, 0))
-    with GearmanClient([gear]) as other:
+    eventually(lambda: gear.counts(task)[:2] == (0, 0))
+    with GearmanClient([gear.address]) as other:
         request = waiting(other, task)
         if job is not None:
             # The server ignores the result of the running job.
@@ -124,35 +116,28 @@ def test_a_job_ends_with_its_client(
 
 
 def test_one_unique_is_two_jobs(
-    client: GearmanClient,
-    worker: ScriptedClient,
-    gear: Address,  # noqa: F811
-    task: str,
+    client: GearmanClient, worker: ScriptedClient, gear: ServerAt, task: str
 ) -> None:
-    with GearmanClient([gear]) as other:
+    with GearmanClient([gear.address]) as other:
         requests = [waiting(each, task, unique="ours") for each in (client, other)]
         assert len({request.handle for request in requests}) == 2
         assert len({take(worker).handle for _ in range(2)}) == 2
 
 
-def test_sleeping_loses_no_live_job(
-    client: GearmanClient,
-    gear: Address,  # noqa: F811
-    task: str,
-) -> None:
+def test_sleeping_loses_no_live_job(client: GearmanClient, gear: ServerAt, task: str) -> None:
     waiting(client, task, priority="LOW")
     client.shutdown()
-    eventually(lambda: ServerAt(gear).counts(task)[:2] == (0, 0))
-    with GearmanClient([gear]) as other:
+    eventually(lambda: gear.counts(task)[:2] == (0, 0))
+    with GearmanClient([gear.address]) as other:
         waiting(other, f"{task}-live", priority="HIGH")
-        link = ScriptedClient(gear)
+        link = ScriptedClient(gear.address)
         link.send(CanDo(f"{task}-live".encode()), CanDo(task.encode()), PreSleep())
         assert isinstance(link.receive(), Noop)
         assert take(link).data == b"data"
         link.close()
 
 
-def test_handles_begin_at_one(gear: Address, client: GearmanClient, task: str) -> None:  # noqa: F811
+def test_handles_begin_at_one(gear: ServerAt, client: GearmanClient, task: str) -> None:
     """Number the handles from 1 after each start."""
     handle = waiting(client, task).handle
     assert handle is not None
@@ -160,25 +145,21 @@ def test_handles_begin_at_one(gear: Address, client: GearmanClient, task: str) -
     assert handle.endswith(":1")
 
 
-def test_no_time_limit(
-    client: GearmanClient,
-    gear: Address,  # noqa: F811
-    task: str,
-) -> None:
+def test_no_time_limit(client: GearmanClient, gear: ServerAt, task: str) -> None:
     """Drop CAN_DO_TIMEOUT, so that such a worker receives no jobs."""
-    link = ScriptedClient(gear)
+    link = ScriptedClient(gear.address)
     link.send(CanDoTimeout(task.encode(), b"50"))
     request = waiting(client, task)
     time.sleep(_A_WHILE)
-    assert ServerAt(gear).counts(task) == (1, 0, 0)
+    assert gear.counts(task) == (1, 0, 0)
     assert request.state == "CREATED"
     link.close()
 
 
-def test_a_cancelled_job_is_gone(client: GearmanClient, gear: Address, task: str) -> None:  # noqa: F811
+def test_a_cancelled_job_is_gone(client: GearmanClient, gear: ServerAt, task: str) -> None:
     """Remove the job without a notice to its client."""
     request = waiting(client, task)
-    assert ServerAt(gear).admin(f"cancel job {request.handle}").startswith("OK")
+    assert gear.admin(f"cancel job {request.handle}").startswith("OK")
     client.wait_until_jobs_completed([request], poll_timeout=_A_WHILE)
     assert (request.state, request.timed_out) == ("CREATED", True)
     client.get_job_status(request)
@@ -186,14 +167,11 @@ def test_a_cancelled_job_is_gone(client: GearmanClient, gear: Address, task: str
 
 
 def test_a_running_job_is_not_cancelled(
-    client: GearmanClient,
-    worker: ScriptedClient,
-    gear: Address,  # noqa: F811
-    task: str,
+    client: GearmanClient, worker: ScriptedClient, gear: ServerAt, task: str
 ) -> None:
     request = waiting(client, task)
     job = take(worker)
-    assert ServerAt(gear).admin(f"cancel job {request.handle}").startswith("ERR")
+    assert gear.admin(f"cancel job {request.handle}").startswith("ERR")
     worker.send(WorkComplete(job.handle, b"done"))
     client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
     assert request.result == b"done"
