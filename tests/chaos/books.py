@@ -120,12 +120,7 @@ class Books:
             self.counts[what] += number
 
     def problem(self, kind: str, text: str) -> None:
-        """Record a violation."""
-        with self._lock:
-            self.problems.append((kind, text))
-
-    def problem_once(self, kind: str, text: str) -> None:
-        """Record a violation that several requests report."""
+        """Record a violation, once if several requests report it."""
         with self._lock:
             if (kind, text) not in self.problems:
                 self.problems.append((kind, text))

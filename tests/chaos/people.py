@@ -170,7 +170,7 @@ class World:
         if self.metronome.lateness(time.monotonic() - 2 * HEARTBEAT) > HEARTBEAT / 2:
             self.books.count("slow links given up on a late machine")
         else:
-            self.books.problem_once("given up", f"{who}: {text}")
+            self.books.problem("given up", f"{who}: {text}")
 
     @contextlib.contextmanager
     def bound(self, who: str, what: str, seconds: float) -> Iterator[None]:
@@ -190,37 +190,11 @@ class World:
                 )
 
 
-class Surface:
-    """One of the three surfaces."""
+class BlockingSurface:
+    """gearman_sync, with a thread for each script.
 
-    name: str
-    gearman: Any
-
-    async def sleep(self, seconds: float) -> None:
-        """Let other scripts run."""
-        raise NotImplementedError
-
-    def open(self, made: Any) -> Any:
-        """Return an async context manager that opens an object."""
-        raise NotImplementedError
-
-    def callback(self, function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-        """Make a callback of an async function."""
-        raise NotImplementedError
-
-    def within(self, seconds: float) -> Any:
-        """Return a context manager that cancels its body after `seconds`, where that is
-        possible.
-        """
-        raise NotImplementedError
-
-    def run(self, world: World, scripts: list[Callable[[], Awaitable[None]]]) -> None:
-        """Run scripts concurrently, and return when all have ended."""
-        raise NotImplementedError
-
-
-class BlockingSurface(Surface):
-    """gearman_sync, with a thread for each script."""
+    `within` cancels its body after some seconds, where that is possible.
+    """
 
     name = "sync"
     gearman = gearman_sync
@@ -256,7 +230,7 @@ class BlockingSurface(Surface):
             thread.join()
 
 
-class AwaitedSurface(Surface):
+class AwaitedSurface:
     """gearman_anyio, with one event loop for all scripts."""
 
     gearman = gearman_anyio
@@ -264,8 +238,8 @@ class AwaitedSurface(Surface):
     def __init__(self, backend: str) -> None:
         self.name = backend
 
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
+    sleep = staticmethod(anyio.sleep)
+    within = staticmethod(anyio.move_on_after)
 
     def open(self, made: Any) -> Any:
         return made
@@ -275,9 +249,6 @@ class AwaitedSurface(Surface):
             return await function(worker, job)
 
         return call
-
-    def within(self, seconds: float) -> Any:
-        return anyio.move_on_after(seconds)
 
     def run(self, world: World, scripts: list[Callable[[], Awaitable[None]]]) -> None:
         async def play(script: Any) -> None:
@@ -295,6 +266,9 @@ class AwaitedSurface(Surface):
                 world.books.problem("leaks", f"{self.name}: {after} tasks, and {before} before")
 
         anyio.run(main, backend=self.name)
+
+
+Surface = BlockingSurface | AwaitedSurface
 
 
 def _tasks(backend: str) -> int:
@@ -372,8 +346,7 @@ class Client:
         if len(self._open) > _MANY:
             await self._wait(client, 1.0)
         acts = {
-            self._one: 10,
-            self._many: 4,
+            self._some: 14,
             self._background: 4,
             self._as_completed: 3,
             self._updates: 2,
@@ -388,11 +361,8 @@ class Client:
 
     # Actions.
 
-    async def _one(self, client: Any) -> None:
-        await self._submit(client, self._new(1))
-
-    async def _many(self, client: Any) -> None:
-        await self._submit(client, self._new(self._rng.randint(2, 30)))
+    async def _some(self, client: Any) -> None:
+        await self._submit(client, self._new(self._rng.choice((1, 1, self._rng.randint(2, 30)))))
 
     async def _background(self, client: Any) -> None:
         await self._submit(client, self._new(self._rng.randint(1, 50), background=True))
@@ -416,17 +386,16 @@ class Client:
 
     async def _as_completed(self, client: Any) -> None:
         requests = self._new(self._rng.randint(1, 20))
-        await self._submit(client, requests, wait_until_complete=False)
         await self._iterate(client, "as_completed", requests, requests)
 
     async def _updates(self, client: Any) -> None:
         requests = self._new(1)
-        await self._submit(client, requests, wait_until_complete=False)
         await self._iterate(client, "updates", requests[0], requests)
 
     async def _iterate(
         self, client: Any, method: str, argument: Any, requests: list[GearmanJobRequest]
     ) -> None:
+        await self._submit(client, requests, wait_until_complete=False)
         timeout = self._timeout()
 
         async def iterate() -> None:

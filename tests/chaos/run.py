@@ -7,6 +7,7 @@ import faulthandler
 import gc
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -81,16 +82,11 @@ class Chaos:
             "gearmand": servers.gearmand("gearmand"),
             "blocking": servers.job_server("blocking", "sync"),
             "awaited": servers.job_server("awaited", plan.awaited_on),
-            "dirty": servers.gearmand("dirty") if plan.dirty_is_gearmand else None,
-            "slow": servers.gearmand("slow") if plan.slow_is_gearmand else None,
+            "dirty": self._either("dirty", plan.dirty_is_gearmand),
+            "slow": self._either("slow", plan.slow_is_gearmand),
         }
-        if made["dirty"] is not None:
-            # A changed type or size can end the server.
-            made["dirty"].may_die = True
-        else:
-            made["dirty"] = servers.job_server("dirty", "sync")
-        if made["slow"] is None:
-            made["slow"] = servers.job_server("slow", "sync")
+        # A changed type or size can end a gearmand.
+        made["dirty"].may_die = made["dirty"].kind == "gearmand"
         for name in SERVERS:
             server = made[name]
             if server is None:
@@ -107,6 +103,10 @@ class Chaos:
                 self._world.addresses[side].append(proxy.address)
         kinds = {name: server.kind for name, server in self._servers.items()}
         self._say(", ".join(f"{name} ({kind})" for name, kind in kinds.items()))
+
+    def _either(self, name: str, is_gearmand: bool) -> servers.ServerProcess:
+        made = servers.gearmand(name) if is_gearmand else None
+        return made or servers.job_server(name, "sync")
 
     def _faults_of(self, server: str, side: str) -> Any:
         return lambda number: self._plan.faults(server, side, number)
@@ -184,8 +184,8 @@ class Chaos:
             self._books.killed(step.server)
             return server.start
         if step.what == "stop":
-            server.pause()
-            return server.resume
+            server.signal(signal.SIGSTOP)
+            return lambda: server.signal(signal.SIGCONT)
         proxy = self._proxies[step.server, step.side]
         if step.what == "inject":
             assert step.fault is not None

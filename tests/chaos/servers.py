@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -51,7 +50,7 @@ class ServerProcess:
 
         On a busy machine, the steps of a plan overlap, so a server can be killed twice.
         """
-        if self.runs and not self.died:
+        if self._process is not None and not self.died:
             return
         self._spawn()
         deadline = time.monotonic() + _PATIENCE
@@ -80,11 +79,6 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is not None
 
     @property
-    def runs(self) -> bool:
-        """True if the server was started, and has not been killed since."""
-        return self._process is not None
-
-    @property
     def output(self) -> str:
         """The server's output."""
         self._output.seek(0)
@@ -97,15 +91,8 @@ class ServerProcess:
             self._process.wait()
             self._process = None
 
-    def pause(self) -> None:
-        """Stop the server with SIGSTOP."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Continue the stopped server."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
+        """Send a signal to the server, if it runs."""
         if self._process is not None:
             self._process.send_signal(number)
 
