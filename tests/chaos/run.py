@@ -86,7 +86,9 @@ class Chaos:
             "slow": self._either("slow", plan.slow_is_gearmand),
         }
         # A changed type or size can end a gearmand.
-        made["dirty"].may_die = made["dirty"].kind == "gearmand"
+        dirty = made["dirty"]
+        assert dirty is not None
+        dirty.may_die = dirty.kind == "gearmand"
         for name in SERVERS:
             server = made[name]
             if server is None:
