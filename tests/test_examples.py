@@ -137,7 +137,7 @@ def test_quickstart_with_jobs_that_time_out_or_fail(
     [
         *(
             pytest.param(f"examples/{name}.py", words, *ends, marks=marks)
-            for name, marks in zip(QUICKSTARTS, ([], pytest.mark.slow, pytest.mark.slow))
+            for name, marks in zip(QUICKSTARTS, ([], [pytest.mark.slow], [pytest.mark.slow]))
             for words, *ends in (
                 (["--server", "127.0.0.1:1"], 3, r"no server could be reached: .*\nWithout .*"),
                 (["--server", "h:0"], 2, ".*"),

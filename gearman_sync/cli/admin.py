@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gearman_proto import ServerAddress
-
-T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 Timeout = Annotated[
@@ -61,39 +59,21 @@ def _reason(address: ServerAddress, error: GearmanError) -> str:
     return text if str(address) in text else f"{address}: {text}"
 
 
-def _lister(
+def _list(
+    servers: Servers,
+    timeout: float,
+    as_json: bool,
     method: Callable[[GearmanAdminClient], Sequence[Mapping[str, Any]]],
     *columns: str,
     by: Sequence[str] = (),
-) -> Callable[[Servers, float, bool], int]:
-    """Return the implementation of a command that shows one list of each server.
+) -> int:
+    """Show one list of each server.
 
     The rows are sorted by the columns `by`, or by the first of `columns`. A server often sends its
     rows in the order of a hash table.
     """
-
-    def ask(client: GearmanAdminClient) -> Sequence[Mapping[str, Any]]:
-        return in_order(method(client), by or columns[:1])
-
-    def run(servers: Servers, timeout: float, as_json: bool) -> int:
-        return _show_all(servers, servers.ask_all(ask, timeout), columns, as_json=as_json)
-
-    return run
-
-
-_status = _lister(GearmanAdminClient.get_status, "task", "queued", "running", "workers")
-_priorities = _lister(
-    GearmanAdminClient.get_priority_status, "task", "high", "normal", "low", "workers"
-)
-_workers = _lister(
-    GearmanAdminClient.get_workers,
-    *("file_descriptor", "ip", "client_id", "tasks"),
-    by=("ip", "client_id", "tasks", "file_descriptor"),
-)
-_jobs = _lister(GearmanAdminClient.get_jobs, "handle", "retries", "ignored", "queued")
-_uniques = _lister(
-    lambda client: [{"unique": unique} for unique in client.get_unique_jobs()], "unique"
-)
+    answers = servers.ask_all(lambda client: in_order(method(client), by or columns[:1]), timeout)
+    return _show_all(servers, answers, columns, as_json=as_json)
 
 
 @for_servers
@@ -114,7 +94,11 @@ def status(
       gearmanctl status
       gearmanctl status -s one:4730 -s two:4730 --json
     """
-    return (_priorities if priority else _status)(servers, timeout, as_json)
+    if priority:
+        sizes = "task", "high", "normal", "low", "workers"
+        return _list(servers, timeout, as_json, GearmanAdminClient.get_priority_status, *sizes)
+    columns = "task", "queued", "running", "workers"
+    return _list(servers, timeout, as_json, GearmanAdminClient.get_status, *columns)
 
 
 @for_servers
@@ -126,7 +110,9 @@ def workers(servers: Servers, *, as_json: Json = False, timeout: Timeout = _SECO
     Example:
       gearmanctl workers | cut -f2 | sort | uniq -c
     """
-    return _workers(servers, timeout, as_json)
+    columns = ("file_descriptor", "ip", "client_id", "tasks")
+    by = ("ip", "client_id", "tasks", "file_descriptor")
+    return _list(servers, timeout, as_json, GearmanAdminClient.get_workers, *columns, by=by)
 
 
 @for_servers
@@ -146,7 +132,14 @@ def jobs(
       gearmanctl jobs
       gearmanctl jobs --unique
     """
-    return (_uniques if unique else _jobs)(servers, timeout, as_json)
+    if unique:
+        return _list(servers, timeout, as_json, _get_uniques, "unique")
+    columns = ("handle", "retries", "ignored", "queued")
+    return _list(servers, timeout, as_json, GearmanAdminClient.get_jobs, *columns)
+
+
+def _get_uniques(client: GearmanAdminClient) -> list[dict[str, str]]:
+    return [{"unique": unique} for unique in client.get_unique_jobs()]
 
 
 @for_servers
@@ -156,10 +149,13 @@ def version(servers: Servers, *, as_json: Json = False, timeout: Timeout = _SECO
     Example:
       gearmanctl version -s one:4730 -s two:4730
     """
-    answers = servers.ask_all(
-        lambda client: [{"version": client.get_version().removeprefix("OK ")}], timeout
+    return _ask(
+        servers,
+        timeout,
+        as_json,
+        "version",
+        lambda client: client.get_version().removeprefix("OK "),
     )
-    return _show_all(servers, answers, ["version"], as_json=as_json)
 
 
 @for_servers
@@ -169,8 +165,7 @@ def ping(servers: Servers, *, as_json: Json = False, timeout: Timeout = _SECONDS
     Example:
       gearmanctl ping --timeout 1 || echo "no answer"
     """
-    answers = servers.ask_all(lambda client: [{"seconds": client.ping_server()}], timeout)
-    return _show_all(servers, answers, ["seconds"], as_json=as_json)
+    return _ask(servers, timeout, as_json, "seconds", GearmanAdminClient.ping_server)
 
 
 @for_servers
@@ -189,18 +184,14 @@ def cancel(
     Example:
       gearmanctl cancel H:myhost:17
     """
+    known = set()
 
     def cancel_all(client: GearmanAdminClient) -> list[dict[str, str]]:
-        return [{"handle": handle} for handle in handles if _cancelled(client, handle)]
+        cancelled = [handle for handle in handles if _cancelled(client, handle)]
+        known.update(cancelled)
+        return [{"handle": handle} for handle in cancelled]
 
-    answers = servers.ask_all(cancel_all, timeout)
-    known = {
-        row["handle"]
-        for _, answer in answers
-        if not isinstance(answer, GearmanError)
-        for row in answer
-    }
-    code = _show_all(servers, answers, ["handle"], as_json=as_json)
+    code = _show_all(servers, servers.ask_all(cancel_all, timeout), ["handle"], as_json=as_json)
     if code == exits.DONE:  # All servers have answered.
         for handle in handles:
             if handle not in known:
@@ -245,7 +236,7 @@ def maxqueue(
       gearmanctl maxqueue resize 100 1000 0
     """
     size = sizes[0] if len(sizes) == 1 else sizes
-    return _send(servers, lambda client: client.send_maxqueue(task, size), timeout, as_json)
+    return _ask(servers, timeout, as_json, "reply", lambda client: client.send_maxqueue(task, size))
 
 
 @for_servers
@@ -265,11 +256,16 @@ def shutdown(
     Example:
       gearmanctl shutdown -s localhost:4731
     """
-    return _send(servers, lambda client: client.send_shutdown(not now), timeout, as_json)
+    return _ask(servers, timeout, as_json, "reply", lambda client: client.send_shutdown(not now))
 
 
-def _send(
-    servers: Servers, send: Callable[[GearmanAdminClient], str], timeout: float, as_json: bool
+def _ask(
+    servers: Servers,
+    timeout: float,
+    as_json: bool,
+    column: str,
+    ask: Callable[[GearmanAdminClient], object],
 ) -> int:
-    answers = servers.ask_all(lambda client: [{"reply": send(client)}], timeout)
-    return _show_all(servers, answers, ["reply"], as_json=as_json)
+    """Show one value of each server."""
+    answers = servers.ask_all(lambda client: [{column: ask(client)}], timeout)
+    return _show_all(servers, answers, [column], as_json=as_json)

@@ -15,6 +15,7 @@ servers at the same time, on an event that both of them set.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import threading
@@ -121,56 +122,77 @@ def split_lines(
         yield deque([b"".join(begun)])
 
 
-class _Reader:
-    """Reads and submits lines in its own thread.
-
-    Args:
-        client: The client.
-        job: The options of all jobs.
-        chunks: The input.
-        room: The limit on lines in flight.
-        news: An event to set after each submission, and at the end.
-        background: True to submit background jobs.
-        timeout: Seconds to wait for each job, or None.
-    """
+class _Lines:
+    """Submits lines, waits for their jobs, and writes the results. See `submit_lines`."""
 
     def __init__(
         self,
         client: GearmanClient,
+        bars: Bars,
         job: dict[str, Any],
         chunks: Iterable[bytes],
-        room: Room,
-        news: threading.Event,
         *,
         background: bool,
+        ordered: bool,
+        in_flight: int,
         timeout: float | None,
     ) -> None:
-        #: The submitted entries. None marks the end.
-        self.submitted: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
-        #: The error that ended the reading, or None at the end of the input.
-        self.error: BaseException | None = None
         self._client = client
+        self._bars = bars
         self._job = job
         self._chunks = chunks
-        self._room = room
-        self._news = news
         self._background = background
+        self._ordered = ordered
         self._timeout = timeout
+        self._room = Room(in_flight)
+        # Set by the reader and by the listener.
+        self._news = threading.Event()
+        # The entries from the reader. None marks the end of the input.
+        self._submitted: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
+        # The errors that ended the reader and the listener.
+        self._input_error: BaseException | None = None
+        self._client_error: GearmanError | None = None
+        self._in_flight: deque[Entry] = deque()
         self._count = 0
-        threading.Thread(target=self._run, name="gearmanctl-reader", daemon=True).start()
+        self._written = 0
+        self._is_complete = False
+        self._statuses: set[int] = set()
 
-    def _run(self) -> None:
+    def run(self) -> int:
+        """Write the results until the input has ended. Return the exit status."""
+        for work in (self._listen, self._read):
+            threading.Thread(target=work, daemon=True).start()
+        while True:
+            self._collect_submitted()
+            ended = self._pop_ended()
+            for entry in ended:
+                self._write(entry)
+            self._room.leave(ended)
+            self._bars.count(self._written, self._count if self._is_complete else None)
+            if self._is_complete and not self._in_flight:
+                break
+            if not ended:
+                self._report()
+                flush()
+                self._wait()
+        if self._input_error is not None:
+            raise self._input_error
+        return next((status for status in _WORST_FIRST if status in self._statuses), exits.DONE)
+
+    # The reader's thread.
+
+    def _read(self) -> None:
         try:
             for lines in split_lines(self._chunks):
                 while lines:
                     self._submit(self._room.enter(lines))
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
-            self.error = error
+            self._input_error = error
         finally:
             self._pass_on(None)
 
     def _pass_on(self, entries: list[Entry] | None) -> None:
-        self.submitted.put(entries)
+        self._submitted.put(entries)
         self._news.set()
 
     def _submit(self, lines: list[bytes]) -> None:
@@ -188,97 +210,32 @@ class _Reader:
             )
         except SubmitError:
             # Requests that have reached a server continue.
-            entries = [entry for entry in entries if entry.request.state != JOB_UNKNOWN]
-            self._pass_on(entries)
+            self._pass_on([entry for entry in entries if entry.request.state != JOB_UNKNOWN])
             raise
         self._pass_on(entries)
 
+    # The listener's thread, which ends when the client is closed.
 
-class _Listener:
-    """Waits for activity on the client's connections in its own thread, until the client is closed.
-
-    Args:
-        client: The client.
-        news: An event to set at each activity.
-    """
-
-    def __init__(self, client: GearmanClient, news: threading.Event) -> None:
-        #: The error that ended the listening.
-        self.error: GearmanError | None = None
-        self._client = client
-        self._news = news
-        threading.Thread(target=self._run, name="gearmanctl-listener", daemon=True).start()
-
-    def _run(self) -> None:
+    def _listen(self) -> None:
         try:
             self._client.poll_connections_until_stopped((), self._notify)
         except GearmanError as error:
-            self.error = error
+            self._client_error = error
             self._news.set()
 
     def _notify(self, any_activity: bool) -> bool:  # noqa: ARG002
         self._news.set()
         return True
 
-
-class _Writer:
-    """Waits for the jobs, and writes their results."""
-
-    def __init__(
-        self,
-        reader: _Reader,
-        listener: _Listener,
-        room: Room,
-        news: threading.Event,
-        bars: Bars,
-        *,
-        ordered: bool,
-    ) -> None:
-        self._reader = reader
-        self._listener = listener
-        self._room = room
-        self._news = news
-        self._bars = bars
-        self._ordered = ordered
-        self._in_flight: deque[Entry] = deque()
-        self._written = 0
-        self._submitted = 0
-        self._is_complete = False
-        self._statuses: set[int] = set()
-
-    def run(self) -> int:
-        """Write the results until the input has ended. Return the exit status."""
-        while True:
-            self._collect_submitted()
-            ended = self._pop_ended()
-            if ended:
-                for entry in ended:
-                    self._write(entry)
-                self._room.leave(ended)
-                self._count()
-            elif self._is_complete and not self._in_flight:
-                break
-            else:
-                self._report()
-                flush()
-                self._wait()
-        if self._reader.error is not None:
-            raise self._reader.error
-        return next((status for status in _WORST_FIRST if status in self._statuses), exits.DONE)
+    # The main thread.
 
     def _collect_submitted(self) -> None:
         """Take over the submitted entries from the reader."""
-        while not self._is_complete:
-            try:
-                entries = self._reader.submitted.get(block=False)
-            except queue.Empty:
-                return
-            if entries is None:
-                self._is_complete = True
-            else:
-                self._in_flight += entries
-                self._submitted += len(entries)
-            self._count()
+        with contextlib.suppress(queue.Empty):
+            while not self._is_complete:
+                entries = self._submitted.get(block=False)
+                self._is_complete = entries is None
+                self._in_flight += entries or ()
 
     def _pop_ended(self) -> list[Entry]:
         """Remove and return the ended entries that can be written now."""
@@ -298,8 +255,8 @@ class _Writer:
 
         Jobs time out in the order of the lines.
         """
-        if self._listener.error is not None:
-            raise self._listener.error
+        if self._client_error is not None:
+            raise self._client_error
         self._news.wait(sleep_until(self._in_flight[0].deadline if self._in_flight else math.inf))
         self._news.clear()
 
@@ -311,9 +268,6 @@ class _Writer:
                     name = f"line {entry.number}"
                     done, of = status["numerator"], status["denominator"]
                     self._bars.report(entry, name, done, of, place=entry.number)
-
-    def _count(self) -> None:
-        self._bars.count(self._written, self._submitted if self._is_complete else None)
 
     def _write(self, entry: Entry) -> None:
         request = entry.request
@@ -370,9 +324,8 @@ def submit_lines(
         OSError: The lines can't be read.
         ValueError: A line is too long, or an option of the job is invalid.
     """
-    room = Room(in_flight)
-    news = threading.Event()
     with servers.client() as client, Bars(total=True) as bars:
-        listener = _Listener(client, news)
-        reader = _Reader(client, job, chunks, room, news, background=background, timeout=timeout)
-        return _Writer(reader, listener, room, news, bars, ordered=ordered).run()
+        options = {"background": background, "ordered": ordered}
+        return _Lines(
+            client, bars, job, chunks, **options, in_flight=in_flight, timeout=timeout
+        ).run()

@@ -9,7 +9,6 @@ A server that does not answer delays no other. `Board` contains all logic about 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import selectors
@@ -38,7 +37,7 @@ from .output import complain
 from .signals import handled, not_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from gearman_proto import FunctionStatus, ServerAddress
     from gearman_sync import GearmanAdminClient
@@ -215,24 +214,23 @@ class _Screen:
 
     def run(self) -> int:
         """Run until the user quits, then restore the terminal. Return the exit status."""
-        with self._handling_signals():
+        signals = not_ignored(filter(None, (*_ENDS, _SUSPENDS, _RESIZES)))
+        with handled(signals, self._on_signal):
             self._poller.start()
             while not self._view.is_finished:
-                with raw_keys() as keys, self._live() as live:
+                live = Live(
+                    console=self._console,
+                    screen=True,
+                    auto_refresh=False,
+                    redirect_stdout=False,
+                    redirect_stderr=False,
+                )
+                with raw_keys() as keys, live:
                     self._show(keys, live)
                 if self._view.is_suspended and not self._view.is_finished:
                     self._view.is_suspended = False
                     _suspend()
         return exits.DONE
-
-    def _live(self) -> Live:
-        return Live(
-            console=self._console,
-            screen=True,
-            auto_refresh=False,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
 
     def _show(self, keys: Keys | None, live: Live) -> None:
         view, console = self._view, self._console
@@ -262,19 +260,13 @@ class _Screen:
             else:
                 self._board.answered(address, answer, now)
 
-    @contextlib.contextmanager
-    def _handling_signals(self) -> Iterator[None]:
-        """Let signals end the program, but only where the terminal gets restored."""
-
-        def on_signal(number: int) -> None:
-            if number in _ENDS:
-                self._view.is_finished = True
-            elif number == _SUSPENDS:
-                self._view.is_suspended = True
-            self._poller.ring()
-
-        with handled(not_ignored(filter(None, (*_ENDS, _SUSPENDS, _RESIZES))), on_signal):
-            yield
+    def _on_signal(self, number: int) -> None:
+        """Let a signal end the program, but only where the terminal gets restored."""
+        if number in _ENDS:
+            self._view.is_finished = True
+        elif number == _SUSPENDS:
+            self._view.is_suspended = True
+        self._poller.ring()
 
 
 def _suspend() -> None:

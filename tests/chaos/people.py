@@ -337,8 +337,8 @@ class Client:
         self._world.has_waited()
         while not self._world.cut.is_set():
             await self._surface.sleep(0.05)
-        # A retry might wait until the cool-down of its server has ended. A call that raises for some
-        # of the requests does not wait for the others.
+        # A retry might wait until the cool-down of its server has ended. A call that raises for
+        # some of the requests does not wait for the others.
         until = time.monotonic() + LONGEST_COOL_DOWN + 5.0
         while self._open and (left := until - time.monotonic()) > 0:
             await self._wait(client, left)

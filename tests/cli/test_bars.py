@@ -155,7 +155,7 @@ def test_output_appears_above_the_bar_in_whole_lines() -> None:
     ids=["no terminal", "forced colours", "no cursor"],
 )
 def test_no_bar_without_a_terminal_that_can_draw_it(
-    variables: dict[str, str], streams: dict[str, int]
+    variables: dict[str, str], streams: dict[str, Any]
 ) -> None:
     with submit("resize", "photo", env=environment(**variables), **streams) as (terminal, server):
         server.accept()
@@ -206,7 +206,7 @@ def test_output_to_another_terminal_stays_off_the_bars_terminal() -> None:
 
 
 def test_lines_have_a_bar_each_and_a_total() -> None:
-    options = {"data": b"a\nb\n", "stdin": subprocess.PIPE}
+    options: dict[str, Any] = {"data": b"a\nb\n", "stdin": subprocess.PIPE}
     with submit("resize", "--lines", **options) as (terminal, server):
         server.accept(2)
         server.report(20, 30, number=2)
