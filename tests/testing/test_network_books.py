@@ -28,7 +28,7 @@ from gearman_proto.errors import (
 )
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.updates import JobData
-from gearman_proto.testing import Fault, Faults, Network, ServerNode, SimulationError
+from gearman_proto.testing import Fault, Faults, Network, SimulationError
 from gearman_proto.testing.books import Execution
 from gearman_proto.wire import text
 from gearman_proto.wire.connection import Connection
@@ -36,6 +36,11 @@ from gearman_proto.wire.packets import PreSleep, Role, SubmitJobBg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+JOB = {"task": "work", "data": b"data"}
+MINE = {**JOB, "unique": "mine"}
+HIGH = {**JOB, "data": b"high", "priority": PRIORITY_HIGH}
+OTHER = {"task": "more", "data": b""}
 
 
 def work(job: Any) -> Generator[Any, None, bytes]:
@@ -46,59 +51,104 @@ def work(job: Any) -> Generator[Any, None, bytes]:
 
 
 class Cast:
-    """A server, a worker, a client and an admin client, with one submit in flight."""
+    """A server, a worker, a client and an admin client."""
 
     def __init__(
         self, *faults: Fault, bandwidth: tuple[float, float] | None = None, **options: Any
     ) -> None:
-        self.net = net = Network(
-            random.Random, seed=1, faults=Faults(bandwidth=bandwidth), replay=faults
-        )
-        self.server: ServerNode = net.server(**options)
-        self.worker = net.worker([self.server], {"work": work})
-        self.client = net.client([self.server])
-        self.admin = net.admin(self.server)
+        faulty = Faults(bandwidth=bandwidth)
+        self.net = Network(random.Random, seed=1, faults=faulty, replay=faults)
+        self.books: Any = self.net.books
+        self.server: Any = self.net.server(**options)
+        self.worker: Any = self.net.worker([self.server], {"work": work})
+        self.client: Any = self.net.client([self.server])
+        self.admin = self.net.admin(self.server)
 
-    def submit(self, **options: Any) -> Any:
-        return self.client.submit([{"task": "work", "data": b"data"}], **options)
-
-    @property
-    def call(self) -> Any:
-        """The client's only pending call."""
-        (call,) = self.client.calls
-        return call
-
-    def told(self, call: Any) -> None:
-        (entry,) = call.entries
-        try:
-            self.net.books.told(entry)
-        finally:  # Otherwise, the next check would report the entry again.
-            entry.request = None
+    def submit(self, job: dict[str, Any] = JOB, **options: Any) -> Any:
+        self.call: Any = self.client.submit([job], **options)
+        (self.request,) = self.call.requests
+        (self.entry,) = self.call.entries
+        return self.request
 
     def run(self, seconds: float) -> None:
         self.net.run(self.net.now + seconds)
 
+    def fails(self, problem: str, do: float | Callable[[], object] | None = None) -> None:
+        """Expect a problem within some seconds, in a call, or by the end of the run."""
+        if isinstance(do, float):
+            do = partial(self.run, do)
+        with pytest.raises(SimulationError, match=problem):
+            (do or self.net.check)()
 
-def doing(limit: float | None = None) -> Cast:
-    """Return a cast whose worker is executing a job."""
+    @property
+    def engine(self) -> Any:
+        """The server's engine."""
+        return self.server.engine
+
+    @property
+    def job(self) -> Any:
+        """The server's only job."""
+        (job,) = self.engine.queue.jobs.values()
+        return job
+
+    @property
+    def execution(self) -> Any:
+        """The only execution in the books."""
+        ((execution,),) = self.books.executions.values()
+        return execution
+
+    def start_again(self) -> None:
+        """Assign the job to the worker once more."""
+        first = self.execution
+        job = (first.key[1], "work", None, b"data")
+        self.books.started(self.worker, self.server, first._is_lost, job, self.net.now, None)
+
+
+@pytest.fixture
+def idle() -> Cast:
+    """All nodes are connected."""
     cast = Cast()
-    if limit is not None:
-        cast.worker.limit = limit
-        cast.worker.register("work")
+    cast.run(0.5)
+    return cast
+
+
+@pytest.fixture
+def doing() -> Cast:
+    """The worker executes a job."""
+    cast = Cast()
     cast.submit()
     cast.run(0.5)
     return cast
 
 
-def found(do: Callable[[], object], problem: str) -> None:
-    with pytest.raises(SimulationError, match=problem):
-        do()
+@pytest.fixture
+def done() -> Cast:
+    """The worker has executed a job."""
+    cast = Cast()
+    cast.submit()
+    cast.run(5.0)
+    return cast
+
+
+@pytest.fixture
+def limited() -> Cast:
+    """The worker executes a job with a time limit of 1.5 seconds."""
+    cast = Cast()
+    cast.worker.limit = 1.5
+    cast.worker.register("work")
+    cast.submit()
+    cast.run(0.5)
+    return cast
 
 
 def lie(request: Any, **values: Any) -> None:
     """Overwrite attributes of a request, as a faulty engine would."""
     for name, value in values.items():
         setattr(request, name, value)
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """Do nothing, in place of a method."""
 
 
 # Requests.
@@ -117,92 +167,68 @@ def lie(request: Any, **values: Any) -> None:
     ],
 )
 def test_running_job_reported_with_a_wrong_state_fails(
-    values: dict[str, Any], problem: str
+    doing: Cast, values: dict[str, Any], problem: str
 ) -> None:
-    cast = doing()
-    lie(cast.call.requests[0], **values)
-    found(lambda: cast.told(cast.call), problem)
+    lie(doing.request, **values)
+    doing.fails(problem, partial(doing.books.told, doing.entry))
 
 
-@pytest.mark.parametrize("unique", [None, "mine"])
-def test_request_with_the_handle_of_another_job_fails(unique: str | None) -> None:
-    cast = Cast()
-    first = cast.submit()
-    other = cast.client.submit([{"task": "work", "data": b"other", "unique": unique}])
-    cast.run(0.5)
-    other.requests[0].job.handle = first.requests[0].job.handle
-    found(lambda: cast.told(other), "has the handle of another job")
-
-
-def test_background_job_with_a_result_fails() -> None:
-    cast = Cast()
-    call = cast.submit(background=True)
-    cast.run(5.0)
-    lie(call.requests[0], state=JOB_COMPLETE, _gm_raw_result=b"result")
-    call.entries[0].outcome = None
-    found(lambda: cast.told(call), "nobody waited for one")
+def test_background_job_with_a_result_fails(idle: Cast) -> None:
+    request = idle.submit(background=True)
+    idle.run(5.0)
+    lie(request, state=JOB_COMPLETE, _gm_raw_result=b"result")
+    idle.entry.outcome = None
+    idle.fails("nobody waited for one", partial(idle.books.told, idle.entry))
 
 
 def test_submit_refused_by_a_full_queue_passes() -> None:
     cast = Cast(max_queue_size=1)
     first, second = cast.submit(), cast.submit()
     cast.net.check()
-    assert isinstance(second.requests[0].error, ServerError)
-    assert first.requests[0].state == JOB_COMPLETE
+    assert isinstance(second.error, ServerError)
+    assert first.state == JOB_COMPLETE
 
 
 def test_request_lost_although_servers_were_reachable_fails() -> None:
     cast = Cast(Fault(0.4, "reset", "client1>server1"))
     cast.run(0.3)
-    call = cast.submit()
+    request = cast.submit()
     cast.run(0.2)
-    call.entries[0].outcome = None
-    lie(call.requests[0], state=JOB_UNKNOWN, error=ServerUnavailable("none"))
-    found(lambda: cast.told(call), "all servers were reached")
+    cast.entry.outcome = None
+    lie(request, state=JOB_UNKNOWN, error=ServerUnavailable("none"))
+    cast.fails("all servers were reached", partial(cast.books.told, cast.entry))
 
 
-def test_request_that_ends_twice_fails() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(5.0)
-    lie(call.requests[0], state=JOB_FAILED)
-    found(cast.net.check, "had ended with")
+def test_request_that_ends_twice_fails(done: Cast) -> None:
+    lie(done.request, state=JOB_FAILED)
+    done.fails("had ended with")
 
 
-def test_request_that_never_ends_fails() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(5.0)
-    call.entries[0].outcome = None
-    lie(call.requests[0], _gm_link=object())
-    cast.net.books.open.clear()
-    found(cast.net.check, "request 0 of client1 has not ended")
+def test_request_that_never_ends_fails(done: Cast) -> None:
+    done.entry.outcome = None
+    lie(done.request, _gm_link=object())
+    done.books.open.clear()
+    done.fails("request 0 of client1 has not ended")
 
 
-@pytest.mark.parametrize("unique", [None, "mine"])
-def test_update_that_no_execution_sent_fails(unique: str | None) -> None:
-    cast = Cast()
-    call = cast.client.submit([{"task": "work", "data": b"data", "unique": unique}])
-    cast.run(5.0)
-    call.entries[0].updates.append(("JobData", b"more"))
-    found(cast.net.check, "has the updates")
+@pytest.mark.parametrize("job", [JOB, MINE])
+def test_update_that_no_execution_sent_fails(idle: Cast, job: dict[str, Any]) -> None:
+    idle.submit(job)
+    idle.run(5.0)
+    idle.entry.updates.append(("JobData", b"more"))
+    idle.fails("has the updates")
 
 
-def test_update_that_is_missing_fails() -> None:
-    cast = Cast()
-    call = cast.submit()
-    cast.run(5.0)
-    call.entries[0].updates.clear()
-    found(cast.net.check, "has the updates")
+def test_update_that_is_missing_fails(done: Cast) -> None:
+    done.entry.updates.clear()
+    done.fails("has the updates")
 
 
-def test_background_job_that_is_lost_fails() -> None:
-    cast = Cast()
-    cast.submit(background=True)
-    cast.run(5.0)
-    ((execution,),) = cast.net.books.executions.values()
-    execution.end = None
-    found(cast.net.check, "was acknowledged .* and is lost")
+def test_background_job_that_is_lost_fails(idle: Cast) -> None:
+    idle.submit(background=True)
+    idle.run(5.0)
+    idle.execution.end = None
+    idle.fails("was acknowledged .* and is lost")
 
 
 def test_background_job_without_retries_may_be_dropped() -> None:
@@ -210,130 +236,98 @@ def test_background_job_without_retries_may_be_dropped() -> None:
     cast.submit(background=True)
     cast.run(1.0)
     cast.net.check()
-    assert cast.net.books.counts["background jobs given up"] == 1
+    assert cast.books.counts["background jobs given up"] == 1
 
 
-def test_submit_repeated_with_the_same_unique_fails() -> None:
-    cast = doing()
-    unique = cast.call.requests[0].unique.encode()
-    found(lambda: cast.net.books.seen(cast.server, b"work", unique, b"data"), "sent .* again")
+def test_submit_repeated_with_the_same_unique_fails(doing: Cast) -> None:
+    job = (b"work", doing.request.unique.encode(), b"data")
+    doing.fails("sent .* again", partial(doing.books.seen, doing.server, *job))
 
 
-def test_job_executed_twice_without_a_fault_fails() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(5.0)
-    ((key, executions),) = cast.net.books.executions.items()
-    executions[0]._is_lost = lambda: True
-    job = (key[1], "work", None, b"data")
-    found(
-        lambda: cast.net.books.started(cast.worker, cast.server, lambda: True, job, 6.0, None),
-        "and nothing had happened",
-    )
+def test_job_executed_twice_without_a_fault_fails(done: Cast) -> None:
+    done.execution._is_lost = lambda: True
+    done.fails("and nothing had happened", done.start_again)
 
 
-def test_execution_of_a_job_never_submitted_fails() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.net.books._submitted.clear()
-    found(cast.net.check, "that nobody has submitted")
+def test_execution_of_a_job_never_submitted_fails(idle: Cast) -> None:
+    idle.submit()
+    idle.books._submitted.clear()
+    idle.fails("that nobody has submitted")
 
 
-def test_execution_with_another_unique_fails() -> None:
-    cast = Cast()
-    cast.client.submit([{"task": "work", "data": b"data", "unique": "mine"}])
-    cast.net.books._submitted["work", b"data"] = {"yours"}
-    found(cast.net.check, "of another unique")
+def test_execution_with_another_unique_fails(idle: Cast) -> None:
+    idle.submit(MINE)
+    idle.books._submitted["work", b"data"] = {"yours"}
+    idle.fails("of another unique")
 
 
-def test_job_assigned_to_two_workers_fails() -> None:
-    cast = doing()
-    ((key, (first,)),) = cast.net.books.executions.items()
-    job = (key[1], "work", None, b"data")
-    found(
-        lambda: cast.net.books.started(cast.worker, cast.server, first._is_lost, job, 0.6, None),
-        "has had since .* and has not lost",
-    )
-    late = Execution(key, b"data", cast.worker, first._is_lost, 0.5, 1.5)
+def test_job_assigned_to_two_workers_fails(doing: Cast) -> None:
+    first = doing.execution
+    doing.fails("has had since .* and has not lost", doing.start_again)
+    late = Execution(first.key, doing.worker, first._is_lost, 0.5, 1.5)
     assert not late.may_be_again(0.4)
     assert late.may_be_again(0.6)
 
 
-def test_job_of_a_stopped_worker_may_run_again() -> None:
+def test_job_of_a_stopped_worker_may_run_again(doing: Cast) -> None:
     """Allow a second execution: the server may keep the connection until its output is flushed."""
-    cast = doing()
-    ((execution,),) = cast.net.books.executions.values()
-    assert not execution.may_be_again(0.6)
-    (end,) = cast.worker.ends.values()
+    assert not doing.execution.may_be_again(0.6)
+    (end,) = doing.worker.ends.values()
     end.peer.has_ended = True
-    assert execution.may_be_again(0.6)
+    assert doing.execution.may_be_again(0.6)
 
 
 @pytest.mark.parametrize(("seconds", "losses"), [(59.9, 0), (60.1, 1)])
-def test_stopping_worker_gives_up_after_a_minute(seconds: float, losses: int) -> None:
-    cast = doing()
-    (end,) = cast.worker.ends.values()
-    cast.net.leaving.add("worker1")
+def test_stopping_worker_gives_up_after_a_minute(doing: Cast, seconds: float, losses: int) -> None:
+    (end,) = doing.worker.ends.values()
+    doing.net.leaving.add("worker1")
     end.link.connection.receive_data(b"\0RES")
-    end.link.since = cast.net.now - seconds
-    cast.worker._forget(end, closes=True)
-    assert cast.net.books.counts["workers' losses"] == losses
+    end.link.since = doing.net.now - seconds
+    doing.worker._forget(end, closes=True)
+    assert doing.books.counts["workers' losses"] == losses
 
 
-def test_worker_with_more_jobs_than_slots_fails() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.submit()
-    cast.worker.max_jobs = 0
-    found(cast.net.check, "it wants 0")
+def test_worker_with_more_jobs_than_slots_fails(idle: Cast) -> None:
+    idle.submit()
+    idle.worker.max_jobs = 0
+    idle.fails("it wants 0")
 
 
-def test_job_of_a_closed_connection_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.submit()
-    cast.run(0.5)
-    (run,) = cast.worker.runs
-    cast.worker.ends.clear()
-    found(lambda: cast.worker._start(run.job), "of a connection that is no more")
+def test_job_of_a_closed_connection_fails(doing: Cast) -> None:
+    (run,) = doing.worker.runs
+    doing.worker.ends.clear()
+    doing.fails("of a connection that is no more", partial(doing.worker._start, run.job))
 
 
-def test_connected_worker_that_reports_a_loss_fails() -> None:
-    cast = doing()
-
-    def send(*args: Any, **options: Any) -> Wait:
-        return Wait(None, lambda: None).refuse(ConnectionError("lost"))
-
-    cast.worker.engine.send = send  # type: ignore[method-assign]
-    found(cast.net.check, "although it is connected")
+def test_connected_worker_that_reports_a_loss_fails(doing: Cast) -> None:
+    lost = Wait(None, lambda: None).refuse(ConnectionError("lost"))
+    doing.worker.engine.send = lambda *_: lost
+    doing.fails("although it is connected")
 
 
-def test_ability_unknown_to_the_server_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.worker.registered["more"] = None
-    found(cast.net.check, "which server1 does not know")
+def test_ability_unknown_to_the_server_fails(idle: Cast) -> None:
+    idle.worker.registered["more"] = None
+    idle.fails("which server1 does not know")
 
 
 def test_worker_that_does_not_report_failed_connects_fails() -> None:
     cast = Cast(Fault(0.0, "crash", "server1", 30.0))
-    cast.worker.engine._untried.add(object())  # type: ignore[union-attr, arg-type]
-    found(lambda: cast.run(1.0), "in vain, and does not say so")
+    cast.worker.engine._untried.add(object())
+    cast.fails("in vain, and does not say so", 1.0)
 
 
 def test_worker_that_does_not_poll_fails() -> None:
     cast = Cast()
     cast.worker.engine._look_again = 1000.0
-    cast.run(1.0)
-    found(cast.net.check, "has not looked for jobs since")
+    cast.fails("has not looked for jobs since")
 
 
 def test_worker_that_neither_sleeps_nor_grabs_fails() -> None:
     cast = Cast()
-    cast.server.engine._handlers[PreSleep] = lambda *args: None
+    cast.engine._handlers[PreSleep] = nothing
     cast.run(2.0)
     cast.submit()
-    found(lambda: cast.run(1.0), "neither sleeps nor asks again")
+    cast.fails("neither sleeps nor asks again", 1.0)
 
 
 def test_worker_that_closes_before_its_result_arrives_fails() -> None:
@@ -345,29 +339,32 @@ def test_worker_that_closes_before_its_result_arrives_fails() -> None:
     (link,) = cast.worker.ends
     cast.worker.stop()
     cast.worker.engine._close(link, ConnectionError("bye"), cast.net.now)
-    found(cast.worker.pump, "before its last result has arrived: .'H:server1-0:")
+    cast.fails("before its last result has arrived: .'H:server1-0:", cast.worker.pump)
 
 
 # Healthy connections.
 
-SLOW = (20_000.0, 20_000.0)
+
+def slow(*faults: Fault, rate: float = 20_000.0) -> Cast:
+    """Return a cast with a slow network, whose client has submitted a job."""
+    cast = Cast(*faults, bandwidth=(rate, rate))
+    cast.submit()
+    cast.run(0.1)
+    return cast
 
 
-def given_up(cast: Cast, node: Any) -> None:
+def give_up(node: Any) -> None:
     """Make the engine of `node` close its first connection."""
-    end = next(iter(node.ends.values()))
-    node.engine._actions.append(Close(end.link))
+    node.engine._actions.append(Close(next(iter(node.ends))))
     node.pump()
 
 
 @pytest.mark.parametrize("name", ["client", "worker", "server"])
-@pytest.mark.parametrize("kind", [None, "throttle"])
-def test_engine_that_closes_a_healthy_connection_fails(name: str, kind: str | None) -> None:
-    faults = [Fault(0.2, kind, "client1>server1", 9.0)] if kind else []
-    cast = Cast(*faults, bandwidth=SLOW)
-    cast.submit()
-    cast.run(0.5)
-    found(lambda: given_up(cast, getattr(cast, name)), f"{name}1 gives up .* last heard at 0.0")
+@pytest.mark.parametrize("faults", [[], [Fault(0.2, "throttle", "client1>server1", 9.0)]])
+def test_engine_that_closes_a_healthy_connection_fails(name: str, faults: list[Fault]) -> None:
+    cast = slow(*faults)
+    cast.run(0.4)
+    cast.fails(f"{name}1 gives up .* last heard at 0.0", partial(give_up, getattr(cast, name)))
 
 
 @pytest.mark.parametrize(
@@ -382,9 +379,7 @@ def test_engine_that_closes_a_healthy_connection_fails(name: str, kind: str | No
     ids=str,
 )
 def test_engine_may_close_a_connection_after_a_fault(fault: Fault) -> None:
-    cast = Cast(fault, bandwidth=SLOW)
-    cast.submit()
-    cast.run(0.1)
+    cast = slow(fault)
     (end,) = cast.client.ends.values()
     assert end.is_healthy()
     cast.run(0.4)
@@ -392,16 +387,11 @@ def test_engine_may_close_a_connection_after_a_fault(fault: Fault) -> None:
 
 
 def test_engine_may_close_a_slow_connection() -> None:
-    cast = Cast(bandwidth=(19_999.0, 19_999.0))
-    cast.submit()
-    cast.run(0.5)
-    given_up(cast, cast.client)
+    give_up(slow(rate=19_999.0).client)
 
 
 def test_engine_may_close_healthy_connections_at_its_end() -> None:
-    cast = Cast(bandwidth=SLOW)
-    cast.submit()
-    cast.run(0.5)
+    cast = slow()
     cast.client.close()
     assert not cast.client.ends
     cast.admin.ask(text.shutdown(graceful=False))
@@ -413,157 +403,127 @@ def test_engine_may_close_healthy_connections_at_its_end() -> None:
 
 
 def end(cast: Cast, error: Exception | None) -> None:
-    stream = cast.worker.stream
-    assert stream is not None
-    stream.error = error
-    stream.finish()
+    cast.worker.stream.error = error
+    cast.worker.stream.finish()
     cast.worker.pump()
 
 
-def test_work_that_returns_without_stop_fails() -> None:
-    cast = Cast()
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [(None, "was not told to"), (GearmanError("bug"), "has ended its work with")],
+)
+def test_work_that_ends_by_itself_fails(idle: Cast, error: Any, problem: str) -> None:
+    idle.fails(problem, partial(end, idle, error))
+
+
+def test_work_that_returns_before_its_jobs_fails(doing: Cast) -> None:
+    doing.worker.stop()
+    doing.fails("and has 1 jobs", partial(end, doing, None))
+
+
+@pytest.mark.parametrize("faults", [[], [Fault(0.1, "clock", "server1", 1.0)]])
+def test_work_that_never_returns_fails(faults: list[Fault]) -> None:
+    cast = Cast(*faults)
     cast.run(0.5)
-    found(lambda: end(cast, None), "was not told to")
-
-
-def test_work_that_raises_an_unexpected_error_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    found(lambda: end(cast, GearmanError("bug")), "has ended its work with")
-
-
-def test_work_that_returns_before_its_jobs_fails() -> None:
-    cast = doing()
-    cast.worker.stop()
-    found(lambda: end(cast, None), "and has 1 jobs")
-
-
-def test_work_that_never_returns_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign, misc]
-    found(cast.net.check, "worker1 does not stop")
-
-
-def test_work_that_never_returns_after_a_clock_fault_fails() -> None:
-    cast = Cast(Fault(0.1, "clock", "server1", 1.0))
-    cast.run(0.5)
-    cast.worker.engine.stop = lambda now, timeout=None: None  # type: ignore[method-assign, misc]
-    found(cast.net.check, "worker1 does not stop")
+    cast.worker.engine.stop = nothing
+    cast.fails("worker1 does not stop")
 
 
 # Calls.
 
 
-def test_call_with_a_late_deadline_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    cast = Cast()
-    cast.run(0.5)
+def test_call_with_a_late_deadline_fails(idle: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Timers, "next_deadline", lambda self: (self._heap and self._heap[0][0] + 0.1) or None
     )
-    cast.submit(timeout=1.0)
-    found(cast.net.check, "should have been over at 1.5")
+    idle.submit(timeout=1.0)
+    idle.fails("should have been over at 1.5")
 
 
 def test_call_that_returns_late_fails() -> None:
     cast = Cast()
-    call = cast.submit(timeout=1.0)
-    cast.client._wake = lambda: False  # type: ignore[method-assign]
+    cast.submit(timeout=1.0)
+    cast.client._wake = lambda: False
     cast.run(1.0)
     cast.net.now = 1.5
-    found(lambda: cast.client._return(call), "seconds too late")
+    cast.fails("seconds too late", partial(cast.client._return, cast.call))
 
 
 @pytest.mark.parametrize(("timeout", "problem"), [(1.0, "too early"), (None, "has no timeout")])
 def test_call_that_times_out_early_fails(timeout: float | None, problem: str) -> None:
     cast = Cast()
-    call = cast.submit(timeout=timeout)
+    cast.submit(timeout=timeout)
     cast.run(0.5)
-    call.wait.expire(cast.net.now)
-    found(cast.client.pump, problem)
+    cast.call.wait.expire(cast.net.now)
+    cast.fails(problem, cast.client.pump)
 
 
-def test_call_that_returns_before_its_request_ends_fails() -> None:
-    cast = doing()
-    cast.call.wait.finish()
-    found(cast.client.pump, "is still under way")
+def test_call_that_returns_before_its_request_ends_fails(doing: Cast) -> None:
+    doing.call.wait.finish()
+    doing.fails("is still under way", doing.client.pump)
 
 
-def test_call_that_never_returns_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.client._make = lambda node: cast.client.engine
-    call = cast.submit()
-    call.wait.wake = lambda: None
-    found(lambda: cast.net.check(patience=10.0), "not everything ends: .*submit")
+def test_call_that_never_returns_fails(idle: Cast) -> None:
+    idle.client._make = lambda node: idle.client.engine
+    idle.submit()
+    idle.call.wait.wake = nothing
+    idle.fails("not everything ends: .*submit", lambda: idle.net.check(patience=10.0))
 
 
-def test_job_without_a_worker_fails() -> None:
-    cast = Cast()
-    cast.client.submit([{"task": "nothing", "data": b""}])
-    found(
-        lambda: cast.net.check(patience=10.0), r"not everything ends: .* \[request 0 of client1\]"
-    )
+def test_job_without_a_worker_fails(idle: Cast) -> None:
+    idle.submit(OTHER)
+    problem = r"not everything ends: .* \[request 0 of client1\]"
+    idle.fails(problem, lambda: idle.net.check(patience=10.0))
 
 
-def test_admin_client_that_rejects_a_valid_reply_fails() -> None:
-    cast = Cast()
-    call = cast.admin.ask(text.version())
-    assert call.wait is not None
-    call.wait.fail(RemoteProtocolError("nonsense"))
-    found(cast.admin.pump, "has raised .*nonsense")
+def test_admin_client_that_rejects_a_valid_reply_fails(idle: Cast) -> None:
+    wait: Any = idle.admin.ask(text.version()).wait
+    wait.fail(RemoteProtocolError("nonsense"))
+    idle.fails("has raised .*nonsense", idle.admin.pump)
 
 
-def test_admin_client_that_closes_a_working_connection_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.admin.receive = lambda end, data: None  # type: ignore[method-assign]
-    cast.admin.ask(text.version(), timeout=1.0)
-    found(lambda: cast.run(2.0), "admin1 closes a connection")
+def test_admin_client_that_closes_a_working_connection_fails(idle: Cast) -> None:
+    idle.admin.receive = nothing  # type: ignore[method-assign]
+    idle.admin.ask(text.version(), timeout=1.0)
+    idle.fails("admin1 closes a connection", 2.0)
 
 
-def test_client_that_ignores_a_known_status_fails() -> None:
-    cast = Cast()
-    cast.client.submit([{"task": "work", "data": b"data", "unique": "mine"}], background=True)
-    cast.run(0.5)
+def test_client_that_ignores_a_known_status_fails(idle: Cast) -> None:
+    idle.submit(MINE, background=True)
+    idle.run(0.5)
 
     class Deaf(GearmanJobRequest):
         _gm_status: Any = property(lambda self: None, lambda self, status: None)
 
-    cast.client.statuses([Deaf.from_unique("mine")])
-    found(lambda: cast.run(0.5), "was not told of")
+    idle.client.statuses([Deaf.from_unique("mine")])
+    idle.fails("was not told of", 0.5)
 
 
-def test_client_that_closes_with_an_abandoned_request_fails() -> None:
-    cast = doing()
-    call = cast.call
-    cast.client.give_up(call)
-    close = partial(lie, call.requests[0], state=JOB_UNKNOWN)
-    cast.client.engine.close = lambda now: close()  # type: ignore[method-assign]
-    found(cast.client.close, "has ended, and with it")
+def test_client_that_closes_with_an_abandoned_request_fails(doing: Cast) -> None:
+    doing.client.give_up(doing.call)
+    doing.client.engine.close = lambda now: lie(doing.request, state=JOB_UNKNOWN)
+    doing.fails("has ended, and with it", doing.client.close)
 
 
 def test_client_that_exceeds_its_window_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gearman_proto.engines.client.engine._WINDOW", 10_000)
     cast = Cast()
-    jobs = [{"task": "work", "data": b"%d" % number} for number in range(5000)]
-    cast.client.submit(jobs, background=True)
-    found(lambda: cast.run(1.0), "does not wait for")
+    cast.client.submit([{**JOB, "data": b"%d" % n} for n in range(5000)], background=True)
+    cast.fails("does not wait for", 1.0)
 
 
-def test_client_that_closes_without_a_fault_fails() -> None:
-    cast = doing()
-    (link,) = cast.client.ends
-    cast.client.engine._close(link, ConnectionError("why not"), 0.5)
-    found(cast.client.pump, "and nothing has happened")
+def test_client_that_closes_without_a_fault_fails(doing: Cast) -> None:
+    (link,) = doing.client.ends
+    doing.client.engine._close(link, ConnectionError("why not"), 0.5)
+    doing.fails("and nothing has happened", doing.client.pump)
 
 
 def test_client_that_waits_for_a_silent_server_fails() -> None:
     cast = Cast(Fault(0.5, "freeze", "server1", 200.0))
     client = cast.net.client([cast.server], heartbeat=2.0)
-    client.submit([{"task": "work", "data": b"data"}])
+    client.submit([JOB])
     client.engine._heartbeat = 100.0
-    found(lambda: cast.run(60.0), "silent since")
+    cast.fails("silent since", 60.0)
 
 
 # Nodes.
@@ -574,225 +534,175 @@ def test_node_that_writes_to_a_lost_connection_fails() -> None:
     cast.submit()
     cast.run(0.4)
     send = cast.client.engine.data_to_send
-    cast.client.engine.data_to_send = (  # type: ignore[method-assign]
-        lambda link, now: send(link, now) or (b"" if link.alive else b"more")
+    cast.client.engine.data_to_send = lambda link, now: (
+        send(link, now) or (b"" if link.alive else b"more")
     )
-    found(lambda: cast.run(1.0), "writes on .* which is no more")
+    cast.fails("writes on .* which is no more", 1.0)
 
 
-def test_node_that_closes_a_connection_twice_fails() -> None:
-    cast = doing()
-    (link,) = cast.client.ends
-    cast.client.ends.clear()
-    cast.client.engine._tell_close(link)
-    found(cast.client.pump, "which it has closed, or was lost")
+def test_node_that_closes_a_connection_twice_fails(doing: Cast) -> None:
+    (link,) = doing.client.ends
+    doing.client.ends.clear()
+    doing.client.engine._tell_close(link)
+    doing.fails("which it has closed, or was lost", doing.client.pump)
 
 
-def test_node_that_spins_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.client.engine.next_deadline = lambda: 0.0  # type: ignore[method-assign]
-    cast.client.pump()
-    found(lambda: cast.run(1.0), "client1 spins")
+def test_node_that_spins_fails(idle: Cast) -> None:
+    idle.client.engine.next_deadline = lambda: 0.0
+    idle.client.pump()
+    idle.fails("client1 spins", 1.0)
 
 
 def test_node_that_reconnects_without_a_delay_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     cast = Cast(Fault(0.5, "crash", "server1", 30.0))
-    monkeypatch.setattr(
-        "gearman_proto.engines.servers.Server.failed", lambda self, error, now, rng: None
-    )
-    found(lambda: cast.run(20.0), "worker1 tries to connect again and again")
+    monkeypatch.setattr("gearman_proto.engines.servers.Server.failed", nothing)
+    cast.fails("worker1 tries to connect again and again", 20.0)
 
 
 def test_network_whose_time_stands_still_fails() -> None:
     net = Network(random.Random)
-    node = Cast().client
-    node.net = net
 
     def again() -> None:
         net.steps += 1000
         net.schedule(net.now, again)
 
     net.schedule(1.0, again)
-    found(net.run, "no time passes any more")
+    with pytest.raises(SimulationError, match="no time passes any more"):
+        net.run()
 
 
 # Audits of the server engine.
 
 
-def of_server(cast: Cast) -> Any:
-    return cast.server.engine
+def test_submit_that_is_not_coalesced_fails(idle: Cast) -> None:
+    idle.submit(MINE, background=True)
+    idle.run(0.5)
+    idle.engine.queue.by_key.clear()
+    idle.submit(MINE, background=True)
+    idle.fails("was not joined to", 0.5)
 
 
-def with_job(cast: Cast) -> tuple[Any, Any]:
-    """Return the server's engine and its only job."""
-    (job,) = cast.server.engine.queue.jobs.values()
-    return cast.server.engine, job
+def test_submit_coalesced_with_another_job_fails(doing: Cast) -> None:
+    there = doing.job
+    doing.engine.queue.find = lambda name, key: there
+    doing.submit(background=True)
+    doing.fails("was joined to another job", 0.5)
 
 
-def test_submit_that_is_not_coalesced_fails() -> None:
-    cast = Cast()
-    job = {"task": "work", "data": b"data", "unique": "mine"}
-    cast.client.submit([job], background=True)
-    cast.run(0.5)
-    of_server(cast).queue.by_key.clear()
-    cast.client.submit([job], background=True)
-    found(lambda: cast.run(0.5), "was not joined to")
+def test_submits_without_a_unique_are_not_coalesced(idle: Cast) -> None:
+    link = idle.engine.accept("stranger", 99, 0.5)
+    packet = Connection(Role.CLIENT).send(SubmitJobBg(b"more", b"", b"data"))
+    idle.engine.receive_data(link, packet * 2, 0.5)
+    assert len(idle.engine.queue.jobs) == 2
 
 
-def test_worker_that_is_not_woken_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    of_server(cast)._wake = lambda link: None
-    cast.submit()
-    found(lambda: cast.run(0.5), "sleeps on although")
+def test_worker_that_is_not_woken_fails(idle: Cast) -> None:
+    idle.engine._wake = nothing
+    idle.submit()
+    idle.fails("sleeps on although", 0.5)
+
+
+def test_worker_not_woken_for_a_new_function_fails(idle: Cast) -> None:
+    idle.submit(OTHER)
+    idle.run(0.5)
+    (link,) = [link for link in idle.engine.links if link.abilities]
+    idle.engine._wake = nothing
+    idle.fails("to do for it now", partial(idle.engine._add_ability, link, b"more", 0))
 
 
 def test_worker_refused_an_available_job_fails() -> None:
     cast = Cast()
     cast.submit()
-    of_server(cast).queue.next_job = lambda link: None
-    found(lambda: cast.run(1.0), "was let sleep|was given")
+    cast.engine.queue.next_job = nothing
+    cast.fails("was let sleep|was given", 1.0)
 
 
-def test_pre_sleep_accepted_with_jobs_queued_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.submit()
-    cast.submit()
-    cast.run(0.5)
-    engine = of_server(cast)
-    engine.queue.next_job = lambda link: None
-    (link,) = [link for link in engine.links if link.abilities]
-    found(lambda: engine._on_pre_sleep(link, None, (), 1.0), "was let sleep although")
+def test_pre_sleep_accepted_with_jobs_queued_fails(doing: Cast) -> None:
+    doing.submit()
+    doing.run(0.5)
+    doing.engine.queue.next_job = nothing
+    (link,) = [link for link in doing.engine.links if link.abilities]
+    sleep = partial(doing.engine._on_pre_sleep, link, None, (), 1.0)
+    doing.fails("was let sleep although", sleep)
 
 
-def test_job_assigned_out_of_order_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.submit()
-    cast.submit()
-    cast.run(1.0)
-    queue = of_server(cast).queue
-    cast.client.submit([{"task": "work", "data": b"3", "priority": PRIORITY_HIGH}])
-    cast.run(0.5)
+def test_job_assigned_out_of_order_fails(doing: Cast) -> None:
+    doing.submit()
+    doing.run(0.5)
+    doing.submit(HIGH)
+    doing.run(0.5)
+    queue = doing.engine.queue
     waiting = [job for job in queue.jobs.values() if job.state is JobState.QUEUED]
     queue.next_job = lambda link: waiting[0]
-    found(lambda: cast.run(5.0), "which is next")
+    doing.fails("which is next", 5.0)
 
 
 @pytest.mark.parametrize(
     ("seconds", "problem"), [(0.5, "after 0.5 seconds|after 0.49"), (2.5, "seconds too late")]
 )
-def test_job_timed_out_too_early_or_late_fails(seconds: float, problem: str) -> None:
-    cast = doing(limit=1.5)
-    engine, job = with_job(cast)
+def test_job_timed_out_too_early_or_late_fails(limited: Cast, seconds: float, problem: str) -> None:
+    engine, job = limited.engine, limited.job
     since, limit = engine._begun[job]
     assert limit == 1.5
-    found(lambda: engine._take_away(job, since + seconds), problem)
+    limited.fails(problem, partial(engine._take_away, job, since + seconds))
 
 
-def test_job_dropped_before_its_retries_are_used_fails() -> None:
-    cast = doing()
-    engine, job = with_job(cast)
+def test_timeout_that_causes_a_worker_error_fails(limited: Cast) -> None:
+    engine, job = limited.engine, limited.job
+    engine._leave_before_its_end = engine._leave_worker
+    late = sum(engine._begun[job])
+    limited.fails("would get an error", partial(engine._take_away, job, late))
+
+
+def test_job_dropped_before_its_retries_are_used_fails(doing: Cast) -> None:
+    engine, job = doing.engine, doing.job
     engine._job_retries = 0
     job.worker.state = None
-    found(lambda: engine._take_away(job, 0.6), "was lost 1 times, and is ENDED")
+    doing.fails("was lost 1 times, and is ENDED", partial(engine._take_away, job, 0.6))
 
 
-def test_job_in_an_unreported_state_fails() -> None:
-    cast = doing()
-    engine, job = with_job(cast)
-    job.state = JobState.QUEUED
-    found(engine.check, "which nobody was told")
-    job.state = JobState.DELAYED
-    found(engine.check, "is DELAYED since")
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [(JobState.QUEUED, "which nobody was told"), (JobState.DELAYED, "is DELAYED since")],
+)
+def test_job_in_an_unreported_state_fails(doing: Cast, state: JobState, problem: str) -> None:
+    doing.job.state = state
+    doing.fails(problem, doing.engine.check)
 
 
-def test_submit_coalesced_with_another_job_fails() -> None:
-    cast = Cast()
-    job = {"task": "work", "data": b"data", "unique": "mine"}
-    cast.client.submit([job], background=True)
-    cast.run(0.5)
-    engine, there = with_job(cast)
-    engine.queue.find = lambda name, key: there
-    cast.submit(background=True)
-    found(lambda: cast.run(0.5), "was joined to another job")
+def test_queue_longer_than_its_limit_fails(doing: Cast) -> None:
+    doing.engine._most = 1
+    doing.submit()
+    doing.fails("more than 1", 0.5)
 
 
-def test_submits_without_a_unique_are_not_coalesced() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    engine = of_server(cast)
-    link = engine.accept("stranger", 99, 0.5)
-    packet = Connection(Role.CLIENT).send(SubmitJobBg(b"more", b"", b"data"))
-    engine.receive_data(link, packet * 2, 0.5)
-    assert len(engine.queue.jobs) == 2
+def test_running_job_requeued_on_cant_do_fails(doing: Cast) -> None:
+    cant_do = partial(doing.engine._on_cant_do, doing.job.worker, None, (b"work",), 0.5)
+    doing.fails("gearmand takes it away", cant_do)
 
 
-def test_queue_longer_than_its_limit_fails() -> None:
-    cast = Cast()
-    of_server(cast)._most = 1
-    cast.submit()
-    cast.submit()
-    found(lambda: cast.run(0.5), "more than 1")
-
-
-def test_worker_not_woken_for_a_new_function_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.client.submit([{"task": "more", "data": b""}])
-    cast.run(0.5)
-    engine = of_server(cast)
-    (link,) = [link for link in engine.links if link.abilities]
-    engine._wake = lambda link: None
-    found(lambda: engine._add_ability(link, b"more", 0), "to do for it now")
-
-
-def test_running_job_requeued_on_cant_do_fails() -> None:
-    cast = doing()
-    engine, job = with_job(cast)
-    found(lambda: engine._on_cant_do(job.worker, None, (b"work",), 0.5), "gearmand takes it away")
-
-
-def test_timeout_that_causes_a_worker_error_fails() -> None:
-    cast = doing(limit=1.5)
-    engine, job = with_job(cast)
-    engine._leave_before_its_end = engine._leave_worker
-    since, limit = engine._begun[job]
-    found(lambda: engine._take_away(job, since + limit), "would get an error")
-
-
-def test_wrong_job_count_fails() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.client.submit([{"task": "work", "data": b"2", "priority": PRIORITY_HIGH}])
-    cast.run(0.5)
-    right = cast.admin.ask(text.prioritystatus())
-    cast.run(0.5)
-    assert right.value[0].high == 0
-    (function,) = of_server(cast).queue.functions.values()
+def test_wrong_job_count_fails(doing: Cast) -> None:
+    doing.submit(HIGH)
+    right = doing.admin.ask(text.prioritystatus())
+    doing.run(0.5)
+    assert right.value[0].high == 1
+    (function,) = doing.engine.queue.functions.values()
     function.delayed += 1
-    cast.admin.ask(text.prioritystatus())
-    found(lambda: cast.run(0.5), "there wait")
+    doing.admin.ask(text.prioritystatus())
+    doing.fails("there wait", 0.5)
 
 
 # Leftover state.
 
 
-def test_engine_with_wrong_accounting_fails() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.run(5.0)
-    cast.server.engine.queue.memory += 1
-    found(cast.net.check, "AssertionError")
+def test_engine_with_wrong_accounting_fails(done: Cast) -> None:
+    done.engine.queue.memory += 1
+    done.fails("AssertionError")
 
 
-def test_engine_with_a_leftover_watcher_fails() -> None:
-    cast = Cast()
-    cast.run(0.5)
-    cast.client.engine._watchers.add(Stream((), None, lambda: None))
-    found(cast.net.check, "at the end: AssertionError")
+def test_engine_with_a_leftover_watcher_fails(idle: Cast) -> None:
+    idle.client.engine._watchers.add(Stream((), None, nothing))
+    idle.fails("at the end: AssertionError")
 
 
 def test_worker_without_functions_counts_as_connected() -> None:
