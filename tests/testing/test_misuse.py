@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -100,6 +101,12 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
     (lambda: Faults(latency=(1.0, 0.5)), "the longest latency is 0.5: it must be at least 1"),
     (lambda: Faults(latency=(0.0, math.nan)), "the longest latency is nan"),
     (lambda: Faults(latency=(0.1,)), r"latency is \(0.1,\): it must be two numbers"),
+    *(
+        (lambda v=v: Faults(bandwidth=v), f"bandwidth is {re.escape(str(v))}")
+        for v in ((0, 1), 20_000, (1, math.inf), (2, 1), (math.nan, 1))
+    ),
+    (lambda: Faults(receive_buffer=-1), "receive_buffer is -1"),
+    (lambda: Faults(tunnel=-1), "tunnel is -1"),
     (lambda: Fault(1.0, "earthquake", "server1"), "there is no fault 'earthquake'"),
     *((lambda v=v: Fault(v, "crash", "s"), f"at is {v}") for v in (-1, math.nan, math.inf)),
     *((lambda v=v: Fault(1, "crash", "s", v), f"seconds is {v}") for v in (-1, math.nan)),
