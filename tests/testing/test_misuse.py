@@ -42,11 +42,12 @@ from gearman_proto.testing.strategies import (
 )
 from gearman_proto.wire.packets import BY_NAME, Role
 
+from .cast import Cast, reverse
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gearman_proto.jobs.job import WorkerJob
-    from gearman_proto.testing import ClientNode, ServerNode, WorkerNode
 
 ECHO = BY_NAME["ECHO_REQ"]
 
@@ -56,11 +57,6 @@ class Bytes:
 
     def receive(self, data: bytes) -> Iterator[int]:
         yield from data
-
-
-def reverse(job: WorkerJob) -> bytes:
-    data: bytes = job.data
-    return data[::-1]
 
 
 def network(**options: Any) -> Network:
@@ -87,50 +83,50 @@ def for_a_client(method: str, *args: Any, **options: Any) -> Callable[[], object
     return call
 
 
+def ask_without_a_command() -> None:
+    net = network()
+    net.admin(net.server()).ask("status")
+
+
 # Arguments.
 
 
 BAD_VALUES: list[tuple[Callable[[], object], str]] = [
-    *((lambda v=v: Faults(rate=v), f"rate is {v}") for v in (-1, math.nan, math.inf)),
-    *((lambda v=v: Faults(cut=v), f"cut is {v}") for v in (-0.5, 1.5, math.nan)),
-    *((lambda v=v: Faults(keepalive=v), f"keepalive is {v}") for v in (-1, math.nan, math.inf)),
+    (lambda: Faults(rate=math.inf), "rate is inf"),
+    (lambda: Faults(cut=1.5), "cut is 1.5"),
+    (lambda: Faults(keepalive=-1), "keepalive is -1"),
     (lambda: Faults(capacity=0), "capacity is 0: it must be at least 1"),
+    (lambda: Faults(receive_buffer=-1), "receive_buffer is -1"),
+    (lambda: Faults(tunnel=-1), "tunnel is -1"),
     (lambda: Faults(kinds=("earthquake",)), "there is no fault 'earthquake'; there are reset"),
     (lambda: Faults(rate=1.0, kinds=()), "kinds is empty"),
     (lambda: Faults(latency=(-0.1, 1.0)), "latency is -0.1"),
     (lambda: Faults(latency=(1.0, 0.5)), "the longest latency is 0.5: it must be at least 1"),
-    (lambda: Faults(latency=(0.0, math.nan)), "the longest latency is nan"),
     (lambda: Faults(latency=(0.1,)), r"latency is \(0.1,\): it must be two numbers"),
     *(
         (lambda v=v: Faults(bandwidth=v), f"bandwidth is {re.escape(str(v))}")
         for v in ((0, 1), 20_000, (1, math.inf), (2, 1), (math.nan, 1))
     ),
-    (lambda: Faults(receive_buffer=-1), "receive_buffer is -1"),
-    (lambda: Faults(tunnel=-1), "tunnel is -1"),
-    (lambda: Fault(1.0, "earthquake", "server1"), "there is no fault 'earthquake'"),
-    *((lambda v=v: Fault(v, "crash", "s"), f"at is {v}") for v in (-1, math.nan, math.inf)),
-    *((lambda v=v: Fault(1, "crash", "s", v), f"seconds is {v}") for v in (-1, math.nan)),
+    (lambda: Fault(math.nan, "crash", "s"), "at is nan"),
+    (lambda: Fault(1, "crash", "s", -1), "seconds is -1"),
     (lambda: Fault(1, "clock", "s", math.inf), "seconds is inf"),
     (lambda: Fault(1, "reset", "server1"), "target is 'server1': for 'reset' it must be like 'cli"),
     (lambda: Fault(1, "crash", "a>b"), "target is 'a>b': for 'crash' it must be like 'server1'"),
     (lambda: Fault.parse("1.0 crash"), "'1.0 crash' is no fault: it must be like"),
     (lambda: Fault.parse("soon crash server1 0"), "'soon crash server1 0' is no fault"),
     (lambda: Fault.parse("1.0 earthquake server1 0"), "there is no fault 'earthquake'"),
-    (lambda: Fault.parse("nan crash server1 0"), "at is nan"),
     (lambda: network(epoch=math.nan), "epoch is nan"),
     (lambda: network().server("two words"), "name is 'two words': it must be of letters"),
-    (lambda: network().server("a>b"), "name is 'a>b'"),
     (lambda: network().client([network().server()]), "<ServerNode server1> is a node of another"),
     (lambda: network().admin(network().server()), "<ServerNode server1> is a node of another"),
     (lambda: network().worker([network().server()], {}), "is a node of another network"),
     (lambda: network().add(network().server()), "is a node of another network"),
     (on_a_server("worker", {"f": reverse}, limit=-1), "timeout is not more than 0"),
     (on_a_server("worker", {"f": reverse}, pause=math.nan), "pause is nan"),
-    *((lambda v=v: network().run(until=v), f"until is {v}") for v in (-1, math.nan, math.inf)),
-    *((lambda v=v: network().check(v), f"patience is {v}") for v in (-1, math.nan, math.inf)),
-    *((lambda v=v: network().schedule(v, print), f"at is {v}") for v in (math.nan, math.inf)),
+    (lambda: network().run(until=-1), "until is -1"),
+    (lambda: network().check(math.inf), "patience is inf"),
+    (lambda: network().schedule(math.nan, print), "at is nan"),
     (lambda: network().break_(Fault(1, "crash", "s1")), "there is no node 's1'; there are none"),
-    (for_a_client("submit", [{"task": "f", "data": b""}], timeout=math.nan), "timeout is nan"),
     (for_a_client("submit", [{"task": "f", "data": b""}], timeout=-1), "timeout is -1"),
     (for_a_client("wait", [GearmanJobRequest.from_unique("u")]), "no request that client1 has sub"),
     (for_a_client("updates", GearmanJobRequest.from_unique("u")), "no request that client1 has"),
@@ -146,32 +142,22 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
     (lambda: payloads(-1), "max_size is -1"),
 ]
 BAD_TYPES: list[tuple[Callable[[], object], str]] = [
-    (lambda: Faults(rate="often"), "rate is a number, not 'often'"),
     (lambda: Faults(kinds="crash"), "kinds is a tuple of kinds of faults, not 'crash'"),
     (lambda: Faults(latency=0.1), "latency is two numbers of seconds, not 0.1"),
-    (lambda: Faults(capacity=1.5), "capacity is a whole number, not 1.5"),
-    (lambda: Fault("1", "crash", "server1"), "at is a number of seconds, not '1'"),
     (lambda: Fault(1, "crash", 5), "target is the name of a node"),
     (lambda: Network(5), "make_rng is a function of a text, such as random.Random, not 5"),
     (lambda: Network(lambda text: None), "make_rng has made None and no random.Random"),
     (lambda: network(faults={"rate": 1.0}), "faults is a Faults, not"),
     (lambda: network(replay=5), "replay is a list of faults, not 5"),
     (lambda: network(replay=["1.0 crash server1 0.0"]), "a fault is a Fault, which Fault.parse"),
-    (lambda: network().break_("1.0 crash server1 0.0"), "a fault is a Fault, which Fault.parse"),
-    (lambda: network().client(network().server()), "servers is a list of nodes, not <ServerNode"),
     (lambda: network().client("server1"), "servers is a list of nodes, not 'server1'"),
     (lambda: network().client(["server1"]), "'server1' is no node of the network"),
-    (lambda: network().worker(5, {}), "servers is a list of nodes, not 5"),
-    (lambda: network().admin("server1"), "'server1' is no node of the network"),
     (lambda: network().add(5), "5 is no node of the network"),
     (lambda: Node(network(), "node", 5), "make is a function of the node that makes its engine"),
     (on_a_server("worker", [reverse]), "callbacks is a dict of callbacks by function"),
     (on_a_server("worker", {"f": b"result"}), "the callback of 'f' is a function of a job"),
-    (for_a_client("submit", [{"task": "f", "data": b""}], timeout="1"), "timeout is a number of"),
-    (lambda: network().run(until="soon"), "until is a number of seconds, not 'soon'"),
-    (lambda: network().check(None), "patience is a number of seconds, not None"),
+    (ask_without_a_command, "command is one of those in gearman_proto.text, not 'st"),
     (lambda: shrink([], None), "fails is a function of a list of decisions, not None"),
-    (lambda: Trace(None), "keep is a whole number, not None"),
     (lambda: parse(Bytes(), [b"a"]), "make is a function that makes a parser, not <"),
     (lambda: parse(bytes, [b"a"]), "make has made b'', which has no method receive"),
     (lambda: parse(Bytes, "abc"), "a chunk is bytes, not 'a'"),
@@ -186,7 +172,6 @@ BAD_TYPES: list[tuple[Callable[[], object], str]] = [
     (lambda: check_round_trip(Bytes, b"abc", None), "pack is a function of an event that"),
     (lambda: check_time(Bytes, None, float), "grow is a function of a number of bytes that ret"),
     (lambda: check_time(Bytes, bytes, 5), "clock is a function that returns seconds, not 5"),
-    (lambda: payloads(None), "max_size is a whole number, not None"),
     *(
         (lambda draw=draw: draw("server"), "role is a Role: the receiver's, not 'server'")
         for draw in (hostile_streams, packets, sessions, streams)
@@ -210,22 +195,16 @@ def test_argument_that_can_not_be_is_an_error_at_once(
         make()
 
 
-# Call order.
-
-
-def cast(net: Network) -> tuple[ServerNode, WorkerNode, ClientNode]:
-    server = net.server()
-    return server, net.worker([server], {"reverse": reverse}), net.client([server])
+# Call order, and calls from callbacks.
 
 
 def test_run_without_a_limit_is_refused_with_endless_events() -> None:
-    net = network()
-    _, worker, _ = cast(net)
+    cast = Cast()
     with pytest.raises(ValueError, match="until is None, and worker1 looks for jobs for ever"):
-        net.run()
-    net.run(until=1.0)
-    worker.stop()
-    net.run()
+        cast.net.run()
+    cast.run(1.0)
+    cast.worker.stop()
+    cast.net.run()
     with pytest.raises(ValueError, match="until is None, and with a rate faults never end"):
         network(faults=Faults(rate=1.0)).run()
 
@@ -242,18 +221,16 @@ def test_run_without_a_limit_fails_with_endless_events() -> None:
 
 
 def test_duplicate_name_is_refused_before_the_node_starts() -> None:
-    net = network()
-    server, worker, _ = cast(net)
+    cast = Cast()
     with pytest.raises(ValueError, match="there is a node 'worker1' already"):
-        net.worker([server], {"reverse": reverse}, "worker1")
-    assert net.nodes["worker1"] is worker
-    net.run(until=1.0)
-    assert net.accepted == 1
+        cast.net.worker([cast.server], {"reverse": reverse}, "worker1")
+    assert cast.net.nodes["worker1"] is cast.worker
+    cast.run(1.0)
+    assert cast.net.accepted == 1
 
 
 def test_finished_network_refuses_calls() -> None:
     net = network()
-    net.server()
     net.check()
     for call in (net.run, net.check, net.server):
         with pytest.raises(RuntimeError, match=r"is over, as check\(\) was called: make a new"):
@@ -261,40 +238,24 @@ def test_finished_network_refuses_calls() -> None:
 
 
 def test_fault_of_an_unknown_node_raises_and_names_the_known() -> None:
-    net = network(replay=[Fault(0.5, "crash", "worker2", 1.0)])
-    cast(net)
-    with pytest.raises(SimulationError, match="no node 'worker2'; there are server1, worker1, cl"):
-        net.run(until=1.0)
-
-
-def test_admin_request_that_is_not_a_command_is_refused() -> None:
-    net = network()
-    admin = net.admin(net.server())
-    with pytest.raises(TypeError, match=r"command is one of those in gearman_proto.text, not 'st"):
-        admin.ask("status")
-
-
-# Calls from callbacks.
+    cast = Cast("0.5 crash worker2 1.0")
+    cast.fails("no node 'worker2'; there are server1, worker1, client1", 1.0)
 
 
 @pytest.mark.parametrize("method", ["run", "check"])
 def test_callback_that_runs_the_network_fails_the_simulation(method: str) -> None:
-    net = network()
-    server = net.server()
-    net.worker([server], {"f": lambda job: getattr(net, method)(10.0)})
-    net.client([server]).submit([{"task": "f", "data": b""}])
-    with pytest.raises(SimulationError, match=r"what it calls can't call run\(\) or check\(\)"):
-        net.run(until=5.0)
+    cast = Cast()
+    cast.worker.callbacks["slowly"] = lambda job: getattr(cast.net, method)(10.0)
+    cast.submit()
+    cast.fails(r"what it calls can't call run\(\) or check\(\)", 5.0)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, "soon", None])
+@pytest.mark.parametrize("value", [math.nan, "soon"])
 def test_callback_that_yields_an_invalid_step_fails_the_simulation(value: Any) -> None:
     def work(job: WorkerJob) -> Iterator[Any]:
         yield value
 
-    net = network()
-    server = net.server()
-    net.worker([server], {"f": work})
-    net.client([server]).submit([{"task": "f", "data": b""}])
-    with pytest.raises(SimulationError, match="what a callback yields is"):
-        net.run(until=5.0)
+    cast = Cast()
+    cast.worker.callbacks["slowly"] = work
+    cast.submit()
+    cast.fails("what a callback yields is", 5.0)
