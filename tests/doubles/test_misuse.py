@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.errors import InvalidWorkerState
 from gearman_proto.wire.packets import EchoReq, SubmitJob
 from gearman_sync import GearmanClient, GearmanWorker, JobServer
 from gearman_sync.testing import (
@@ -24,7 +23,6 @@ from gearman_sync.testing import (
     FaultyProxy,
     Gate,
     HalfOpen,
-    JobDouble,
     Latency,
     LimitData,
     Raised,
@@ -190,38 +188,7 @@ def test_worker_under_test_with_a_bad_argument_raises_at_once(
         WorkerUnderTest(**{"worker": {"f": print}, "server": "localhost", **options})
 
 
-def call_of(callback: Any) -> Callable[[], object]:
-    return lambda: JobDouble("f", "").call(callback)
-
-
-async def later(worker: Any, job: Any) -> None:
-    """An async callback."""
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: JobDouble("f", "", worker=5), "worker is a gearman_sync.worker.GearmanWorker, or"),
-        (lambda: JobDouble("f", "", worker=JobDouble("f", "")), "worker is a gearman_sync.worker"),
-        (call_of(5), "callback is a function of a worker and a job, not 5"),
-        (call_of(later), "is async, and can be called by gearman_anyio.testing.JobDouble"),
-    ],
-)
-def test_job_double_with_a_bad_argument_raises_at_once(
-    call: Callable[[], object], message: str
-) -> None:
-    with pytest.raises(TypeError, match=message):
-        call()
-
-
 # Call order.
-
-
-def test_job_double_that_has_ended_refuses_calls() -> None:
-    job = JobDouble("f", "")
-    job.call(lambda worker, job: b"first")
-    with pytest.raises(InvalidWorkerState, match="has ended: make another one"):
-        job.call(lambda worker, job: b"second")
 
 
 def test_worker_under_test_that_is_nested_is_refused(job_server: JobServer) -> None:

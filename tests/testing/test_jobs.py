@@ -1,35 +1,30 @@
-"""JobDouble: the job that a callback receives, and the updates that it sends.
+"""JobDouble: the job that a test passes to a callback, and the updates that the callback sends.
 
-Tests of the adapters' job doubles are in tests/doubles and tests/anyio.
+The double of gearman_sync shows what both adapters share. tests/contract and tests/anyio have the
+rest.
 """
 
 from __future__ import annotations
 
+import gc
 import json
-import types
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gearman_proto import (
+from gearman_proto.errors import ConnectionError, InvalidWorkerState, LocalProtocolError
+from gearman_sync import (
     DataEncoder,
+    GearmanWorker,
     JobData,
     JobEnded,
     JobProgress,
     JobWarning,
-    WorkerEngine,
     WorkerJob,
 )
-from gearman_proto.errors import ConnectionError, InvalidWorkerState, LocalProtocolError
-from gearman_proto.testing import jobs
-from gearman_proto.wire.packets import (
-    WorkComplete,
-    WorkData,
-    WorkException,
-    WorkFail,
-    WorkStatus,
-    WorkWarning,
-)
+from gearman_sync.testing import JobDouble
 
 
 class Json(DataEncoder):
@@ -42,156 +37,139 @@ class Json(DataEncoder):
         return json.loads(decodable_string)
 
 
-class Worker:
-    """The parts of a worker that a JobDouble needs."""
+class Worker(GearmanWorker):
+    data_encoder = Json
 
-    data_encoder: Any = DataEncoder
-
-    def __init__(self, encoder: Any = Json) -> None:
-        self.data_encoder = encoder
-        self._gm_driver = types.SimpleNamespace(run=None)
-
-    def send(self, job: Any, event: Any) -> None:
-        """Send an update as the surface's methods do."""
-        self._gm_driver.run(WorkerEngine.send, job, event, timeout=None)
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
 
 
-class JobDouble(jobs.JobDouble):
-    __slots__ = ()
-    _worker_class = Worker
+def json_double(data: Any = None, **options: Any) -> JobDouble:
+    return JobDouble("task", data, worker=Worker(), **options)
 
-    @staticmethod
-    def _run(_: object, job: Any, event: Any, **__: Any) -> None:
-        job.take_down(event)
 
-    def call(self, result: Any) -> Any:
-        return self._returned(result)
+def convert(worker: Any, job: WorkerJob) -> bytes:
+    worker.send_job_status(job, 1, 2)
+    worker.send_job_data(job, b"page 1")
+    worker.send_job_warning(job, "no title")
+    worker.send_job_status(job, "2", b"2")
+    return job.data.upper()  # type: ignore[no-any-return]
+
+
+UPDATES = [JobProgress(1, 2), JobData(b"page 1"), JobWarning(b"no title"), JobProgress(2, 2)]
 
 
 def test_job_double_has_the_attributes_of_a_job() -> None:
-    job = JobDouble("task", {"a": 1}, unique="mine")
+    job = json_double({"a": 1}, unique="mine")
     assert isinstance(job, WorkerJob)
     assert (job.task, job.unique, job.data) == ("task", "mine", {"a": 1})
     assert job.handle
     assert str(job.connection) == "localhost:4730"
     assert not job.is_lost
-    assert JobDouble(b"t\xff", None).task == "t\udcff"
+    assert JobDouble(b"t\xff", "").task == "t\udcff"
 
 
-def test_job_double_records_its_updates() -> None:
-    job = JobDouble("task", None)
-    handle = job.wire_handle
-    for event in (
-        WorkStatus(handle, b"1", b"2"),
-        WorkData(handle, b'"part"'),
-        WorkWarning(handle, b'"look out"'),
-        WorkStatus(handle, b"", b"x"),
-    ):
-        job.worker.send(job, event)
-        assert not job.ended
-    assert job.updates == [
-        JobProgress(1, 2),
-        JobData("part"),
-        JobWarning("look out"),
-        JobProgress(0, 0),
-    ]
+def test_job_double_records_the_updates_of_a_direct_call() -> None:
+    job = JobDouble("convert", "book")
+    assert convert(job.worker, job) == b"BOOK"
+    assert job.updates == UPDATES
+    assert not job.ended
+
+
+def test_job_double_that_is_called_ends_with_the_decoded_result() -> None:
+    job = JobDouble("convert", "book")
+    assert job.call(convert) == b"BOOK"
+    assert job.updates == [*UPDATES, JobEnded("COMPLETE", b"BOOK")]
+    with pytest.raises(InvalidWorkerState, match="has ended: make another one"):
+        job.call(convert)
+    assert json_double().call(lambda worker, job: (1, 2)) == [1, 2]
 
 
 @pytest.mark.parametrize(
-    ("event", "end"),
+    ("method", "arguments", "end"),
     [
-        (WorkComplete(b"H", b"[1]"), JobEnded("COMPLETE", [1])),
-        (WorkFail(b"H"), JobEnded("FAILED")),
-        (WorkException(b"H", b'"no"'), JobEnded("FAILED", None, "no")),
+        ("send_job_complete", ([1],), JobEnded("COMPLETE", [1])),
+        ("send_job_failure", (), JobEnded("FAILED")),
+        ("send_job_exception", ("no",), JobEnded("FAILED", None, "no")),
     ],
 )
-def test_job_double_ended_by_its_callback_ignores_the_result(event: Any, end: JobEnded) -> None:
-    job = JobDouble("task", None)
-    job.worker.send(job, event)
+def test_job_double_ended_by_its_callback_refuses_updates(
+    method: str, arguments: tuple[Any, ...], end: JobEnded
+) -> None:
+    def callback(worker: Any, job: WorkerJob) -> str:
+        getattr(worker, method)(job, *arguments)
+        return "ignored"
+
+    job = json_double()
+    assert job.call(callback) == end.result
     assert job.updates == [end]
-    assert job.ended
-    with pytest.raises(InvalidWorkerState, match="has ended"):
-        job.worker.send(job, WorkStatus(b"H", b"1", b"2"))
-    # The callback's return value is ignored after that.
-    assert job.call("anything") == end.result
-    assert job.updates == [end]
+    with pytest.raises(InvalidWorkerState):
+        job.worker.send_job_status(job, 1, 2)
 
 
-def test_result() -> None:
-    """Return the result as the client decodes it."""
-    job = JobDouble("task", None)
-    assert job.call((1, 2)) == [1, 2]
-    assert job.updates == [JobEnded("COMPLETE", [1, 2])]
+def test_job_double_with_invalid_calls_raises() -> None:
+    job = json_double()
+    with pytest.raises(ZeroDivisionError):
+        job.call(lambda worker, job: 1 // 0)
     with pytest.raises(TypeError, match="set"):
-        JobDouble("task", None).call({1, 2})
-
-
-def test_lost_job_double_raises_on_send() -> None:
-    job = JobDouble("task", None)
+        job.call(lambda worker, job: {1})
+    with pytest.raises(TypeError, match="must be bytes or str, not int"):
+        JobDouble("task", "").call(lambda worker, job: 1)
+    with pytest.raises(LocalProtocolError):
+        job.worker.send_job_status(job, "1\0", 2)
     job.lose()
     assert job.is_lost
     with pytest.raises(ConnectionError, match="was lost"):
-        job.worker.send(job, WorkStatus(b"H", b"1", b"2"))
+        convert(job.worker, job)
     assert job.updates == []
 
 
-def test_what_servers_do_not_take() -> None:
-    job = JobDouble("task", None)
-    with pytest.raises(LocalProtocolError):
-        job.worker.send(job, WorkStatus(b"H", b"1\0", b"2"))
-    with pytest.raises(ValueError, match="Expecting value"):
-        job.worker.send(job, WorkData(b"H", b"no json"))
-    assert job.updates == []
+def test_job_double_copies_the_worker() -> None:
+    def callback(worker: Any, job: WorkerJob) -> str:
+        worker.seen.append(job.data)
+        worker.unregister_task("other")
+        worker.stop()
+        return "end"
+
+    worker = Worker()
+    worker.register_task("other", callback)
+    job = JobDouble("task", "ab", worker=worker)
+    assert isinstance(job.worker, Worker)
+    assert job.call(callback) == "end"
+    assert worker.seen == ["ab"]
+    assert worker.worker_abilities.keys() == {"other"}
+    assert not job.worker.has_job_lock()
 
 
-def test_own_worker() -> None:
-    """Copy the worker, and leave the original unchanged."""
-    worker = Worker(Json())
-    worker.database = {"a": 1}  # type: ignore[attr-defined]
-    worker._gm_driver.run = "its own"
-    made = worker._gm_driver
-
-    def copied(self: Worker) -> Worker:
-        copy = Worker(self.data_encoder)
-        copy.__dict__["database"] = vars(self)["database"]
-        return copy
-
-    Worker.__copy__ = copied  # type: ignore[attr-defined]
-    try:
-        job = JobDouble("task", [1], worker=worker)
-    finally:
-        del Worker.__copy__  # type: ignore[attr-defined]
-    assert job.worker is not worker
-    assert job.worker.database is vars(worker)["database"]
-    assert worker._gm_driver is made
-    assert made.run == "its own"
+async def later(worker: Any, job: Any) -> None:
+    """An async callback."""
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("arguments", "callback", "error", "message"),
     [
-        ({"task": None}, TypeError),
-        ({"task": "a\0b"}, ValueError),
-        ({"unique": "x" * 65}, ValueError),
-        ({"data": {1}}, TypeError),
+        ({"task": None}, None, TypeError, "task"),
+        ({"task": "a\0b"}, None, ValueError, "task"),
+        ({"unique": "x" * 65}, None, ValueError, "unique"),
+        ({"data": {1}}, None, TypeError, "set"),
+        ({"worker": 5}, None, TypeError, "worker is a gearman_sync.worker.GearmanWorker, or None"),
+        ({}, 5, TypeError, "callback is a function of a worker and a job, not 5"),
+        ({}, later, TypeError, "is async, and can be called by gearman_anyio.testing.JobDouble"),
     ],
 )
-def test_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
-    with pytest.raises(error):
-        JobDouble(**{"task": "task", "data": None, **arguments})
+def test_job_double_with_a_wrong_argument_raises(
+    arguments: dict[str, Any], callback: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        JobDouble(**{"task": "task", "data": "", **arguments}).call(callback)
 
 
-@pytest.mark.parametrize("worker", [5, object()])
-def test_worker_of_another_kind_is_refused(worker: Any) -> None:
-    with pytest.raises(TypeError, match=r"worker is a tests.*Worker, or None, not"):
-        JobDouble("task", "data", worker=worker)
-
-
-def test_call_of_a_finished_job_is_refused() -> None:
-    job = JobDouble("task", "data")
-    with pytest.raises(TypeError, match="callback is a function of a worker and a job, not 5"):
-        job._check_call(5)
-    job._check_call(print)
-    job.take_down(WorkFail(job.wire_handle))
-    with pytest.raises(InvalidWorkerState, match="has ended: make another one"):
-        job._check_call(print)
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at /proc")
+def test_job_doubles_leave_no_open_files() -> None:
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        JobDouble("convert", "book").call(convert)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
