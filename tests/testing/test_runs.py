@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextvars
 import types
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
 from gearman_proto.engines.worker.phases import Phase
 from gearman_proto.testing.running import WorkerUnderTest
-from gearman_proto.testing.runs import JobRun, Recorder, raise_error
+from gearman_proto.testing.runs import JobRun, Recorder
 
 
 class Worker:
@@ -44,22 +44,23 @@ class Worker:
     def stop(self) -> None:
         self.stops += 1
 
-    # Hooks. `job.did` is the outcome of the callback.
+    # Hooks. The "job" is the work of its callback.
 
     def on_job_execute(self, job: Any) -> Any:
-        if isinstance(job.did, list):
-            return self.on_job_complete(job, job.did[0])
-        if isinstance(job.did, Exception):
-            return self.on_job_exception(job, (type(job.did), job.did, None))
-        raise job.did
+        try:
+            result = job()
+        except Exception as error:  # noqa: BLE001 - as the surface does
+            return self.on_job_exception(job, (type(error), error, None))
+        return self.on_job_complete(job, result)
 
     def on_job_exception(self, job: Any, exc_info: Any) -> Any:
         return "failed"
 
     def on_job_complete(self, job: Any, result: Any) -> Any:
-        if result == "unencodable":
-            error = TypeError(result)
-            return self.on_job_exception(job, (TypeError, error, None))
+        if isinstance(result, set):
+            return self.on_job_exception(job, (TypeError, TypeError("set"), None))
+        if result == "hook":
+            raise LookupError("hook")
         return "complete"
 
     def after_poll(self, any_activity: bool) -> Any:
@@ -77,8 +78,15 @@ class AsyncWorker(Worker):
 
 
 class Job:
+    """A job that returns or raises a value."""
+
     def __init__(self, did: Any) -> None:
         self.did = did
+
+    def __call__(self) -> Any:
+        if isinstance(self.did, BaseException):
+            raise self.did
+        return self.did() if callable(self.did) else self.did
 
     def __repr__(self) -> str:
         return f"<Job {self.did!r}>"
@@ -108,72 +116,46 @@ both = pytest.mark.parametrize("kind", [Worker, AsyncWorker])
 
 @both
 def test_recorder_records_results_and_errors(kind: type[Worker]) -> None:
+    """Record a failed job for an exception. For others, such as KeyboardInterrupt, record none."""
     worker, recorder = make(kind)
     wrong = LookupError("wrong")
-    good, bad, odd = Job(["result"]), Job(wrong), Job(["unencodable"])
+    good, bad = Job("result"), Job(wrong)
     assert run(worker.on_job_execute(good)) == "complete"
     assert run(worker.on_job_execute(bad)) == "failed"
-    assert run(worker.on_job_execute(odd)) == "failed"
+    assert run(worker.on_job_execute(Job({1}))) == "failed"
+    for job, error in (Job("hook"), LookupError), (Job(KeyboardInterrupt()), KeyboardInterrupt):
+        with pytest.raises(error):
+            run(worker.on_job_execute(job))
     assert recorder.running == []
-    first, second, third = recorder.runs
-    assert first == JobRun(good, "result")  # type: ignore[arg-type]
-    assert second == JobRun(bad, None, wrong)  # type: ignore[arg-type]
-    assert third.result is None
-    assert isinstance(third.error, TypeError)
-
-
-@both
-def test_hook_that_raises_fails_or_abandons_its_job(kind: type[Worker]) -> None:
-    """Fail the job if a hook raises an Exception; abandon it for other exceptions."""
-    worker, recorder = make(kind)
-    wrong = LookupError("hook")
-
-    def complete(job: Any, result: Any) -> None:
-        raise wrong
-
-    recorder._hooks["on_job_complete"] = complete
-    with pytest.raises(LookupError):
-        run(worker.on_job_execute(Job([1])))
-    assert [run.error for run in recorder.runs] == [wrong]
-    with pytest.raises(KeyboardInterrupt):
-        run(worker.on_job_execute(Job(KeyboardInterrupt())))
-    assert len(recorder.runs) == 1
-    text = str(recorder.too_late())
-    assert text == (
-        "after 2.5 seconds this was still being done: <Job KeyboardInterrupt()>; 1 were done before"
+    assert recorder.runs[:2] == [JobRun(good, "result"), JobRun(bad, None, wrong)]  # type: ignore[arg-type]
+    assert [(each.result, repr(each.error)) for each in recorder.runs[2:]] == [
+        (None, "TypeError('set')"),
+        (None, "LookupError('hook')"),
+    ]
+    assert str(recorder.too_late()) == (
+        "after 2.5 seconds this was still being done: <Job KeyboardInterrupt()>; 4 were done before"
     )
     next(recorder.rounds())
-    text = str(recorder.too_late())
-    assert text == "after 2.5 seconds there were still jobs; 1 were done before"
+    assert str(recorder.too_late()).endswith("there were still jobs; 4 were done before")
 
 
-def test_timeout_message_names_the_running_job() -> None:
+class Pause:
+    def __await__(self) -> Any:
+        yield
+
+
+def test_timeout_names_the_running_job_until_its_coroutine_is_closed() -> None:
     worker, recorder = make(AsyncWorker)
-    waiting = worker.on_job_execute(Job([1]))
-    assert str(recorder.too_late()).startswith(
-        "after 2.5 seconds this was still being done: <Job ["
-    )
-    run(waiting)
-    assert recorder.running == []
-
-
-def test_closed_coroutine_abandons_its_job() -> None:
-    """Abandon the job if its coroutine is closed: closing reports no error."""
-    worker, recorder = make(AsyncWorker)
-
-    class Pause:
-        def __await__(self) -> Any:
-            yield
-
-    async def execute(job: Any) -> None:
-        await Pause()
-
-    recorder._hooks["on_job_execute"] = execute
-    waiting = worker.on_job_execute(Job([1]))
+    running = worker.on_job_execute(Job(1))
+    assert "this was still being done: <Job 1>; 0 were" in str(recorder.too_late())
+    # Start it, so that closing it raises inside.
+    recorder._hooks["on_job_execute"] = lambda job: Pause()
+    waiting = worker.on_job_execute(Job(2))
     waiting.send(None)
     waiting.close()
+    run(running)
     assert recorder.running == []
-    assert recorder.runs == []
+    assert len(recorder.runs) == 1
 
 
 @both
@@ -182,40 +164,42 @@ def test_rounds_end_when_the_queue_is_empty(kind: type[Worker]) -> None:
     worker, recorder = make(kind)
     asleep = types.SimpleNamespace(phase=Phase.ASLEEP)
     asking = types.SimpleNamespace(phase=Phase.GRABBING)
-    # The worker serves.
-    worker.links = [asleep]
-    assert run(worker.after_poll(True)) is True
-    rounds: Iterator[object] = recorder.rounds()
+
+    def goes_on(*links: Any) -> Any:
+        worker.links = list(links)
+        return run(worker.after_poll(True))
+
+    assert goes_on(asleep)  # The worker serves.
+    rounds = recorder.rounds()
     next(rounds)
-    for links in ([], [asking], [asleep, asking]):
-        worker.links = links
-        assert run(worker.after_poll(True)) is True
-    assert run(worker.after_poll(False)) is False
-    # A worker may end by itself.
+    assert goes_on()
+    assert goes_on(asking)
+    assert goes_on(asleep, asking)
+    assert not run(worker.after_poll(False))
+    next(rounds)  # A worker may end by itself.
+    run(worker.on_job_execute(Job(1)))
+    assert not goes_on(asleep)
     next(rounds)
-    worker.links = [asleep]
-    run(worker.on_job_execute(Job([1])))
-    assert run(worker.after_poll(True)) is False
-    next(rounds)
-    assert run(worker.after_poll(True)) is False
+    assert not goes_on(asleep)
     assert next(rounds, "empty") == "empty"
-    worker.links = [asking]
     late = [False, False, True, True]
     rounds = recorder.rounds(lambda: late.pop(0))
     next(rounds)
-    assert run(worker.after_poll(True)) is True
-    assert run(worker.after_poll(True)) is False
+    assert goes_on(asking)
+    assert not goes_on(asking)
     with pytest.raises(TimeoutError, match=r"there were still jobs; 1 were done"):
         next(rounds)
-    for _ in range(2):
-        rounds = recorder.serve()
-        next(rounds)
-        next(rounds)
-        assert run(worker.after_poll(True)) is True
-        assert run(worker.after_poll(True)) is True
-        recorder.end_serving()
-        assert list(rounds) == []
-    assert worker.stops == 2
+
+
+def test_worker_that_serves_goes_on_until_it_is_stopped() -> None:
+    worker, recorder = make(Worker)
+    rounds = recorder.serve()
+    next(rounds)
+    next(rounds)
+    assert worker.after_poll(True)
+    recorder.end_serving()
+    assert list(rounds) == []
+    assert worker.stops == 1
 
 
 def test_detach_restores_the_worker() -> None:
@@ -231,43 +215,25 @@ def test_detach_restores_the_worker() -> None:
     assert worker.links == [1]
     assert worker.after_poll is not mine
     worker.register_task("another", print)
+    for other in (recorder, Recorder(worker, 1)):
+        with pytest.raises(RuntimeError, match="is under test already: end its `with`"):
+            other.attach("localhost")
     recorder.detach()
     assert vars(worker) == before
     assert worker.worker_abilities.keys() == {"task", "another"}
     worker.is_connected = True
     with pytest.raises(RuntimeError, match="is connected"):
         recorder.attach("other:1")
-    worker.worker_abilities.clear()
-    with pytest.raises(ValueError, match="no callbacks"):
-        Recorder(worker, 1)
-
-
-class Falsy(LookupError):
-    def __bool__(self) -> bool:
-        return False
-
-
-def test_raise_error_raises_the_first_error_with_notes() -> None:
-    worker, recorder = make(Worker)
-    worker.on_job_execute(Job([1]))
-    raise_error(recorder.runs)
-    for number in range(13):
-        worker.on_job_execute(Job(Falsy(str(number))))
-    with pytest.raises(Falsy, match=r"^0\n") as caught:
-        raise_error(recorder.runs)
-    first, second, *_, last = caught.value.__notes__
-    assert first == "It was raised for <Job Falsy('0')>."
-    assert second == "<Job Falsy('1')> has failed, too: Falsy('1')"
-    assert last == "So have 2 others."
 
 
 class UnderTest(WorkerUnderTest[Worker, str]):
     _worker_class = Worker
+    jobs = 1
 
     def drain(self) -> list[JobRun]:
         self._recorder.attach(self._server)
-        self.worker.on_job_execute(Job([1]))
-        self.worker.on_job_execute(Job(LookupError()))
+        for number in range(self.jobs):
+            self.worker.on_job_execute(Job(LookupError(number) if number else "result"))
         self._recorder.detach()
         return self._drained()
 
@@ -275,15 +241,19 @@ class UnderTest(WorkerUnderTest[Worker, str]):
 def test_worker_under_test_raises_each_error_once() -> None:
     under_test = UnderTest({"task": print}, "localhost")
     assert under_test.worker.worker_abilities == {"task": print}
-    for _ in range(2):
-        with pytest.raises(LookupError) as caught:
+    assert [each.result for each in under_test.drain()] == ["result"]
+    for under_test.jobs in (2, 14):
+        with pytest.raises(LookupError, match=r"^1\n") as caught:
             under_test.drain()
-        # Each error is raised once.
-        assert len(caught.value.__notes__) == 1
+        assert len(caught.value.__notes__) == min(under_test.jobs - 1, 12)
+    first, second, *_, last = caught.value.__notes__
+    assert first == "It was raised for <Job LookupError(1)>."
+    assert second == "<Job LookupError(2)> has failed, too: LookupError(2)"
+    assert last == "So have 2 others."
     under_test = UnderTest(under_test.worker, "localhost", timeout=1, raise_errors=False)
-    assert len(under_test.drain()) == 2
-    assert len(under_test.drain()) == 2
-    assert len(under_test.runs) == 4
+    under_test.jobs = 3
+    assert len(under_test.drain()) == len(under_test.drain()) == 3
+    assert len(under_test.runs) == 6
 
 
 @pytest.mark.parametrize(
@@ -292,46 +262,25 @@ def test_worker_under_test_raises_each_error_once() -> None:
         (print, {}, TypeError, "callbacks by task .a dict., or a .*Worker, not <built-in"),
         ({}, {}, ValueError, "no callbacks"),
         ({"task": print}, {"timeout": -1}, ValueError, "timeout"),
-        ({"task": print}, {"timeout": "1"}, TypeError, "timeout"),
+        ({"task": print}, {"server": "localhost:0"}, ValueError, "port 0"),
     ],
 )
-def test_arguments(worker: Any, options: Any, error: type[Exception], text: str) -> None:
+def test_worker_under_test_with_a_wrong_argument_raises(
+    worker: Any, options: Any, error: type[Exception], text: str
+) -> None:
     with pytest.raises(error, match=text):
-        UnderTest(worker, "localhost", **options)
+        UnderTest(worker, **{"server": "localhost", **options})
 
 
 @both
-def test_recorder_of_a_worker_that_is_under_test_refuses(kind: type[Worker]) -> None:
-    worker, recorder = make(kind)
-    with pytest.raises(RuntimeError, match="is under test already: end its `with`"):
-        Recorder(worker, 2.5).attach("localhost")
-    with pytest.raises(RuntimeError, match="is under test already"):
-        recorder.attach("localhost")
-    recorder.detach()
-    recorder.attach("localhost")
-
-
-class Draining(Worker):
-    """A worker whose callbacks call `check_outside`, as `drain` does."""
-
-    def on_job_execute(self, job: Any) -> Any:
-        job.did()
-
-
-class AsyncDraining(Draining):
-    """A worker whose async callbacks call `check_outside`."""
-
-    async def on_job_execute(self, job: Any) -> Any:
-        job.did()
-
-
-@pytest.mark.parametrize("kind", [Draining, AsyncDraining])
 def test_drain_in_a_callback_of_the_worker_is_refused(kind: type[Worker]) -> None:
     worker, recorder = make(kind)
     _, other = make(kind)
-    recorder.check_outside()
     context = contextvars.copy_context()
-    context.run(lambda: run(worker.on_job_execute(Job(other.check_outside))))
-    with pytest.raises(RuntimeError, match=r"a callback of .* can't drain it"):
-        context.run(lambda: run(worker.on_job_execute(Job(recorder.check_outside))))
+    for each in (other, recorder):
+        job = Job(each.check_outside)
+        context.run(lambda job: run(worker.on_job_execute(job)), job)
     recorder.check_outside()
+    first, second = recorder.runs
+    assert first.error is None
+    assert "can't drain it" in str(second.error)
