@@ -51,7 +51,6 @@ pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
 
 # No server listens there, and these tests must not connect.
 NOWHERE = ("127.0.0.1", 1)
-HUGE = 10**5000
 
 
 class Unknown(Toxic):
@@ -69,13 +68,8 @@ def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Exp
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Bandwidth(math.inf), "rate is inf: it must be at most"),
-        (lambda: Bandwidth(-1), "rate is -1: it must be at least 1"),
         (lambda: Bandwidth(0), "rate is 0: it must be at least 1"),
-        (lambda: Bandwidth(math.nan), "rate is nan: it must be at least 1"),
-        (lambda: Bandwidth(HUGE), "rate is too large: it must be at most"),
         (lambda: Latency(-0.1), "latency is -0.1"),
-        (lambda: Latency(math.inf), "latency is inf"),
         (lambda: Latency(0.1, jitter=math.nan), "jitter is nan"),
         (lambda: Slicer(0), "average_size is 0: it must be at least 1"),
         (lambda: Slicer(3, 3), "size_variation is more than 2"),
@@ -87,20 +81,14 @@ def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Exp
         (lambda: SlowClose(math.inf), "delay is inf"),
         (lambda: Stall(-1), "seconds is -1"),
         (lambda: Corrupt(0), "mask is 0"),
-        (lambda: Corrupt(256), "mask is more than 255"),
         (lambda: HalfOpen(after=-1), "after is -1"),
         (lambda: HalfOpen(toxicity=1.5), "toxicity is 1.5: it must be at most 1"),
-        (lambda: HalfOpen(toxicity=math.nan), "toxicity is nan"),
         (lambda: FaultyProxy(("127.0.0.1", 0)), "port 0 is not between 1 and 65535"),
         (lambda: FaultyProxy(NOWHERE, buffer=-1), "buffer is -1"),
-        (lambda: FaultyProxy(NOWHERE, buffer=1 << 40), "buffer is more than"),
         (lambda: ScriptedClient(("", 4730)), "host"),
         (lambda: ScriptedClient(NOWHERE, timeout=0), "timeout is 0: it must be at least 0.001"),
-        (lambda: ScriptedClient(NOWHERE, timeout=math.nan), "timeout is nan"),
-        (lambda: ScriptedClient(NOWHERE, timeout=math.inf), "timeout is inf"),
         (lambda: ScriptedClient(NOWHERE, receive_buffer=-1), "receive_buffer is -1"),
         (lambda: ScriptedServer(timeout=-1), "timeout is -1"),
-        (lambda: ScriptedServer(timeout=math.inf), "timeout is inf"),
         (lambda: ScriptedServer(receive_buffer=-1), "receive_buffer is -1"),
         (lambda: ScriptedWorker(NOWHERE, {}, look_again=0), "look_again is 0"),
         (lambda: ScriptedWorker(NOWHERE, {}, timeout=math.nan), "timeout is nan"),
@@ -119,21 +107,14 @@ def test_invalid_value_raises_at_once(make: Callable[[], object], message: str) 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Bandwidth("fast"), "rate is a number, not 'fast'"),
-        (lambda: Latency(None), "latency is a number of seconds, not None"),
-        (lambda: Stall(True), "seconds is a number of seconds, not True"),
-        (lambda: LimitData(1.5), "bytes is a whole number, not 1.5"),
         (lambda: HalfOpen(direction="up"), "direction is a Direction, not 'up'"),
         (lambda: FaultyProxy(5), "a server's address is"),
         (lambda: FaultyProxy(NOWHERE, [Latency()]), "plan is a function of a connection's number"),
-        (lambda: FaultyProxy(NOWHERE, []), "plan is a function of a connection's number"),
         (lambda: FaultyProxy(NOWHERE, tap=5), "tap is a function of"),
         (lambda: FaultyProxy(NOWHERE, host=5), "host is the address to listen on, not 5"),
-        (lambda: FaultyProxy(NOWHERE, buffer=0.5), "buffer is a whole number, not 0.5"),
         (lambda: Recorder(None), "a server's address is"),
         (lambda: ScriptedClient(5), "a server's address is"),
         (lambda: ScriptedClient(NOWHERE, role=5), "role must be a Role, not 5"),
-        (lambda: ScriptedClient(NOWHERE, timeout=None), "timeout is a number of seconds, not None"),
         (lambda: ScriptedServer(5), "script is a function of a Peer, not 5"),
         (lambda: ScriptedServer(host=None), "host is the address to listen on, not None"),
         (lambda: ScriptedWorker(NOWHERE, [echo]), "functions is a dict of functions by name"),
@@ -150,7 +131,6 @@ def test_invalid_value_raises_at_once(make: Callable[[], object], message: str) 
         (lambda: expect().answer_anyway(5), "an answer is an event, or a func"),
         (lambda: expect().send_raw("x"), "data is bytes, or a function of"),
         (lambda: expect().then(5), "action is a function of a Peer and an"),
-        (lambda: expect().times(None), "count is a whole number, not None"),
     ],
 )
 def test_argument_of_a_wrong_type_raises_at_once(make: Callable[[], object], message: str) -> None:
@@ -167,18 +147,18 @@ def test_unknown_toxic_is_refused_by_the_proxy(method: str, toxic: Any) -> None:
         assert not proxy.toxics
 
 
+async def later(worker: Any, job: Any) -> None:
+    """An async callback."""
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"worker": 5}, TypeError, "a worker is callbacks by task"),
-        ({"worker": {}}, ValueError, "has no callbacks"),
+        ({"worker": GearmanWorker()}, ValueError, "has no callbacks"),
         ({"worker": {"f": 5}}, TypeError, "f"),
+        ({"worker": {"f": later}}, TypeError, "async"),
         ({"server": 5}, TypeError, "a server's address is"),
-        ({"server": "localhost:0"}, ValueError, "port 0"),
-        ({"timeout": math.nan}, ValueError, "timeout is nan"),
-        ({"timeout": math.inf}, ValueError, "timeout is inf"),
-        ({"timeout": 0}, ValueError, "timeout is 0"),
-        ({"timeout": None}, TypeError, "timeout is a number of seconds, not None"),
     ],
 )
 def test_worker_under_test_with_a_bad_argument_raises_at_once(
