@@ -93,10 +93,13 @@ def through(
 
         def connect(*faults: Toxic) -> tuple[FaultyProxy, socket.socket]:
             proxy = stack.enter_context(FaultyProxy(echo_server.address, lambda number: faults))
-            sock = stack.enter_context(socket.create_connection(proxy.address, PATIENCE))
-            return proxy, sock
+            return proxy, stack.enter_context(connected(proxy))
 
         yield connect
+
+
+def connected(proxy: FaultyProxy) -> socket.socket:
+    return socket.create_connection(proxy.address, PATIENCE)
 
 
 def receive(sock: socket.socket, size: int) -> bytes:
@@ -108,26 +111,33 @@ def receive(sock: socket.socket, size: int) -> bytes:
     return data
 
 
-def rest(sock: socket.socket) -> None:
-    """Receive until the end."""
-    while sock.recv(100):
-        pass
+def echo(sock: socket.socket, expected: bytes = b"hello", data: bytes = b"hello") -> float:
+    """Send data, receive the reply, and return the seconds that it took."""
+    begin = time.monotonic()
+    sock.sendall(data)
+    assert receive(sock, len(expected)) == expected
+    return time.monotonic() - begin
+
+
+def rest(sock: socket.socket, seconds: float = PATIENCE) -> tuple[bytes, str]:
+    """Return the received bytes, and how the connection ended, or "silence" if it does not."""
+    data = b""
+    sock.settimeout(seconds)
+    try:
+        while piece := sock.recv(100):
+            data += piece
+    except TimeoutError:
+        return data, "silence"
+    except ConnectionResetError:
+        return data, "reset"
+    finally:
+        sock.settimeout(PATIENCE)
+    return data, "end"
 
 
 def unacknowledged(sock: socket.socket) -> int:
     """Return the number of sent bytes that the receiver's system has not acknowledged."""
     return int.from_bytes(fcntl.ioctl(sock, _SIOCOUTQ, bytes(4)), sys.byteorder)
-
-
-def is_silent(sock: socket.socket, seconds: float = 0.1) -> bool:
-    sock.settimeout(seconds)
-    try:
-        sock.recv(1)
-    except TimeoutError:
-        return True
-    finally:
-        sock.settimeout(PATIENCE)
-    return False
 
 
 def test_proxy_without_faults_passes_data(through: Any) -> None:
@@ -138,116 +148,60 @@ def test_proxy_without_faults_passes_data(through: Any) -> None:
     assert receive(sock, len(data)) == data
     sender.join()
     assert proxy.connections == proxy.accepted == 1
-
-
-def test_half_closed_connection_passes_data(through: Any) -> None:
-    _, sock = through()
     sock.sendall(b"hello")
     sock.shutdown(socket.SHUT_WR)
-    assert receive(sock, 5) == b"hello"
-    assert sock.recv(1) == b""
+    assert rest(sock) == (b"hello", "end")
 
 
-@pytest.mark.parametrize("direction", Direction)
-def test_limit_data(through: Any, echo_server: EchoServer, direction: Direction) -> None:
-    _, sock = through(LimitData(3, direction=direction))
-    sock.sendall(b"hello")
-    if direction is DOWN:
-        assert receive(sock, 3) == b"hel"
-    else:
-        eventually(lambda: bytes(echo_server.taken) == b"hel")
+@pytest.mark.parametrize(
+    ("fault", "received", "end", "taken", "server_end"),
+    [
+        (LimitData(3), b"hel", "end or reset", b"hello", None),
+        (LimitData(3, direction=UP), None, "end or reset", b"hel", None),
+        (LimitData(), b"", "end or reset", b"", None),
+        (ResetPeer(after=3), None, "reset", b"hello", "reset"),
+        (ResetPeer(2.0), b"hello", "reset", b"hello", "reset"),
+        (Timeout(after=2), b"he", "silence", b"hello", ""),
+        (Timeout(direction=UP, after=2), b"he", "silence", b"he", ""),
+        (Timeout(0.05, direction=UP), b"", "end or reset", b"", None),
+        (HalfOpen(after=2), b"he", "end", b"hello", ""),
+        (HalfOpen(direction=UP, after=2), None, "silence", b"he", "end"),
+    ],
+    ids=str,
+)
+def test_fault_ends_the_connection(
+    through: Any,
+    echo_server: EchoServer,
+    fault: Toxic,
+    received: bytes | None,
+    end: str,
+    taken: bytes,
+    server_end: str | None,
+) -> None:
+    """None means that the system decides, an empty `server_end` that the server's end is open."""
+    _, sock = through(fault)
     with contextlib.suppress(ConnectionError):
-        rest(sock)
-    eventually(lambda: len(echo_server.ends) == 1)
-
-
-def test_limit_data_before_the_first_byte(through: Any) -> None:
-    _, sock = through(LimitData())
-    assert sock.recv(1) == b""
-
-
-def test_reset(through: Any, echo_server: EchoServer) -> None:
-    _, sock = through(ResetPeer(after=3))
-    sock.sendall(b"hello")
-    with pytest.raises(ConnectionResetError):
-        rest(sock)
-    eventually(lambda: echo_server.ends == ["reset"])
-
-
-def test_stall(through: Any) -> None:
-    _, sock = through(Stall(2.0, after=2))
-    begin = time.monotonic()
-    sock.sendall(b"hello")
-    assert receive(sock, 2) == b"he"
-    assert time.monotonic() - begin < 2.0
-    assert receive(sock, 3) == b"llo"
-    assert time.monotonic() - begin >= 2.0
-
-
-def test_latency(through: Any) -> None:
-    _, sock = through(Latency(0.1, direction=UP), Latency(0.1))
-    for _ in range(2):
-        begin = time.monotonic()
         sock.sendall(b"hello")
-        assert receive(sock, 5) == b"hello"
-        assert time.monotonic() - begin >= 0.2
-
-
-def test_slicer(through: Any) -> None:
-    _, sock = through(Slicer(1, delay=0.5, length=3, direction=UP, after=1))
-    begin = time.monotonic()
-    sock.sendall(b"hello")
-    assert receive(sock, 5) == b"hello"
-    assert time.monotonic() - begin >= 1.5
-    begin = time.monotonic()
-    sock.sendall(b"hello")
-    assert receive(sock, 5) == b"hello"
-    # Single-byte chunks would take at least two seconds.
-    assert time.monotonic() - begin < 2.0
-
-
-@pytest.mark.parametrize("direction", Direction)
-def test_timeout(through: Any, echo_server: EchoServer, direction: Direction) -> None:
-    _, sock = through(Timeout(direction=direction, after=2))
-    sock.sendall(b"hello")
-    assert receive(sock, 2) == b"he"
-    assert is_silent(sock)
-    assert bytes(echo_server.taken) == (b"he" if direction is UP else b"hello")
-    assert not echo_server.ends
+    data, how = rest(sock, 0.1 if end == "silence" else PATIENCE)
+    assert received in (None, data)
+    assert how in end
+    if taken:
+        eventually(lambda: bytes(echo_server.taken) == taken)
+    if server_end == "":
+        assert not echo_server.ends
+    else:
+        eventually(lambda: echo_server.ends)
+        assert server_end in (None, *echo_server.ends)
 
 
 def test_server_close_during_a_timeout(through: Any, echo_server: EchoServer) -> None:
     _, sock = through(Timeout(after=2))
-    sock.sendall(b"hello")
-    assert receive(sock, 2) == b"he"
+    echo(sock, b"he")
     eventually(lambda: bytes(echo_server.taken) == b"hello")
     echo_server.stop()
     for _ in range(3):
         sock.sendall(b"are you there?")
-        assert is_silent(sock)
-
-
-def test_half_open_client_connection(through: Any, echo_server: EchoServer) -> None:
-    _, sock = through(HalfOpen(direction=UP, after=2))
-    sock.sendall(b"hello")
-    eventually(lambda: echo_server.ends == ["end"])
-    sock.sendall(b"are you there?")
-    receive(sock, 0)
-    time.sleep(0.05)
-    sock.setblocking(False)
-    # The server may have received the earlier bytes, but no end.
-    with pytest.raises(BlockingIOError):
-        rest(sock)
-    assert bytes(echo_server.taken) == b"he"
-
-
-def test_half_open_server_connection(through: Any, echo_server: EchoServer) -> None:
-    _, sock = through(HalfOpen(after=2))
-    sock.sendall(b"hello")
-    assert receive(sock, 2) == b"he"
-    assert sock.recv(1) == b""
-    time.sleep(0.05)
-    assert not echo_server.ends
+        assert rest(sock, 0.1) == (b"", "silence")
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -256,132 +210,70 @@ def test_corrupt(through: Any, direction: Direction) -> None:
         Corrupt(direction=direction, after=1), Corrupt(0x01, direction=direction, after=6)
     )
     for expected in (b"h\xe5llo", b"hdllo"):
-        sock.sendall(b"hello")
-        assert receive(sock, 5) == expected
+        echo(sock, expected)
 
 
 def test_journal_has_the_place_of_a_corrupt_byte(through: Any) -> None:
-    proxy, sock = through(Corrupt(direction=UP, after=5))
-    sock.sendall(b"hello")
-    assert receive(sock, 5) == b"hello"
+    corrupt = Corrupt(direction=UP, after=5)
+    proxy, sock = through(corrupt)
+    echo(sock)
     # The proxy corrupts the next byte that arrives.
     assert [happened.what for happened in proxy.journal] == ["accept"]
-    sock.sendall(b"again")
-    assert receive(sock, 5) == b"\xe1gain"
-    assert (proxy.journal[1].what, proxy.journal[1].before) == (
-        Corrupt(direction=UP, after=5),
-        b"hello",
-    )
+    echo(sock, b"\xe1gain", b"again")
+    assert (proxy.journal[1].what, proxy.journal[1].before) == (corrupt, b"hello")
 
 
-def test_proxy_that_refused_accepts_again(echo_server: EchoServer) -> None:
-    with FaultyProxy(echo_server.address) as proxy:
-        for _ in range(3):
-            proxy.refuse()
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(proxy.address, PATIENCE)
-            proxy.up()
-            with socket.create_connection(proxy.address, PATIENCE) as sock:
-                sock.sendall(b"hello")
-                assert receive(sock, 5) == b"hello"
+# Delays.
 
 
-def test_ignore(echo_server: EchoServer) -> None:
-    with FaultyProxy(echo_server.address) as proxy:
-        proxy.ignore()
-        with socket.create_connection(proxy.address, PATIENCE) as sock:
-            sock.sendall(b"hello")
-            assert is_silent(sock)
-            proxy.up()
-            assert receive(sock, 5) == b"hello"
+def test_stalled_connection_goes_on_later(through: Any) -> None:
+    _, sock = through(Stall(2.0, after=2))
+    assert echo(sock, b"he") < 2.0
+    assert receive(sock, 3) == b"llo"
 
 
-def test_proxy_without_an_upstream_server_ends_the_connection(echo_server: EchoServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        target = nobody.getsockname()
-    with (
-        FaultyProxy(target) as proxy,
-        contextlib.suppress(ConnectionError),
-        socket.create_connection(proxy.address, PATIENCE) as sock,
-    ):
-        assert sock.recv(1) == b""
-    assert [happened.what for happened in proxy.journal][:2] == ["accept", "unreachable"]
-
-
-@pytest.mark.parametrize("fault", [LimitData(), ResetPeer(), HalfOpen()])
-def test_fault_injected_into_a_silent_connection(through: Any, fault: Toxic) -> None:
-    proxy, sock = through()
-    sock.sendall(b"hello")
-    assert receive(sock, 5) == b"hello"
-    proxy.inject(fault)
-    try:
-        assert sock.recv(1) == b""
-    except ConnectionResetError:
-        assert isinstance(fault, ResetPeer)
-
-
-def test_fault_injected_into_a_connection_hits_later_data(through: Any) -> None:
-    proxy, sock = through()
-    sock.sendall(b"hello")
-    assert receive(sock, 5) == b"hello"
-    proxy.inject(LimitData(2))
-    sock.sendall(b"hello")
-    assert receive(sock, 2) == b"he"
-    assert sock.recv(1) == b""
-    assert [happened.what for happened in proxy.journal] == ["accept", LimitData(2)]
-
-
-def test_plan_selects_faults_by_connection_number(echo_server: EchoServer) -> None:
-    plans = {0: [LimitData(1)], 1: [], 2: [LimitData(2)]}
-    with FaultyProxy(echo_server.address, plans.__getitem__) as proxy:
-        for number, expected in enumerate((b"h", b"hello", b"he")):
-            with socket.create_connection(proxy.address, PATIENCE) as sock:
-                sock.sendall(b"hello")
-                assert receive(sock, len(expected)) == expected
-                assert proxy.accepted == number + 1
-
-
-def test_stopped_proxy_cannot_be_reused(echo_server: EchoServer, no_leak: None) -> None:
-    proxy = FaultyProxy(echo_server.address)
-    with proxy:
-        assert proxy.connections == 0
-    with pytest.raises(RuntimeError):
-        proxy.stop()
-
-
-def test_latency_is_not_cumulative(through: Any) -> None:
+def test_latency_delays_each_piece_by_the_same_time(through: Any) -> None:
     """Delay each chunk by the same time, without adding to the delay of earlier chunks."""
-    _, sock = through(Latency(1.0, jitter=0.01))
+    _, sock = through(Latency(1.0, jitter=0.01), Latency(0.05, direction=UP))
     begin = time.monotonic()
     for _ in range(5):
         sock.sendall(b"hello")
         time.sleep(0.01)
     assert receive(sock, 25) == 5 * b"hello"
-    assert 1.03 <= time.monotonic() - begin < 5.0
+    assert 1.08 <= time.monotonic() - begin < 5.0
 
 
 def test_removed_latency_has_no_effect(through: Any) -> None:
     proxy, sock = through()
     slow = proxy.add(Latency(2.0))
-    begin = time.monotonic()
-    sock.sendall(b"hello")
-    assert receive(sock, 5) == b"hello"
-    assert time.monotonic() - begin >= 2.0
+    assert echo(sock) >= 2.0
     proxy.remove(slow)
-    begin = time.monotonic()
-    sock.sendall(b"hello")
-    assert receive(sock, 5) == b"hello"
-    assert time.monotonic() - begin < 2.0
+    assert echo(sock) < 2.0
     with pytest.raises(ValueError, match="was not added"):
         proxy.remove(slow)
 
 
+def test_slicer_sends_pieces_up_to_its_length(through: Any) -> None:
+    _, sock = through(Slicer(1, delay=0.5, length=3, direction=UP, after=1))
+    assert echo(sock) >= 1.5
+    # Single-byte chunks would take at least two seconds.
+    assert echo(sock) < 2.0
+
+
 def test_bandwidth_passes_bytes_at_its_rate(through: Any) -> None:
     _, sock = through(Bandwidth(1000.0))
+    # The rate limiter may credit one tick of unused time.
+    assert echo(sock, bytes(1000), bytes(1000)) >= 0.9
+
+
+def test_slow_close_delays_the_end(through: Any, echo_server: EchoServer) -> None:
+    _, sock = through(SlowClose(0.1))
+    sock.sendall(b"hello")
     begin = time.monotonic()
-    sock.sendall(bytes(1000))
-    assert receive(sock, 1000) == bytes(1000)
-    assert time.monotonic() - begin >= 0.9  # The rate limiter may credit one tick of unused time.
+    sock.shutdown(socket.SHUT_WR)
+    eventually(lambda: echo_server.ends == ["end"])
+    assert rest(sock) == (b"hello", "end")
+    assert time.monotonic() - begin >= 0.1
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -392,12 +284,10 @@ def test_buffer_when_small_leaves_bytes_with_their_sender(
     held = Bandwidth(1.0, direction=direction)
     with (
         FaultyProxy(echo_server.address, lambda _: [held], buffer=4096) as proxy,
-        socket.create_connection(proxy.address, PATIENCE) as sock,
+        connected(proxy) as sender,
     ):
-        if direction is UP:
-            sender = sock
-        else:
-            sock.sendall(b"hello")
+        if direction is DOWN:
+            sender.sendall(b"hello")
             eventually(lambda: echo_server.socks)
             (sender,) = echo_server.socks
         # Only these sends must not block: the echo server's thread reads from its socket meanwhile.
@@ -410,21 +300,24 @@ def test_buffer_when_small_leaves_bytes_with_their_sender(
         assert sent - unacknowledged(sender) < 5 * 4096
 
 
-def test_slow_close(through: Any, echo_server: EchoServer) -> None:
-    _, sock = through(SlowClose(0.1))
-    sock.sendall(b"hello")
-    begin = time.monotonic()
-    sock.shutdown(socket.SHUT_WR)
-    eventually(lambda: echo_server.ends == ["end"])
-    assert receive(sock, 5) == b"hello"
-    rest(sock)
-    assert time.monotonic() - begin >= 0.1
+# Faults that are injected, planned, drawn and removed.
 
 
-def test_timeout_that_elapses_closes_the_connection(through: Any) -> None:
-    _, sock = through(Timeout(0.05, direction=UP))
+@pytest.mark.parametrize("fault", [LimitData(), ResetPeer(), HalfOpen()])
+def test_fault_injected_into_a_silent_connection(through: Any, fault: Toxic) -> None:
+    proxy, sock = through()
+    echo(sock)
+    proxy.inject(fault)
+    assert rest(sock)[1] in ("end", "reset" if isinstance(fault, ResetPeer) else "end")
+
+
+def test_fault_injected_into_a_connection_hits_later_data(through: Any) -> None:
+    proxy, sock = through()
+    echo(sock)
+    proxy.inject(LimitData(2))
     sock.sendall(b"hello")
-    assert sock.recv(1) == b""
+    assert rest(sock) == (b"he", "end")
+    assert [happened.what for happened in proxy.journal] == ["accept", LimitData(2)]
 
 
 def test_removed_timeout_ends_the_connection(through: Any) -> None:
@@ -432,23 +325,24 @@ def test_removed_timeout_ends_the_connection(through: Any) -> None:
     proxy, sock = through()
     timeout = proxy.add(Timeout(10.0))
     sock.sendall(b"hello")
-    assert is_silent(sock, 1.0)
+    assert rest(sock, 1.0) == (b"", "silence")
     proxy.remove(timeout)
-    assert sock.recv(1) == b""
-
-
-def test_reset_peer_with_a_delay(through: Any) -> None:
-    _, sock = through(ResetPeer(2.0))
-    sock.sendall(b"hello")
-    assert receive(sock, 5) == b"hello"
-    with pytest.raises(ConnectionResetError):
-        rest(sock)
+    assert rest(sock) == (b"", "end")
 
 
 def test_removed_reset_peer_has_no_effect(through: Any) -> None:
     proxy, sock = through()
     proxy.remove(proxy.add(ResetPeer(0.05)))
-    assert is_silent(sock)
+    assert rest(sock, 0.1) == (b"", "silence")
+
+
+def test_plan_selects_faults_by_connection_number(echo_server: EchoServer) -> None:
+    plans = {0: [LimitData(1)], 1: [], 2: [LimitData(2)]}
+    with FaultyProxy(echo_server.address, plans.__getitem__) as proxy:
+        for number, expected in enumerate((b"h", b"hello", b"he")):
+            with connected(proxy) as sock:
+                echo(sock, expected)
+                assert proxy.accepted == number + 1
 
 
 def test_slicer_with_a_seed_repeats_its_sizes(echo_server: EchoServer) -> None:
@@ -463,10 +357,9 @@ def test_slicer_with_a_seed_repeats_its_sizes(echo_server: EchoServer) -> None:
         slicer = Slicer(10, 5, direction=UP)
         with (
             FaultyProxy(echo_server.address, lambda _: [slicer], seed=seed, tap=tap) as proxy,
-            socket.create_connection(proxy.address, PATIENCE) as sock,
+            connected(proxy) as sock,
         ):
-            sock.sendall(bytes(300))
-            assert receive(sock, 300) == bytes(300)
+            echo(sock, bytes(300), bytes(300))
         return passed
 
     first = sizes(1)
@@ -482,7 +375,7 @@ def test_toxicity_selects_connections_by_the_seed(echo_server: EchoServer) -> No
         with FaultyProxy(echo_server.address, seed=seed) as proxy:
             proxy.add(LimitData(toxicity=0.5))
             for _ in range(12):
-                with socket.create_connection(proxy.address, PATIENCE) as sock:
+                with connected(proxy) as sock:
                     sock.sendall(b"x")
                     with contextlib.suppress(ConnectionError):
                         ends.append(sock.recv(1) == b"")
@@ -493,16 +386,37 @@ def test_toxicity_selects_connections_by_the_seed(echo_server: EchoServer) -> No
     assert plan(1) == first
 
 
-def test_proxy_that_was_down_accepts_again(through: Any) -> None:
+# States of the proxy.
+
+
+def test_proxy_that_was_down_refused_or_ignored_accepts_again(through: Any) -> None:
     proxy, sock = through()
-    sock.sendall(b"hello")
-    assert receive(sock, 5) == b"hello"
+    echo(sock)
     proxy.down()
     assert sock.recv(1) == b""
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(proxy.address, PATIENCE)
-    proxy.add(LimitData())
-    proxy.reset()
-    with socket.create_connection(proxy.address, PATIENCE) as other:
+    for call in (lambda: None, proxy.refuse):
+        call()
+        with pytest.raises(ConnectionRefusedError):
+            connected(proxy)
+    proxy.up()
+    with connected(proxy) as other:
+        echo(other)
+    proxy.ignore()
+    with connected(proxy) as other:
         other.sendall(b"hello")
+        assert rest(other, 0.1) == (b"", "silence")
+        proxy.up()
         assert receive(other, 5) == b"hello"
+    proxy.add(LimitData())
+    proxy.down()
+    proxy.reset()
+    with connected(proxy) as other:
+        echo(other)
+
+
+def test_proxy_without_an_upstream_server_ends_the_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        target = nobody.getsockname()
+    with FaultyProxy(target) as proxy, connected(proxy) as sock:
+        assert rest(sock)[0] == b""
+    assert [happened.what for happened in proxy.journal][:2] == ["accept", "unreachable"]
