@@ -35,6 +35,7 @@ from gearman_proto.wire.packets import (
 from gearman_sync import GearmanAdminClient, GearmanClient, JobServer
 from gearman_sync.testing import (
     Element,
+    Expectation,
     Recorder,
     Recording,
     ReplayServer,
@@ -55,6 +56,21 @@ if TYPE_CHECKING:
     Server = Gearmand | EmbeddedServer
 
 pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
+
+
+def element(sender: str, *events: PacketEvent, conn: str = "client") -> Element:
+    """Return an element with the packets of some events."""
+    magic = MAGIC_RESPONSE if sender == "server" else MAGIC_REQUEST
+    return Element(sender, conn, b"".join(pack_event(each, magic) for each in events))
+
+
+@pytest.fixture
+def client2() -> list[Element]:
+    """GRAB_JOB and NO_JOB on a second connection."""
+    return [
+        element("client", GrabJob(), conn="client2"),
+        element("server", NoJob(), conn="client2"),
+    ]
 
 
 @pytest.mark.parametrize("prefix", FOLDERS)
@@ -101,40 +117,21 @@ def recording(launch: Callable[[], Server]) -> Recording:
 
 
 def test_recording_contains_the_exchange(recording: Recording, tmp_path: Path) -> None:
-    shown = [(each.sender, each.conn, each.decoded) for each in recording.exchange]
-    created, assigned = (
-        next(text.split("'")[1] for _, _, text in shown if name in text)
-        for name in ("JOB_CREATED", "JOB_ASSIGN_UNIQ")
-    )
-    unique = assigned.split("\\x00")[2]
-    version = next(text for _, _, text in shown if text.startswith("TEXT 'OK"))
-    assert sorted(shown) == sorted(
-        [
-            ("worker", "worker", "REQ CAN_DO 'reverse'"),
-            ("worker", "worker", "REQ GRAB_JOB ''"),
-            ("server", "worker", "RES NO_JOB ''"),
-            ("worker", "worker", "REQ PRE_SLEEP ''"),
-            ("worker", "worker", "REQ ECHO_REQ 'ping'"),
-            ("server", "worker", "RES ECHO_RES 'ping'"),
-            ("client", "client", "REQ OPTION_REQ 'exceptions'"),
-            ("server", "client", "RES OPTION_RES 'exceptions'"),
-            ("client", "client", f"REQ SUBMIT_JOB 'reverse\\x00{unique}\\x00data'"),
-            ("server", "client", f"RES JOB_CREATED '{created}'"),
-            ("server", "worker", "RES NOOP ''"),
-            ("worker", "worker", "REQ GRAB_JOB_UNIQ ''"),
-            ("server", "worker", f"RES JOB_ASSIGN_UNIQ '{assigned}'"),
-            ("worker", "worker", f"REQ WORK_DATA '{created}\\x00a'"),
-            ("worker", "worker", f"REQ WORK_COMPLETE '{created}\\x00tad'"),
-            ("server", "client", f"RES WORK_DATA '{created}\\x00a'"),
-            ("server", "client", f"RES WORK_COMPLETE '{created}\\x00tad'"),
-            ("admin", "admin", "TEXT 'status\\r\\n'"),
-            ("server", "admin", "TEXT 'reverse\\t0\\t0\\t1\\n'; TEXT '.\\n'"),
-            ("admin", "admin", "TEXT 'version\\r\\n'"),
-            ("server", "admin", version),
-            *[(side, side, "") for side in ("admin", "client", "worker")],
-        ]
-    )
     assert recording.connections == ["worker", "client", "admin"]
+    for conn, expected in {
+        "worker": "CAN_DO GRAB_JOB <NO_JOB PRE_SLEEP ECHO_REQ <ECHO_RES <NOOP GRAB_JOB_UNIQ "
+        "<JOB_ASSIGN_UNIQ WORK_DATA WORK_COMPLETE close",
+        "client": "OPTION_REQ SUBMIT_JOB <OPTION_RES <JOB_CREATED <WORK_DATA <WORK_COMPLETE close",
+        "admin": "TEXT <TEXT TEXT <TEXT close",
+    }.items():
+        shown = [
+            "<" * each.of_server + (each.decoded.split(" '")[0].split(" ")[-1] or "close")
+            for each in recording.exchange
+            if each.conn == conn
+        ]
+        assert sorted(shown) == sorted(expected.split())
+    status = Element("server", "admin", b"reverse\t0\t0\t1\n.\n")
+    assert status in recording.exchange
     path = tmp_path / "reverse.json"
     recording.save(path)
     assert Recording.load(path) == recording
@@ -155,49 +152,56 @@ def test_recording_of_a_server_that_closes_replays() -> None:
         assert replay(recorder.recording, server.address) == []
 
 
-def test_replay_against_a_job_server_finds_no_differences(recording: Recording) -> None:
-    with JobServer() as server:
-        assert replay(recording, server.address) == []
-
-
-def test_replay_against_gearmand_finds_no_differences(
+def test_recording_replays_with_all_servers_and_peers(
     recording: Recording, start_gearmand: Callable[..., Gearmand]
 ) -> None:
+    with JobServer() as server:
+        assert replay(recording, server.address) == []
     assert replay(recording, start_gearmand().address) == []
+    with ReplayServer(recording) as replayed:  # It accepts other uniques.
+        exchange(replayed.address)
 
 
-def test_replay_server_accepts_the_recorded_peers(recording: Recording) -> None:
-    """Accept uniques other than the recorded ones."""
-    with ReplayServer(recording) as server:
-        exchange(server.address)
-
-
-def play(server: ReplayServer, *events: Event, closes: bool = True) -> None:
-    """Send events to a server. Then receive until it closes, or check it."""
+def play(server: ReplayServer, *sent: Event | bytes, closes: bool = True) -> None:
+    """Send events or bytes to a server. Then receive until it closes, or check it."""
     with server, ScriptedClient(server.address) as client:
-        client.send(*events)
+        for each in sent:
+            if isinstance(each, bytes):
+                client.send_raw(each)
+            else:
+                client.send(each)
         if closes:
             client.rest()
         else:
             server.check()
 
 
-def play_garbage(server: ReplayServer) -> None:
-    with server, ScriptedClient(server.address) as client:
-        client.send_raw(b"\0BAD" + bytes(8))
-        client.rest()
+SAME = SubmitJobBg(b"f", b"recorded", b"")
 
 
-def test_replay_server_with_other_packets_raises(recording: Recording) -> None:
-    with pytest.raises(AssertionError, match=r"element 1, worker: .*GrabJob.*, and got PreSleep"):
-        play(ReplayServer(recording), CanDo(b"reverse"), PreSleep())
-    with pytest.raises(AssertionError, match="what a recorded connection begins with, and got Can"):
-        play(ReplayServer(recording), CanDo(b"another"))
+@pytest.mark.parametrize(
+    ("recorded", "sent", "problem"),
+    [
+        ([CanDo(b"f"), GrabJob()], [CanDo(b"f"), PreSleep()], "1, client: .*Grab.*, and got PreS"),
+        ([CanDo(b"f")], [CanDo(b"another")], "what a recorded connection begins with, and got Can"),
+        ([CanDo(b"f")], [CanDo(b"f"), GrabJob()], "expected nothing more, and got GrabJob"),
+        ([CanDo(b"f")], [b"\0BAD" + bytes(8)], "expected Gearman, and got"),
+        # Two jobs that had one unique when they were recorded must have one.
+        ([SAME] * 2, [SubmitJobBg(b"f", b"%d" % at, b"") for at in (0, 1)], "and got SubmitJobBg"),
+    ],
+)
+def test_replay_server_with_other_packets_raises(
+    recorded: list[PacketEvent], sent: list[Event | bytes], problem: str
+) -> None:
+    vector = Recording([element("client", each) for each in recorded])
+    with pytest.raises(AssertionError, match=problem):
+        play(ReplayServer(vector), *sent)
 
 
-def test_replay_server_with_missing_packets_raises(recording: Recording) -> None:
-    with pytest.raises(AssertionError, match="element 1, worker: REQ GRAB_JOB '' did not come"):
-        play(ReplayServer(recording, timeout=0.05), CanDo(b"reverse"), closes=False)
+def test_replay_server_with_missing_packets_raises() -> None:
+    vector = Recording([element("client", CanDo(b"f")), element("client", GrabJob())])
+    with pytest.raises(AssertionError, match="element 1, client: REQ GRAB_JOB '' did not come"):
+        play(ReplayServer(vector, timeout=0.05), CanDo(b"f"), closes=False)
 
 
 def test_replay_server_answers_additional_echoes() -> None:
@@ -211,33 +215,12 @@ def test_replay_server_answers_additional_echoes() -> None:
         client.echo()
 
 
-def test_replay_server_with_different_uniques_raises() -> None:
-    """Require one unique for two jobs that had one unique when they were recorded."""
-    same = SubmitJobBg(b"f", b"recorded", b"")
-    vector = Recording([element("client", same, same)])
-    with ReplayServer(vector) as server, ScriptedClient(server.address) as client:
+def test_replay_server_accepts_one_unique_for_another() -> None:
+    with (
+        ReplayServer(Recording([element("client", SAME, SAME)])) as server,
+        ScriptedClient(server.address) as client,
+    ):
         client.send(*[SubmitJobBg(b"f", b"mine", b"")] * 2)
-    with pytest.raises(AssertionError, match="and got SubmitJobBg"):
-        play(ReplayServer(vector), *[SubmitJobBg(b"f", b"u%d" % at, b"") for at in range(2)])
-
-
-def test_replay_server_closes_as_recorded() -> None:
-    vector = Recording([element("client", GrabJob()), Element("server", "client", closes=True)])
-    with ReplayServer(vector) as server, ScriptedClient(server.address) as client:
-        client.send(GrabJob())
-        assert client.rest() == b""
-
-
-def test_replay_server_with_additional_packets_raises() -> None:
-    short = Recording([element("client", CanDo(b"f"))])
-    with pytest.raises(AssertionError, match="expected nothing more, and got GrabJob"):
-        play(ReplayServer(short), CanDo(b"f"), GrabJob())
-
-
-def test_replay_server_with_garbage_raises() -> None:
-    server = ReplayServer(Recording([element("client", CanDo(b"f"))]))
-    with pytest.raises(AssertionError, match="expected Gearman, and got"):
-        play_garbage(server)
 
 
 # Client and server replay of all recordings.
@@ -292,31 +275,6 @@ def test_job_server_differs_only_where_listed(name: str) -> None:
     assert bool(differences) == is_different
 
 
-def test_difference_as_text_has_both_replies() -> None:
-    vector = VECTORS["42_admin_create_drop"]
-    with JobServer() as server:
-        first = replay(vector, server.address)[0]
-    assert str(first) == (
-        r"element 5, admin: expected TEXT 'abc\t0\t0\t0\n'; TEXT 'wxyz\t0\t0\t0\n'; TEXT '.\n', "
-        r"and got TEXT 'abcd\t0\t0\t0\n'; TEXT 'wxyz\t0\t0\t0\n'; TEXT '.\n'"
-    )
-
-
-def element(side: str, *events: PacketEvent) -> Element:
-    """Return an element with the packets of some events."""
-    magic = MAGIC_RESPONSE if side == "server" else MAGIC_REQUEST
-    data = b"".join(pack_event(each, magic) for each in events)
-    return Element(side, "client" if side == "server" else side, data)
-
-
-def test_replay_with_an_additional_reply_finds_a_difference() -> None:
-    vector = Recording([element("client", GrabJob()), element("server", NoJob())])
-    with ScriptedServer() as server:
-        server.expect(GrabJob).answer(NoJob(), Noop())
-        (difference,) = replay(vector, server.address)
-    assert str(difference) == "element 2, client: expected nothing more, and got RES NOOP ''"
-
-
 def test_replay_with_equal_handles_finds_a_difference() -> None:
     """Accept any handles, as long as equal ones stay equal and different ones differ."""
     vector = Recording(
@@ -334,9 +292,8 @@ def test_replay_with_equal_handles_finds_a_difference() -> None:
     assert difference.expected == "RES JOB_CREATED 'H:2'"
 
 
-def test_replay_waits_until_the_server_has_received_all() -> None:
-    no_job = dataclasses.replace(element("server", NoJob()), conn="client2")
-    vector = Recording([element("client", PreSleep()), element("client2", GrabJob()), no_job])
+def test_replay_waits_until_the_server_has_received_all(client2: list[Element]) -> None:
+    vector = Recording([element("client", PreSleep()), *client2])
     with ScriptedServer() as server:
         for wanted, answer in (
             (PreSleep, []),
@@ -364,12 +321,9 @@ def test_replay_waits_until_the_server_has_noticed_a_close() -> None:
         assert replay(vector, server.address) == []
 
 
-def test_replay_server_waits_for_a_complete_write() -> None:
+def test_replay_server_waits_for_a_complete_write(client2: list[Element]) -> None:
     """Delay the replies on other connections until the server has received the complete write."""
-    no_job = dataclasses.replace(element("server", NoJob()), conn="client2")
-    vector = Recording(
-        [element("client", CanDo(b"f"), PreSleep()), element("client2", GrabJob()), no_job]
-    )
+    vector = Recording([element("client", CanDo(b"f"), PreSleep()), *client2])
     with (
         ReplayServer(vector) as server,
         ScriptedClient(server.address) as first,
@@ -385,10 +339,9 @@ def test_replay_server_waits_for_a_complete_write() -> None:
         assert second.sock.recv(100)[4:8] == b"\0\0\0\x0a"
 
 
-def test_replay_against_a_server_without_echoes_passes() -> None:
-    vector = Recording(
-        [element("client", GrabJob()), element("client2", GrabJob()), element("client", GrabJob())]
-    )
+def test_replay_against_a_server_without_echoes_passes(client2: list[Element]) -> None:
+    grab = element("client", GrabJob())
+    vector = Recording([grab, client2[0], grab])
     with ScriptedServer() as server:
         server.whenever(EchoReq).silence()
         server.expect(GrabJob).times(3)
@@ -397,31 +350,39 @@ def test_replay_against_a_server_without_echoes_passes() -> None:
         assert len([event for event in server.events if isinstance(event, EchoReq)]) == 1
 
 
-def test_replay_with_a_missing_close_finds_a_difference() -> None:
-    vector = Recording([element("client", GrabJob()), Element("server", "client", closes=True)])
+CLOSE = Element("server", "client", closes=True)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "react", "got"),
+    [
+        (element("server", NoJob()), lambda grab: grab.answer(NoJob(), Noop()), "RES NOOP ''"),
+        (element("server", NoJob()), lambda grab: grab.send_raw(b"\0BAD").close(), "PARTIAL 004"),
+        (element("server", NoJob()), lambda grab: grab.close(), "the end of the connection"),
+        (CLOSE, lambda grab: grab.answer(NoJob()).close(), "RES NO_JOB ''"),
+        (CLOSE, lambda grab: grab.silence(), "nothing in 0.05 s"),
+    ],
+)
+def test_replay_with_another_reply_finds_a_difference(
+    recorded: Element, react: Callable[[Expectation], object], got: str
+) -> None:
+    vector = Recording([element("client", GrabJob()), recorded])
+    with ScriptedServer() as server:
+        react(server.expect(GrabJob))
+        timeout = 0.05 if "0.05" in got else 5.0
+        (difference,) = replay(vector, server.address, timeout=timeout)
+    assert difference.got.startswith(got)
+    assert str(difference).startswith(f"element {difference.at}, client: expected ")
+
+
+def test_replay_and_replay_server_close_as_recorded() -> None:
+    vector = Recording([element("client", GrabJob()), CLOSE])
     with ScriptedServer() as server:
         server.expect(GrabJob).close()
         assert replay(vector, server.address) == []
-        server.expect(GrabJob).answer(NoJob()).close()
-        (difference,) = replay(vector, server.address)
-        assert difference.got == "RES NO_JOB ''"
-        server.expect(GrabJob).silence()
-        (difference,) = replay(vector, server.address, timeout=0.05)
-        assert difference.got == "nothing in 0.05 s"
-
-
-def test_replay_with_a_partial_packet_finds_a_difference() -> None:
-    vector = Recording([element("client", GrabJob()), element("server", NoJob())])
-    with ScriptedServer() as server:
-        server.expect(GrabJob).send_raw(b"\0RES\0").close()
-        (difference,) = replay(vector, server.address)
-        assert difference.got == "PARTIAL 0052455300"
-        server.expect(GrabJob).send_raw(b"\0BAD").close()
-        (difference,) = replay(vector, server.address)
-        assert difference.got == "PARTIAL 00424144"
-        server.expect(GrabJob).close()
-        (difference,) = replay(vector, server.address)
-        assert difference.got == "the end of the connection"
+    with ReplayServer(vector) as replayed, ScriptedClient(replayed.address) as client:
+        client.send(GrabJob())
+        assert client.rest() == b""
 
 
 def test_replay_shifts_the_times_of_delayed_jobs() -> None:
@@ -448,10 +409,10 @@ def test_recorder_records_a_reset_as_a_close() -> None:
         client.echo()
         client.reset()
         eventually(lambda: not recorder.connections)
-    assert [(each.sender, each.decoded, each.closes) for each in recorder.recording.exchange] == [
-        ("client", "REQ ECHO_REQ 'ping'", False),
-        ("server", "RES ECHO_RES 'ping'", False),
-        ("client", "", True),
+    assert recorder.recording.exchange == [
+        element("client", EchoReq(b"ping")),
+        element("server", EchoRes(b"ping")),
+        Element("client", "client", closes=True),
     ]
 
 
