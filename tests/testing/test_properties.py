@@ -88,18 +88,13 @@ def test_outcomes() -> None:
     assert str(outcome.error) == "an empty line"
     assert outcome != Outcome((b"a",), KeyError, outcome.error)
 
-
-def test_parser_receives_empty_data_at_the_end_of_the_stream() -> None:
-    received = []
-
     class Noting:
-        def receive(self, data: bytes) -> list[object]:
-            received.append(data)
-            return []
+        def receive(self, data: bytes) -> list[bytes]:
+            return [data]
 
-    parse(Noting, [b"a", b"b"])
-    parse(Noting, [])
-    assert received == [b"a", b"b", b"", b""]
+    # The end of the stream is empty data.
+    assert parse(Noting, [b"a", b"b"]) == Outcome((b"a", b"b", b""))
+    assert parse(Noting, []) == Outcome((b"",))
 
 
 def test_keyboard_interrupt_in_a_parser_propagates() -> None:
@@ -173,148 +168,88 @@ def test_chunkings_of_long_data_are_limited(size: int, count: int) -> None:
     assert {len(chunks[0]) for chunks in found} >= {1, 2, 31, size - 32, size - 1}
 
 
-@pytest.mark.parametrize("data", [b"", b"a", b"\n", b"a\n\nb\nc"])
-def test_chunks_make_no_difference(data: bytes) -> None:
-    check_chunking(Lines, data)
-    check_chunking(Lines, data, [data] if data else [])
-
-
-def test_check_chunking_of_a_torn_parser_fails() -> None:
-    failure = failure_of(check_chunking, Torn, b"a\nbc\n", [b"a\nb", b"c\n"])
-    assert str(failure) == (
-        "what comes out depends on how the bytes are cut\n"
-        "sent: 5 bytes, b'a\\nbc\\n'\n"
-        "in chunks of: 3, 2\n"
-        "at once: 2 events: [b'a', b'bc']; no exception\n"
-        "in chunks: 2 events: [b'a', b'c']; no exception\n"
-        "the first difference: event 2"
-    )
-    assert "in chunks of: 1, 1" in str(failure_of(check_chunking, Torn, b"a\n"))
-    check_chunking(Torn, b"a\nbc\n", [b"a\n", b"bc\n"])
-
-
-def test_check_chunking_with_different_exceptions_fails() -> None:
-    failure = failure_of(check_chunking, Picky, b"a\n\nb\n", [b"a\n\n", b"b\n"])
-    assert str(failure).endswith(
-        "at once: 1 events: [b'a']; IndexError: an empty line\n"
-        "in chunks: 1 events: [b'a']; EOFError: the last line\n"
-        "the first difference: the exception"
-    )
-    assert isinstance(failure.__cause__, EOFError)
-
-
-def test_check_chunking_with_a_missing_event_fails() -> None:
-    failure = failure_of(check_chunking, Torn, b"a\n", [b"a", b"\n"])
-    assert str(failure).endswith("the first difference: event 1")
-    failure = failure_of(check_chunking, Torn, b"a\nb\nc", [b"a\nb", b"\nc"])
-    assert "the first difference: event 2" in str(failure)
-    # The extra event may be None.
-    none_at_end = failure_of(check_meaning, Lines, b"a\n", [b"a", None])
-    assert str(none_at_end).endswith("the first difference: event 2")
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        lambda chunks: check_chunking(Lines, b"ab", chunks),
-        lambda chunks: check_exceptions(Lines, b"ab", (), chunks),
-        lambda chunks: check_meaning(Lines, b"ab", [], chunks),
-        lambda chunks: check_round_trip(Lines, b"ab", bytes, chunks),
-    ],
-)
-def test_check_with_chunks_of_other_data_raises(check: Callable[[list[bytes]], None]) -> None:
-    with pytest.raises(ValueError, match="not those of the data"):
-        check([b"a"])
-
-
-# Exceptions.
-
-
-def test_check_exceptions_with_an_allowed_exception_passes() -> None:
-    check_exceptions(Picky, b"a\n\nb\n", (IndexError, EOFError))
-    check_exceptions(Picky, b"a\n\nb\n", IndexError, [b"a\n\nb\n"])
-    check_exceptions(Picky, b"a\n\nb\n", (LookupError, OSError, EOFError))
-    check_exceptions(Lines, b"a\n\nb\n", ())
-
-
-def test_check_exceptions_with_another_exception_fails() -> None:
-    failure = failure_of(check_exceptions, Picky, b"a\n\nb\n", EOFError)
-    assert str(failure) == (
-        "an exception that is not allowed: IndexError: an empty line\n"
-        "sent: 5 bytes, b'a\\n\\nb\\n'\n"
-        "before it: 1 events: [b'a']"
-    )
-    assert isinstance(failure.__cause__, IndexError)
-
-
-def test_check_exceptions_with_an_exception_for_single_bytes_fails() -> None:
-    failure = failure_of(check_exceptions, Picky, b"\nb\n", IndexError)
-    assert str(failure) == (
-        "an exception that is not allowed: EOFError: the last line\n"
-        "sent: 3 bytes, b'\\nb\\n'\n"
-        "in chunks of: 1, 1, 1\n"
-        "before it: no events"
-    )
-
-
-# Meaning.
-
-
-def test_check_meaning_with_the_same_events_passes() -> None:
-    check_meaning(Lines, b"a\nb\n", iter([b"a", b"b"]))
-    check_meaning(Lines, b"a\nb\n", [b"a", b"b"], [b"a", b"\nb\n"])
-    check_meaning(Lines, b"", [])
-
-
-def test_check_meaning_with_other_events_fails() -> None:
-    failure = failure_of(check_meaning, Lines, b"a\nb\n", [b"a", b"c"])
-    assert str(failure) == (
-        "the bytes mean something else\n"
-        "sent: 4 bytes, b'a\\nb\\n'\n"
-        "expected: 2 events: [b'a', b'c']; no exception\n"
-        "came out: 2 events: [b'a', b'b']; no exception\n"
-        "the first difference: event 2"
-    )
-    failure_of(check_meaning, Torn, b"a\n", [b"a"], [b"a", b"\n"])
-    raised = failure_of(check_meaning, Picky, b"a\n\n", [b"a"])
-    assert str(raised).endswith("the first difference: the exception")
-    assert isinstance(raised.__cause__, EOFError)
-
-
-# Round trips.
+# Properties that hold, and that do not.
 
 
 def with_line_feed(line: bytes) -> bytes:
     return line + b"\n"
 
 
-def test_check_round_trip_of_equal_bytes_passes() -> None:
-    check_round_trip(Lines, b"a\nb\n", with_line_feed)
-    check_round_trip(Lines, b"a\nb\n", with_line_feed, [b"a", b"\nb\n"])
-    check_round_trip(Lines, b"", with_line_feed)
+@pytest.mark.parametrize("data", [b"", b"a", b"\n", b"a\n\nb\nc"])
+def test_correct_parser_passes(data: bytes) -> None:
+    whole = [data] if data else []
+    lines = data.split(b"\n")[:-1]
+    for chunks in (None, whole, [data[at : at + 1] for at in range(len(data))]):
+        check_chunking(Lines, data, chunks)
+        check_meaning(Lines, data, iter(lines), chunks)
+        check_exceptions(Lines, data, (), chunks)
+        if not data or data.endswith(b"\n"):
+            check_round_trip(Lines, data, with_line_feed, chunks)
+
+
+def test_other_chunks_and_allowed_exceptions_pass() -> None:
+    check_chunking(Torn, b"a\nbc\n", [b"a\n", b"bc\n"])
+    check_exceptions(Picky, b"a\n\nb\n", (IndexError, EOFError))
+    check_exceptions(Picky, b"a\n\nb\n", IndexError, [b"a\n\nb\n"])
+    check_exceptions(Picky, b"a\n\nb\n", (LookupError, OSError, EOFError))
+
+
+TORN = """\
+what comes out depends on how the bytes are cut
+sent: 5 bytes, b'a\\nbc\\n'
+in chunks of: 3, 2
+at once: 2 events: [b'a', b'bc']; no exception
+in chunks: 2 events: [b'a', b'c']; no exception
+the first difference: event 2"""
+PICKY = """\
+an exception that is not allowed: EOFError: the last line
+sent: 3 bytes, b'\\nb\\n'
+in chunks of: 1, 1, 1
+before it: no events"""
 
 
 @pytest.mark.parametrize(
-    ("data", "pack_line", "packed", "place"),
+    ("check", "args", "message"),
     [
-        (b"a\nb\n", bytes.upper, "2 bytes, b'AB'", 0),
-        (b"a\nb\n", lambda line: line + b"\r\n", r"6 bytes, b'a\r\nb\r\n'", 1),
-        (b"a\nb", with_line_feed, r"2 bytes, b'a\n'", 2),
-        (b"a\n", lambda line: line + b"\n\n", r"3 bytes, b'a\n\n'", 2),
+        (check_chunking, (Torn, b"a\nbc\n", [b"a\nb", b"c\n"]), TORN),
+        (check_chunking, (Torn, b"a\n"), "in chunks of: 1, 1"),
+        (check_chunking, (Torn, b"a\n", [b"a", b"\n"]), "the first difference: event 1"),
+        (check_chunking, (Picky, b"a\n\nb\n", [b"a\n\n", b"b\n"]), "difference: the exception"),
+        # The extra event may be None.
+        (check_meaning, (Lines, b"a\n", [b"a", None]), "the first difference: event 2"),
+        (check_meaning, (Lines, b"a\nb\n", [b"a", b"c"]), "the first difference: event 2"),
+        (check_meaning, (Torn, b"a\n", [b"a"], [b"a", b"\n"]), "the first difference: event 1"),
+        (check_meaning, (Picky, b"a\n\n", [b"a"]), "the first difference: the exception"),
+        (check_exceptions, (Picky, b"a\n\nb\n", EOFError), "before it: 1 events: [b'a']"),
+        (check_exceptions, (Picky, b"\nb\n", IndexError), PICKY),
+        (check_round_trip, (Lines, b"a\nb\n", bytes.upper), "b'AB'\nthe first difference: byte 0"),
+        (check_round_trip, (Lines, b"a\nb", with_line_feed), "the first difference: byte 2"),
+        (check_round_trip, (Picky, b"a\n\n", with_line_feed), "[b'a']; EOFError: the last line\n"),
     ],
 )
-def test_check_round_trip_of_different_bytes_fails(
-    data: bytes, pack_line: Callable[[bytes], bytes], packed: str, place: int
+def test_property_that_does_not_hold_fails(
+    check: Callable[..., None], args: tuple[Any, ...], message: str
 ) -> None:
-    lines = str(failure_of(check_round_trip, Lines, data, pack_line)).splitlines()
-    assert lines[0] == "the bytes do not come back"
-    assert lines[-2:] == [f"packed: {packed}", f"the first difference: byte {place}"]
+    with pytest.raises(PropertyFailed) as failed:
+        check(*args)
+    assert message in str(failed.value)
+    assert (failed.value.__cause__ is not None) == (args[0] is Picky)
 
 
-def test_check_round_trip_of_a_parser_that_raises_fails() -> None:
-    failure = failure_of(check_round_trip, Picky, b"a\n\n", with_line_feed)
-    assert "came out: 1 events: [b'a']; EOFError: the last line\n" in str(failure)
-    assert isinstance(failure.__cause__, EOFError)
+@pytest.mark.parametrize(
+    ("check", "args"),
+    [
+        (check_chunking, ()),
+        (check_exceptions, ((),)),
+        (check_meaning, ([],)),
+        (check_round_trip, (bytes,)),
+    ],
+)
+def test_check_with_chunks_of_other_data_raises(
+    check: Callable[..., None], args: tuple[Any, ...]
+) -> None:
+    with pytest.raises(ValueError, match="not those of the data"):
+        check(Lines, b"ab", *args, [b"a"])
 
 
 # Time.
