@@ -13,12 +13,9 @@ from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.testing.audit import check_wait
 
 
-def engine() -> ClientEngine:
-    return ClientEngine(parse_host_list(["s"]), rng=random.Random(1), wall_clock=lambda: 0.0)
-
-
-def test_audit_of_a_client_finds_a_wrong_wait() -> None:
-    client = engine()
+@pytest.mark.parametrize("ends", ["timeout", "abandon"])
+def test_audit_of_a_client_finds_a_wrong_wait(ends: str) -> None:
+    client = ClientEngine(parse_host_list(["s"]), rng=random.Random(1), wall_clock=lambda: 0.0)
     requests = make_requests([{"task": "f", "data": b""}] * 2)
     prepare(requests, NoopEncoder)
     wait = client.submit(0.0, lambda: None, requests, timeout=1.0)
@@ -27,20 +24,15 @@ def test_audit_of_a_client_finds_a_wrong_wait() -> None:
     with pytest.raises(AssertionError):
         check_wait(wait)
     wait.open -= 1
-    client.handle_timeout(1.0)
-    assert wait.timed_out
+    check_wait(client.watch(0.0, lambda: None))
+    check_wait(client.connect(0.0, lambda: None, client.pool.servers[0]))
+    if ends == "timeout":
+        client.handle_timeout(1.0)
+        assert wait.timed_out
+    else:
+        client.abandon(RuntimeError("bug"))
+        wait.done = False
+        with pytest.raises(AssertionError):
+            check_wait(wait)
+        wait.done = True
     check_wait(wait)
-    check_wait(client.watch(1.0, lambda: None))
-    check_wait(client.connect(1.0, lambda: None, client.pool.servers[0]))
-
-
-def test_audit_of_an_abandoned_client_finds_a_wrong_wait() -> None:
-    client = engine()
-    requests = make_requests([{"task": "f", "data": b""}])
-    prepare(requests, NoopEncoder)
-    wait = client.submit(0.0, lambda: None, requests)
-    client.abandon(RuntimeError("bug"))
-    check_wait(wait)
-    wait.done = False
-    with pytest.raises(AssertionError):
-        check_wait(wait)
