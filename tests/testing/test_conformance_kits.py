@@ -461,6 +461,7 @@ def test_session_counts_grabs_until_the_time_limit() -> None:
     it, stream = session(GrabJob(), TimeoutError())
     assert it.grabs_within(1.0, answer=False) == 1
     assert stream.sent == b""
+    assert session()[0].grabs_within(0.0) == 0
 
 
 def test_session_after_its_time_limit_fails() -> None:
