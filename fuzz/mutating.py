@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.testing.shrinking import shrink
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
@@ -56,16 +58,7 @@ def minimise(data: bytes, fails: Callable[[bytes], bool]) -> bytes:
         data: A failing input.
         fails: A predicate that tells whether an input fails.
     """
-    size = len(data) // 2
-    while size:
-        at = 0
-        while at < len(data):
-            shorter = data[:at] + data[at + size :]
-            if fails(shorter):
-                data = shorter
-            else:
-                at += size
-        size //= 2
+    data = bytes(shrink(data, lambda left: fails(bytes(left)), most=10_000))
     for at, byte in enumerate(data):
         plainer = data[:at] + b"\0" + data[at + 1 :]
         if byte and fails(plainer):
