@@ -18,9 +18,9 @@ from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.testing.clients import AdminNode, ClientNode
 from gearman_proto.testing.faults import KINDS, Fault, Faults, draw
-from gearman_proto.testing.lines import HEALTHY
 from gearman_proto.testing.network import PATIENCE, Network
 from gearman_proto.testing.simulation import SimulationError
+from gearman_proto.testing.wires import HEALTHY
 from gearman_proto.testing.workers import WorkerNode
 from gearman_proto.wire import text
 

@@ -18,9 +18,9 @@ from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.wire.text import Command
 
 from .calls import Call, CallingNode
-from .lines import HEALTHY
 from .nodes import check_servers
 from .servers import ServerNode
+from .wires import HEALTHY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

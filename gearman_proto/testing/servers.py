@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.constants import DEFAULT_JOB_RETRIES, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.engines.server.commands import Listing, reply
@@ -20,7 +20,6 @@ from .books import EPSILON
 from .nodes import Node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from gearman_proto.engines.server.links import ServerLink
 
@@ -40,31 +39,15 @@ class Witness(ServerEngine):
     """A ServerEngine that checks itself.
 
     Args:
-        fail: Called with a description of each violation; raises.
-        is_late: Returns whether the node was just frozen, which excuses lateness.
-        is_prompt: Called with the name of a worker's node. Returns whether nothing excuses lateness
-            of that worker.
-        seen: Called with the function, the unique and the data of each foreground submit.
-        ended: Called with the handle of each WORK_COMPLETE, WORK_FAIL and WORK_EXCEPTION.
+        node: The node that runs it, for the books.
         options: Passed to ServerEngine.
     """
 
-    def __init__(
-        self,
-        *,
-        fail: Callable[[str], NoReturn],
-        is_late: Callable[[], bool],
-        is_prompt: Callable[[str], bool],
-        seen: Callable[[bytes, bytes, bytes], object],
-        ended: Callable[[bytes], object],
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        self._fail = fail
-        self._is_late = is_late
-        self._is_prompt = is_prompt
-        self._seen = seen
-        self._ended = ended
+    def __init__(self, node: ServerNode, **options: Any) -> None:
+        super().__init__(rng=node.rng, wall_clock=node.wall_clock, **options)
+        self._node = node
+        self._net = node.net
+        self._fail = node.net.fail
         # Times at which links were sent NO_JOB, until they send PRE_SLEEP or ask again.
         self._silent: dict[ServerLink, float] = {}
         self._most: int = options.get("max_queue_size", 0)
@@ -92,7 +75,7 @@ class Witness(ServerEngine):
         self._priority, is_background = _RANKS[kind]
         self._refused = False
         if not is_background:
-            self._seen(function, unique, data)
+            self._net.books.seen(self._node, function, unique, data)
         super()._on_submit(link, kind, args, now)
         self._priority = _NORMAL
         if same is not None and same.state is not JobState.ENDED:
@@ -135,7 +118,7 @@ class Witness(ServerEngine):
             if link.asleep and job.function in link.abilities and not job.epoch:
                 self._fail(f"{link!r} sleeps on although there is {job.handle!r} to do")
             is_late = now > self._silent.get(link, now) + _SAID_BY_THEN
-            if is_late and self._is_prompt(link.peer):
+            if is_late and self._net.is_prompt() and link.peer not in self._net.leaving:
                 self._fail(f"{link!r} was told NO_JOB, and neither sleeps nor asks again")
 
     def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
@@ -172,11 +155,11 @@ class Witness(ServerEngine):
             self._begun[job] = now, link.abilities[job.function]
 
     def _on_work_end(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        self._ended(args[0])
+        self._net.books.ended(self._node, args[0])
         super()._on_work_end(link, kind, args, now)
 
     def _on_work_exception(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        self._ended(args[0])
+        self._net.books.ended(self._node, args[0])
         super()._on_work_exception(link, kind, args, now)
 
     def _on_line(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
@@ -201,7 +184,7 @@ class Witness(ServerEngine):
         if job.worker.is_up:
             if not limit or seconds < limit - EPSILON:
                 self._fail(f"{job.handle!r} was taken away from its worker after {seconds} seconds")
-            if seconds > limit + EPSILON and not self._is_late():
+            if seconds > limit + EPSILON and not self._node.was_frozen(now):
                 self._fail(f"{job.handle!r} was taken away {seconds - limit} seconds too late")
         losses = self._losses[job] = self._losses.get(job, 0) + 1
         goes_on = job.wanted and (self._retries is None or losses <= self._retries)
@@ -243,18 +226,8 @@ class ServerNode(Node):
 
     def __init__(self, net: Simulation, name: str, **options: Any) -> None:
         def make(node: ServerNode) -> Witness:
-            return Witness(
-                fail=net.fail,
-                is_late=lambda: node.was_frozen(net.now),
-                is_prompt=lambda name: net.is_prompt() and name not in net.leaving,
-                seen=lambda *job: net.books.seen(node, *job),
-                ended=lambda handle: net.books.ended(node, handle),
-                rng=node.rng,
-                wall_clock=node.wall_clock,
-                # Handles contain the host. It must differ between servers and between restarts.
-                host=f"{name}-{node.life}",
-                **options,
-            )
+            # Handles contain the host. It must differ between servers and between restarts.
+            return Witness(node, host=f"{name}-{node.life}", **options)
 
         super().__init__(net, name, make)
         self.is_listening: bool = True

@@ -1,4 +1,4 @@
-"""The two ends of a connection in a simulated network.
+"""The two ends of a connection in a simulated network, and the line between them.
 
 Bytes written at one end arrive at the other in order, after the latency, perhaps in pieces. If the
 writer's buffer is full, the remaining bytes wait at the writer. Marks are queued among the bytes:
@@ -31,11 +31,15 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from .lines import HEALTHY, Line
-
 if TYPE_CHECKING:
     from .simulation import Simulation
 
+#: Minimum bandwidth of a healthy link, in bytes per second. Engines must not give up such a link.
+HEALTHY: Final = 20_000
+# Target duration of a segment in seconds, and its minimum and maximum size in bytes.
+_SECONDS: Final = 0.2
+_SMALLEST: Final = 1448
+_LARGEST: Final = 65536
 #: Marks that are queued among the bytes.
 ACCEPT: Final = "accept"
 EOF: Final = "end of stream"
@@ -96,32 +100,6 @@ class End:
         moved_at: Time of the last acknowledgement by the peer's system.
         arrives_at: Arrival time of the last item in flight to this end, unless it is delayed.
     """
-
-    __slots__ = (
-        "_arrived",
-        "_flight",
-        "_is_due",
-        "_kept",
-        "_net",
-        "_size",
-        "_taken",
-        "arrives_at",
-        "gone",
-        "has_ended",
-        "heard_at",
-        "is_connected",
-        "line",
-        "link",
-        "made_at",
-        "moved_at",
-        "node",
-        "peer",
-        "rest",
-        "silent",
-        "stalled_until",
-        "written",
-        "wrote_at",
-    )
 
     peer: End
 
@@ -363,3 +341,79 @@ class End:
     def _notice(self) -> None:
         if not self.gone:
             self.expect(TIMEOUT)
+
+
+class Line:
+    """One direction of a connection, with a limited rate.
+
+    Bytes that the sender's system has accepted wait in a queue. The line carries them one segment
+    after the other, each in ``size / rate`` seconds. Like TCP, it pauses while the receiver's
+    buffer is full or the connection is stalled. A mark follows the bytes that were queued before.
+
+    Args:
+        net: The network.
+        end: The end that sends.
+
+    Attributes:
+        bandwidth: Bytes per second, infinite without a limit.
+        throttled_until: End of the last `throttle` fault, in seconds of virtual time.
+    """
+
+    def __init__(self, net: Simulation, end: End) -> None:
+        self._net = net
+        self._end = end
+        self.bandwidth: float = net.bandwidth()
+        self.throttled_until: float = 0.0
+        # The unsent part of the sender's buffer, and marks.
+        self._queue: deque[memoryview | str] = deque()
+        self._is_sending = False
+
+    @property
+    def rate(self) -> float:
+        """The current rate in bytes per second."""
+        is_throttled = self.throttled_until > self._net.now
+        return min(HEALTHY, self.bandwidth) if is_throttled else self.bandwidth
+
+    @property
+    def is_clear(self) -> bool:
+        """True if bytes reach the peer without waiting for the line."""
+        return not (self._queue or self._is_sending) and self.rate == math.inf
+
+    def send(self, item: bytes | str) -> None:
+        """Queue `item`, bytes or a mark."""
+        self._queue.append(item if isinstance(item, str) else memoryview(item))
+        self.send_next()
+
+    def send_next(self) -> None:
+        """Send the next segment, if the line is free and the peer has room for it."""
+        net, peer, queue = self._net, self._end.peer, self._queue
+        while queue and not self._is_sending:
+            item = queue[0]
+            if isinstance(item, str):
+                queue.popleft()
+                peer.expect(item)
+                continue
+            rate = self.rate
+            size = min(len(item), int(max(_SMALLEST, min(rate * _SECONDS, _LARGEST))))
+            if not peer.has_window(size, rate):
+                return  # The peer calls send_next again when its node reads.
+            queue[0] = item[size:]
+            if size == len(item):
+                queue.popleft()
+            self._is_sending = True
+            begun = max(net.now, peer.stalled_until)
+            net.schedule(begun + size / rate, self._sent, bytes(item[:size]))
+
+    def _sent(self, segment: bytes) -> None:
+        end, peer = self._end, self._end.peer
+        self._is_sending = False
+        if end.silent or peer.gone:
+            self._queue.clear()
+            end.refused()
+        else:
+            peer.expect(segment)
+            self.send_next()
+
+    def clear(self) -> None:
+        """Drop the bytes and marks that were not sent yet."""
+        self._queue.clear()
