@@ -23,7 +23,6 @@ from gearman_proto.errors import (
     ConnectionError,
     GearmanError,
     RemoteProtocolError,
-    ServerError,
     ServerUnavailable,
 )
 from gearman_proto.jobs.request import GearmanJobRequest
@@ -114,14 +113,6 @@ def test_background_job_with_a_result_fails(idle: Cast) -> None:
     lie(idle.request, state=JOB_COMPLETE, _gm_raw_result=b"result")
     idle.entry.outcome = None
     idle.fails("nobody waited for one", partial(idle.books.told, idle.entry))
-
-
-def test_submit_refused_by_a_full_queue_passes() -> None:
-    cast = Cast(server={"max_queue_size": 1})
-    first, second = cast.submit(), cast.submit()
-    cast.net.check()
-    assert isinstance(second.requests[0].error, ServerError)
-    assert first.requests[0].state == JOB_COMPLETE
 
 
 def test_request_lost_although_servers_were_reachable_fails() -> None:
@@ -398,13 +389,6 @@ def test_call_that_returns_before_its_request_ends_fails(doing: Cast) -> None:
     doing.fails("is still under way", doing.client.pump)
 
 
-def test_call_that_never_returns_fails(idle: Cast) -> None:
-    idle.client._make = lambda node: idle.client.engine
-    idle.submit()
-    idle.call.wait.wake = nothing
-    idle.fails("not everything ends: .*submit", lambda: idle.net.check(patience=10.0))
-
-
 def test_job_without_a_worker_fails(idle: Cast) -> None:
     idle.submit("more")
     problem = r"not everything ends: .* \[request 0 of client1\]"
@@ -415,12 +399,6 @@ def test_admin_client_that_rejects_a_valid_reply_fails(idle: Cast) -> None:
     wait: Any = idle.admin.ask(text.version()).wait
     wait.fail(RemoteProtocolError("nonsense"))
     idle.fails("has raised .*nonsense", idle.admin.pump)
-
-
-def test_admin_client_that_closes_a_working_connection_fails(idle: Cast) -> None:
-    idle.admin.receive = nothing  # type: ignore[method-assign]
-    idle.admin.ask(text.version(), timeout=1.0)
-    idle.fails("admin1 closes a connection", 2.0)
 
 
 def test_client_that_ignores_a_known_status_fails(idle: Cast) -> None:
@@ -543,13 +521,6 @@ def test_worker_not_woken_for_a_new_function_fails(idle: Cast) -> None:
     (link,) = [link for link in idle.engine.links if link.abilities]
     idle.engine._wake = nothing
     idle.fails("to do for it now", partial(idle.engine._add_ability, link, b"more", 0))
-
-
-def test_worker_refused_an_available_job_fails() -> None:
-    cast = Cast()
-    cast.submit()
-    cast.engine.queue.next_job = nothing
-    cast.fails("was let sleep|was given", 1.0)
 
 
 def test_pre_sleep_accepted_with_jobs_queued_fails(doing: Cast) -> None:

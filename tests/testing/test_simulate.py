@@ -9,21 +9,7 @@ from fuzz.simulate import read, replay
 from gearman_proto.engines.client.answers import Answers
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
-
-PLAN = """
-('network', 1, {'latency': (0.001, 0.002)})
-('server', 's0', {})
-('worker', 'w0', ['s0', 's1'], ['f'], {})
-('client', 'c0', ['s0', 's1'], {})
-('client', 'c1', ['s1'], {})
-('admin', 'a0', 's1')
-('submit', 0.1, 'c0', [{'task': 'f', 'data': b'1 0.0 0 complete '}], {}, 'keep')
-('submit', 0.2, 'c1', [{'task': 'f', 'data': b'2 0.0 0 complete '}], {}, 'keep')
-('fault', 0.3, '0.3 stall w0>s0 0.1')
-"""
 
 
 def arguments(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -54,13 +40,3 @@ def test_simulate_with_a_failure_shrinks_the_plan(
     plan = read(said.partition("plan for --replay:\n")[2])
     assert len(plan) < 12
     assert replay(plan) == 1
-
-
-def test_simulate_replays_a_partial_plan(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "plan"
-    path.write_text(PLAN)
-    arguments(monkeypatch, "--replay", str(path))
-    assert simulate.main() == 0
-    assert "nothing was found" in capsys.readouterr().out
