@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.wire.packets import EchoReq, SubmitJob
+from gearman_proto.wire.packets import EchoReq
 from gearman_sync import GearmanClient, GearmanWorker, JobServer
 from gearman_sync.testing import (
     Bandwidth,
@@ -357,16 +356,3 @@ def test_call_during_the_stop_of_the_proxy_returns() -> None:
     held.set()
     for call in calls:
         assert isinstance(call.exception(PATIENCE), (RuntimeError, type(None)))
-
-
-def test_address_in_any_form_is_accepted(job_server: JobServer) -> None:
-    host, port = job_server.address
-    with FaultyProxy(f"{host}:{port}") as proxy:
-        assert proxy.upstream == (host, port)
-        echoed(proxy)
-    with ScriptedServer() as server:
-        server.expect(SubmitJob)
-        with ScriptedClient(str(job_server.address)) as client:
-            client.echo()
-        with socket.create_connection(server.address) as sock:
-            sock.sendall(b"\0REQ\0\0\0\x07\0\0\0\2\0\0")

@@ -215,14 +215,6 @@ def test_replay_server_answers_additional_echoes() -> None:
         client.echo()
 
 
-def test_replay_server_accepts_one_unique_for_another() -> None:
-    with (
-        ReplayServer(Recording([element("client", SAME, SAME)])) as server,
-        ScriptedClient(server.address) as client,
-    ):
-        client.send(*[SubmitJobBg(b"f", b"mine", b"")] * 2)
-
-
 # Client and server replay of all recordings.
 
 # Recordings with peers that close a connection. The replay then polls the server's list.

@@ -102,18 +102,6 @@ def test_drain_runs_jobs_submitted_by_jobs(
     )
 
 
-def test_drain_with_several_slots_uses_them(
-    server: Server, task: str, queue: Callable[..., Any]
-) -> None:
-    barrier = threading.Barrier(3, timeout=PATIENCE)
-    worker = GearmanWorker([server.address], max_jobs=3)
-    worker.register_task(task, lambda worker, job: str(barrier.wait()))
-    for _ in range(3):
-        queue()
-    runs = WorkerUnderTest(worker, server.address).drain()
-    assert sorted(run.result for run in runs) == ["0", "1", "2"]
-
-
 @pytest.mark.parametrize("later", [-10, 3600])
 def test_drain_skips_delayed_jobs(
     server: Server, task: str, queue: Callable[..., Any], client: GearmanClient, later: int
@@ -257,16 +245,6 @@ def test_failure_in_a_thread_is_raised_once(
         raise LookupError("the test")
 
 
-def test_worker_that_ends_by_itself_continues(
-    server: Server, task: str, client: GearmanClient
-) -> None:
-    worker = Counting([server.address])
-    worker.register_task(task, reverse)
-    with WorkerUnderTest(worker, server.address):
-        for _ in range(5):
-            assert client.submit_job(task, "ab", poll_timeout=PATIENCE).result == b"ba"
-
-
 # Time limits and missing servers.
 
 
@@ -364,14 +342,3 @@ def test_no_server(task: str, how: str, caplog: pytest.LogCaptureFixture) -> Non
                 eventually(lambda: "has ended" in caplog.text, "the log")
     # The error is logged at once, not only at the end: a test may wait for a result meanwhile.
     assert ("the worker under test has ended" in caplog.text) == (how == "with")
-
-
-def test_server_that_comes_back(server: Server, task: str, client: GearmanClient) -> None:
-    under_test = WorkerUnderTest({task: reverse}, server.address)
-    server.kill()
-    with pytest.raises(ServerUnavailable), under_test:
-        assert under_test._serving
-        under_test._serving._thread.join(PATIENCE)
-    server.start()
-    with under_test:
-        assert client.submit_job(task, "ab", poll_timeout=PATIENCE).result == b"ba"
