@@ -34,7 +34,6 @@ from gearman_proto.wire.packets import (
     MAGIC_REQUEST,
     MAGIC_RESPONSE,
     CanDo,
-    CanDoTimeout,
     CantDo,
     EchoReq,
     EchoRes,
@@ -329,14 +328,6 @@ def test_kit_of_an_external_server_cannot_restart_it() -> None:
         it.restart()
 
 
-def test_kit_without_an_event_fails_after_its_timeout() -> None:
-    with server_kit() as it:
-        client = it.client()
-        with pytest.raises(Failed, match=r"expected a miracle, and got nothing of that in 20 s"):
-            it.until(client.settle, "a miracle")
-        assert it.place.now == pytest.approx(PATIENCE, abs=1.0)
-
-
 def test_memory_stream_whose_engine_has_closed_ends() -> None:
     world = World(make_engine)
     stream = world.connect()
@@ -358,13 +349,6 @@ def test_memory_stream_of_a_client_that_left_unread_data_is_reset() -> None:
     one.close()
     other.close()
     assert not world.engine.links
-
-
-def test_memory_stream_without_data_times_out() -> None:
-    stream = World(make_engine).connect()
-    stream.settimeout(2.0)
-    with pytest.raises(TimeoutError):
-        stream.recv(1)
 
 
 def test_memory_stream_of_a_server_that_does_not_read_blocks() -> None:
@@ -558,17 +542,6 @@ def test_client_kit_whose_client_resubmits_reports_it() -> None:
         it.start()
         with pytest.raises(Failed, match="an exit status, or another submit"):
             it.gives_up()
-
-
-def test_world_that_sleeps_runs_the_deadlines_of_its_engine() -> None:
-    with server_kit() as it:
-        client, slow, other = it.client(), it.worker(), it.worker()
-        slow.send(CanDoTimeout(it.function, b"1000"))
-        handle = client.submit()
-        slow.grab()
-        other.grab_nothing()
-        it.place.sleep(2.0)
-        assert other.grab().handle == handle
 
 
 def test_memory_stream_that_is_closed_drops_late_data() -> None:
