@@ -1,6 +1,6 @@
 """Misuse raises at once; the message names the argument, its value and the valid ones."""
 
-# ruff: noqa: PT012 - it is the end of a `with` that raises
+
 # mypy: disable-error-code="arg-type,dict-item"
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.wire.packets import EchoReq
-from gearman_sync import GearmanClient, GearmanWorker, JobServer
+from gearman_sync import GearmanClient, JobServer
 from gearman_sync.testing import (
     Bandwidth,
     Corrupt,
@@ -37,7 +37,6 @@ from gearman_sync.testing import (
     Stall,
     Timeout,
     Toxic,
-    WorkerUnderTest,
     echo,
     replay,
 )
@@ -146,55 +145,7 @@ def test_unknown_toxic_is_refused_by_the_proxy(method: str, toxic: Any) -> None:
         assert not proxy.toxics
 
 
-async def later(worker: Any, job: Any) -> None:
-    """An async callback."""
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"worker": 5}, TypeError, "a worker is callbacks by task"),
-        ({"worker": GearmanWorker()}, ValueError, "has no callbacks"),
-        ({"worker": {"f": 5}}, TypeError, "f"),
-        ({"worker": {"f": later}}, TypeError, "async"),
-        ({"server": 5}, TypeError, "a server's address is"),
-    ],
-)
-def test_worker_under_test_with_a_bad_argument_raises_at_once(
-    options: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        WorkerUnderTest(**{"worker": {"f": print}, "server": "localhost", **options})
-
-
 # Call order.
-
-
-def test_worker_under_test_that_is_nested_is_refused(job_server: JobServer) -> None:
-    worker = GearmanWorker()
-    worker.register_task("f", lambda worker, job: job.data)
-    outer = WorkerUnderTest(worker, job_server.address)
-    for inner in (outer, WorkerUnderTest(worker, job_server.address)):
-        with outer, pytest.raises(RuntimeError, match="is under test already: end its"), inner:
-            raise AssertionError("it was entered")
-    with GearmanClient([job_server.address]) as client, outer:
-        assert client.submit_job("f", "data", poll_timeout=PATIENCE).result == b"data"
-
-
-@pytest.mark.parametrize("max_jobs", [1, 2])
-@pytest.mark.parametrize("inside", [False, True])
-def test_drain_in_a_callback_is_refused(job_server: JobServer, max_jobs: int, inside: bool) -> None:
-    worker = GearmanWorker(max_jobs=max_jobs)
-    worker.register_task("f", lambda worker, job: under_test.drain())
-    under_test = WorkerUnderTest(worker, job_server.address, timeout=PATIENCE)
-    with GearmanClient([job_server.address]) as client:
-        client.submit_job("f", "", background=True)
-    with pytest.raises(RuntimeError, match="can't drain it, as that waits for the callback's own"):
-        if inside:
-            with under_test:
-                pass
-        else:
-            under_test.drain()
 
 
 PROXY_METHODS: list[Callable[[FaultyProxy], object]] = [

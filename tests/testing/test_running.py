@@ -1,4 +1,4 @@
-"""The blocking WorkerUnderTest: jobs run in the test's thread, and in a thread of its own."""
+"""WorkerUnderTest with blocking hooks, in the test's thread and in a thread of its own."""
 
 # ruff: noqa: PT012 - it is the end of a `with` that raises
 
@@ -123,13 +123,16 @@ def test_failures_of_all_kinds_are_raised_once(
         return {"a": 1} if job.data == b"no bytes" else fail(worker, job)
 
     under_test = WorkerUnderTest({task: callback}, server.address)
-    for data in ("first", "second", "no bytes"):
+    for data in ("first", "second", "no bytes", *"0123456789"):
         queue(data)
     with pytest.raises(ZeroDivisionError, match="first") as caught:
         under_test.drain()
     assert caught.traceback[-1].name == "fail"
-    assert caught.value.__notes__[0] == f"It was raised for {under_test.runs[0].job!r}."
-    errors = [type(run.error) for run in under_test.runs]
+    first, second, *_, last = caught.value.__notes__
+    assert first == f"It was raised for {under_test.runs[0].job!r}."
+    assert second == f"{under_test.runs[1].job!r} has failed, too: {under_test.runs[1].error!r}"
+    assert last == "So have 2 others."
+    errors = [type(run.error) for run in under_test.runs[:3]]
     assert errors == [ZeroDivisionError, ZeroDivisionError, TypeError]
     assert under_test.drain() == []
 
@@ -342,3 +345,55 @@ def test_no_server(task: str, how: str, caplog: pytest.LogCaptureFixture) -> Non
                 eventually(lambda: "has ended" in caplog.text, "the log")
     # The error is logged at once, not only at the end: a test may wait for a result meanwhile.
     assert ("the worker under test has ended" in caplog.text) == (how == "with")
+
+
+# Misuse.
+
+
+async def later(worker: Any, job: Any) -> None:
+    """An async callback."""
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"worker": 5}, TypeError, "a worker is callbacks by task"),
+        ({"worker": GearmanWorker()}, ValueError, "has no callbacks"),
+        ({"worker": {"f": 5}}, TypeError, "f"),
+        ({"worker": {"f": later}}, TypeError, "async"),
+        ({"server": 5}, TypeError, "a server's address is"),
+    ],
+)
+def test_worker_under_test_with_a_bad_argument_raises_at_once(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        WorkerUnderTest(**{"worker": {"f": print}, "server": "localhost", **options})
+
+
+def test_worker_under_test_that_is_nested_is_refused(server: Server, client: GearmanClient) -> None:
+    worker = GearmanWorker()
+    worker.register_task("f", lambda worker, job: job.data)
+    outer = WorkerUnderTest(worker, server.address)
+    for inner in (outer, WorkerUnderTest(worker, server.address)):
+        with outer, pytest.raises(RuntimeError, match="is under test already: end its"), inner:
+            raise AssertionError("it was entered")
+    with outer:
+        assert client.submit_job("f", "data", poll_timeout=PATIENCE).result == b"data"
+
+
+@pytest.mark.parametrize("max_jobs", [1, 2])
+@pytest.mark.parametrize("inside", [False, True])
+def test_drain_in_a_callback_is_refused(
+    server: Server, queue: Callable[..., Any], task: str, max_jobs: int, inside: bool
+) -> None:
+    worker = GearmanWorker(max_jobs=max_jobs)
+    worker.register_task(task, lambda worker, job: under_test.drain())
+    under_test = WorkerUnderTest(worker, server.address, timeout=PATIENCE)
+    queue()
+    with pytest.raises(RuntimeError, match="can't drain it, as that waits for the callback's own"):
+        if inside:
+            with under_test:
+                pass
+        else:
+            under_test.drain()
