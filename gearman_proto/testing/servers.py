@@ -20,7 +20,6 @@ from .books import EPSILON
 from .nodes import Node
 
 if TYPE_CHECKING:
-
     from gearman_proto.engines.server.links import ServerLink
 
     from .simulation import Simulation

@@ -15,7 +15,6 @@ from tests.peers.peers import ROOT, SERVERS
 from tests.support import PATIENCE, eventually, require_module, spawn
 
 if TYPE_CHECKING:
-
     from tests.support import ServerAt
 
     from .conftest import Both

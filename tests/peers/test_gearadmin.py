@@ -11,7 +11,6 @@ import pytest
 from tests.peers.peers import gearadmin
 
 if TYPE_CHECKING:
-
     from .conftest import Both
 
 pytestmark = pytest.mark.usefixtures("no_hang")

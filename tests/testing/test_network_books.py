@@ -107,6 +107,15 @@ def test_running_job_reported_with_a_wrong_state_fails(
     doing.fails(problem, partial(doing.books.told, doing.entry))
 
 
+@pytest.mark.parametrize("unique", [None, "mine"])
+def test_request_with_the_handle_of_another_job_fails(doing: Cast, unique: str | None) -> None:
+    first = doing.request
+    doing.submit(data=b"other", job={"unique": unique})
+    doing.run(0.5)
+    doing.request.job.handle = first.job.handle
+    doing.fails("has the handle of another job", partial(doing.books.told, doing.entry))
+
+
 def test_background_job_with_a_result_fails(idle: Cast) -> None:
     idle.submit(background=True)
     idle.run(5.0)
