@@ -199,7 +199,7 @@ def test_execution_with_another_unique_fails(idle: Cast) -> None:
 def test_job_assigned_to_two_workers_fails(doing: Cast) -> None:
     first = doing.execution
     doing.fails("has had since .* and has not lost", doing.start_again)
-    late = Execution(first.key, doing.worker, first._is_lost, 0.5, 1.5)
+    late = Execution(first.key, b"data", doing.worker, first._is_lost, 0.5, 1.5)
     assert not late.may_be_again(0.4)
     assert late.may_be_again(0.6)
 
