@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -52,11 +53,11 @@ def wrong() -> Iterator[str]:
     def answer(engine: Any, link: Any, _: Any, args: Any, __: float) -> None:
         engine._send(link, EchoRes, [args[0].replace(b"\0", b"-")])
 
-    with pytest.MonkeyPatch.context() as patch:
-        # An engine looks its methods up when it is made, so later servers are correct again.
-        patch.setattr(ServerEngine, "_on_echo", answer)
-        server = gearman_sync.JobServer()
-    with server:
+    with contextlib.ExitStack() as stack:
+        # An engine looks its methods up when its server starts, so later servers are correct.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ServerEngine, "_on_echo", answer)
+            server = stack.enter_context(gearman_sync.JobServer())
         yield "{}:{}".format(*server.address)
 
 
