@@ -96,6 +96,12 @@ def test_interrupted_engine_is_abandoned_and_replaced(
     assert str(error) == "interrupted by KeyboardInterrupt()"
 
 
+def test_connection_error_is_the_reason_that_waits_get(driver: BaseDriver[Any]) -> None:
+    engine, reason = driver.engine, ConnectionError("the system has closed the descriptors")
+    driver._interrupted(reason)
+    assert engine.errors == [reason]
+
+
 def test_closed_engine_is_not_replaced() -> None:
     driver = BaseDriver[Any](lambda: Engine(closed=True), lambda *args: None)
     engine = driver.engine
