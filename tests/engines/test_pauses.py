@@ -165,21 +165,6 @@ def test_worker_reconnects_soon_after_an_idle_timeout_of_a_proxy() -> None:
     assert len(pauses) < HOUR / 6.0
 
 
-def test_hostile_server_does_not_block_a_good_one() -> None:
-    world = worker_harness.working(2, max_outage=None, look_again=2 * HOUR)
-    good = world.peer("s1").up()
-    good.send(NoJob())
-
-    def behave(peer: worker_harness.Peer) -> None:
-        refuse_grabs(peer)
-        good.send(Noop())
-        world.finish(good.assign())
-        good.send(NoJob())
-
-    assert 40 < len(spend(world, HOUR, behave)) <= BOUND
-    assert good.link.is_up
-
-
 @pytest.mark.parametrize(
     ("max_outage", "behave", "seconds"),
     [
@@ -296,19 +281,6 @@ def test_time_until_the_last_retry(retries: int) -> None:
     assert longest / 2 <= world.now <= longest
     with pytest.raises(ExceededConnectionAttempts, match=f"tried {1 + retries} time"):
         wait.raise_error()
-
-
-def test_restarted_server_receives_its_request_at_once_each_time() -> None:
-    world = harness.World()
-    for _ in range(10):
-        wait = world.submit(world.request(retries=1))
-        close_after_submit(world.peer())
-        peer = world.serve()
-        peer.take()
-        peer.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
-        assert wait.done
-        wait.raise_error()
-    assert world.now == 0.0
 
 
 def test_long_connection_resets_the_failures() -> None:
