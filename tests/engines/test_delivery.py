@@ -247,6 +247,7 @@ def test_worker_with_blocked_sender_disconnects_a_stalled_server(
     update = WorkData(job.wire_handle, bytes(11 * MEGABYTE))
     slow.engine.send(slow.now, lambda: None, job, update)
     assert slow.run(1000.0) <= seconds
+    assert "the server does not read" in slow.engine.notices[0]
 
 
 def test_slow_answer_frees_the_slot_after_a_second() -> None:

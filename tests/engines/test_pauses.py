@@ -186,9 +186,6 @@ def test_worker_gives_up_after_an_outage_of_all_servers(
         world.sleep(seconds + 0.01 - world.now)
         with pytest.raises(ServerUnavailable):
             world.stream.raise_error()
-        world.end_work()
-        world.work()
-        assign(world.peer())
 
 
 def test_one_reachable_server_ends_the_outage() -> None:

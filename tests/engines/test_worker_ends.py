@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gearman_proto.errors import ConnectionError, GearmanError, InvalidWorkerState
 from gearman_proto.wire.packets import (
@@ -15,16 +13,12 @@ from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
     Error,
-    JobAssign,
     JobAssignUniq,
     NoJob,
     Noop,
-    OptionRes,
     PreSleep,
-    WorkComplete,
     WorkFail,
 )
-from tests.profiles import examples
 
 from .harness import raw, wakes
 from .worker_harness import (
@@ -40,7 +34,6 @@ from .worker_harness import (
 
 if TYPE_CHECKING:
     from gearman_proto.jobs.job import WorkerJob
-    from gearman_proto.wire.packets import PacketEvent
 
 ECHO = EchoReq(b"")
 ECHOED = EchoRes(b"")
@@ -288,40 +281,3 @@ def test_abandon_ends_all_calls_and_loses_the_jobs() -> None:
     with pytest.raises(ConnectionError, match=r"> was lost with .*: forked"):
         world.engine.send(world.now, lambda: None, job, result()).raise_error()
     world.engine.job_done(world.now, job)
-
-
-GARBAGE: list[PacketEvent] = [
-    *(Noop(), NoJob(), EchoRes(b""), OptionRes(b""), WorkComplete(b"H:1", b"")),
-    *(JobAssign(b"H:1", b"f", b"in"), JobAssignUniq(b"\xff", b"\xfe", b"\xfd", b"in")),
-    *(JobAssignUniq(b"", b"", b"", b""), Error(b"server_error", b"\xff")),
-    Error(b"JOB_NOT_FOUND", b""),
-]
-PIECES = st.one_of(
-    st.binary(max_size=40),
-    st.sampled_from([*map(raw, GARBAGE), b"\0RES\0\0\0\x28\0\0\0\x05\0\0\0\0x"]),
-    st.just(b"\0RES\0\0\0\x1f\xff\xff\xff\xff"),
-)
-
-
-@pytest.mark.parametrize("phase", PHASES)
-@examples(0.6)
-@given(pieces=st.lists(PIECES, max_size=8), sizes=st.lists(st.integers(1, 30), max_size=20))
-def test_arbitrary_bytes_do_not_raise(phase: str, pieces: list[bytes], sizes: list[int]) -> None:
-    world, job = in_phase(phase)
-    server = world.peers[-1]
-    server.strict = False
-    received = b"".join(pieces)
-    for size in sizes:
-        server.send_raw(received[:size])
-        received = received[size:]
-    server.send_raw(received)
-    jobs = [job] if job is not None else []
-    jobs += iter(world.next_job, None)
-    world.sleep(3.0)
-    for job in jobs:
-        world.job_done(job)
-    world.sleep(100.0)
-    world.stop()
-    world.sleep(100.0)
-    assert world.stream.done
-    world.end_work()

@@ -120,18 +120,15 @@ def test_send_done_writes_result_and_next_grab_together() -> None:
 
 
 def test_sleeping_link_polls_at_about_the_look_again_interval() -> None:
-    times = set()
+    deadlines = set()
     for seed in range(20):
         world, server = asleep(seed=seed, look_again=5.0)
-        deadline = world.engine.next_deadline()
-        assert deadline is not None
-        assert 4.0 <= deadline <= 6.0
-        times.add(deadline)
-        world.sleep(3.9)
+        deadlines.add(world.engine.next_deadline() or 0.0)
+        world.sleep(3.99)
         assert server.take() == []
-        world.sleep(2.2)
+        world.sleep(2.02)
         assert server.take() == [GRAB]
-    assert len(times) == 20
+    assert (len(deadlines), min(deadlines) < 4.5, max(deadlines) > 5.5) == (20, True, True)
 
 
 def test_link_that_is_woken_for_nothing_pauses_until_a_job_or_silence() -> None:
@@ -580,22 +577,18 @@ def test_waiting_for_a_slow_server_ends_by_its_timeout_or_loss() -> None:
 
 
 @pytest.mark.parametrize("catches_up", [False, True])
-def test_server_that_does_not_read_is_disconnected(catches_up: bool) -> None:
+def test_server_is_disconnected_if_nothing_moves_while_a_sender_waits(catches_up: bool) -> None:
     world, server, job = holding()
     server.reads = False
-    world.send(job, data(3 * MEGABYTE))
+    wait = world.send(job, data(3 * MEGABYTE))
     world.sleep(59.0)
     world.engine.data_to_send(server.link, world.now)
     world.sleep(60.0)
     assert not server.closed
     if catches_up:
-        for wait in world.waits:
-            world.release(wait)
+        world.release(wait)
     world.sleep(60.0)
-    assert server.closed is not catches_up
-    if not catches_up:
-        assert "the server does not read" in world.engine.notices[0]
-        assert job.is_lost
+    assert (server.closed, job.is_lost) == (not catches_up, not catches_up)
 
 
 # Wake-ups of the caller.
@@ -628,15 +621,7 @@ def test_zero_timeout_wakes_the_caller_at_most_every_10_ms() -> None:
     world = World(functions=[])
     world.work(timeout=0.0)
     world.serve()
-    count = 0
-    while world.now < 1.0:
-        deadline = world.engine.next_deadline()
-        assert deadline is not None
-        world.sleep(deadline - world.now)
-        assert world.stream.ready
-        world.next_job()
-        count += 1
-    assert 90 <= count <= 101
+    assert world.engine.next_deadline() == 0.01
 
 
 def test_disconnect_closes_the_connection_once() -> None:

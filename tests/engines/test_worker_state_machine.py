@@ -33,7 +33,6 @@ from .harness import raw
 from .worker_harness import Peer, World
 
 if TYPE_CHECKING:
-    from gearman_proto.engines.worker.engine import WorkStream
     from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.wire.packets import PacketEvent
 
@@ -66,13 +65,13 @@ class WorkerMachine(RuleBasedStateMachine):
         #: Jobs handed to the caller and not yet done.
         self.jobs: list[WorkerJob] = []
         self.handles = 0
-        self.stream: WorkStream | None = None
+        self.stream: Any = None
         self.begin()
 
     # Helpers.
 
     def pick(self, data: st.DataObject, items: list[Any]) -> Any:
-        return items[data.draw(st.integers(0, len(items) - 1))]
+        return data.draw(st.sampled_from(items))
 
     def links(self, *, up: bool) -> list[Peer]:
         self.world.peers = self.world.alive()
@@ -106,8 +105,6 @@ class WorkerMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.stream = self.world.work(timeout=self.timeout)
 
-    @precondition(lambda self: self.stream is not None and self.stream.done)
-    @rule()
     def return_from_work(self) -> None:
         self.world.end_work()
         self.stream = None
@@ -115,7 +112,7 @@ class WorkerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.stream is not None)
     @rule(chance=st.integers(0, 9))
     def leave_work(self, chance: int) -> None:
-        if chance == 0:
+        if chance == 0 or (chance < 7 and self.stream.done):
             self.return_from_work()
 
     @rule()
@@ -264,29 +261,30 @@ class WorkerMachine(RuleBasedStateMachine):
             self.world.sleep(1.0)
         return asked
 
+    def work_again(self) -> None:
+        """Begin a `work` that is not over."""
+        if self.stream is not None:
+            self.return_from_work()
+        self.begin()
+        if self.stream.done:  # `stop` was called before `work`.
+            self.return_from_work()
+            self.begin()
+
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
         world = self.world
         self.be_kind(1, "none")
         if self.stream is None or self.stream.done or world.engine._life is not WorkerLife.WORKING:
-            if self.stream is not None:
-                self.be_kind(3, "none")
-                assert self.stream.done
-                self.return_from_work()
-            self.begin()
-            assert self.stream is not None
-            if self.stream.done:  # `stop` was called before `work`.
-                self.return_from_work()
-                self.begin()
-        assert self.stream is not None
+            self.be_kind(3, "none")
+            assert self.stream is None or self.stream.done
+            self.work_again()
         if _OUTAGE in world.engine._timers:
             # An earlier outage might end the work before the worker reconnects.
             self.be_kind(36, "none")
             if self.stream.done:
                 assert isinstance(self.stream.error, ServerUnavailable)
-                self.return_from_work()
-                self.begin()
+                self.work_again()
         world.register(b"f")
         # This time covers the longest backoff and the poll interval.
         asked = self.be_kind(36, "none")
