@@ -42,6 +42,7 @@ from gearman_proto.wire.packets import (
     GrabJob,
     JobCreated,
     NoJob,
+    Noop,
     OptionReq,
     PreSleep,
     ResetAbilities,
@@ -296,13 +297,15 @@ def test_probe_of_a_server_that_assigns_no_jobs_lacks_the_grabs() -> None:
 def test_line_without_grab_uniq_grabs_jobs_without_uniques() -> None:
     with server_kit(has=frozenset({"echo"})) as it:
         client, worker = it.client(), it.worker()
-        client.submit(b"1", unique=b"u")
-        client.submit(b"2", unique=b"v")
+        handles = [client.submit(b"1", unique=b"u"), client.submit(b"2", unique=b"v")]
         assert worker.grab().unique == b""
         assert worker.soon().data == b"2"
+        worker.complete_all(handles)
         with pytest.raises(Failed, match="NO_JOB again and again"):
             worker.soon()
         assert not worker.runs()
+        worker.send_anyway(Noop())
+        assert worker.behaviour() == "refused with ERROR"
 
 
 def test_line_without_a_reply_to_its_echo_fails() -> None:
