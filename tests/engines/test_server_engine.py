@@ -71,6 +71,14 @@ OUT_OF_RANGE = Error(b"ARGUMENT_TOO_LARGE", b"Epoch out of range")
 NOT_FOUND = Error(b"JOB_NOT_FOUND", b"Job given in work result not found")
 
 
+def start(*, limit: bytes = b"", **options: Any) -> tuple[World, Peer, Peer]:
+    """Return a server, a client, and a worker of f, perhaps with a time limit."""
+    world = World(**options)
+    client, worker = world.connect(), world.connect()
+    worker.send(CanDoTimeout(b"f", limit) if limit else CanDo(b"f"))
+    return world, client, worker
+
+
 def job(data: bytes = b"x", unique: bytes = b"") -> SubmitJob:
     return SubmitJob(b"f", unique, data)
 
@@ -89,6 +97,13 @@ def assigned(peer: Peer) -> bytes:
     assign = peer.grab()
     assert isinstance(assign, JobAssign)
     return assign.handle
+
+
+def given(client: Peer, worker: Peer) -> bytes:
+    """Submit a job that the worker gets, and return its handle."""
+    handle = client.submit(job())
+    assert assigned(worker) == handle
+    return handle
 
 
 def status(peer: Peer, handle: bytes) -> tuple[bytes, bytes, bytes, bytes]:
@@ -137,8 +152,7 @@ def test_handles_keep_their_length_after_the_largest_number() -> None:
 
 
 def test_unique_dash_coalesces_by_data() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
+    _, client, worker = start()
     handle = client.submit(job(b"x", b"-"))
     assert client.submit(job(b"x", b"-")) == handle
     others = [job(b"y", b"x"), SubmitJob(b"g", b"-", b"x"), job(b"", b"-"), job(b"", b"-")]
@@ -251,16 +265,13 @@ def test_no_time_limit(timeout: bytes) -> None:
     world = World()
     client, worker = world.connect(), world.worker()
     worker.send_raw(raw(CanDoTimeout(b"f", b"1000"), CanDoTimeout(b"f", timeout)))
-    client.submit(job())
-    assigned(worker)
+    given(client, worker)
     assert world.engine.next_deadline() is None
 
 
 @pytest.mark.unmeasured
 def test_latest_former_jobs_are_remembered() -> None:
-    world = World(job_retries=0)
-    client, worker = world.connect(), world.connect()
-    worker.send(CanDoTimeout(b"f", b"1000"))
+    world, client, worker = start(limit=b"1000", job_retries=0)
     handles = [client.submit(job_bg()) for _ in range(257)]
     for handle in handles:
         assert assigned(worker) == handle
@@ -296,8 +307,7 @@ def test_delayed_job_runs_at_its_epoch() -> None:
 
 @pytest.mark.parametrize("epoch", [b"0", b"-1", b"", b"abc", b"1", b"%d" % EPOCH])
 def test_past_epoch_runs_job_immediately(epoch: bytes) -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
+    world, client, worker = start()
     client.send_raw(raw(SubmitJobEpoch(b"f", b"", epoch, b"x")))
     (handle,) = world.engine.queue.jobs
     assert worker.grab() == JobAssign(handle, b"f", b"x")
@@ -318,8 +328,7 @@ def test_epoch_out_of_range_is_refused(epoch: bytes) -> None:
 
 @pytest.mark.parametrize(("step", "before", "after"), [(86400, 1000, 60), (-3600, 86400 + 3599, 1)])
 def test_delayed_job_follows_the_wall_clock(step: int, before: int, after: int) -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
+    world, client, worker = start()
     client.submit(at(86400))
     worker.send(PreSleep())
     if step < 0:
@@ -334,8 +343,7 @@ def test_delayed_job_follows_the_wall_clock(step: int, before: int, after: int) 
 
 @pytest.mark.parametrize("seconds", [-1, 10])
 def test_due_job_stays_due_when_wall_clock_is_set_back(seconds: int) -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
+    world, client, worker = start()
     handle = client.submit(at(seconds))
     world.wait(10)
     assert assigned(worker) == handle
@@ -367,10 +375,8 @@ def test_text_after_nul_is_no_part_of_a_name() -> None:
     ],
 )
 def test_status_numbers(numerator: bytes, denominator: bytes, stored: tuple[bytes, bytes]) -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
-    handle = client.submit(job())
-    assigned(worker)
+    _, client, worker = start()
+    handle = given(client, worker)
     # The server passes the numbers on unchanged, but cuts them at a NUL, which no client expects.
     worker.send_raw(raw(WorkStatus(handle, numerator, denominator + b"\0x")))
     assert client.take() == [WorkStatus(handle, numerator, denominator)]
@@ -386,8 +392,7 @@ def test_every_request_has_a_handler() -> None:
 
 
 def test_reducer_too_large() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
+    _, client, worker = start()
     client.send_raw(raw(SubmitReduceJob(b"f", b"u", b"r" * 65, b"", b"x")))
     assert client.take_raw() == pack(Error.packet, (TOO_LARGE.code, TOO_LARGE.text), b"\0RES")
     handle = client.submit(SubmitReduceJob(b"f", b"u", b"r" * 64, b"", b"x"))
@@ -398,11 +403,9 @@ def test_reducer_too_large() -> None:
 
 
 def test_limits_of_each_priority() -> None:
-    world = World(max_queue_size=1)
-    client, worker = world.connect(), world.worker(b"f")
+    _, client, worker = start(max_queue_size=1)
     # A running job counts.
-    client.submit(job())
-    assigned(worker)
+    given(client, worker)
     client.send(job())
     assert client.take() == [FULL]
     assert client.ask(b"maxqueue f 3 2 0") == b"OK\r\n"
@@ -511,8 +514,7 @@ def test_invalid_commands_get_errors(line: bytes, answer: bytes) -> None:
 
 
 def test_function_is_dropped_with_its_limits_unless_used() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(b"f")
+    _, client, worker = start()
     refusal = b"ERR there are still connected workers or executing clients\r\n"
     assert client.ask(b"drop function f") == refusal
     handle = client.submit(job())
@@ -528,9 +530,7 @@ def test_function_is_dropped_with_its_limits_unless_used() -> None:
 
 @pytest.mark.parametrize("state", ["queued", "running", "delayed"])
 def test_cancel(state: str) -> None:
-    world = World()
-    client, worker = world.connect(), world.connect()
-    worker.send(CanDoTimeout(b"f", b"1000"))
+    world, client, worker = start(limit=b"1000")
     handle = client.submit(at(10, unique=b"u") if state == "delayed" else job_bg(unique=b"u"))
     assert client.submit(job(unique=b"u")) == handle
     if state == "running":
@@ -855,8 +855,7 @@ def test_unread_output_of_one_write_stops_processing() -> None:
 @pytest.mark.parametrize(("copies", "cut_off"), [(2, False), (3, False), (4, True), (9999, True)])
 def test_unread_copies_count_towards_max_unread(copies: int, cut_off: bool) -> None:
     """Copies count as unread output. If they exceed the limit, the engine does not create them."""
-    world = World(max_unread=10_000)
-    client, worker = world.connect(), world.worker(b"f")
+    _, client, worker = start(max_unread=10_000)
     client.send(*[job(unique=b"u")] * copies)
     client.take()
     client.stop_reading()
