@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gearman_proto import constants, text
 from gearman_proto.errors import RemoteProtocolError, ServerError
 from gearman_proto.testing import Outcome, check_chunking, check_exceptions, parse
-from gearman_proto.testing.strategies import admin_replies, chunked, hostile_replies
+from gearman_proto.testing.strategies import admin_commands, admin_replies, chunked, hostile_replies
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.packets import Event, Role, TextLine
 from gearman_proto.wire.text import (
@@ -445,22 +445,9 @@ def test_record_unknown_key_is_refused(record: Any, as_dict: Any, key: Any) -> N
 
 # Any replies.
 
-COMMANDS = [
-    text.status(),
-    text.prioritystatus(),
-    text.workers(),
-    text.show_jobs(),
-    text.show_unique_jobs(),
-    text.version(),
-    text.getpid(),
-    text.verbose(),
-    text.cancel_job("H:h:1"),
-    text.shutdown(graceful=False),
-]
-
 
 @examples(10)
-@given(st.sampled_from(COMMANDS), hostile_replies(), st.data())
+@given(admin_commands(), hostile_replies(), st.data())
 def test_hostile_reply_does_not_depend_on_chunks(
     command: Command[Any], reply: bytes, data: st.DataObject
 ) -> None:
@@ -476,7 +463,7 @@ def test_hostile_reply_does_not_depend_on_chunks(
 
 
 @examples(1)
-@given(st.sampled_from(COMMANDS), st.data())
+@given(admin_commands(), st.data())
 def test_any_valid_reply_is_read(command: Command[Any], data: st.DataObject) -> None:
     reply = data.draw(admin_replies(command))
     outcome = parse(lambda: Replies(command), data.draw(chunked(reply.data)))
