@@ -69,59 +69,46 @@ async def test_hooks_of_each_job_run_in_order(
     assert calls == expected
 
 
-async def test_async_hooks_await_super(kit: Kit, server: Server, task: str) -> None:
+async def test_async_hooks_send_and_await_super(kit: Kit, server: Server, task: str) -> None:
     returned: list[Any] = []
 
     class Hooked(Hooks):
         async def on_job_execute(self, current_job: WorkerJob) -> Any:
-            returned.append(await settled(super().on_job_execute(current_job)))
-            return returned[-1]
-
-        async def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> Any:
-            await settled(self.send_job_warning(current_job, b"by the hook"))
-            returned.append(await settled(super().on_job_exception(current_job, exc_info)))
-            return returned[-1]
+            return await settled(super().on_job_execute(current_job))
 
         async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any:
-            await settled(self.send_job_data(current_job, b"by the hook"))
+            send = self.send_job_complete if job_result == b"end" else self.send_job_data
+            await settled(send(current_job, b"by the hook"))
             returned.append(await settled(super().on_job_complete(current_job, job_result)))
             return returned[-1]
 
-        async def after_poll(self, any_activity: bool) -> Any:
-            return await settled(super().after_poll(any_activity))
-
-        async def after_job(self) -> Any:
-            returned.append(await settled(super().after_job()))
+        async def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> Any:
+            if str(exc_info[1]) == "end":
+                await settled(self.send_job_failure(current_job))
+            else:
+                await settled(self.send_job_warning(current_job, b"by the hook"))
+            returned.append(await settled(super().on_job_exception(current_job, exc_info)))
             return returned[-1]
 
-    tasks = {task: lambda worker, job: b"%d" % (1 // len(job.data))}
-    client = await kit.client_and_worker(server.address, kind=Hooked, tasks=tasks)
-    good = await client.submit_job(task, b"x")
-    assert (good.result, list(good.data_updates)) == (b"1", [b"by the hook"])
-    await kit.eventually(lambda: len(returned) == 3)
-    bad = await client.submit_job(task, b"")
-    text = b"ZeroDivisionError: integer division or modulo by zero"
-    assert (bad.state, list(bad.warning_updates)) == ("FAILED", [b"by the hook", text])
-    await kit.eventually(lambda: len(returned) == 6)
-    assert returned == [True, True, True, False, False, True]
+        async def after_job(self) -> Any:
+            return await settled(super().after_job())
 
+    def function(worker: Any, job: WorkerJob) -> Any:
+        if job.data.startswith(b"bad"):
+            raise ValueError(job.data.decode().removeprefix("bad "))
+        return job.data
 
-async def test_hooks_can_end_the_job_themselves(kit: Kit, server: Server, task: str) -> None:
-    class Hooked(Hooks):
-        async def on_job_complete(self, current_job: WorkerJob, job_result: Any) -> Any:
-            await settled(self.send_job_complete(current_job, b"by the hook"))
-            return await settled(super().on_job_complete(current_job, job_result))
-
-        async def on_job_exception(self, current_job: WorkerJob, exc_info: Any) -> Any:
-            await settled(self.send_job_failure(current_job))
-            return await settled(super().on_job_exception(current_job, exc_info))
-
-    tasks = {task: lambda worker, job: 1 // len(job.data)}
-    client = await kit.client_and_worker(server.address, kind=Hooked, tasks=tasks)
-    assert (await client.submit_job(task, b"x")).result == b"by the hook"
-    request = await client.submit_job(task, b"")
-    assert (request.state, len(request.warning_updates)) == ("FAILED", 0)
-    assert (await client.submit_job(task, b"x")).result == b"by the hook"
+    client = await kit.client_and_worker(server.address, kind=Hooked, tasks={task: function})
+    for data, result, updates, warnings in (
+        (b"go on", b"go on", [b"by the hook"], []),
+        (b"end", b"by the hook", [], []),
+        (b"bad go on", None, [], [b"by the hook", b"ValueError: go on"]),
+        (b"bad end", None, [], []),
+    ):
+        request = await client.submit_job(task, data)
+        assert (request.complete, request.result) == (True, result)
+        assert [[*request.data_updates], [*request.warning_updates]] == [updates, warnings]
+    await kit.eventually(lambda: returned == [True, True, False, False])
 
 
 async def test_on_job_execute_can_replace_the_callback(kit: Kit, server: Server, task: str) -> None:

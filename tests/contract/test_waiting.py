@@ -202,20 +202,6 @@ async def test_as_completed_ends_at_the_timeout(kit: Kit, server: Server, task: 
     assert [request.timed_out for request in requests] == [False] * 3
 
 
-async def test_as_completed_left_early_keeps_the_requests(
-    kit: Kit, server: Server, task: str
-) -> None:
-    client, requests, gates = await submit_three(kit, server, task)
-    gates[0].open.set()
-    async for request in client.as_completed(requests):
-        assert request is requests[0]
-        break
-    for gate in gates:
-        gate.open.set()
-    await client.wait_until_jobs_completed(requests)
-    assert [request.result for request in requests] == [b"a", b"b", b"c"]
-
-
 async def test_as_completed_returns_requests_not_in_flight(
     kit: Kit, server: Server, task: str
 ) -> None:

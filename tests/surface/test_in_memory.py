@@ -9,7 +9,7 @@ import math
 import pickle
 import random
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -55,16 +55,14 @@ from gearman_proto.wire.packets import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-E_ = TypeVar("E_")
 
-
-class Driver(Generic[E_]):
+class Driver:
     """A driver that calls an engine at time 0 and transfers no data."""
 
-    def __init__(self, engine: E_) -> None:
+    def __init__(self, engine: Any) -> None:
         self.engine = engine
 
-    def call(self, function: Callable[[E_, float], Any]) -> Any:
+    def call(self, function: Callable[[Any, float], Any]) -> Any:
         return function(self.engine, 0.0)
 
     tell = call
