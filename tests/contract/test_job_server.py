@@ -31,7 +31,7 @@ from gearman_proto.wire.packets import (
 from gearman_sync.testing import ScriptedClient
 from tests.support import PATIENCE, Program, require
 
-from .kit import Kit, Server, echo, reverse
+from .kit import Kit, Server, reverse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -412,15 +412,3 @@ async def test_libgearman_client_and_worker(kit: Kit, task: str) -> None:
     finally:
         worker.kill()
     await at(kit, server).wait_for_counts(task, 0, 0, 0)
-
-
-async def test_two_servers_in_one_process(kit: Kit, task: str) -> None:
-    one, two = await started(kit), await started(kit)
-    assert one.address != two.address
-    client = await kit.client(one.address, two.address)
-    for server in (one, two):
-        await kit.start_worker(server.address, tasks={task: echo}, max_outage=None)
-    requests = await client.submit_multiple_jobs([{"task": task, "data": b"ab"}] * 50)
-    assert {request.result for request in requests} == {b"ab"}
-    await one.stop()
-    assert (await client.submit_job(task, b"on", max_retries=1)).result == b"on"

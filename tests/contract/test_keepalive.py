@@ -80,13 +80,6 @@ async def test_accepted_connections_have_no_user_timeout(kit: Kit, task: str) ->
     await kit.eventually(lambda: connections(port, accepted=True) == expected)
 
 
-async def test_turned_off(kit: Kit, gearmand: Gearmand, task: str) -> None:
-    host = {"host": gearmand.host, "port": gearmand.port, "keepalive": False}
-    await use(kit, "client", host, gearmand.port, task)
-    (options,) = connections(gearmand.port)
-    assert (options["SO_KEEPALIVE"], options["TCP_USER_TIMEOUT"]) == (0, 0)
-
-
 async def test_tls_connections_have_the_defaults(
     kit: Kit, tls_host: dict[str, Any], task: str
 ) -> None:

@@ -13,12 +13,7 @@ import gearman_sync
 from gearman_proto import GearmanError, GearmanJobRequest
 from tests.support import odd
 
-from .test_in_memory import (
-    make_admin_client,
-    make_client,
-    make_job_server,
-    make_worker,
-)
+from .test_in_memory import make_admin_client, make_client, make_job_server, make_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
