@@ -22,6 +22,7 @@ def test_names() -> None:
 
 def test_check_name_refuses_invalid_names() -> None:
     assert check_name("task", "ü\udcff", 3) == b"\xc3\xbc\xff"
+    assert check_name("task", b"\xff", 3) == b"\xff"
     with pytest.raises(ValueError, match="the task 'üü' has 4 bytes, more than the 3"):
         check_name("task", "üü", 3)
     with pytest.raises(ValueError, match="has a NUL"):
