@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import os
 import random
 import socket
@@ -208,9 +209,9 @@ async def test_peers_that_are_gone_before_they_are_accepted_leave_nothing(
 async def test_server_out_of_descriptors_accepts_again_later(
     server: JobServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Old connections are not affected."""
+    """It waits before it tries again. Old connections are not affected."""
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr("gearman_anyio._driver.LISTEN_AGAIN", 0.05)
+    monkeypatch.setattr("gearman_anyio._driver.LISTEN_AGAIN", 0.2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     socks: list[socket.socket] = []
     try:
@@ -226,6 +227,8 @@ async def test_server_out_of_descriptors_accepts_again_later(
             await old.echo()
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             await until(lambda: links(server) == 21)
+            times = [each.created for each in caplog.records if "can be" in each.getMessage()]
+            assert all(after - before > 0.1 for before, after in itertools.pairwise(times))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for sock in socks:
