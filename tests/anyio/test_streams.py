@@ -25,7 +25,7 @@ from gearman_proto.errors import (
 )
 from gearman_proto.jobs.submitting import make_requests
 from gearman_proto.wire.packets import JobCreated, SubmitJob, SubmitJobBg, WorkComplete, WorkData
-from tests.support import PATIENCE, black_hole, has_address, resolve_to, wait_for
+from tests.support import PATIENCE, black_hole, free_port, has_address, resolve_to, wait_for
 
 from .stepping import open_sockets
 from .support import no_more_threads, reverse, until, working
@@ -257,7 +257,7 @@ class FailingTunnel(Tunnel):
             raise self.close_error
 
 
-@pytest.mark.parametrize("where", ["connect", "receive", "send", "receive later"])
+@pytest.mark.parametrize("where", ["connect", "receive", "send", "both", "receive later"])
 @pytest.mark.parametrize("failure", FAILURES, ids=[text for _, text in FAILURES])
 async def test_stream_that_fails_is_closed_and_its_error_is_shown(
     where: str, failure: tuple[Callable[[], BaseException], str], anyio_backend: str
@@ -276,9 +276,9 @@ async def test_stream_that_fails_is_closed_and_its_error_is_shown(
 
     def failing(stream: ByteStream) -> Tunnel:
         tunnel = FailingTunnel(stream)
-        if where == "receive" and is_bad:
+        if where in ("receive", "both") and is_bad:
             tunnel.fail(make())
-        elif where == "send" and is_bad:
+        if where in ("send", "both") and is_bad:
             tunnel.send_error = make()
         return tunnel
 
@@ -304,6 +304,14 @@ async def test_stream_that_fails_is_closed_and_its_error_is_shown(
             is_bad = False
             assert (await client.submit_job("reverse", b"", background=True)).complete
     tunnels.check(1 if where == "connect" else 2 if where == "receive later" else 3)
+
+
+async def test_refusal_of_a_connection_is_named_in_the_error() -> None:
+    """asyncio's own message has no reason."""
+    address = ("127.0.0.1", free_port())
+    async with gearman.GearmanClient([address], connect=tcp) as client:
+        with pytest.raises(ServerUnavailable, match="refused"):
+            await client.submit_job("reverse", b"hello")
 
 
 async def test_connector_that_returns_no_stream_is_an_error() -> None:
