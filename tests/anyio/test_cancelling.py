@@ -523,7 +523,7 @@ async def test_server_and_client_cancelled_at_every_wait_leave_nothing(
     assert again
 
 
-async def test_cancelled_calls_of_a_server(task: str) -> None:
+async def test_cancelled_call_of_a_server_has_its_effect_or_none(task: str) -> None:
     """A cancelled `wait` or `connect` changes nothing. A cancelled `stop` stops the server."""
     for attempt in attempts():
         async with nothing_left(), gearman.JobServer() as server:

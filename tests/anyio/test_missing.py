@@ -18,7 +18,7 @@ def last_line(hidden: str) -> str:
     return ended.stderr.splitlines()[-1]
 
 
-def test_without_anyio() -> None:
+def test_import_without_anyio_says_what_to_install() -> None:
     assert last_line("anyio") == (
         "ModuleNotFoundError: gearman_anyio needs anyio, which is not installed: "
         "pip install 'gearman-sansio[anyio]', or pip install anyio"
@@ -26,7 +26,7 @@ def test_without_anyio() -> None:
 
 
 @pytest.mark.parametrize("hidden", ["anyio.abc", "gearman_proto.tls"])
-def test_without_something_else(hidden: str) -> None:
+def test_import_without_another_module_raises_its_own_error(hidden: str) -> None:
     """Python's own error is shown if another module is missing."""
     said = last_line(hidden)
     assert hidden in said

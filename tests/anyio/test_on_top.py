@@ -30,7 +30,7 @@ async def reply(worker: Any, job: WorkerJob) -> Any:
 
 
 @pytest.mark.slow
-async def test_a_worker_is_told_at_every_place() -> None:
+async def test_worker_called_by_a_signal_handler_at_every_place() -> None:
     """The handler runs at each place where CPython checks for signals inside the engine."""
     with gearman_sync.JobServer() as server, gearman_sync.GearmanClient([server.address]) as client:
         worker = Once([server.address])
@@ -69,7 +69,7 @@ async def test_a_worker_is_told_at_every_place() -> None:
     assert count > 50
 
 
-async def test_stop_inside() -> None:
+async def test_stop_inside_the_engine_is_posted() -> None:
     with gearman_sync.JobServer() as server:
         worker = GearmanWorker([server.address])
         engine = worker._gm_driver.engine

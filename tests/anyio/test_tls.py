@@ -159,7 +159,7 @@ async def test_client_reconnects_after_an_abrupt_end(
     server.tunnels.check(2)
 
 
-async def test_the_reader_has_something_to_send(
+async def test_reader_can_send_while_the_writer_is_blocked(
     tls_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:
     """The server asks for a certificate while the client's writer is blocked.
@@ -202,8 +202,7 @@ async def test_the_reader_has_something_to_send(
     server.tunnels.check(1)
 
 
-async def test_two_tasks_send() -> None:
-    """The data is sent completely and in order."""
+async def test_data_of_concurrent_senders_is_whole_and_in_order() -> None:
     near, far = pipe()
     tunnel = SlowTunnel(near)
     async with _Shared(tunnel) as shared, far, anyio.create_task_group() as tasks:
@@ -217,7 +216,7 @@ async def test_two_tasks_send() -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-async def test_two_tasks_receive(first: int) -> None:
+async def test_one_of_two_receivers_gets_the_data(first: int) -> None:
     """One task gets the data. The other returns no bytes, so that TLS checks its state again."""
 
     async def receive(number: int) -> None:
