@@ -15,41 +15,15 @@ No other module of gearman_sync imports this package.
 
 from __future__ import annotations
 
-from gearman_proto import DataEncoder, __version__
-from gearman_proto.constants import (
-    JOB_COMPLETE,
-    JOB_CREATED,
-    JOB_FAILED,
-    JOB_PENDING,
-    JOB_UNKNOWN,
-    PRIORITY_HIGH,
-    PRIORITY_LOW,
-    PRIORITY_NONE,
-)
-from gearman_sync import constants, errors
+from gearman_proto import DataEncoder as DataEncoder
+from gearman_proto import __version__ as __version__
+from gearman_proto.constants import *  # noqa: F403
+from gearman_sync import constants as constants
+from gearman_sync import errors as errors
 
-from . import job, protocol, util
-from .admin_client import GearmanAdminClient
-from .client import GearmanClient
-from .worker import GearmanWorker
-
-__all__ = [
-    "JOB_COMPLETE",
-    "JOB_CREATED",
-    "JOB_FAILED",
-    "JOB_PENDING",
-    "JOB_UNKNOWN",
-    "PRIORITY_HIGH",
-    "PRIORITY_LOW",
-    "PRIORITY_NONE",
-    "DataEncoder",
-    "GearmanAdminClient",
-    "GearmanClient",
-    "GearmanWorker",
-    "__version__",
-    "constants",
-    "errors",
-    "job",
-    "protocol",
-    "util",
-]
+from . import job as job
+from . import protocol as protocol
+from . import util as util
+from .admin_client import GearmanAdminClient as GearmanAdminClient
+from .client import GearmanClient as GearmanClient
+from .worker import GearmanWorker as GearmanWorker

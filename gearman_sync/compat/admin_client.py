@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gearman_sync.admin
 from gearman_proto.constants import DEFAULT_ADMIN_TIMEOUT
-from gearman_proto.errors import ConnectionError, InvalidAdminClientState, ServerUnavailable
+from gearman_proto.errors import *  # noqa: F403 - python-gearman's module has them
 
 from .connection_manager import GearmanConnectionManager
 
@@ -15,14 +15,6 @@ if TYPE_CHECKING:
 
     from .connection import GearmanConnection
 
-__all__ = [
-    "DEFAULT_ADMIN_CLIENT_TIMEOUT",
-    "ConnectionError",
-    "GearmanAdminClient",
-    "GearmanConnectionManager",
-    "InvalidAdminClientState",
-    "ServerUnavailable",
-]
 
 DEFAULT_ADMIN_CLIENT_TIMEOUT: Final = DEFAULT_ADMIN_TIMEOUT
 

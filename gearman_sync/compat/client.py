@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import gearman_sync.client
 from gearman_proto import make_requests
-from gearman_proto.constants import (
-    JOB_PENDING,
-    JOB_UNKNOWN,
-    PRIORITY_HIGH,
-    PRIORITY_LOW,
-    PRIORITY_NONE,
-)
-from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
+from gearman_proto.constants import *  # noqa: F403 - python-gearman's module has them
+from gearman_proto.errors import *  # noqa: F403
+from gearman_proto.errors import ServerUnavailable
 from gearman_proto.jobs.submitting import JOB_KEYS
 
 from .connection_manager import GearmanConnectionManager, specified
@@ -29,19 +24,6 @@ if TYPE_CHECKING:
     from .connection import GearmanConnection
     from .job import GearmanJobRequest
 
-__all__ = [
-    "JOB_PENDING",
-    "JOB_UNKNOWN",
-    "PRIORITY_HIGH",
-    "PRIORITY_LOW",
-    "PRIORITY_NONE",
-    "RANDOM_UNIQUE_BYTES",
-    "ConnectionError",
-    "ExceededConnectionAttempts",
-    "GearmanClient",
-    "GearmanConnectionManager",
-    "ServerUnavailable",
-]
 
 RANDOM_UNIQUE_BYTES: Final = 16
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gearman_proto.address import ServerAddress, parse_address
 from gearman_proto.constants import DEFAULT_GEARMAN_PORT
-from gearman_proto.errors import ConnectionError
+from gearman_proto.errors import *  # noqa: F403 - python-gearman's module has them
 from gearman_proto.records import replaced
 
 if TYPE_CHECKING:
     from gearman_proto import Server
 
-__all__ = ["ConnectionError", "GearmanConnection"]
 
 # The settings of GearmanConnection, and the corresponding attributes of a ServerAddress.
 _SETTINGS: Final = {

@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto import jobs
 from gearman_proto.address import parse_address
-from gearman_proto.constants import (
-    JOB_COMPLETE,
-    JOB_CREATED,
-    JOB_FAILED,
-    JOB_PENDING,
-    JOB_UNKNOWN,
-    PRIORITY_NONE,
-)
+from gearman_proto.constants import *  # noqa: F403 - python-gearman's module has them
+from gearman_proto.constants import PRIORITY_NONE
 from gearman_proto.jobs import tracking
 from gearman_proto.names import to_wire
 
@@ -24,18 +18,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gearman_proto import HostSpec, ServerAddress
-
-__all__ = [
-    "JOB_COMPLETE",
-    "JOB_CREATED",
-    "JOB_FAILED",
-    "JOB_PENDING",
-    "JOB_UNKNOWN",
-    "PRIORITY_NONE",
-    "GearmanJob",
-    "GearmanJobRequest",
-    "WorkerJob",
-]
 
 
 class _Name(str):
@@ -65,10 +47,6 @@ class _Name(str):
     __hash__ = str.__hash__
 
 
-def _unchanged(value: Any) -> Any:
-    return value
-
-
 def _address_of(connection: GearmanConnection | HostSpec | None) -> ServerAddress | None:
     """Return the server's address for a job, from any form that a program can have."""
     if connection is None:
@@ -78,30 +56,23 @@ def _address_of(connection: GearmanConnection | HostSpec | None) -> ServerAddres
     return parse_address(connection)
 
 
-def _converted(
-    kind: Any, name: str, change: Callable[[Any], Any], back: Callable[[Any], Any] = _unchanged
-) -> Any:
-    """Return a property that converts the values of the attribute `name` of `kind`.
-
-    Args:
-        kind: The class that has the attribute.
-        name: The attribute's name.
-        change: Converts a value when it is read.
-        back: Converts a value when it is assigned.
-    """
+def _converted(kind: type, name: str, change: Callable[[Any], Any] = _Name.of) -> Any:
+    """Return a property that converts the values of an attribute of `kind` when they are read."""
     attribute = getattr(kind, name)
 
     def get(self: object) -> Any:
         return change(attribute.__get__(self, type(self)))
 
-    def put(self: object, value: Any) -> None:
-        attribute.__set__(self, back(value))
-
-    return property(get, put)
+    return property(get, attribute.__set__)
 
 
-def _settable(name: str, put: Callable[[Any, Any], None]) -> Any:
-    """Return a property for a read-only attribute of requests that calls `put` to set it."""
+def _settable(name: str) -> Any:
+    """Return a property for a read-only attribute of requests that can be set when idle."""
+
+    def put(self: jobs.GearmanJobRequest, value: Any) -> None:
+        tracking.check_idle(self)
+        setattr(self, f"_gm_{name}", value)
+
     read_only: Any = getattr(jobs.GearmanJobRequest, name)
     return property(read_only.fget, put)
 
@@ -119,16 +90,10 @@ class GearmanJob(jobs.GearmanJob):
 
     __slots__ = ()
 
-    connection: Any = _converted(
-        jobs.GearmanJob,
-        "connection",
-        lambda address: None if address is None else GearmanConnection.to(address),
-        _address_of,
-    )
-    handle: Any = _converted(jobs.GearmanJob, "handle", _Name.of)
+    handle: Any = _converted(jobs.GearmanJob, "handle")
     # A request without a task has an empty task.
     task: Any = _converted(jobs.GearmanJob, "task", lambda task: _Name.of(task or None))
-    unique: Any = _converted(jobs.GearmanJob, "unique", _Name.of)
+    unique: Any = _converted(jobs.GearmanJob, "unique")
 
     def __init__(
         self,
@@ -139,6 +104,16 @@ class GearmanJob(jobs.GearmanJob):
         data: Any,
     ) -> None:
         super().__init__(_address_of(connection), handle, task or "", unique, data)
+
+    @property  # type: ignore[override]
+    def connection(self) -> GearmanConnection | None:
+        """A connection to the job's server."""
+        address = super().connection
+        return None if address is None else GearmanConnection.to(address)
+
+    @connection.setter
+    def connection(self, connection: GearmanConnection | HostSpec | None) -> None:
+        jobs.GearmanJob.connection.__set__(self, _address_of(connection))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job's fields as a dict."""
@@ -172,9 +147,9 @@ class GearmanJobRequest(jobs.GearmanJobRequest):
     # The object given instead of a job, if any.
     _stand_in: Any = None
 
-    handle: Any = _converted(jobs.GearmanJobRequest, "handle", _Name.of)
-    task: Any = _converted(jobs.GearmanJobRequest, "task", _Name)
-    unique: Any = _converted(jobs.GearmanJobRequest, "unique", _Name.of)
+    handle: Any = _converted(jobs.GearmanJobRequest, "handle")
+    task: Any = _converted(jobs.GearmanJobRequest, "task")
+    unique: Any = _converted(jobs.GearmanJobRequest, "unique")
 
     def __init__(
         self,
@@ -197,18 +172,6 @@ class GearmanJobRequest(jobs.GearmanJobRequest):
         """The job."""
         return super().job if self._stand_in is None else self._stand_in
 
-    def _set_result(self, result: Any) -> None:
-        tracking.check_idle(self)
-        self._gm_result = result
-
-    def _set_exception(self, exception: Any) -> None:
-        tracking.check_idle(self)
-        self._gm_exception = exception
-
-    def _set_status(self, status: Any) -> None:
-        tracking.check_idle(self)
-        self._gm_status = status
-
-    result: Any = _settable("result", _set_result)
-    exception: Any = _settable("exception", _set_exception)
-    status: Any = _settable("status", _set_status)
+    result: Any = _settable("result")
+    exception: Any = _settable("exception")
+    status: Any = _settable("status")

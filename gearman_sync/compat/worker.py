@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
     from .connection import GearmanConnection
 
-__all__ = [
-    "POLL_TIMEOUT_IN_SECONDS",
-    "ConnectionError",
-    "GearmanConnectionManager",
-    "GearmanWorker",
-]
 
 # Seconds between checks for connected servers while `establish_worker_connections` waits.
 _POLL_INTERVAL: Final = 0.05
@@ -48,12 +42,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
 
     _gm_engine_options: ClassVar[dict[str, Any]] = {"job_class": WorkerJob}
 
-    _gm_transient: ClassVar[tuple[str, ...]] = (
-        "_gm_call",
-        "_gm_held_job",
-        "_gm_finished_job",
-        "_gm_polled",
-    )
+    _gm_transient = ("_gm_call", "_gm_held_job", "_gm_finished_job", "_gm_polled")
     # The call that runs while the program polls, the received job, the finished job, and the
     # connections polled last.
     _gm_call: Call[WorkStream] | None = None

@@ -146,8 +146,10 @@ def test_shutdown_on_top_of_the_leader(client: GearmanClient, task: str) -> None
         with pytest.raises(InvalidClientState, match="shut down"):
             client.submit_job(task, b"")
 
+    request = client.submit_job(task, b"", wait_until_complete=False)
     with signalled(handle, lambda: wait_for_leader(client)):
-        assert client.submit_job(task, b"").state == gearman.JOB_UNKNOWN
+        client.wait_until_jobs_completed([request])
+    assert request.state == gearman.JOB_UNKNOWN
     assert not client._gm_driver._poller.is_open
 
 

@@ -93,13 +93,14 @@ def test_leader_that_is_done_hands_over(
 def test_follower_with_an_earlier_deadline_wakes_the_leader(
     client: GearmanClient, task: str
 ) -> None:
-    leader = spawn(client.submit_job, task, b"1")
+    request = client.submit_job(task, b"1", wait_until_complete=False)
+    leader = spawn(client.wait_until_jobs_completed, [request])
     wait_for_leader(client)
     follower = spawn(client.submit_job, task, b"2", poll_timeout=0.05)
     assert follower.result(PATIENCE).timed_out
     assert not leader.done()
     client.shutdown()
-    assert leader.result(PATIENCE).state == gearman.JOB_UNKNOWN
+    assert leader.result(PATIENCE) == [request]
 
 
 def test_submits_while_another_thread_waits(client: GearmanClient, task: str, gate: Gate) -> None:
