@@ -49,11 +49,6 @@ class Waker:
         return [(each.st_dev, each.st_ino) for each in found]
 
     @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._far.fileno() < 0
-
-    @property
     def is_intact(self) -> bool:
         """True if both descriptors are still this waker's own."""
         try:
@@ -89,7 +84,6 @@ class Waker:
 class ClosedWaker:
     """A placeholder for a waker that is not open yet, or closed."""
 
-    closed: Final = True
     is_intact: Final = True
 
     def wake(self) -> None:

@@ -269,6 +269,16 @@ def test_held_job_is_done_once(
     assert done == [b"0"]
 
 
+def test_job_that_arrives_during_close_is_left_to_other_workers(
+    gearman: Any, worker: Any, server: Gearmand, host: str, task: str
+) -> None:
+    submit(gearman, host, task, 1)
+    for _ in range(30):
+        for connection in worker.establish_worker_connections():
+            connection.close()
+    eventually(lambda: server.counts(task) == (1, 0, 0))
+
+
 def test_result_right_before_close_arrives(client: Any, worker: Any, task: str) -> None:
     """The result arrives, and the job is not done twice."""
     done: list[Any] = []

@@ -13,7 +13,7 @@ import pytest
 import gearman_sync as gearman
 from gearman_proto.errors import ServerUnavailable
 from gearman_sync import _driver, _leader
-from tests.support import PATIENCE, black_hole, eventually, free_port, resolve_to, spawn
+from tests.support import PATIENCE, black_hole, eventually, free_port, resolve_to, spawn, wait_for
 
 if TYPE_CHECKING:
     from gearman_sync.testing import Gate
@@ -90,6 +90,20 @@ def test_shutdown_closes_all_sockets_that_race(
         with pytest.raises(ServerUnavailable, match="shut down"):
             call.result(PATIENCE)
         assert [sock.fileno() for sock in sockets] == [-1, -1]
+
+
+def test_shutdown_while_a_name_is_resolved_ends_the_call(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = resolve_to(monkeypatch, "gearman.test", "127.0.0.1")
+    name.known.clear()
+    client = make_client("gearman.test")
+    call = spawn(client.submit_job, "task", b"")
+    wait_for(name.asked)
+    client.shutdown()
+    with pytest.raises(ServerUnavailable, match="shut down"):
+        call.result(PATIENCE)
+    name.known.set()
 
 
 class TimePasses:
