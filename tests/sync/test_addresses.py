@@ -1,9 +1,8 @@
-"""Addresses: names that are resolved, races of several addresses, descriptors beyond 1024."""
+"""Addresses: names that are resolved, and races of several addresses."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from gearman_sync import _driver, _leader
 from tests.support import PATIENCE, black_hole, eventually, free_port, resolve_to, spawn, wait_for
 
 if TYPE_CHECKING:
-    from gearman_sync.testing import Gate
     from tests.support import Gearmand, Stunnel
 
     from .support import MakeClient
@@ -142,32 +140,6 @@ def test_connection_that_no_call_drives_is_not_given_up_before_all_addresses_had
         client.submit_multiple_requests([request], poll_timeout=PATIENCE)
         assert (request.state, request.error) == (gearman.JOB_CREATED, None)
         assert request.connection_attempts <= 1
-
-
-@pytest.mark.slow
-def test_more_than_1024_descriptors(
-    gearmand: Gearmand, make_client: MakeClient, task: str, gate: Gate
-) -> None:
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    enough = 1300
-    if limits[0] < enough:
-        if 0 <= limits[1] < enough:
-            pytest.skip(f"this process may have {limits[1]} descriptors only")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, limits[1]))
-    taken = [os.open(os.devnull, os.O_RDONLY)]
-    try:
-        while taken[-1] < 1100:
-            taken.append(os.dup(taken[0]))
-        client = make_client(gearmand.address)
-        assert client.submit_job(task, b"data").result == b"data"
-        jobs = [{"task": task, "data": bytes(100_000)}] * 20
-        assert all(request.complete for request in client.submit_multiple_jobs(jobs))
-        client.shutdown()
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_an_address_that_fails_at_once(

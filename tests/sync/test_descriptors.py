@@ -5,6 +5,7 @@ The programs run in processes of their own, because they close or exhaust descri
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from gearman_sync import GearmanClient, JobServer
 from tests.support import PATIENCE, Gearmand, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from .support import StartScript
@@ -256,10 +258,16 @@ def test_descriptors_closed_under_a_client_are_not_closed_again(
     assert path.read_text() == "late"
 
 
-def copies(poller: Any) -> list[int]:
-    """Duplicate each socket, as a fork in C code would."""
+@contextlib.contextmanager
+def copied(poller: Any) -> Iterator[None]:
+    """Keep a copy of each socket, as a fork in C code would."""
     found = [*poller.transports.values(), *poller._listeners]
-    return [os.dup(each.sock.fileno()) for each in found]
+    copies = [os.dup(each.sock.fileno()) for each in found]
+    try:
+        yield
+    finally:
+        for copy in copies:
+            os.close(copy)
 
 
 def test_shutdown_ends_a_connection_copied_to_a_child(
@@ -267,13 +275,9 @@ def test_shutdown_ends_a_connection_copied_to_a_child(
 ) -> None:
     client.submit_job(task, b"", background=True)
     mine = gearmand.admin("workers").count("127.0.0.1")
-    kept = copies(client._gm_driver._poller)
-    try:
+    with copied(client._gm_driver._poller):
         client.shutdown()
         eventually(lambda: gearmand.admin("workers").count("127.0.0.1") < mine)
-    finally:
-        for copy in kept:
-            os.close(copy)
 
 
 def test_stopped_server_copied_to_a_child_ends_all_connections() -> None:
@@ -282,12 +286,8 @@ def test_stopped_server_copied_to_a_child_ends_all_connections() -> None:
     poller = server._gm_driver._poller  # type: ignore[union-attr]
     with socket.create_connection(server.address, PATIENCE) as connected:
         eventually(lambda: poller.transports)
-        kept = copies(poller)
-        try:
+        with copied(poller):
             server.stop()
             assert connected.recv(1) == b""
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(server.address, PATIENCE)
-        finally:
-            for copy in kept:
-                os.close(copy)

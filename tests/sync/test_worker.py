@@ -73,34 +73,6 @@ def test_updates_from_the_pool_stay_apart(
         assert list(request.data_updates) == updates(request.job.data)
 
 
-@pytest.mark.slow
-def test_job_that_takes_too_long_is_given_to_another_worker(
-    gearmand: Gearmand, client: GearmanClient, make_worker: MakeWorker, work: Work, task: str
-) -> None:
-    """The second worker's result counts, and the late one is dropped."""
-    slow, over = threading.Event(), threading.Event()
-
-    def late(worker: GearmanWorker, job: WorkerJob) -> Any:
-        slow.set()
-        wait_for(over)
-        return b"late"
-
-    worker = make_worker(gearmand.address)
-    worker.register_task(task, late, timeout=1.0)
-    request = client.submit_job(task, b"", wait_until_complete=False)
-    working = work(worker)
-    wait_for(slow)
-    second = work(gearmand.address, tasks={task: lambda worker, job: b"in time"})
-    client.wait_until_jobs_completed([request])
-    assert request.result == b"in time"
-    second.worker.stop()
-    second.end()
-    over.set()
-    # The slow worker continues to work.
-    assert client.submit_job(task, b"").result == b"late"
-    assert not working.call.done()
-
-
 # Forks.
 
 
