@@ -113,7 +113,7 @@ def test_reconnected_worker_registers_again(
 
 def test_worker_without_its_constructor_works(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     """Some tests of programs skip the constructor of the worker's class."""
-    module = load("reconnecting")
+    module: Any = load("reconnecting")
     connections = iter([[], [object()], [object()]])
     outcomes = iter([module.gearman.errors.ServerUnavailable("connection lost"), None])
 

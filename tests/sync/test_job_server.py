@@ -34,10 +34,8 @@ def server() -> Iterator[JobServer]:
 
 def sockets(server: JobServer) -> list[socket.socket]:
     """Return all sockets that a server has opened."""
-    driver: Any = server._gm_driver
-    poller = driver._poller
-    accepted = [transport.sock for transport in poller.transports.values()]
-    return [*(listener.sock for listener in poller._listeners), *accepted]
+    poller: Any = server._gm_driver._poller  # type: ignore[union-attr]
+    return [each.sock for each in (*poller._listeners, *poller.transports.values())]
 
 
 def open_files() -> int:
