@@ -273,7 +273,7 @@ def test_job_that_arrives_during_close_is_left_to_other_workers(
     gearman: Any, worker: Any, server: Gearmand, host: str, task: str
 ) -> None:
     submit(gearman, host, task, 1)
-    for _ in range(30):
+    for _ in range(100):
         for connection in worker.establish_worker_connections():
             connection.close()
     eventually(lambda: server.counts(task) == (1, 0, 0))

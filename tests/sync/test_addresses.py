@@ -102,6 +102,8 @@ def test_shutdown_while_a_name_is_resolved_ends_the_call(
     with pytest.raises(ServerUnavailable, match="shut down"):
         call.result(PATIENCE)
     name.known.set()
+    eventually(lambda: client._gm_driver._posted)
+    client.shutdown()  # It processes the late result.
 
 
 class TimePasses:

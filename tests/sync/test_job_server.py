@@ -49,9 +49,11 @@ def open_files() -> int:
 @pytest.mark.parametrize("host", ["192.0.2.1", "host.invalid", "127.0.0.1"])
 def test_failed_start_leaves_nothing_open(server: JobServer, host: str) -> None:
     files = open_files()
+    second = JobServer(host, server.address.port)
     with pytest.raises(OSError):
-        JobServer(host, server.address.port).start()
+        second.start()
     assert open_files() == files
+    second.stop()
 
 
 def test_wait_ends_at_its_timeout_or_with_the_server(server: JobServer) -> None:
