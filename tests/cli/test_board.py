@@ -285,28 +285,6 @@ def test_failing_servers_are_shown_first() -> None:
     assert lines[5] == "and 15 more servers"
 
 
-def test_name_with_control_characters_is_escaped() -> None:
-    board = board_of(function("\x1b[2J\r\n[bold]x[/]\udcff"))
-    assert shown(board, View(), 120)[2].startswith(r"\x1b[2J\r\n[bold]x[/]\xff ")
-    board.failed("one", "\x1b[31mno\n")
-    assert shown(board, View())[0] == r"one  \x1b[31mno\n"
-
-
-@pytest.mark.parametrize(
-    ("width", "heading"),
-    [
-        (70, "function jobs▾ running workers jobs/s queue"),
-        (53, "function jobs▾ running workers jobs/s"),
-        (51, "function jobs▾ running workers"),
-        (20, "function jobs▾"),
-    ],
-)
-def test_narrow_terminal_keeps_the_name(width: int, heading: str) -> None:
-    lines = shown(board_of(function("resize")), View(), width)
-    assert " ".join(lines[1].split()) == heading
-    assert lines[2].startswith("resize")
-
-
 names = st.one_of(
     st.text(min_size=1, max_size=20),
     st.text("仕事e\u0301\u200d👩🏽\u202e\x1b[\t\n\x7f\x9b\udc80a ", min_size=1, max_size=200),

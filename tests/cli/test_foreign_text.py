@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import sys
-import tempfile
-from typing import TYPE_CHECKING, Any, Final
-from unittest import mock
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gearman_proto.wire.packets import (
     CanDo,
@@ -30,9 +22,6 @@ from gearman_proto.wire.packets import (
     WorkFail,
     WorkWarning,
 )
-from gearman_sync.cli.bars import Bars
-from gearman_sync.cli.output import complain, show
-from tests.ground.test_foreign import was
 from tests.support import hostile
 
 from .support import (
@@ -48,7 +37,7 @@ from .support import (
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from gearman_sync.testing import Peer, ScriptedServer
 
@@ -56,79 +45,6 @@ EVIL: Final = b"a\x1b[2J\n\xc2\x9bgearmanctl: forged\r\xe2\x80\xae\xe2\x80\xa8\x
 SHOWN: Final = r"a\x1b[2J\n\u009bgearmanctl: forged\r\u202e\u2028\x7f\xff"
 #: The same text where white space is reduced to one blank.
 JOINED: Final = r"a\x1b[2J \u009bgearmanctl: forged \u202e \x7f\xff"
-
-
-# The parts, with any text.
-
-
-class Stream(io.TextIOWrapper):
-    """A standard stream that records its output and can pretend to be a terminal."""
-
-    def __init__(self, *, is_terminal: bool) -> None:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed together with this object
-        super().__init__(file, encoding="utf-8", write_through=True)
-        self._is_terminal = is_terminal
-
-    def isatty(self) -> bool:
-        return self._is_terminal
-
-    def text(self) -> str:
-        """Return the recorded output as text."""
-        self.flush()
-        return os.pread(self.fileno(), 1 << 20, 0).decode()
-
-
-@contextlib.contextmanager
-def streams(*, is_terminal: bool) -> Iterator[tuple[Stream, Stream]]:
-    """Replace standard output and standard error. Disable colours."""
-    with (
-        Stream(is_terminal=is_terminal) as output,
-        Stream(is_terminal=is_terminal) as errors,
-        mock.patch.object(sys, "stdout", output),
-        mock.patch.object(sys, "stderr", errors),
-        mock.patch.dict(os.environ, TERM="dumb", COLUMNS="100000"),
-    ):
-        yield output, errors
-
-
-VALUES: Final = hostile.BYTES.map(lambda data: data.decode("utf-8", "surrogateescape"))
-
-
-@given(VALUES, st.lists(VALUES).map(tuple), st.booleans())
-def test_fields_are_escaped(name: str, names: tuple[str, ...], is_terminal: bool) -> None:
-    rows: list[dict[str, Any]] = [{"task": name, "tasks": names, "workers": 1}]
-    with streams(is_terminal=is_terminal) as (output, _):
-        show(rows, ["task", "tasks", "workers"], as_json=False)
-        lines = output.text().removesuffix("\n").split("\n")
-    if is_terminal:
-        assert [line for line in lines if not hostile.is_harmless(line)] == []
-    else:
-        (line,) = lines
-        fields = line.split("\t")
-        assert all(map(hostile.is_harmless, fields))
-        assert [*map(was, fields)] == [name, " ".join(names), "1"]
-
-
-@given(VALUES)
-def test_fields_in_json_are_unchanged(name: str) -> None:
-    with streams(is_terminal=False) as (output, _):
-        show([{"task": name}], ["task"], as_json=True)
-        assert all(map(hostile.is_harmless, output.text().removesuffix("\n").split("\n")))
-
-
-@given(VALUES, hostile.BYTES, st.booleans())
-def test_complaints_are_escaped(message: str, warning: bytes, is_terminal: bool) -> None:
-    with streams(is_terminal=is_terminal) as (_, errors):
-        complain(message)
-        with Bars() as bars:
-            bars.complain(message)
-            bars.warn(warning)
-        lines = errors.text().removesuffix("\n").split("\n")
-    assert len(lines) == 3
-    assert [line for line in lines if not hostile.is_harmless(line)] == []
-
-
-# The program, with a malicious server.
 
 
 def saying(data: bytes) -> Callable[[Peer], None]:
@@ -166,6 +82,8 @@ CASES: list[Case] = [
         saying(b"12 ::1\x1b[2J \x1b[31mid : f\x9b\x07\n.\n"),
         *(DONE, "12\t::1\\x1b[2J\t\\x1b[31mid\tf\\x9b\\x07\n", ""),
     ),
+    # Backslashes are doubled, so that escapes are reversible.
+    ("jobs --unique", saying(b"a\\b\tc\rd\xff\n.\n"), DONE, "a\\\\b\\tc\\rd\\xff\n", ""),
     ("version", saying(b"OK 1\x1b[2J\x07\n"), DONE, "1\\x1b[2J\\x07\n", ""),
     ("status", saying(ERR_LINE), FAILED, "", f"BAD_CODE: {SHOWN}"),
     ("version", saying(b"ERR \x1b[2J\x07\n"), FAILED, "", r"ERR: \x1b[2J\x07"),

@@ -16,7 +16,7 @@ from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.testing.strategies import chunked
 from gearman_sync.cli.lines import Entry, Room, split_lines
 from gearman_sync.testing import Failed, Raised, ScriptedJob, ScriptedWorker, reverse
-from tests.support import PATIENCE, eventually, spawn, wait_for
+from tests.support import eventually, wait_for
 
 from .support import (
     DONE,
@@ -379,12 +379,3 @@ def test_room_limits_lines_and_bytes(sizes: list[int], most: int, most_bytes: in
         while waiting and not fits(waiting[0]):
             room.leave([entry(inside.popleft())])
     assert taken == expected
-
-
-def test_full_room_blocks_until_a_line_leaves() -> None:
-    room = Room(1)
-    assert room.enter(deque([b"a"])) == [b"a"]
-    entering = spawn(room.enter, deque([b"b"]))
-    assert stays(lambda: not entering.done(), 0.05)
-    room.leave([entry(b"a")])
-    assert entering.result(PATIENCE) == [b"b"]

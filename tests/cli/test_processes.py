@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,20 +87,6 @@ def test_environment_is_passed_to_the_command(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("FROM_OUTSIDE", "outside")
     outcome = Processes(["sh", "-c", "echo $FROM_OUTSIDE $NAME"]).run(b"", {"NAME": "a\udcff=b"})
     assert outcome == Outcome(b"outside a\xff=b\n", b"", None)
-
-
-def test_several_commands_run_concurrently() -> None:
-    """Each command has its own data and waits for no other."""
-    processes = Processes(["cat"])
-    barrier = threading.Barrier(4)
-
-    def one(data: bytes) -> Outcome:
-        barrier.wait(PATIENCE)
-        return processes.run(data, {})
-
-    data = [LARGE + b"%d" % number for number in range(4)]
-    calls = [spawn(one, some) for some in data]
-    assert [call.result(PATIENCE) for call in calls] == [Outcome(d, b"", None) for d in data]
 
 
 def test_kill_ends_commands_and_their_children(tmp_path: Path) -> None:

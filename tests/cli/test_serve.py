@@ -49,12 +49,6 @@ def test_port_in_use_is_reported() -> None:
     assert result.error == f"can't listen at 127.0.0.1:{port}: Address already in use"
 
 
-def test_ipv6_address_is_served(run_serve: Serve) -> None:
-    _, address = run_serve("--host", "::1")
-    assert address[0] == "::1"
-    assert gearmanctl("ping", at=address).status == DONE
-
-
 def test_limits_of_the_queue_and_of_memory(run_serve: Serve) -> None:
     _, address = run_serve("--max-queue", "2", "--max-memory", "1")
     sizes = 100_000, 900_000, 0, 0

@@ -24,7 +24,7 @@ from gearman_sync.testing import (
     ScriptedWorker,
     reverse,
 )
-from tests.support import eventually, free_port, wait_for
+from tests.support import eventually, wait_for
 
 from .support import (
     DONE,
@@ -325,10 +325,3 @@ def test_full_disk_is_reported(
     with open("/dev/full", "wb") as full:
         result = start("submit", task, "data", at=server, stdout=full).end()
     assert (result.status, result.error) == (FAILED, "No space left on device")
-
-
-def test_several_servers_are_tried(server: Server, start_worker: StartWorker, task: str) -> None:
-    start_worker(server.address, {task: reverse})
-    nobody: Any = ("127.0.0.1", free_port())
-    for servers in ((nobody, server), (server, nobody)):
-        assert gearmanctl("submit", task, "ab", at=servers) == Result(DONE, b"ba", "")

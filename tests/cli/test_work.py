@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,11 @@ import pytest
 
 from gearman_sync import JOB_COMPLETE, GearmanClient
 from gearman_sync.testing import ScriptedWorker, reverse
-from tests.support import PATIENCE, eventually, free_port
+from tests.support import PATIENCE, eventually
 
 from .support import (
     DONE,
     FAILED,
-    NO_SERVER,
     Result,
     Running,
     gearman,
@@ -26,7 +24,6 @@ from .support import (
     is_alive,
     on_both,
     stays,
-    words_of,
 )
 
 if TYPE_CHECKING:
@@ -43,32 +40,6 @@ if TYPE_CHECKING:
 
 LARGE = bytes(range(256)) * 20_000
 each_signal = pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
-#: A command that leaves a process running, in its own session and with the command's pipes.
-LEAVES = """
-import subprocess, sys, time
-sleep = [sys.executable, "-ISc", "import time; time.sleep(1000)"]
-left = subprocess.Popen(sleep, start_new_session=True).pid
-print(left, end=".", file=open(sys.argv[1], "w"), flush=True)
-time.sleep(1000)
-"""
-#: gearmanctl with a worker that reports when it has no job. Its client knows the result earlier.
-SAYS_IDLE = """
-import os, threading, time
-from gearman_sync import GearmanWorker
-from gearman_sync.cli import main
-
-def after_job(worker):
-    def tell():
-        while worker.has_job_lock():
-            time.sleep(0.001)
-        os.write(2, b"idle\\n")
-
-    threading.Thread(target=tell).start()
-    return True
-
-GearmanWorker.after_job = after_job
-main()
-"""
 
 
 @pytest.fixture
@@ -104,25 +75,18 @@ def results(client: GearmanClient, *requests: GearmanJobRequest) -> list[bytes]:
 
 
 class Held:
-    """A command that reports its start, and runs until the test releases it."""
+    """A command that writes the ids of its two processes, and runs until the test releases it."""
 
     def __init__(self, directory: Path) -> None:
-        self._begun = directory / "begun"
         self._go_on = directory / "go on"
-        begun, go_on = shlex.quote(str(self._begun)), shlex.quote(str(self._go_on))
-        script = f"sleep 1000 & echo $$ $! >> {begun}; until test -e {go_on}; do sleep 0.01; done"
-        self.command = ("--", "sh", "-c", f"{script}; kill $!; cat")
-
-    @property
-    def processes(self) -> list[int]:
-        """The ids of the started processes, two for each start."""
-        return [int(word) for word in self._begun.read_text().split()]
-
-    def wait(self, times: int = 1) -> None:
-        """Wait until the command has started `times` times."""
-        eventually(
-            lambda: self._begun.exists() and len(self.processes) == 2 * times, f"{times} commands"
+        script = (
+            'sleep 1000 & echo $$ $! >&2; until test -e "$0"; do sleep 0.01; done; kill $!; cat'
         )
+        self.command = ("--", "sh", "-c", script, str(self._go_on))
+
+    def wait(self, worker: Running) -> list[int]:
+        """Wait until a worker has started the command. Return the ids of its processes."""
+        return [int(word) for word in worker.error().split()]
 
     def release(self) -> None:
         self._go_on.touch()
@@ -165,9 +129,10 @@ def test_client_id_is_sent(server: Server, work: Work, task: str) -> None:
 def test_jobs_option_runs_jobs_concurrently(
     server: Server, work: Work, task: str, held: Held, client: GearmanClient
 ) -> None:
-    work(server, task, "--jobs", "3", *held.command)
+    worker = work(server, task, "--jobs", "3", *held.command)
     requests = [submit(client, task, b"%d" % number) for number in range(4)]
-    held.wait(3)
+    for _ in range(3):
+        held.wait(worker)
     assert server.counts(task) == (4, 3, 1)
     held.release()
     assert results(client, *requests) == [b"0", b"1", b"2", b"3"]
@@ -207,29 +172,7 @@ def test_no_exceptions_sends_warning_and_failure(server: Server, work: Work, tas
     assert "no such thing" in theirs.errors
 
 
-def test_deleted_command_fails_the_job(
-    server: Server, work: Work, task: str, tmp_path: Path
-) -> None:
-    script = tmp_path / "script"
-    script.write_text("#!/bin/sh\necho here\n")
-    script.chmod(0o755)
-    work(server, task, "--", script)
-    assert gearmanctl("submit", task, "", at=server) == Result(DONE, b"here\n", "")
-    script.unlink()
-    result = gearmanctl("submit", task, "", at=server)
-    assert result.status == FAILED
-    assert "No such file or directory" in result.error
-
-
 # Servers.
-
-
-def test_unreachable_server_is_reported() -> None:
-    port = free_port()
-    result = gearmanctl("work", "task", "--", "cat", at=("127.0.0.1", port))
-    assert (result.status, result.output) == (NO_SERVER, b"")
-    assert f"no server could be reached: 127.0.0.1:{port}" in result.errors
-    assert "Traceback" not in result.errors
 
 
 def test_all_servers_are_served_and_a_restarted_one_again(
@@ -254,12 +197,9 @@ def test_all_servers_are_served_and_a_restarted_one_again(
 
 @each_signal
 def test_signal_ends_an_idle_worker(
-    server: Server, run_program: Start, task: str, number: int, jobs: int
+    server: Server, work: Work, task: str, number: int, jobs: int
 ) -> None:
-    words = words_of("work", task, "--jobs", jobs, "--", "cat", at=server)
-    worker = run_program([sys.executable, "-W", "error", "-c", SAYS_IDLE, *words])
-    assert gearmanctl("submit", task, "ab", at=server) == Result(DONE, b"ab", "")
-    assert worker.error() == "idle"
+    worker = work(server, task, "--jobs", jobs, "--", "cat")
     worker.signal(number)
     assert worker.end() == Result(DONE, b"", "")
     eventually(lambda: server.counts(task)[2] == 0)
@@ -277,7 +217,8 @@ def test_signal_lets_the_worker_finish_its_jobs(
 ) -> None:
     worker = work(server, task, "--jobs", jobs, *held.command)
     requests = [submit(client, task, b"data") for _ in range(jobs)]
-    held.wait(jobs)
+    for _ in range(jobs):
+        held.wait(worker)
     other = submit(client, task, b"not this")
     # A terminal sends SIGINT to the whole process group, but the commands have their own.
     os.killpg(worker.process.pid, number)
@@ -304,35 +245,17 @@ def test_second_signal_kills_the_command(
 ) -> None:
     worker = work(server, task, "--jobs", jobs, *held.command)
     request = submit(client, task, b"data")
-    held.wait()
+    processes = held.wait(worker)
     worker.signal(number)
     worker.error()
     worker.signal(number)
     result = worker.end()
     assert result.status == 128 + number
     assert "Traceback" not in result.errors
-    eventually(lambda: not any(map(is_alive, held.processes)), "the end of the command")
+    eventually(lambda: not any(map(is_alive, processes)), "the end of the command")
     # The output of the killed command is discarded, and another worker does the job.
     start_worker(server.address, {task: reverse})
     assert results(client, request) == [b"atad"]
-
-
-def test_second_signal_ends_the_worker_while_a_process_left_running_has_the_pipes(
-    server: Server, work: Work, task: str, client: GearmanClient, tmp_path: Path
-) -> None:
-    file = tmp_path / "left running"
-    worker = work(server, task, "--", sys.executable, "-ISc", LEAVES, file)
-    submit(client, task, b"data")
-    eventually(lambda: file.exists() and file.read_text().endswith("."), "the command")
-    left = int(file.read_text()[:-1])
-    worker.signal(signal.SIGINT)
-    worker.error()
-    worker.signal(signal.SIGINT)
-    try:
-        assert worker.end().status == 128 + signal.SIGINT
-    finally:
-        assert is_alive(left)
-        os.kill(left, signal.SIGKILL)
 
 
 def test_job_of_a_killed_worker_is_queued_again(
@@ -344,11 +267,11 @@ def test_job_of_a_killed_worker_is_queued_again(
 ) -> None:
     worker = work(server, task, *held.command)
     request = submit(client, task, b"data")
-    held.wait()
+    processes = held.wait(worker)
     worker.signal(signal.SIGKILL)
     assert worker.end().status == -signal.SIGKILL
     # The command runs on without a parent, so kill it.
-    for process in held.processes:
+    for process in processes:
         os.kill(process, signal.SIGKILL)
     work(server, task, "--", sys.executable, "-c", "print('done by another')")
     assert results(client, request) == [b"done by another\n"]
