@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import WorkerJob
@@ -272,47 +271,32 @@ class Chaos:
         ]
 
     def _report(self) -> None:
-        happened: Counter[str] = Counter()
-        for proxy in self._proxies.values():
-            for event in proxy.journal:
-                what = event.what if isinstance(event.what, str) else type(event.what).__name__
-                happened[what] += 1
-        happened.update(step.what for _, step in self._done if step.what in ("kill", "stop"))
-        for name in ("accept", "end"):
-            happened.pop(name, None)
-        connections = sum(proxy.accepted for proxy in self._proxies.values())
-        self._say(f"{connections:,} connections; " + _counted(happened))
-        self._say(
-            f"the latest call came {self._world.latest:.2f} s after its time; "
-            f"the machine itself was late by up to {self._world.metronome.worst:.2f} s"
-        )
-        self._say(self._books.report())
-        if self._books.problems:
-            self._print_faults()
-            for name, server in self._servers.items():
-                with contextlib.suppress(ValueError):
-                    if output := server.output[-4000:]:
-                        self._say(f"{name} said: {output}")
-
-    def _print_faults(self) -> None:
-        lines = [(at, f"{step}") for at, step in self._done]
+        lines = [(at, str(step)) for at, step in self._done]
         for (server, side), proxy in self._proxies.items():
             for event in proxy.journal:
                 if event.what not in ("accept", "end", "unreachable"):
                     text = f"{server}, {side}' connection {event.connection}: {event.what}"
                     lines.append((event.when - self._begun, text))
-        self._say(f"0 s is {self._begun:.3f} of the clock")
-        for at, text in sorted(lines):
-            self._say(f"{at:9.3f} s {text}")
+        connections = sum(proxy.accepted for proxy in self._proxies.values())
+        self._say(
+            f"{connections:,} connections, {len(lines):,} faults; "
+            f"the latest call came {self._world.latest:.2f} s after its time; "
+            f"the machine itself was late by up to {self._world.metronome.worst:.2f} s"
+        )
+        self._say(self._books.report())
+        if self._books.problems:
+            self._say(f"0 s is {self._begun:.3f} of the clock")
+            for at, text in sorted(lines):
+                self._say(f"{at:9.3f} s {text}")
+            for name, process in self._servers.items():
+                with contextlib.suppress(ValueError):
+                    if output := process.output[-4000:]:
+                        self._say(f"{name} said: {output}")
 
 
 def is_of_size(before: bytes) -> bool:
     """Return True if the byte after these is one of a packet's size: bytes 8 to 11 of a header."""
     return any(before[-at:].startswith((b"\0REQ", b"\0RES")) for at in (8, 9, 10, 11))
-
-
-def _counted(counter: Counter[str]) -> str:
-    return ", ".join(f"{number:,} {what}" for what, number in sorted(counter.items()))
 
 
 def _descriptors() -> set[str]:
