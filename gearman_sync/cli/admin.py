@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -10,48 +11,76 @@ from gearman_proto.errors import GearmanError, ServerError
 from gearman_sync import GearmanAdminClient
 
 from . import exits
-from .options import Servers, TaskName, check_seconds, for_servers
+from .options import OPTIONS, Servers, TaskName, check_seconds, make_servers, with_options
 from .output import complain, in_order, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gearman_proto import ServerAddress
 
-Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        "--timeout",
-        metavar="SECONDS",
-        min=0,
-        callback=check_seconds,
-        help="How long to wait for an answer.",
-    ),
-]
-_SECONDS: Final = 10.0
+_OPTIONS: Final = {
+    "as_json": Annotated[bool, typer.Option("--json", help="Write JSON.")],
+    "timeout": Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=0,
+            callback=check_seconds,
+            help="How long to wait for an answer.",
+        ),
+    ],
+    **OPTIONS,
+}
+_DEFAULTS: Final = {"as_json": False, "timeout": 10.0, "tls": False}
 
 
-def _show_all(
-    servers: Servers,
-    answers: Iterable[tuple[ServerAddress, Sequence[Mapping[str, Any]] | GearmanError]],
-    columns: Sequence[str],
-    *,
-    as_json: bool,
-) -> int:
-    """Show the servers' answers, and report the servers that failed."""
-    rows: list[dict[str, Any]] = []
-    status = exits.DONE
-    for address, answer in answers:
-        if isinstance(answer, GearmanError):
-            complain(_reason(address, answer))
-            status = status or exits.status_of(answer)
-        else:
-            rows += [{"server": str(address), **row} for row in answer]
-    if rows or status == exits.DONE or as_json:
-        shown = ["server", *columns] if len(servers.addresses) > 1 else columns
-        show(rows, shown, as_json=as_json)
-    return status
+@dataclass(frozen=True)
+class Query:
+    """A question to all servers, and the form of the answers."""
+
+    servers: Servers
+    timeout: float
+    as_json: bool
+
+    def list(
+        self,
+        method: Callable[[GearmanAdminClient], Sequence[Mapping[str, Any]]],
+        *columns: str,
+        by: Sequence[str] = (),
+    ) -> int:
+        """Show one list of each server, and report the servers that failed.
+
+        The rows are sorted by the columns `by`, or by the first of `columns`. A server often sends
+        its rows in the order of a hash table.
+        """
+        rows: list[dict[str, Any]] = []
+        status = exits.DONE
+        for address, answer in self.servers.ask_all(method, self.timeout):
+            if isinstance(answer, GearmanError):
+                complain(_reason(address, answer))
+                status = status or exits.status_of(answer)
+            else:
+                ordered = in_order(answer, by or columns[:1])
+                rows += [{"server": str(address), **row} for row in ordered]
+        if rows or status == exits.DONE or self.as_json:
+            shown = ["server", *columns] if len(self.servers.addresses) > 1 else columns
+            show(rows, shown, as_json=self.as_json)
+        return status
+
+    def ask(self, column: str, ask: Callable[[GearmanAdminClient], object]) -> int:
+        """Show one value of each server."""
+        return self.list(lambda client: [{column: ask(client)}], column)
+
+
+def _make(as_json: bool, timeout: float, **options: Any) -> Query:
+    return Query(make_servers(**options), timeout, as_json)
+
+
+def _for_queries(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of a query, which its first argument receives."""
+    return with_options(command, _make, _OPTIONS, _DEFAULTS)
 
 
 def _reason(address: ServerAddress, error: GearmanError) -> str:
@@ -59,32 +88,13 @@ def _reason(address: ServerAddress, error: GearmanError) -> str:
     return text if str(address) in text else f"{address}: {text}"
 
 
-def _list(
-    servers: Servers,
-    timeout: float,
-    as_json: bool,
-    method: Callable[[GearmanAdminClient], Sequence[Mapping[str, Any]]],
-    *columns: str,
-    by: Sequence[str] = (),
-) -> int:
-    """Show one list of each server.
-
-    The rows are sorted by the columns `by`, or by the first of `columns`. A server often sends its
-    rows in the order of a hash table.
-    """
-    answers = servers.ask_all(lambda client: in_order(method(client), by or columns[:1]), timeout)
-    return _show_all(servers, answers, columns, as_json=as_json)
-
-
-@for_servers
+@_for_queries
 def status(
-    servers: Servers,
+    query: Query,
     *,
     priority: Annotated[
         bool, typer.Option("--priority", help="What waits, by priority; without what runs.")
     ] = False,
-    as_json: Json = False,
-    timeout: Timeout = _SECONDS,
 ) -> int:
     """Show the functions: jobs, running jobs, workers.
 
@@ -95,14 +105,13 @@ def status(
       gearmanctl status -s one:4730 -s two:4730 --json
     """
     if priority:
-        sizes = "task", "high", "normal", "low", "workers"
-        return _list(servers, timeout, as_json, GearmanAdminClient.get_priority_status, *sizes)
-    columns = "task", "queued", "running", "workers"
-    return _list(servers, timeout, as_json, GearmanAdminClient.get_status, *columns)
+        sizes = ("high", "normal", "low")
+        return query.list(GearmanAdminClient.get_priority_status, "task", *sizes, "workers")
+    return query.list(GearmanAdminClient.get_status, "task", "queued", "running", "workers")
 
 
-@for_servers
-def workers(servers: Servers, *, as_json: Json = False, timeout: Timeout = _SECONDS) -> int:
+@_for_queries
+def workers(query: Query) -> int:
     """Show the connections, of workers and of clients.
 
     They are sorted by address, client id and functions.
@@ -112,16 +121,14 @@ def workers(servers: Servers, *, as_json: Json = False, timeout: Timeout = _SECO
     """
     columns = ("file_descriptor", "ip", "client_id", "tasks")
     by = ("ip", "client_id", "tasks", "file_descriptor")
-    return _list(servers, timeout, as_json, GearmanAdminClient.get_workers, *columns, by=by)
+    return query.list(GearmanAdminClient.get_workers, *columns, by=by)
 
 
-@for_servers
+@_for_queries
 def jobs(
-    servers: Servers,
+    query: Query,
     *,
     unique: Annotated[bool, typer.Option("--unique", help="Show their uniques instead.")] = False,
-    as_json: Json = False,
-    timeout: Timeout = _SECONDS,
 ) -> int:
     """Show the jobs.
 
@@ -133,48 +140,36 @@ def jobs(
       gearmanctl jobs --unique
     """
     if unique:
-        return _list(servers, timeout, as_json, _get_uniques, "unique")
-    columns = ("handle", "retries", "ignored", "queued")
-    return _list(servers, timeout, as_json, GearmanAdminClient.get_jobs, *columns)
+        return query.list(
+            lambda client: [{"unique": name} for name in client.get_unique_jobs()], "unique"
+        )
+    return query.list(GearmanAdminClient.get_jobs, "handle", "retries", "ignored", "queued")
 
 
-def _get_uniques(client: GearmanAdminClient) -> list[dict[str, str]]:
-    return [{"unique": unique} for unique in client.get_unique_jobs()]
-
-
-@for_servers
-def version(servers: Servers, *, as_json: Json = False, timeout: Timeout = _SECONDS) -> int:
+@_for_queries
+def version(query: Query) -> int:
     """Show the servers' versions.
 
     Example:
       gearmanctl version -s one:4730 -s two:4730
     """
-    return _ask(
-        servers,
-        timeout,
-        as_json,
-        "version",
-        lambda client: client.get_version().removeprefix("OK "),
-    )
+    return query.ask("version", lambda client: client.get_version().removeprefix("OK "))
 
 
-@for_servers
-def ping(servers: Servers, *, as_json: Json = False, timeout: Timeout = _SECONDS) -> int:
+@_for_queries
+def ping(query: Query) -> int:
     """Show how many seconds servers take to answer.
 
     Example:
       gearmanctl ping --timeout 1 || echo "no answer"
     """
-    return _ask(servers, timeout, as_json, "seconds", GearmanAdminClient.ping_server)
+    return query.ask("seconds", GearmanAdminClient.ping_server)
 
 
-@for_servers
+@_for_queries
 def cancel(
-    servers: Servers,
+    query: Query,
     handles: Annotated[list[str], typer.Argument(metavar="HANDLE…", show_default=False)],
-    *,
-    as_json: Json = False,
-    timeout: Timeout = _SECONDS,
 ) -> int:
     """Take jobs out of the queue.
 
@@ -184,14 +179,14 @@ def cancel(
     Example:
       gearmanctl cancel H:myhost:17
     """
-    known = set()
+    known: set[str] = set()
 
     def cancel_all(client: GearmanAdminClient) -> list[dict[str, str]]:
         cancelled = [handle for handle in handles if _cancelled(client, handle)]
         known.update(cancelled)
         return [{"handle": handle} for handle in cancelled]
 
-    code = _show_all(servers, servers.ask_all(cancel_all, timeout), ["handle"], as_json=as_json)
+    code = query.list(cancel_all, "handle")
     if code == exits.DONE:  # All servers have answered.
         for handle in handles:
             if handle not in known:
@@ -210,9 +205,9 @@ def _cancelled(client: GearmanAdminClient, handle: str) -> bool:
     return True
 
 
-@for_servers
+@_for_queries
 def maxqueue(
-    servers: Servers,
+    query: Query,
     task: TaskName,
     sizes: Annotated[
         list[int],
@@ -223,9 +218,6 @@ def maxqueue(
             show_default=False,
         ),
     ],
-    *,
-    as_json: Json = False,
-    timeout: Timeout = _SECONDS,
 ) -> int:
     """Limit the queue of a function.
 
@@ -236,18 +228,16 @@ def maxqueue(
       gearmanctl maxqueue resize 100 1000 0
     """
     size = sizes[0] if len(sizes) == 1 else sizes
-    return _ask(servers, timeout, as_json, "reply", lambda client: client.send_maxqueue(task, size))
+    return query.ask("reply", lambda client: client.send_maxqueue(task, size))
 
 
-@for_servers
+@_for_queries
 def shutdown(
-    servers: Servers,
+    query: Query,
     *,
     now: Annotated[
         bool, typer.Option("--now", help="At once, not when the jobs are done.")
     ] = False,
-    as_json: Json = False,
-    timeout: Timeout = _SECONDS,
 ) -> int:
     """End servers when their jobs are done.
 
@@ -256,16 +246,4 @@ def shutdown(
     Example:
       gearmanctl shutdown -s localhost:4731
     """
-    return _ask(servers, timeout, as_json, "reply", lambda client: client.send_shutdown(not now))
-
-
-def _ask(
-    servers: Servers,
-    timeout: float,
-    as_json: bool,
-    column: str,
-    ask: Callable[[GearmanAdminClient], object],
-) -> int:
-    """Show one value of each server."""
-    answers = servers.ask_all(lambda client: [{column: ask(client)}], timeout)
-    return _show_all(servers, answers, [column], as_json=as_json)
+    return query.ask("reply", lambda client: client.send_shutdown(not now))

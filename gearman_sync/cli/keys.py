@@ -26,8 +26,8 @@ _SEQUENCES: Final = {
     b"\x1bOA": "up",
     b"\x1bOB": "down",
 }
-# The escape sequence of a special key, and an incomplete one.
-_SEQUENCE: Final = re.compile(rb"\x1b[\[O][0-?]*[ -/]*[@-~]")
+# The escape sequence of a special key, or another byte; and an incomplete sequence.
+_KEY: Final = re.compile(rb"\x1b[\[O][0-?]*[ -/]*[@-~]|.", re.DOTALL)
 _BEGUN: Final = re.compile(rb"\x1b[\[O][0-?]*[ -/]*\Z")
 
 
@@ -77,15 +77,9 @@ class Keys:
 
     def parse(self, data: bytes) -> list[str]:
         """Return the keys that send `data`, without the special keys that have no name here."""
-        data, self._begun = self._begun + data, b""
-        keys = []
-        while data:
-            if sequence := _SEQUENCE.match(data):
-                keys.append(_SEQUENCES.get(sequence[0], ""))
-                data = data[sequence.end() :]
-            elif _BEGUN.match(data):
-                self._begun, data = data, b""
-            else:
-                keys.append(chr(data[0]))
-                data = data[1:]
-        return [key for key in keys if key]
+        data = self._begun + data
+        begun = _BEGUN.search(data)
+        self._begun = begun[0] if begun else b""
+        found = _KEY.findall(data.removesuffix(self._begun))
+        keys = [chr(key[0]) if len(key) == 1 else _SEQUENCES.get(key) for key in found]
+        return [key for key in keys if key is not None]

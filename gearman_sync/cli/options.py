@@ -87,13 +87,14 @@ def find_servers(names: Iterable[str] | None) -> list[ServerAddress]:
     return list(dict.fromkeys(addresses)) or [parse_address(_DEFAULT)]
 
 
-def _make(
+def make_servers(
     server: list[str] | None,
     tls: bool,
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
 ) -> Servers:
+    """Return the servers that the options name."""
     addresses = find_servers(server)
     if not (tls or tls_ca or tls_cert or tls_key):
         return Servers(addresses)
@@ -130,7 +131,8 @@ KeyFile = Annotated[
         help="The private key of the certificate, if it is in a file of its own.",
     ),
 ]
-_OPTIONS: Final[dict[str, Any]] = {
+#: The options that name servers.
+OPTIONS: Final[dict[str, Any]] = {
     "server": Annotated[
         list[str] | None,
         typer.Option(
@@ -161,38 +163,47 @@ _OPTIONS: Final[dict[str, Any]] = {
     ],
     "tls_key": KeyFile,
 }
-_DEFAULTS: Final[dict[str, Any]] = {"tls": False}
 
 
 def for_servers(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that name servers. Its first argument receives the servers.
+    """Give a command the options that name servers. Its first argument receives the servers."""
+    return with_options(command, make_servers, OPTIONS, {"tls": False})
 
-    typer derives options from a function's parameters. This decorator adds the same ones to each
-    command.
+
+def with_options(
+    command: Callable[..., T],
+    make: Callable[..., object],
+    options: dict[str, Any],
+    defaults: dict[str, Any],
+) -> Callable[..., T]:
+    """Give a command more options. Its first argument receives what `make` returns for them.
+
+    typer derives options from a function's parameters.
+
+    Args:
+        command: The command.
+        make: Called with the values of the options.
+        options: The annotations of the options by name.
+        defaults: Their default values, if not None.
     """
 
     @functools.wraps(command)
-    def with_options(**values: Any) -> T:
-        options = {name: values.pop(name) for name in _OPTIONS}
-        return command(_make(**options), **values)
+    def wrapped(**values: Any) -> T:
+        made = make(**{name: values.pop(name) for name in options})
+        return command(made, **values)
 
     signature = inspect.signature(command, eval_str=True)
-    own = list(signature.parameters.values())[1:]
-    added = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=_DEFAULTS.get(name),
-            annotation=annotation,
-        )
-        for name, annotation in _OPTIONS.items()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        *(each.replace(kind=keyword) for each in [*signature.parameters.values()][1:]),
+        *(
+            inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
+            for name, annotation in options.items()
+        ),
     ]
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    with_options.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*parameters, *added]
-    )
-    with_options.__annotations__ = {p.name: p.annotation for p in [*parameters, *added]}
-    return with_options
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    return wrapped
 
 
 def complete_task(incomplete: str) -> list[str]:
