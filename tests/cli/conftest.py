@@ -9,10 +9,12 @@ import pytest
 
 from tests.support import EmbeddedServer, Gearmand
 
-from .support import Running, command_line
+from .support import Queue, Running, command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from gearman_sync.testing import ScriptedWorker
 
     from .support import Server
 
@@ -68,6 +70,17 @@ def start(run_program: Callable[..., Running]) -> Callable[..., Running]:
         return run_program(command_line(*arguments, at=at), **options)
 
     return start
+
+
+@pytest.fixture
+def queue(
+    server: Server,
+    task: str,
+    start: Callable[..., Running],
+    start_worker: Callable[..., ScriptedWorker],
+) -> Queue:
+    """The queue of a function that no other test uses."""
+    return Queue(server, task, start, start_worker)
 
 
 @pytest.fixture

@@ -28,13 +28,16 @@ from tests.support import (
     Administered,
     EmbeddedServer,
     Gearmand,
+    eventually,
     interruptible,
     require,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import IO
+
+    from gearman_sync.testing import ScriptedJob, ScriptedWorker
 
 #: A server that a test can kill and restart.
 Server: TypeAlias = Gearmand | EmbeddedServer
@@ -221,6 +224,44 @@ class Running:
         assert stream is not None
         assert select.select([stream], [], [], PATIENCE)[0], "nothing was written"
         return stream.readline()
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The queue of one function at one server."""
+
+    server: Server
+    task: str
+    _start: Callable[..., Running]
+    _start_worker: Callable[..., ScriptedWorker]
+
+    def submit(self, *words: Argument, **options: Any) -> Result:
+        """Run `gearmanctl submit` to its end."""
+        return gearmanctl("submit", self.task, *words, at=self.server, **options)
+
+    def start(self, *words: Argument, **options: Any) -> Running:
+        """Start `gearmanctl submit`."""
+        return self._start("submit", self.task, *words, at=self.server, **options)
+
+    def do(self, function: Callable[[ScriptedJob], bytes], **options: Any) -> ScriptedWorker:
+        """Start a worker."""
+        return self._start_worker(self.server.address, {self.task: function}, **options)
+
+    def start_work(self, *words: Argument, **options: Any) -> Running:
+        """Start `gearmanctl work`, and wait until the server knows it."""
+        before = self.counts[2]
+        running = self._start("work", self.task, *words, at=self.server, **options)
+        eventually(lambda: self.counts[2] == before + 1, "a worker")
+        return running
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """The numbers of jobs, of running jobs, and of workers."""
+        return self.server.counts(self.task)
+
+    def wait_for(self, count: int) -> None:
+        """Wait until the server has `count` jobs."""
+        self.server.wait_for_jobs(self.task, count)
 
 
 def gearman(server: Administered, *arguments: str, data: bytes = b"") -> Result:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.testing.strategies import chunked
 from gearman_sync.cli.lines import Entry, Room, split_lines
-from gearman_sync.testing import Failed, Raised, ScriptedJob, ScriptedWorker, reverse
+from gearman_sync.testing import Failed, Raised, ScriptedJob, reverse
 from tests.support import eventually, wait_for
 
 from .support import (
@@ -23,20 +23,16 @@ from .support import (
     FAILED,
     NO_SERVER,
     TIMED_OUT,
+    Queue,
     Result,
     Running,
     command_line,
-    gearmanctl,
     stays,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .support import Server
-
-    StartWorker = Callable[..., ScriptedWorker]
-    Start = Callable[..., Running]
 
 
 class Slow:
@@ -63,13 +59,13 @@ def brackets(job: ScriptedJob) -> bytes:
 
 
 @pytest.fixture
-def work(server: Server, start_worker: StartWorker, task: str) -> Callable[..., Slow]:
+def work(queue: Queue) -> Callable[..., Slow]:
     """Start two workers that block jobs with the given data."""
 
     def work(*held: bytes) -> Slow:
         slow = Slow(*held)
         for _ in range(2):
-            start_worker(server.address, {task: slow})
+            queue.do(slow)
         return slow
 
     return work
@@ -93,39 +89,30 @@ def numbers(first: int, last: int, form: bytes = b"%d\n") -> bytes:
     ids=["nothing", "empty among others", "unordered", "any bytes"],
 )
 def test_each_line_gives_a_result_line(
-    server: Server,
-    start_worker: StartWorker,
-    task: str,
-    data: bytes,
-    output: bytes,
-    order: list[str],
+    queue: Queue, data: bytes, output: bytes, order: list[str]
 ) -> None:
-    start_worker(server.address, {task: brackets})
-    result = gearmanctl("submit", task, "--lines", *order, at=server, data=data)
+    queue.do(brackets)
+    result = queue.submit("--lines", *order, data=data)
     assert result == Result(DONE, output, "")
 
 
-def test_data_and_result_of_a_job_form_one_line(
-    server: Server, start_worker: StartWorker, task: str
-) -> None:
+def test_data_and_result_of_a_job_form_one_line(queue: Queue) -> None:
     def function(job: ScriptedJob) -> bytes:
         job.send_data(b"part of ")
         job.send_warning(b"look out for " + job.data)
         return job.data
 
-    start_worker(server.address, {task: function})
-    result = gearmanctl("submit", task, "--lines", at=server, data=b"1\n2\n")
+    queue.do(function)
+    result = queue.submit("--lines", data=b"1\n2\n")
     assert result == Result(DONE, b"part of 1\npart of 2\n", "look out for 1\nlook out for 2\n")
 
 
-def test_results_have_the_order_of_the_lines(
-    server: Server, work: Callable[..., Slow], start: Start, task: str
-) -> None:
+def test_results_have_the_order_of_the_lines(queue: Queue, work: Callable[..., Slow]) -> None:
     slow = work(b"1")
-    running = start("submit", task, "1\n2\n3\n", "--lines", at=server)
+    running = queue.start("1\n2\n3\n", "--lines")
     wait_for(slow.begun)
     # The other jobs are done, but their results are held back.
-    eventually(lambda: server.counts(task)[0] == 1)
+    eventually(lambda: queue.counts[0] == 1)
     assert running.process.poll() is None
     slow.open.set()
     assert running.end() == Result(DONE, numbers(1, 3, b"<%d>\n"), "")
@@ -133,10 +120,10 @@ def test_results_have_the_order_of_the_lines(
 
 @pytest.mark.parametrize("unordered", [False, True], ids=["ordered", "unordered"])
 def test_results_are_written_before_the_end_of_input(
-    server: Server, work: Callable[..., Slow], start: Start, task: str, unordered: bool
+    queue: Queue, work: Callable[..., Slow], unordered: bool
 ) -> None:
     slow = work(b"held")
-    running = start("submit", task, "--lines", *["--unordered"] * unordered, at=server)
+    running = queue.start("--lines", *["--unordered"] * unordered)
     if unordered:
         running.write(b"held\n")
         wait_for(slow.begun)
@@ -152,33 +139,29 @@ def test_results_are_written_before_the_end_of_input(
     assert running.end() == Result(DONE, b"<held>\n" if unordered else b"", "")
 
 
-def test_background_lines_give_handles(
-    server: Server, start_worker: StartWorker, task: str
-) -> None:
-    result = gearmanctl("submit", task, "--lines", "-b", at=server, data=b"1\n2\n3\n")
+def test_background_lines_give_handles(queue: Queue) -> None:
+    result = queue.submit("--lines", "-b", data=b"1\n2\n3\n")
     assert (result.status, result.errors) == (DONE, "")
     assert len(set(result.lines)) == 3
-    jobs = server.admin("show jobs")
+    jobs = queue.server.admin("show jobs")
     assert all(f"{handle}\t" in jobs for handle in result.lines)
-    worker = start_worker(server.address, {task: reverse})
+    worker = queue.do(reverse)
     eventually(lambda: worker.order == [b"1", b"2", b"3"])
 
 
-def test_options_apply_to_each_job(server: Server, task: str) -> None:
-    low = gearmanctl("submit", task, "--lines", "-b", "-p", "low", at=server, data=b"1\n")
-    high = gearmanctl("submit", task, "--lines", "-b", "-p", "high", at=server, data=b"1\n2\n")
+def test_options_apply_to_each_job(queue: Queue) -> None:
+    low = queue.submit("--lines", "-b", "-p", "low", data=b"1\n")
+    high = queue.submit("--lines", "-b", "-p", "high", data=b"1\n2\n")
     assert (low.status, high.status) == (DONE, DONE)
-    assert f"{task}\t2\t0\t1\t0\n" in server.admin("prioritystatus")
-    later = gearmanctl("submit", task, "--lines", "--at", "+1000", at=server, data=b"a\nb\n")
+    assert f"{queue.task}\t2\t0\t1\t0\n" in queue.server.admin("prioritystatus")
+    later = queue.submit("--lines", "--at", "+1000", data=b"a\nb\n")
     assert (later.status, len(later.lines)) == (DONE, 2)
 
 
-def test_equal_lines_with_unique_dash_are_one_job(
-    server: Server, start_worker: StartWorker, start: Start, task: str
-) -> None:
-    running = start("submit", task, "a\nb\na\n", "--lines", "--unique", "-", at=server)
-    server.wait_for_jobs(task, 2)
-    worker = start_worker(server.address, {task: brackets})
+def test_equal_lines_with_unique_dash_are_one_job(queue: Queue) -> None:
+    running = queue.start("a\nb\na\n", "--lines", "--unique", "-")
+    queue.wait_for(2)
+    worker = queue.do(brackets)
     assert running.end() == Result(DONE, b"<a>\n<b>\n<a>\n", "")
     assert sorted(worker.order) == [b"a", b"b"]
 
@@ -186,24 +169,21 @@ def test_equal_lines_with_unique_dash_are_one_job(
 # Failures.
 
 
-def test_failed_lines_are_reported_and_others_continue(
-    server: Server, start_worker: StartWorker, task: str
-) -> None:
-    start_worker(server.address, {task: Slow()})
+def test_failed_lines_are_reported_and_others_continue(queue: Queue) -> None:
+    queue.do(Slow())
     data = b"1\nfail\n3\nraise\n5\n"
     errors = "gearmanctl: line 2: the job failed\ngearmanctl: line 4: the job failed: no reason\n"
-    result = gearmanctl("submit", task, "--lines", at=server, data=data)
+    result = queue.submit("--lines", data=data)
     # The nth line still belongs to the nth job.
     assert result == Result(FAILED, b"<1>\n\n<3>\n\n<5>\n", errors)
-    result = gearmanctl("submit", task, "--lines", "--unordered", at=server, data=data)
+    result = queue.submit("--lines", "--unordered", data=data)
     assert result == Result(FAILED, b"<1>\n<3>\n<5>\n", errors)
 
 
-def test_refused_line_is_reported(launch: Callable[[], Server], task: str) -> None:
-    server = launch()
-    server.admin(f"create function {task}")
-    server.admin(f"maxqueue {task} 2")
-    result = gearmanctl("submit", task, "--lines", "-b", at=server, data=b"1\n2\n3\n")
+def test_refused_line_is_reported(queue: Queue) -> None:
+    queue.server.admin(f"create function {queue.task}")
+    queue.server.admin(f"maxqueue {queue.task} 2")
+    result = queue.submit("--lines", "-b", data=b"1\n2\n3\n")
     assert result.status == FAILED
     assert re.match(r"line 3: \S+ refused the job: ", result.error)
     assert [bool(line) for line in result.lines] == [True, True, False]
@@ -212,12 +192,12 @@ def test_refused_line_is_reported(launch: Callable[[], Server], task: str) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
 def test_each_job_has_its_own_timeout_and_the_exit_status_is_the_worst(
-    server: Server, work: Callable[..., Slow], task: str, order: list[str]
+    queue: Queue, work: Callable[..., Slow], order: list[str]
 ) -> None:
     slow = work(b"2")
-    words = ("submit", task, "1\n2\nfail\n4\n", "--lines", "--timeout", "3", *order)
+    words = ("1\n2\nfail\n4\n", "--lines", "--timeout", "3", *order)
     try:
-        result = gearmanctl(*words, at=server)
+        result = queue.submit(*words)
     finally:
         slow.open.set()
     assert result.status == TIMED_OUT
@@ -229,16 +209,16 @@ def test_each_job_has_its_own_timeout_and_the_exit_status_is_the_worst(
 
 @pytest.mark.parametrize("order", [[], ["--unordered"]], ids=["ordered", "unordered"])
 def test_lost_server_reports_lines_in_flight(
-    server: Server, work: Callable[..., Slow], start: Start, task: str, order: list[str]
+    queue: Queue, work: Callable[..., Slow], order: list[str]
 ) -> None:
     slow = work(b"10", b"11")
     text = numbers(1, 30)
-    running = start("submit", task, text, "--lines", "--in-flight", "5", *order, at=server)
+    running = queue.start(text, "--lines", "--in-flight", "5", *order)
     wait_for(slow.begun)
     written = [running.line() for _ in range(9)]
     expected = [b"<%d>\n" % number for number in range(1, 10)]
     assert (sorted(written) if order else written) == expected
-    server.kill()
+    queue.server.kill()
     slow.open.set()
     result = running.end()
     assert result.status == NO_SERVER
@@ -254,14 +234,12 @@ def test_lost_server_reports_lines_in_flight(
     assert last.startswith(("gearmanctl: no server could be reached", "gearmanctl: a submit was"))
 
 
-def test_lost_server_without_input_is_reported(
-    server: Server, work: Callable[..., Slow], start: Start, task: str
-) -> None:
+def test_lost_server_without_input_is_reported(queue: Queue, work: Callable[..., Slow]) -> None:
     slow = work(b"1")
-    running = start("submit", task, "--lines", at=server)
+    running = queue.start("--lines")
     running.write(b"1\n")
     wait_for(slow.begun)
-    server.kill()
+    queue.server.kill()
     slow.open.set()
     assert running.error().startswith("gearmanctl: line 1: the connection to ")
     assert running.line() == b"\n"
@@ -272,35 +250,33 @@ def test_lost_server_without_input_is_reported(
 
 
 def test_reader_that_closes_the_pipe_ends_the_program(
-    server: Server, start_worker: StartWorker, task: str, run_program: Start
+    queue: Queue, run_program: Callable[..., Running]
 ) -> None:
-    start_worker(server.address, {task: lambda job: job.data * 20})
-    command = command_line("submit", task, "--lines", at=server)
+    queue.do(lambda job: job.data * 20)
+    command = command_line("submit", queue.task, "--lines", at=queue.server)
     running = run_program(["sh", "-c", 'yes | "$@" | head -n 1', "sh", *command])
     assert running.end() == Result(DONE, b"y" * 20 + b"\n", "")
 
 
-# Jobs in flight.
+# Queue in flight.
 
 
-def test_jobs_in_flight_are_limited(
-    server: Server, work: Callable[..., Slow], start: Start, task: str
-) -> None:
-    running = start("submit", task, numbers(1, 10), "--lines", "--in-flight", "3", at=server)
-    server.wait_for_jobs(task, 3)
-    assert stays(lambda: server.counts(task)[0] == 3)
+def test_jobs_in_flight_are_limited(queue: Queue, work: Callable[..., Slow]) -> None:
+    running = queue.start(numbers(1, 10), "--lines", "--in-flight", "3")
+    queue.wait_for(3)
+    assert stays(lambda: queue.counts[0] == 3)
     slow = work(b"3", b"6")
     wait_for(slow.begun)
     # With ordered results, the jobs after line 3 are still in flight.
-    eventually(lambda: server.counts(task)[0] <= 2)
-    assert stays(lambda: server.counts(task)[0] <= 3)
+    eventually(lambda: queue.counts[0] <= 2)
+    assert stays(lambda: queue.counts[0] <= 3)
     slow.open.set()
     assert running.end() == Result(DONE, numbers(1, 10, b"<%d>\n"), "")
 
 
-def test_input_is_not_read_ahead(server: Server, start: Start, task: str) -> None:
+def test_input_is_not_read_ahead(queue: Queue) -> None:
     """No worker does the jobs, so the writer of the lines has to wait."""
-    running = start("submit", task, "--lines", "--in-flight", "10", at=server)
+    running = queue.start("--lines", "--in-flight", "10")
     pipe = running.process.stdin
     assert pipe is not None
     os.set_blocking(pipe.fileno(), False)
@@ -314,10 +290,10 @@ def test_input_is_not_read_ahead(server: Server, start: Start, task: str) -> Non
         return written
 
     assert fill() > 0
-    server.wait_for_jobs(task, 10)
+    queue.wait_for(10)
     # The program has read one pipe buffer and one chunk.
     assert stays(lambda: fill() < 500_000)
-    assert server.counts(task)[0] == 10
+    assert queue.counts[0] == 10
 
 
 # The parts.

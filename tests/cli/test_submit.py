@@ -21,7 +21,6 @@ from gearman_sync.testing import (
     Raised,
     ScriptedJob,
     ScriptedServer,
-    ScriptedWorker,
     reverse,
 )
 from tests.support import eventually, wait_for
@@ -31,6 +30,7 @@ from .support import (
     FAILED,
     NO_SERVER,
     TIMED_OUT,
+    Queue,
     Result,
     Running,
     address_of,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     from .support import Server
 
-    StartWorker = Callable[..., ScriptedWorker]
     Start = Callable[..., Running]
 
 HANDLE = re.compile(rb"H:[!-~]+:\d+\n")
@@ -75,18 +74,12 @@ def brackets(job: ScriptedJob) -> bytes:
     ids=["word", "dashes", "no text", "bytes", "input", "no input", "large", "file"],
 )
 def test_data_and_result_are_any_bytes(
-    server: Server,
-    start_worker: StartWorker,
-    task: str,
-    tmp_path: Path,
-    words: list[Any],
-    data: bytes,
-    expected: bytes,
+    queue: Queue, tmp_path: Path, words: list[Any], data: bytes, expected: bytes
 ) -> None:
-    start_worker(server.address, {task: brackets})
+    queue.do(brackets)
     with contextlib.chdir(tmp_path):
         Path(os.fsdecode(b"name \xff")).write_bytes(b"in a file")
-        result = gearmanctl("submit", task, *words, at=server, data=data)
+        result = queue.submit(*words, data=data)
     assert result == Result(DONE, expected, "")
 
 
@@ -100,11 +93,9 @@ def test_names_that_are_not_utf_8_are_escaped(launch: Callable[[], Server], task
     assert f"{task}-\\xfe\n".encode() in gearmanctl("jobs", "--unique", at=server).output
 
 
-def test_data_from_closed_standard_input(
-    server: Server, start_worker: StartWorker, task: str, run_program: Start
-) -> None:
-    start_worker(server.address, {task: brackets})
-    command = command_line("submit", task, at=server)
+def test_data_from_closed_standard_input(queue: Queue, run_program: Start) -> None:
+    queue.do(brackets)
+    command = command_line("submit", queue.task, at=queue.server)
     running = run_program(["sh", "-c", 'exec "$@" <&-', "sh", *command])
     assert running.end() == Result(DONE, b"<>", "")
 
@@ -122,23 +113,16 @@ def parts(job: ScriptedJob) -> bytes:
     [(reverse, ALL_BYTES, DONE), (parts, b"a\nb", DONE), (parts, b"fail", FAILED)],
 )
 def test_output_is_that_of_the_gearman_program(
-    server: Server,
-    start_worker: StartWorker,
-    task: str,
-    function: Callable[[ScriptedJob], bytes],
-    data: bytes,
-    status: int,
+    queue: Queue, function: Callable[[ScriptedJob], bytes], data: bytes, status: int
 ) -> None:
-    start_worker(server.address, {task: function})
-    ours = gearmanctl("submit", task, at=server, data=data)
-    theirs = gearman(server, "-f", task, data=data)
+    queue.do(function)
+    ours = queue.submit(data=data)
+    theirs = gearman(queue.server, "-f", queue.task, data=data)
     assert (ours.status, ours.output) == (theirs.status, theirs.output)
     assert ours.status == status
 
 
-def test_data_and_warnings_of_a_running_job_are_written_at_once(
-    server: Server, start_worker: StartWorker, start: Start, task: str
-) -> None:
+def test_data_and_warnings_of_a_running_job_are_written_at_once(queue: Queue) -> None:
     def function(job: ScriptedJob) -> bytes:
         job.send_data(b"part\n")
         job.send_status(1, 2)  # Progress is not written to a pipe.
@@ -147,8 +131,8 @@ def test_data_and_warnings_of_a_running_job_are_written_at_once(
         return b"end"
 
     gate = Gate().open
-    start_worker(server.address, {task: function})
-    running = start("submit", task, "", at=server)
+    queue.do(function)
+    running = queue.start("")
     try:
         assert running.line() == b"part\n"
         assert running.error() == r"look out \xff"
@@ -161,40 +145,40 @@ def test_data_and_warnings_of_a_running_job_are_written_at_once(
 
 
 def test_background_writes_the_handle_and_priority_orders_jobs(
-    server: Server, start_worker: StartWorker, task: str
+    queue: Queue,
 ) -> None:
     for priority in ("low", "normal", "high"):
-        result = gearmanctl("submit", task, priority, "-b", "--priority", priority, at=server)
+        result = queue.submit(priority, "-b", "--priority", priority)
         assert (result.status, result.errors) == (DONE, "")
         assert HANDLE.fullmatch(result.output)
-        assert result.lines[0] in server.admin("show jobs")
-    worker = start_worker(server.address, {task: reverse})
+        assert result.lines[0] in queue.server.admin("show jobs")
+    worker = queue.do(reverse)
     eventually(lambda: worker.order == [b"high", b"normal", b"low"])
 
 
 @pytest.mark.parametrize("unique", ["name", "-"])
-def test_jobs_with_the_same_unique_are_one(server: Server, task: str, unique: str) -> None:
-    submit = ("submit", task, "--background", "--unique", unique)
-    first, second = (gearmanctl(*submit, "data", at=server) for _ in range(2))
+def test_jobs_with_the_same_unique_are_one(queue: Queue, unique: str) -> None:
+    options = ("--background", "--unique", unique)
+    first, second = (queue.submit("data", *options) for _ in range(2))
     assert first == second
     assert HANDLE.fullmatch(first.output)
-    other = gearmanctl(*submit, "other data", at=server)
+    other = queue.submit("other data", *options)
     # With "-", the data serves as the unique.
     assert (other == first) == (unique != "-")
-    assert server.counts(task)[0] == 1 + (unique == "-")
+    assert queue.counts[0] == 1 + (unique == "-")
 
 
 # Times.
 
 
-def test_scheduled_job_runs_when_due(server: Server, start_worker: StartWorker, task: str) -> None:
+def test_scheduled_job_runs_when_due(queue: Queue) -> None:
     for data, when in (("later", "+1000"), ("now", "+0"), ("past", "2000-01-31T18:00")):
-        result = gearmanctl("submit", task, data, "--at", when, at=server)
+        result = queue.submit(data, "--at", when)
         assert (result.status, result.errors) == (DONE, "")
         assert HANDLE.fullmatch(result.output)
-    worker = start_worker(server.address, {task: reverse}, look_again=0.05)
+    worker = queue.do(reverse, look_again=0.05)
     eventually(lambda: sorted(worker.order) == [b"now", b"past"])
-    assert stays(lambda: server.counts(task)[0] == 1, 0.1)
+    assert stays(lambda: queue.counts[0] == 1, 0.1)
 
 
 def test_times_are_parsed() -> None:
@@ -220,19 +204,17 @@ def test_times_are_parsed() -> None:
         (Raised(b"no such\nthing\n"), "the job failed: no such thing"),
     ],
 )
-def test_failed_job_is_reported(
-    server: Server, start_worker: StartWorker, task: str, error: Exception, said: str
-) -> None:
+def test_failed_job_is_reported(queue: Queue, error: Exception, said: str) -> None:
     def fail(job: ScriptedJob) -> bytes:
         raise error
 
-    start_worker(server.address, {task: fail})
-    result = gearmanctl("submit", task, "", at=server)
+    queue.do(fail)
+    result = queue.submit("")
     assert (result.status, result.output, result.error) == (FAILED, b"", said)
 
 
-def test_slow_job_times_out(server: Server, task: str) -> None:
-    result = gearmanctl("submit", task, "", "--timeout", "2", at=server)
+def test_slow_job_times_out(queue: Queue) -> None:
+    result = queue.submit("", "--timeout", "2")
     assert (result.status, result.output) == (TIMED_OUT, b"")
     assert re.fullmatch(r"H:\S+:\d+ has not ended in time", result.error)
 
@@ -280,27 +262,24 @@ def test_server_without_a_right_answer_is_reported(
 
 
 @on_both
-def test_full_queue_is_reported(launch: Callable[[], Server], task: str) -> None:
-    server = launch()
-    server.admin(f"create function {task}")
-    server.admin(f"maxqueue {task} 1")
-    assert gearmanctl("submit", task, "1", "--background", at=server).status == DONE
-    result = gearmanctl("submit", task, "2", at=server)
+def test_full_queue_is_reported(queue: Queue) -> None:
+    queue.server.admin(f"create function {queue.task}")
+    queue.server.admin(f"maxqueue {queue.task} 1")
+    assert queue.submit("1", "--background").status == DONE
+    result = queue.submit("2")
     assert (result.status, result.output) == (FAILED, b"")
-    assert result.error.startswith(f"{address_of(server)} refused the job: ")
+    assert result.error.startswith(f"{address_of(queue.server)} refused the job: ")
     assert re.search("queue is full", result.error, re.IGNORECASE)
 
 
 @pytest.mark.parametrize("mode", [[], ["--lines"]], ids=["one", "lines"])
-def test_ctrl_c_leaves_the_job_running(
-    server: Server, start: Start, task: str, mode: list[str]
-) -> None:
+def test_ctrl_c_leaves_the_job_running(queue: Queue, mode: list[str]) -> None:
     """The job continues without the client, if the server keeps it."""
-    running = start("submit", task, *mode, at=server)
+    running = queue.start(*mode)
     running.write(b"data\n")
     if not mode:
         running.close()
-    server.wait_for_jobs(task, 1)
+    queue.wait_for(1)
     running.signal(signal.SIGINT)
     assert running.end() == Result(130, b"", "")
 
@@ -308,20 +287,16 @@ def test_ctrl_c_leaves_the_job_running(
 # The reader of the output.
 
 
-def test_reader_that_closes_the_pipe_ends_the_program(
-    server: Server, start_worker: StartWorker, task: str, run_program: Start
-) -> None:
-    start_worker(server.address, {task: lambda job: b"line\n" * 1_000_000})
-    command = command_line("submit", task, "", at=server)
+def test_reader_that_closes_the_pipe_ends_the_program(queue: Queue, run_program: Start) -> None:
+    queue.do(lambda job: b"line\n" * 1_000_000)
+    command = command_line("submit", queue.task, "", at=queue.server)
     running = run_program(["sh", "-c", '"$@" | head -n 1', "sh", *command])
     assert running.end() == Result(DONE, b"line\n", "")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_full_disk_is_reported(
-    server: Server, start_worker: StartWorker, task: str, start: Start
-) -> None:
-    start_worker(server.address, {task: reverse})
+def test_full_disk_is_reported(queue: Queue) -> None:
+    queue.do(reverse)
     with open("/dev/full", "wb") as full:
-        result = start("submit", task, "data", at=server, stdout=full).end()
+        result = queue.start("data", stdout=full).end()
     assert (result.status, result.error) == (FAILED, "No space left on device")

@@ -6,17 +6,18 @@ import os
 import re
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gearman_sync import JOB_COMPLETE, GearmanClient
-from gearman_sync.testing import ScriptedWorker, reverse
+from gearman_sync.testing import reverse
 from tests.support import PATIENCE, eventually
 
 from .support import (
     DONE,
     FAILED,
+    Queue,
     Result,
     Running,
     gearman,
@@ -34,37 +35,22 @@ if TYPE_CHECKING:
 
     from .support import Server
 
-    StartWorker = Callable[..., ScriptedWorker]
     Start = Callable[..., Running]
-    Work = Callable[..., Running]
 
 LARGE = bytes(range(256)) * 20_000
 each_signal = pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
 
 
 @pytest.fixture
-def work(start: Start) -> Work:
-    """Start a worker, and wait until the server knows it."""
-
-    def work(server: Server, task: str, *words: Any, **options: Any) -> Running:
-        before = server.counts(task)[2]
-        running = start("work", task, *words, at=server, **options)
-        eventually(lambda: server.counts(task)[2] == before + 1, "a worker")
-        return running
-
-    return work
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[GearmanClient]:
+def client(queue: Queue) -> Iterator[GearmanClient]:
     """A client of the server."""
-    with GearmanClient([server.address]) as client:
+    with GearmanClient([queue.server.address]) as client:
         yield client
 
 
-def submit(client: GearmanClient, task: str, data: bytes) -> GearmanJobRequest:
+def submit(client: GearmanClient, queue: Queue, data: bytes) -> GearmanJobRequest:
     """Submit a job without waiting for its end."""
-    return client.submit_job(task, data, wait_until_complete=False, poll_timeout=PATIENCE)
+    return client.submit_job(queue.task, data, wait_until_complete=False, poll_timeout=PATIENCE)
 
 
 def results(client: GearmanClient, *requests: GearmanJobRequest) -> list[bytes]:
@@ -97,43 +83,37 @@ def held(tmp_path: Path) -> Held:
     return Held(tmp_path)
 
 
-# Jobs.
+# Queue.
 
 
 @on_both
-def test_output_of_the_command_is_the_result(server: Server, work: Work, task: str) -> None:
-    work(server, task, "--", "cat")
+def test_output_of_the_command_is_the_result(queue: Queue) -> None:
+    queue.start_work("--", "cat")
     for data in (b"", LARGE):
-        assert gearmanctl("submit", task, at=server, data=data) == Result(DONE, data, "")
+        assert queue.submit(data=data) == Result(DONE, data, "")
     data = bytes(range(256))
-    assert gearman(server, "-f", task, data=data) == Result(DONE, data, "")
+    assert gearman(queue.server, "-f", queue.task, data=data) == Result(DONE, data, "")
 
 
-def test_environment_describes_the_job(
-    launch: Callable[[], Server], start: Start, task: str
-) -> None:
-    server = launch()
+def test_environment_and_list_describe_the_job(queue: Queue, start: Start, task: str) -> None:
     name = task.encode() + b"-\xff"
     script = 'printf "$GEARMAN_TASK,$GEARMAN_UNIQUE,$GEARMAN_HANDLE"'
-    start("work", name, "--", "sh", "-c", script, at=server)
-    result = gearmanctl("submit", name, "", "--unique", "a b", at=server)
+    words = ("--client-id", "its id", "--", "sh", "-c", script)
+    start("work", name, *words, at=queue.server)
+    result = gearmanctl("submit", name, "", "--unique", "a b", at=queue.server)
     assert re.fullmatch(name + rb",a b,H:\S+:\d+", result.output)
-
-
-def test_client_id_is_sent(server: Server, work: Work, task: str) -> None:
-    work(server, task, "--client-id", f"id of {task}", "--", "cat")
-    rows = [line.split("\t") for line in gearmanctl("workers", at=server).lines]
-    assert [row[2] for row in rows if row[3] == task] == [f"id of {task}"]
+    rows = [line.split("\t") for line in gearmanctl("workers", at=queue.server).lines]
+    assert f"{task}-\\xff" in [row[3] for row in rows if row[2] == "its id"]
 
 
 def test_jobs_option_runs_jobs_concurrently(
-    server: Server, work: Work, task: str, held: Held, client: GearmanClient
+    queue: Queue, held: Held, client: GearmanClient
 ) -> None:
-    worker = work(server, task, "--jobs", "3", *held.command)
-    requests = [submit(client, task, b"%d" % number) for number in range(4)]
+    worker = queue.start_work("--jobs", "3", *held.command)
+    requests = [submit(client, queue, b"%d" % number) for number in range(4)]
     for _ in range(3):
         held.wait(worker)
-    assert server.counts(task) == (4, 3, 1)
+    assert queue.counts == (4, 3, 1)
     held.release()
     assert results(client, *requests) == [b"0", b"1", b"2", b"3"]
 
@@ -150,11 +130,11 @@ def test_jobs_option_runs_jobs_concurrently(
     ],
 )
 def test_failed_command_sends_an_exception(
-    server: Server, work: Work, task: str, script: str, said: str, reason: str
+    queue: Queue, script: str, said: str, reason: str
 ) -> None:
-    worker = work(server, task, "--", "sh", "-c", script)
+    worker = queue.start_work("--", "sh", "-c", script)
     for _ in range(2):  # The worker continues.
-        result = gearmanctl("submit", task, "", at=server)
+        result = queue.submit("")
         assert (result.status, result.output) == (FAILED, b"")
         assert result.error == f"the job failed: {said}"
         if said != reason:
@@ -162,12 +142,12 @@ def test_failed_command_sends_an_exception(
         assert re.fullmatch(rf"gearmanctl: H:\S+: {reason}", worker.error())
 
 
-def test_no_exceptions_sends_warning_and_failure(server: Server, work: Work, task: str) -> None:
-    work(server, task, "--no-exceptions", "--", "sh", "-c", "echo no such thing >&2; exit 3")
-    result = gearmanctl("submit", task, "", at=server)
+def test_no_exceptions_sends_warning_and_failure(queue: Queue) -> None:
+    queue.start_work("--no-exceptions", "--", "sh", "-c", "echo no such thing >&2; exit 3")
+    result = queue.submit("")
     assert (result.status, result.output) == (FAILED, b"")
     assert result.errors == "no such thing\ngearmanctl: the job failed\n"
-    theirs = gearman(server, "-f", task)
+    theirs = gearman(queue.server, "-f", queue.task)
     assert (theirs.status, theirs.output) == (FAILED, b"")
     assert "no such thing" in theirs.errors
 
@@ -196,30 +176,22 @@ def test_all_servers_are_served_and_a_restarted_one_again(
 
 
 @each_signal
-def test_signal_ends_an_idle_worker(
-    server: Server, work: Work, task: str, number: int, jobs: int
-) -> None:
-    worker = work(server, task, "--jobs", jobs, "--", "cat")
+def test_signal_ends_an_idle_worker(queue: Queue, number: int, jobs: int) -> None:
+    worker = queue.start_work("--jobs", jobs, "--", "cat")
     worker.signal(number)
     assert worker.end() == Result(DONE, b"", "")
-    eventually(lambda: server.counts(task)[2] == 0)
+    eventually(lambda: queue.counts[2] == 0)
 
 
 @each_signal
 def test_signal_lets_the_worker_finish_its_jobs(
-    server: Server,
-    work: Work,
-    task: str,
-    held: Held,
-    client: GearmanClient,
-    number: int,
-    jobs: int,
+    queue: Queue, held: Held, client: GearmanClient, number: int, jobs: int
 ) -> None:
-    worker = work(server, task, "--jobs", jobs, *held.command)
-    requests = [submit(client, task, b"data") for _ in range(jobs)]
+    worker = queue.start_work("--jobs", jobs, *held.command)
+    requests = [submit(client, queue, b"data") for _ in range(jobs)]
     for _ in range(jobs):
         held.wait(worker)
-    other = submit(client, task, b"not this")
+    other = submit(client, queue, b"not this")
     # A terminal sends SIGINT to the whole process group, but the commands have their own.
     os.killpg(worker.process.pid, number)
     assert "a second signal stops it at once" in worker.error()
@@ -229,22 +201,15 @@ def test_signal_lets_the_worker_finish_its_jobs(
     assert results(client, *requests) == [b"data"] * jobs
     # The worker has accepted no other job.
     assert not other.complete
-    eventually(lambda: server.counts(task) == (1, 0, 0))
+    eventually(lambda: queue.counts == (1, 0, 0))
 
 
 @each_signal
 def test_second_signal_kills_the_command(
-    server: Server,
-    work: Work,
-    task: str,
-    held: Held,
-    start_worker: StartWorker,
-    client: GearmanClient,
-    number: int,
-    jobs: int,
+    queue: Queue, held: Held, client: GearmanClient, number: int, jobs: int
 ) -> None:
-    worker = work(server, task, "--jobs", jobs, *held.command)
-    request = submit(client, task, b"data")
+    worker = queue.start_work("--jobs", jobs, *held.command)
+    request = submit(client, queue, b"data")
     processes = held.wait(worker)
     worker.signal(number)
     worker.error()
@@ -254,24 +219,20 @@ def test_second_signal_kills_the_command(
     assert "Traceback" not in result.errors
     eventually(lambda: not any(map(is_alive, processes)), "the end of the command")
     # The output of the killed command is discarded, and another worker does the job.
-    start_worker(server.address, {task: reverse})
+    queue.do(reverse)
     assert results(client, request) == [b"atad"]
 
 
 def test_job_of_a_killed_worker_is_queued_again(
-    server: Server,
-    work: Work,
-    task: str,
-    held: Held,
-    client: GearmanClient,
+    queue: Queue, held: Held, client: GearmanClient
 ) -> None:
-    worker = work(server, task, *held.command)
-    request = submit(client, task, b"data")
+    worker = queue.start_work(*held.command)
+    request = submit(client, queue, b"data")
     processes = held.wait(worker)
     worker.signal(signal.SIGKILL)
     assert worker.end().status == -signal.SIGKILL
     # The command runs on without a parent, so kill it.
     for process in processes:
         os.kill(process, signal.SIGKILL)
-    work(server, task, "--", sys.executable, "-c", "print('done by another')")
+    queue.start_work("--", sys.executable, "-c", "print('done by another')")
     assert results(client, request) == [b"done by another\n"]
