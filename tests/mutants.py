@@ -360,13 +360,11 @@ def _record(layer: str) -> _Recorded:
 
     def work() -> int:
         code = _pytest(recorder, *tests)
-        _JOURNAL.write_bytes(pickle.dumps((recorder.result(), recorder.failed)))
+        _JOURNAL.write_bytes(pickle.dumps(recorder.result()))
         return code
 
     _fork(work)
-    (lines, seconds), failed = pickle.loads(_JOURNAL.read_bytes())
-    for test in failed:
-        print(f"{test} fails without a mutant", flush=True)
+    lines, seconds = pickle.loads(_JOURNAL.read_bytes())
     if not seconds:
         log = _LOG.read_text()
         raise RuntimeError(f"no test of the layer {layer} passes without a mutant:\n{log}")

@@ -369,10 +369,3 @@ def test_docs_worker_starts_a_server() -> None:
             f"server: nobody listens at {address}, so a job server of this program does\n",
             f"worker: doing {FUNCTIONS} at {address}; Ctrl-C ends it\n",
         ]
-
-
-def test_docs_worker_with_a_gearmand(start_gearmand: Callable[..., Gearmand]) -> None:
-    address = f"localhost:{start_gearmand().port}"
-    with docs_worker(address) as lines:
-        assert reversed_at(address) == b"olleh"
-        assert len(lines) == 1

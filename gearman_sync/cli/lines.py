@@ -324,7 +324,7 @@ def submit_lines(
         OSError: The lines can't be read.
         ValueError: A line is too long, or an option of the job is invalid.
     """
-    with servers.client() as client, Bars(total=True) as bars:
+    with GearmanClient(servers.addresses) as client, Bars(total=True) as bars:
         options = {"background": background, "ordered": ordered}
         return _Lines(
             client, bars, job, chunks, **options, in_flight=in_flight, timeout=timeout

@@ -19,7 +19,7 @@ import typer
 from gearman_proto.address import ServerAddress, parse_address
 from gearman_proto.errors import GearmanError
 from gearman_proto.tls import FileNames, load_context
-from gearman_sync import GearmanAdminClient, GearmanClient
+from gearman_sync import GearmanAdminClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,14 +43,6 @@ class Servers:
 
     addresses: list[ServerAddress]
 
-    def client(self) -> GearmanClient:
-        """Return a client of all servers."""
-        return GearmanClient(self.addresses)
-
-    def admin_client(self, address: ServerAddress, timeout: float) -> GearmanAdminClient:
-        """Return an admin client of one server."""
-        return GearmanAdminClient([address], timeout)
-
     def ask_all(
         self, ask: Callable[[GearmanAdminClient], T], timeout: float
     ) -> list[tuple[ServerAddress, T | GearmanError]]:
@@ -70,7 +62,7 @@ class Servers:
             # The clients are closed before the threads are joined, which ends pending calls on
             # Ctrl-C.
             clients = [
-                stack.enter_context(self.admin_client(address, timeout))
+                stack.enter_context(GearmanAdminClient([address], timeout))
                 for address in self.addresses
             ]
             return list(zip(self.addresses, pool.map(ask_one, clients)))

@@ -15,6 +15,7 @@ import typer
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.names import to_wire
 from gearman_proto.printable import shown
+from gearman_sync import GearmanClient
 
 from . import exits
 from .bars import Bars
@@ -153,7 +154,7 @@ def _submit_one(
     servers: Servers, job: dict[str, Any], *, background: bool, timeout: float | None
 ) -> int:
     deadline = None if timeout is None else time.monotonic() + timeout
-    with servers.client() as client, Bars() as bars:
+    with GearmanClient(servers.addresses) as client, Bars() as bars:
         [request] = client.submit_multiple_jobs(
             [job], background=background, wait_until_complete=False, poll_timeout=timeout
         )

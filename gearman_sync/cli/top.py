@@ -27,6 +27,7 @@ from rich.text import Text
 
 from gearman_proto.errors import GearmanError
 from gearman_proto.printable import shown
+from gearman_sync import GearmanAdminClient
 from gearman_sync._leader import sleep_until
 
 from . import exits
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gearman_proto import FunctionStatus, ServerAddress
-    from gearman_sync import GearmanAdminClient
 
 # Width of a queue's history: at most this many columns, and this fraction of the screen.
 _SPARK, _SPARK_SHARE = 40, 4
@@ -155,7 +155,7 @@ class _Poller:
         self._interval = interval
         self._stopped = threading.Event()
         self._clients = [
-            (address, servers.admin_client(address, _PATIENCE)) for address in servers.addresses
+            (address, GearmanAdminClient([address], _PATIENCE)) for address in servers.addresses
         ]
         self._threads = [
             threading.Thread(target=self._poll, args=client, daemon=True)

@@ -122,11 +122,6 @@ UNSORTED = [
         ["a", "b", "resize9", "resize10"],
     ),
     (
-        ("status", "--priority"),
-        "b\t0\t0\t0\t1\nB\t0\t0\t0\t1\na\t0\t0\t0\t1\n",
-        ["B", "a", "b"],
-    ),
-    (
         ("workers",),
         "9 ::10 - : f\n11 ::9 w2 :\n8 ::9 w10 : f\n10 ::9 w2 : g\n7 ::9 w2 : g\n",
         [
@@ -142,7 +137,6 @@ UNSORTED = [
         "H:h:10\t0\t0\t1\nH:g:11\t0\t0\t1\nH:h:9\t0\t0\t1\nH:h:" + "7" * 5000 + "\t0\t0\t1\n",
         ["H:g:11", "H:h:9", "H:h:10", "H:h:" + "7" * 5000],
     ),
-    (("jobs", "--unique"), "u-2\nu\nu-02\nu-1\n", ["u", "u-1", "u-2", "u-02"]),
 ]
 
 

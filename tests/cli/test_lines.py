@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-
 class Slow:
     """A worker's function that blocks jobs with certain data until the test opens it."""
 
