@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import instructions, rounds, tables
+from bench import rounds, tables
 from bench.stages import STAGES
 
 if TYPE_CHECKING:
@@ -96,53 +96,3 @@ def test_ratio_is_the_median_of_pairs() -> None:
     table = tables.compared("jobs", results, ratio_columns)
     assert table.rows[1] == ("gearman_sync", [10, 1 / 5.0, 5.0, 2.5, 2.0, 0.5])
     assert table.text().splitlines()[-1].split()[-4:] == ["2.00", "x", "0.50", "x"]
-
-
-# Instructions.
-
-
-def counts(calibration: float = 10_000.0, factor: float = 1.0) -> instructions.Counts:
-    return {
-        "calibration": calibration,
-        **{name: calibration * (number + 1) for number, name in enumerate(STAGES)},
-        "prepare": calibration * factor,
-    }
-
-
-KNOWN = instructions.renewed([], counts())
-
-
-@pytest.mark.parametrize(
-    ("calibration", "factor", "good"),
-    [
-        (10_000.0, 1.04, True),
-        (10_000.0, 1.06, False),
-        (10_000.0, 0.5, True),
-        # A slightly slower machine, then a different build of the interpreter.
-        (10_090.0, 1.06, False),
-        (12_000.0, 1.06, True),
-        (12_000.0, 1.16, False),
-    ],
-)
-def test_instructions_are_compared(calibration: float, factor: float, good: bool) -> None:
-    known = instructions.renewed([], {**counts(), "prepare": 10_000.0})
-    lines, is_good = instructions.compare(known, counts(calibration, factor))
-    assert is_good is good
-    assert ("\n".join(lines).count("  too many") == 1) is not good
-    assert any("so that it stays so" in line for line in lines) == (factor < 0.95)
-
-
-def test_instructions_are_compared_with_the_most_similar_build() -> None:
-    known = instructions.renewed(KNOWN, counts(12_000.0, 2.0))
-    assert [entry["calibration"] for entry in known] == [10_000, 12_000]
-    assert instructions.compare(known, counts(12_010.0, 2.0))[1]
-    assert not instructions.compare(known, counts(10_010.0, 2.0))[1]
-
-
-def test_instructions_of_an_unknown_version_fail() -> None:
-    others = [{**KNOWN[0], "python": "3.1"}]
-    lines, is_good = instructions.compare(others, counts())
-    assert not is_good
-    assert lines == [f"nothing is known of Python {VERSION}; python -m bench.instructions --write"]
-    stages = {name: ratio for name, ratio in KNOWN[0]["stages"].items() if name != "prepare"}
-    assert not instructions.compare([{**KNOWN[0], "stages": stages}], counts())[1]

@@ -30,8 +30,8 @@ pytest.importorskip("typer")
 import gearman_anyio
 import gearman_proto
 import gearman_sync
-from tests.cli.terminal import CTRL_C, PROMPT, Shell, environment
-from tests.support import PATIENCE, SBIN, eventually, free_port, require
+from tests.cli.terminal import CTRL_C, PROMPT, Shell, commands_of, environment
+from tests.support import SBIN, eventually, free_port, require
 from tests.test_docs_pages import matches
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ FILE_NAME = re.compile(r"# (\w+\.py)\n")
 INSTALL, GO_THERE = "python3 -m venv .venv", "cd first-jobs"
 SERVERS = {"gearmand": "gearmand", "JobServer": "gearmanctl serve"}
 PORT = "4730"
-# Maximum seconds for pip.
-DOWNLOADS = 300.0
 
 
 def is_shown(text: str, screen: str) -> bool:
@@ -62,6 +60,7 @@ class Learner:
             require("gearmand")
         self.home = home
         self.port = str(free_port())
+        self.places = {PORT: self.port, "myhost": socket.gethostname()}
         self.starts_server = SERVERS[server]
         self.other_servers = tuple(set(SERVERS.values()) - {self.starts_server})
         path = os.pathsep.join([os.environ.get("PATH", os.defpath), SBIN])
@@ -87,11 +86,9 @@ class Learner:
         path = self.home / "first-jobs" / name[1]
         path.write_text(text.replace(PORT, self.port), encoding="utf-8")
 
-    def look(self, text: str, line: int, *, runs: bool) -> None:
+    def look(self, text: str, *, runs: bool) -> None:
         """Type the commands of a block unless they are running, and compare the screen."""
-        commands = [
-            each.removeprefix(PROMPT) for each in text.splitlines() if each.startswith(PROMPT)
-        ]
+        commands = commands_of(text)
         if commands[0].startswith(self.other_servers):
             if "^C" not in text:
                 return
@@ -103,16 +100,12 @@ class Learner:
         shell = self.running.pop(command, None)
         if shell is None:
             shell = self.open_terminal()
-            self.type(shell, commands, runs=runs)
+            shell.type_block(text, self.places, runs=runs)
         elif "^C" in text:
             shell.type(CTRL_C)
         if not runs:
             shell.wait_for_prompt()
-        with contextlib.suppress(AssertionError):
-            shell.wait_until(lambda: is_shown(text, self.shown(shell)))
-        assert is_shown(text, self.shown(shell)), (
-            f"{PAGE.name}:{line} shows\n{self.shown(shell)}\nand not\n{text}"
-        )
+        shell.expect(text, self.places, is_shown)
         if runs:
             self.running[commands[-1]] = shell
             if commands[-1].startswith(self.starts_server):
@@ -131,15 +124,6 @@ class Learner:
             shell.wait_for_prompt()
         return shell
 
-    def type(self, shell: Shell, commands: list[str], *, runs: bool) -> None:
-        for number, command in enumerate(commands, 1):
-            shell.run(command.replace(PORT, self.port))
-            if not runs or number < len(commands):
-                shell.wait_for_prompt(DOWNLOADS if command.startswith("pip ") else PATIENCE)
-
-    def shown(self, shell: Shell) -> str:
-        return shell.shown.replace(self.port, PORT).replace(socket.gethostname(), "myhost")
-
     def is_served(self) -> bool:
         with (
             contextlib.suppress(OSError),
@@ -155,21 +139,21 @@ def learner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Learner]
         yield learner
 
 
-def read_page() -> Iterator[tuple[bool, str, str, int]]:
+def read_page() -> Iterator[tuple[bool, str, str]]:
     page = PAGE.read_text(encoding="utf-8")
     for match in FENCED.finditer(page):
-        yield bool(match[1]), match[2], match[3], page.count("\n", 0, match.start(3))
+        yield bool(match[1]), match[2], match[3]
 
 
 def follow(learner: Learner, *, install: bool) -> None:
     """Follow the page. Without `install`, the environment already exists."""
-    for runs, language, text, line in read_page():
+    for runs, language, text in read_page():
         if language == "py":
             learner.write(text)
         elif text.startswith(PROMPT + GO_THERE):
             learner.prelude = [each.removeprefix(PROMPT) for each in text.splitlines()]
         elif install or not text.startswith(PROMPT + INSTALL):
-            learner.look(text, line, runs=runs)
+            learner.look(text, runs=runs)
     for command in list(learner.running):
         learner.running.pop(command).__exit__(None, None, None)
 

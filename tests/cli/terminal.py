@@ -23,12 +23,14 @@ from . import support
 from .support import start_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Self
 
 #: The prompt of a `Shell`.
 PROMPT: Final = "$ "
+#: Maximum seconds for pip.
+INSTALLS: Final = 300.0
 #: Keys of a terminal.
 CTRL_C, UP, DOWN, PAGE_DOWN = "\x03", "\x1b[A", "\x1b[B", "\x1b[6~"
 
@@ -289,6 +291,30 @@ class Shell(Terminal):
         """Wait until the command has ended."""
         self.wait_until(lambda: self.is_ready, "a prompt", patience)
 
+    def type_block(self, text: str, places: Mapping[str, str], *, runs: bool) -> None:
+        """Type the commands of a page's console block.
+
+        Args:
+            text: The block.
+            places: The real names and ports by those on the page.
+            runs: True if the last command keeps running.
+        """
+        commands = commands_of(text)
+        for number, command in enumerate(commands, 1):
+            self.run(replaced(command, places))
+            if not runs or number < len(commands):
+                self.wait_for_prompt(INSTALLS if command.startswith("pip ") else PATIENCE)
+
+    def expect(
+        self, text: str, places: Mapping[str, str], matches: Callable[[str, str], bool]
+    ) -> None:
+        """Wait until the screen matches a page's console block."""
+        back = {real: written for written, real in places.items()}
+        with contextlib.suppress(AssertionError):
+            self.wait_until(lambda: matches(text, replaced(self.shown, back)))
+        screen = replaced(self.shown, back)
+        assert matches(text, screen), f"the page shows\n{text}\nand the terminal\n{screen}"
+
     def leave(self) -> None:
         """End a running command and the shell, and check that the terminal is restored."""
         if not self.is_ready:
@@ -297,3 +323,15 @@ class Shell(Terminal):
         self.type("exit\n")
         self.wait_for_end()
         assert self.changes == []
+
+
+def commands_of(text: str) -> list[str]:
+    """Return the commands in a page's console block."""
+    return [line.removeprefix(PROMPT) for line in text.splitlines() if line.startswith(PROMPT)]
+
+
+def replaced(text: str, places: Mapping[str, str]) -> str:
+    """Return `text` with the keys of `places` replaced by their values."""
+    for before, after in places.items():
+        text = text.replace(before, after)
+    return text

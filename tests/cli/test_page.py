@@ -30,7 +30,7 @@ from tests.support import PATIENCE, Gearmand, eventually
 from tests.test_docs_pages import jobs_at, matches
 
 from .support import ROOT
-from .terminal import PROMPT, Shell, environment
+from .terminal import Shell, commands_of, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,33 +47,27 @@ class Block:
     """A console block of a page."""
 
     text: str
-    #: The number of the block's first line in the page.
-    line: int
     #: True if the last command keeps running.
     runs: bool = False
 
     @property
-    def commands(self) -> list[str]:
-        lines = self.text.splitlines()
-        return [line.removeprefix(PROMPT) for line in lines if line.startswith(PROMPT)]
+    def last(self) -> str:
+        """The last command."""
+        return commands_of(self.text)[-1]
 
     @property
     def is_screen(self) -> bool:
         """True if the command uses the whole screen after the first line."""
-        return self.runs and self.commands[-1].startswith("gearmanctl top")
+        return self.runs and self.last.startswith("gearmanctl top")
 
 
 def blocks_of(page: str) -> list[Block]:
-    return [
-        Block(match[2], page.count("\n", 0, match.start(2)), bool(match[1]))
-        for match in CONSOLE.finditer(page)
-    ]
+    return [Block(match[2], bool(match[1])) for match in CONSOLE.finditer(page)]
 
 
-def is_shown(block: Block, screen: str) -> bool:
-    """Return True if the screen matches the block."""
-    expected = block.text.partition("\n")[2] if block.is_screen else block.text
-    if HOST in block.text:
+def is_shown(expected: str, screen: str) -> bool:
+    """Return True if the screen matches the text of a block."""
+    if HOST in expected:
         # The widths of columns depend on the length of the real name.
         expected, screen = (re.sub(r"( |─)\1+", r"\1", text) for text in (expected, screen))
     return matches(expected, screen)
@@ -144,6 +138,13 @@ def resize(server: Gearmand) -> Iterator[Resize]:
         worker.stop()
 
 
+def wait_for_worker(server: Gearmand, command: str) -> None:
+    """Wait until a worker that `command` has started is known to the server."""
+    match command.split():
+        case ["gearmanctl", "work", task, *_]:
+            eventually(lambda: server.counts(task)[2], f"a worker for {task}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page_shows_the_real_output(
@@ -164,10 +165,13 @@ def test_page_shows_the_real_output(
         for block in blocks:
             lines = block.text.count("\n") - 1 if block.is_screen else 60
             shell = stack.enter_context(Shell(environ, lines=lines, cwd=directory))
-            run(block, shell, server, places)
+            shell.type_block(block.text, places, runs=block.runs)
+            text = block.text.partition("\n")[2] if block.is_screen else block.text
+            shell.expect(text, places, is_shown)
+            wait_for_worker(server, block.last)
             resize.release()
             server.wait_for_jobs("resize", 0)
-            if block.runs and "submit" not in block.commands[-1]:
+            if block.runs and "submit" not in block.last:
                 running.append((block, shell))
             else:
                 shell.wait_for_prompt()
@@ -179,27 +183,3 @@ def test_page_shows_the_real_output(
         assert jobs_at(server) == []
         for _, shell in reversed(running):
             shell.leave()
-
-
-def run(block: Block, shell: Shell, server: Gearmand, places: dict[str, str]) -> None:
-    """Type a block's commands, and compare the screen."""
-
-    def shown() -> str:
-        text = shell.shown
-        for written, real in places.items():
-            text = text.replace(real, written)
-        return text
-
-    for number, command in enumerate(block.commands, 1):
-        for written, real in places.items():
-            command = command.replace(written, real)
-        shell.run(command)
-        if not block.runs or number < len(block.commands):
-            shell.wait_for_prompt()
-    if block.runs:
-        with contextlib.suppress(AssertionError):
-            shell.wait_until(lambda: is_shown(block, shown()))
-        match block.commands[-1].split():
-            case ["gearmanctl", "work", task, *_]:
-                eventually(lambda: server.counts(task)[2], f"a worker for {task}")
-    assert is_shown(block, shown()), f"line {block.line} shows\n{shown()}\nand not\n{block.text}"
