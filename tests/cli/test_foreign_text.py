@@ -83,7 +83,7 @@ CASES: list[Case] = [
         *(DONE, "12\t::1\\x1b[2J\t\\x1b[31mid\tf\\x9b\\x07\n", ""),
     ),
     # Backslashes are doubled, so that escapes are reversible.
-    ("jobs --unique", saying(b"a\\b\tc\rd\xff\n.\n"), DONE, "a\\\\b\\tc\\rd\\xff\n", ""),
+    ("jobs --unique", saying(b" a\\b\tc\rd\xff\n.\n"), DONE, " a\\\\b\\tc\\rd\\xff\n", ""),
     ("version", saying(b"OK 1\x1b[2J\x07\n"), DONE, "1\\x1b[2J\\x07\n", ""),
     ("status", saying(ERR_LINE), FAILED, "", f"BAD_CODE: {SHOWN}"),
     ("version", saying(b"ERR \x1b[2J\x07\n"), FAILED, "", r"ERR: \x1b[2J\x07"),
