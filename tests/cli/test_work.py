@@ -152,6 +152,13 @@ def test_no_exceptions_sends_warning_and_failure(queue: Queue) -> None:
     assert "no such thing" in theirs.errors
 
 
+def test_process_left_running_with_the_output_is_reported(queue: Queue) -> None:
+    worker = queue.start_work("--", "sh", "-c", "sleep 1000 & echo $!")
+    result = queue.submit("")
+    os.kill(int(result.output), signal.SIGKILL)
+    assert "left a process running that still has its output" in worker.error()
+
+
 # Servers.
 
 
