@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gearman_sync.testing import Peer, ScriptedServer
 from gearman_sync.testing.proxy import FaultyProxy
 from gearman_sync.testing.toxics import (
     Bandwidth,
@@ -37,44 +38,23 @@ UP, DOWN = Direction.UP, Direction.DOWN
 _SIOCOUTQ = 0x5411
 
 
-class EchoServer:
-    """A server that echoes all data. `ends` lists how connections ended, `socks` their sockets."""
+class EchoServer(ScriptedServer):
+    """A server that echoes all data. `ends` lists how connections ended."""
 
     def __init__(self) -> None:
+        super().__init__(self._echo, timeout=PATIENCE)
         self.ends: list[str] = []
         self.taken = bytearray()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address: tuple[str, int] = self._listener.getsockname()
-        self.socks: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
+        self.start()
 
-    def stop(self) -> None:
-        for sock in [self._listener, *self.socks]:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(PATIENCE)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                self.socks.append(sock)
-                thread = threading.Thread(target=self._serve, args=(sock,), daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with sock:
-            try:
-                while data := sock.recv(65536):
-                    self.taken += data
-                    sock.sendall(data)
-                self.ends.append("end")
-            except ConnectionError:
-                self.ends.append("reset")
+    def _echo(self, peer: Peer) -> None:
+        try:
+            while data := peer.sock.recv(65536):
+                self.taken += data
+                peer.send_raw(data)
+            self.ends.append("end")
+        except ConnectionError:
+            self.ends.append("reset")
 
 
 @pytest.fixture
@@ -288,8 +268,8 @@ def test_buffer_when_small_leaves_bytes_with_their_sender(
     ):
         if direction is DOWN:
             sender.sendall(b"hello")
-            eventually(lambda: echo_server.socks)
-            (sender,) = echo_server.socks
+            eventually(lambda: echo_server.peers)
+            sender = echo_server.peers[0].sock
         # Only these sends must not block: the echo server's thread reads from its socket meanwhile.
         sender.settimeout(None)
         sent = 0
