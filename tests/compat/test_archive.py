@@ -117,7 +117,7 @@ def test_worker_without_its_constructor_works(load: Load, caplog: pytest.LogCapt
     connections = iter([[], [object()], [object()]])
     outcomes = iter([module.gearman.errors.ServerUnavailable("connection lost"), None])
 
-    class FakeReconnectingWorker(module.GearmanWorker):  # type: ignore[misc, name-defined]
+    class FakeReconnectingWorker(module.GearmanWorker):  # type: ignore[misc]
         def __init__(self) -> None:
             self.connection_list = ["gearman.service:4730"]
 
