@@ -221,8 +221,10 @@ class Terminal:
     ) -> None:
         """Wait until `condition`, which can inspect the screen, is true."""
         deadline = time.monotonic() + patience
-        # One write can arrive in pieces.
-        while self._pump(0) or not condition():
+        # One write can arrive in pieces, so read on until the program pauses. A program that writes
+        # faster than this terminal reads never does.
+        busy = time.monotonic() + 1.0
+        while (self._pump(0) and time.monotonic() < busy) or not condition():
             if self.process.poll() is not None:
                 status = self.wait_for_end()
                 assert condition(), f"{what} did not come true (status {status}):\n{self.text}"
