@@ -525,7 +525,8 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         return data_event(kind, handle, self.data_encoder, data, job.wire_task, self._gm_how[1])
 
     def _gm_result(self, job: WorkerJob, data: Any) -> WorkComplete:
-        return result_event(_handle_of(job), self.data_encoder, data, b"", self._gm_how[1])
+        handle = _handle_of(job)
+        return result_event(handle, self.data_encoder, data, job.wire_task, self._gm_how[1])
 
     def _gm_failure(self, job: WorkerJob) -> WorkFail:
         return WorkFail(_handle_of(job))

@@ -29,7 +29,7 @@ LIMIT = "has 1000 bytes: with a max_packet_size of 1000, it can have "
 # How a callback sends a value, and the reason that the client receives.
 REASONS: dict[str, tuple[str, Any, str]] = {
     "number": ("return", 7, f"TypeError: the result of 'TASK' {CURE}"),
-    "complete": ("send_job_complete", 7, f"TypeError: the result of a job {CURE}"),
+    "complete": ("send_job_complete", 7, f"TypeError: the result of 'TASK' {CURE}"),
     "data": ("send_job_data", 7, f"TypeError: a part of the result of 'TASK' {CURE}"),
     "warning": ("send_job_warning", 7, f"TypeError: a warning of 'TASK' {CURE}"),
     "exception": ("send_job_exception", 7, f"TypeError: the exception of 'TASK' {CURE}"),
