@@ -393,6 +393,12 @@ def test_changed_functions_are_sent_as_soon_as_the_phase_allows(name: str) -> No
         assert server.take() == later
 
 
+def test_function_registered_during_a_connect_is_sent_after_it() -> None:
+    world = working()
+    world.register(b"g")
+    assert world.serve().take() == [CanDo(b"f"), CanDo(b"g"), GRAB]
+
+
 def test_unregister_while_holding_its_jobs() -> None:
     """A CANT_DO would requeue the job, and a grab might return another job of the function."""
     world, server = grabbing(functions=[b"f", b"g"], max_jobs=3)
@@ -556,6 +562,7 @@ def test_senders_wait_for_a_slow_server() -> None:
     world.pump()
     assert (first.done, second.done) == (True, True)
     first.raise_error()
+    world.release(first)  # Callers release a wait that is done, too.
     assert server.take() == [data(MEGABYTE), data(10)]
 
 
