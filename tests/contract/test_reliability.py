@@ -173,6 +173,25 @@ async def test_worker_hangs(kit: Kit, server: Server, task: str) -> None:
     assert request.state == "COMPLETE"
 
 
+@pytest.mark.slow
+@pytest.mark.both_servers
+async def test_job_exceeds_its_time_limit(kit: Kit, server: Server, task: str) -> None:
+    """The next worker's result counts. The late one is dropped, and its worker continues."""
+    gate = kit.gate()
+    late = await kit.make_worker(server.address)
+    late.register_task(task, gate, timeout=1.0)
+    working = await kit.work(late)
+    client, request = await kit.submit(server.address, task, b"data")
+    await kit.wait_for(gate.begun)
+    other = await kit.start_worker(server.address, tasks={task: lambda worker, job: b"in time"})
+    await client.wait_until_jobs_completed([request])
+    await other.shutdown()
+    gate.open.set()
+    assert (await client.submit_job(task, b"late")).result == b"late"
+    assert request.result == b"in time"
+    assert not working.done
+
+
 # Lost servers.
 
 
