@@ -77,9 +77,25 @@ class _Game(ConnectingGame[Peer]):
         self.asked: dict[int, int] = {}
         self.unanswered: dict[Peer, Event] = {}
         self.steps = [
-            *(self.ask, self.ask, self.ping, self.release, self.disconnect, self.up, self.up),
-            *(self.fail, self.read, self.read, self.answer, self.answer, self.say, self.send_raw),
-            *(self.too_late, self.sleep, self.sleep_to_deadline, self.close, self.abandon),
+            self.ask,
+            self.ask,
+            self.ping,
+            self.release,
+            self.disconnect,
+            self.up,
+            self.up,
+            self.fail,
+            self.read,
+            self.read,
+            self.answer,
+            self.answer,
+            self.say,
+            self.send_raw,
+            self.too_late,
+            self.sleep,
+            self.sleep_to_deadline,
+            self.close,
+            self.abandon,
         ]
 
     # The caller.

@@ -136,11 +136,29 @@ class _Game(Game[Peer]):
         self.connect()
         self.connect()
         self.steps = [
-            *(self.connect, self.shake_hands, self.ask, self.ask, self.submit, self.submit),
-            *(self.say_of_job, self.work, self.work, self.grab, self.command, self.send_raw),
-            *(self.send_packet, self.leave, self.shut_one_side, self.stall, self.too_late),
-            *(self.wait_a_while, self.sleep, self.set_the_clock, self.let_one_turn_pass),
-            *(self.shut_down, self.close),
+            self.connect,
+            self.shake_hands,
+            self.ask,
+            self.ask,
+            self.submit,
+            self.submit,
+            self.say_of_job,
+            self.work,
+            self.work,
+            self.grab,
+            self.command,
+            self.send_raw,
+            self.send_packet,
+            self.leave,
+            self.shut_one_side,
+            self.stall,
+            self.too_late,
+            self.wait_a_while,
+            self.sleep,
+            self.set_the_clock,
+            self.let_one_turn_pass,
+            self.shut_down,
+            self.close,
         ]
 
     # The peers.
