@@ -77,4 +77,4 @@ __all__ = [
     "job",
 ]
 
-_interrupts.end_import()
+_interrupts.raise_once()

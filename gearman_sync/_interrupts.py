@@ -3,7 +3,7 @@
 While a program imports its modules, Ctrl-C would print a traceback. The import of this package
 takes most of that time, before any function of the program can be called. So the package imports
 this module first. For its own programs, and only for these, this module then lets Ctrl-C end the
-process silently until `end_import` is called.
+process silently until `raise_once` is called.
 
 To be ready early, this module imports only modules that Python has loaded or that are built in.
 `signal` and `typing` are neither.
@@ -15,28 +15,29 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from typing import Any
 else:
     import _signal as signal
 
 _MODULES = ("gearman_sync", "gearman_sync.migrate")
 _SCRIPTS = ("gearmanctl", "gearmanctl.exe")
 
+# True if the next Ctrl-C raises KeyboardInterrupt.
+_raises = False
+
 
 def exit_silently() -> None:
     """Let Ctrl-C end the process at once, with the exit status that shells use for SIGINT."""
-    _replace(signal.default_int_handler, _exit)
+    global _raises  # noqa: PLW0603 - a process has one handler
+    _raises = False
+    # Another handler stays: it is a caller's, or SIG_IGN, as nohup sets it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _handle)
 
 
-def raise_again() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt, as Python does by default."""
-    _replace(_exit, signal.default_int_handler)
-
-
-def end_import() -> None:
-    """Undo the effect of importing this module."""
-    if _IS_PROGRAM:
-        raise_again()
+def raise_once() -> None:
+    """Let the next Ctrl-C raise KeyboardInterrupt. Those after it end the process at once."""
+    global _raises  # noqa: PLW0603 - a process has one handler
+    _raises = True
 
 
 def _is_program() -> bool:
@@ -47,16 +48,12 @@ def _is_program() -> bool:
     return "-m" in words and words[words.index("-m") + 1] in _MODULES
 
 
-def _replace(before: "Any", after: "Any") -> None:
-    # Another handler stays: it is a caller's, or SIG_IGN, as nohup sets it.
-    if signal.getsignal(signal.SIGINT) is before:
-        signal.signal(signal.SIGINT, after)
+def _handle(number: int, _frame: object) -> None:
+    if not _raises:
+        os._exit(128 + number)
+    exit_silently()  # While the exception ends the program, another one would print a traceback.
+    raise KeyboardInterrupt
 
 
-def _exit(number: int, _frame: object) -> None:
-    os._exit(128 + number)
-
-
-_IS_PROGRAM = _is_program()
-if _IS_PROGRAM:
+if _is_program():
     exit_silently()

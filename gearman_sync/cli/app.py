@@ -111,7 +111,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # The terminal's encoding can lack characters.
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        _interrupts.raise_again()
+        _interrupts.raise_once()
         status = app(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         flush()
         if not given:

@@ -28,6 +28,7 @@ from rich.text import Text
 
 from gearman_proto.names import to_text
 from gearman_proto.printable import shown
+from gearman_sync import _interrupts
 
 from . import exits
 from .output import flush, write, write_errors
@@ -72,7 +73,8 @@ class Bars:
         self._is_same = self._on_terminal and os.path.sameopenfile(
             sys.stdout.fileno(), sys.stderr.fileno()
         )
-        self._signals: list[int] = []
+        #: True once signals are ignored.
+        self._is_ending = False
         self._handling = contextlib.ExitStack()
         # The environment can make rich treat a pipe as a terminal.
         if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
@@ -95,8 +97,8 @@ class Bars:
 
     def __enter__(self) -> Self:
         if self._progress is not None:
-            self._signals = not_ignored((signal.SIGINT, signal.SIGTERM))
-            self._handling.enter_context(handled(self._signals, self._on_signal))
+            signals = not_ignored((signal.SIGINT, signal.SIGTERM))
+            self._handling.enter_context(handled(signals, self._on_signal))
             self._progress.start()
             if self._has_total:
                 self._total = self._progress.add_task("total", total=None, place=0)
@@ -104,7 +106,7 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         if self._progress is not None:
-            self._ignore_signals()
+            self._is_ending = True
             self._progress.stop()
             self._handling.close()
         begun, self._begun = self._begun, b""
@@ -114,15 +116,15 @@ class Bars:
         flush()
 
     def _on_signal(self, number: int) -> None:
-        self._ignore_signals()
+        # Ignore further signals, so that the terminal is always restored. If SIG_IGN replaced this
+        # handler just after a signal has arrived, CPython would print an error.
+        if self._is_ending:
+            return
+        self._is_ending = True
         if number == signal.SIGINT:
+            _interrupts.exit_silently()
             raise KeyboardInterrupt
         raise exits.Exit(exits.SIGNALLED + number)
-
-    def _ignore_signals(self) -> None:
-        """Ignore signals from now on, so that the terminal is always restored."""
-        for number in self._signals:
-            signal.signal(number, signal.SIG_IGN)
 
     @property
     def are_drawn(self) -> bool:
