@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ from gearman_proto.errors import GearmanError, ServerError
 from gearman_sync import GearmanAdminClient
 
 from . import exits
-from .options import OPTIONS, Servers, TaskName, check_seconds, make_servers, with_options
+from .options import Servers, TaskName, seconds, with_options
 from .output import complain, in_order, show
 
 if TYPE_CHECKING:
@@ -19,30 +19,13 @@ if TYPE_CHECKING:
 
     from gearman_proto import ServerAddress
 
-_OPTIONS: Final = {
-    "as_json": Annotated[bool, typer.Option("--json", help="Write JSON.")],
-    "timeout": Annotated[
-        float,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            min=0,
-            callback=check_seconds,
-            help="How long to wait for an answer.",
-        ),
-    ],
-    **OPTIONS,
-}
-_DEFAULTS: Final = {"as_json": False, "timeout": 10.0, "tls": False}
 
-
-@dataclass(frozen=True)
-class Query:
+@dataclass
+class Query(Servers):
     """A question to all servers, and the form of the answers."""
 
-    servers: Servers
-    timeout: float
-    as_json: bool
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False
+    timeout: Annotated[float, seconds("How long to wait for an answer.")] = 10.0
 
     def list(
         self,
@@ -57,7 +40,7 @@ class Query:
         """
         rows: list[dict[str, Any]] = []
         status = exits.DONE
-        for address, answer in self.servers.ask_all(method, self.timeout):
+        for address, answer in self.ask_all(method, self.timeout):
             if isinstance(answer, GearmanError):
                 complain(_reason(address, answer))
                 status = status or exits.status_of(answer)
@@ -65,7 +48,7 @@ class Query:
                 ordered = in_order(answer, by or columns[:1])
                 rows += [{"server": str(address), **row} for row in ordered]
         if rows or status == exits.DONE or self.as_json:
-            shown = ["server", *columns] if len(self.servers.addresses) > 1 else columns
+            shown = ["server", *columns] if len(self.addresses) > 1 else columns
             show(rows, shown, as_json=self.as_json)
         return status
 
@@ -74,21 +57,12 @@ class Query:
         return self.list(lambda client: [{column: ask(client)}], column)
 
 
-def _make(as_json: bool, timeout: float, **options: Any) -> Query:
-    return Query(make_servers(**options), timeout, as_json)
-
-
-def _for_queries(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the options of a query, which its first argument receives."""
-    return with_options(command, _make, _OPTIONS, _DEFAULTS)
-
-
 def _reason(address: ServerAddress, error: GearmanError) -> str:
     text = str(error)
     return text if str(address) in text else f"{address}: {text}"
 
 
-@_for_queries
+@with_options
 def status(
     query: Query,
     *,
@@ -110,7 +84,7 @@ def status(
     return query.list(GearmanAdminClient.get_status, "task", "queued", "running", "workers")
 
 
-@_for_queries
+@with_options
 def workers(query: Query) -> int:
     """Show the connections, of workers and of clients.
 
@@ -124,7 +98,7 @@ def workers(query: Query) -> int:
     return query.list(GearmanAdminClient.get_workers, *columns, by=by)
 
 
-@_for_queries
+@with_options
 def jobs(
     query: Query,
     *,
@@ -146,7 +120,7 @@ def jobs(
     return query.list(GearmanAdminClient.get_jobs, "handle", "retries", "ignored", "queued")
 
 
-@_for_queries
+@with_options
 def version(query: Query) -> int:
     """Show the servers' versions.
 
@@ -156,7 +130,7 @@ def version(query: Query) -> int:
     return query.ask("version", lambda client: client.get_version().removeprefix("OK "))
 
 
-@_for_queries
+@with_options
 def ping(query: Query) -> int:
     """Show how many seconds servers take to answer.
 
@@ -166,7 +140,7 @@ def ping(query: Query) -> int:
     return query.ask("seconds", GearmanAdminClient.ping_server)
 
 
-@_for_queries
+@with_options
 def cancel(
     query: Query,
     handles: Annotated[list[str], typer.Argument(metavar="HANDLE…", show_default=False)],
@@ -205,7 +179,7 @@ def _cancelled(client: GearmanAdminClient, handle: str) -> bool:
     return True
 
 
-@_for_queries
+@with_options
 def maxqueue(
     query: Query,
     task: TaskName,
@@ -231,7 +205,7 @@ def maxqueue(
     return query.ask("reply", lambda client: client.send_maxqueue(task, size))
 
 
-@_for_queries
+@with_options
 def shutdown(
     query: Query,
     *,

@@ -39,7 +39,6 @@ from .output import flush
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .options import Servers
 
 # Maximum bytes of lines in flight, unless there is only one line.
 _MAX_BYTES: Final = 64 * 1024 * 1024
@@ -122,29 +121,33 @@ def split_lines(
         yield deque([b"".join(begun)])
 
 
-class _Lines:
-    """Submits lines, waits for their jobs, and writes the results. See `submit_lines`."""
+@dataclass(eq=False)
+class LineSubmitter:
+    """Submits a job for each line, and writes the results.
 
-    def __init__(
-        self,
-        client: GearmanClient,
-        bars: Bars,
-        job: dict[str, Any],
-        chunks: Iterable[bytes],
-        *,
-        background: bool,
-        ordered: bool,
-        in_flight: int,
-        timeout: float | None,
-    ) -> None:
-        self._client = client
-        self._bars = bars
-        self._job = job
-        self._chunks = chunks
-        self._background = background
-        self._ordered = ordered
-        self._timeout = timeout
-        self._room = Room(in_flight)
+    Attributes:
+        client: The client that submits the jobs.
+        bars: The progress bars, with a total.
+        job: The options of all jobs.
+        chunks: The input.
+        background: True to submit background jobs and write their handles.
+        ordered: True to write the results in the order of the lines, False to write them as jobs
+            end.
+        in_flight: Maximum number of jobs in flight.
+        timeout: Seconds to wait for each job, or None.
+    """
+
+    client: GearmanClient
+    bars: Bars
+    job: dict[str, Any]
+    chunks: Iterable[bytes]
+    background: bool
+    ordered: bool
+    in_flight: int
+    timeout: float | None
+
+    def __post_init__(self) -> None:
+        self._room = Room(self.in_flight)
         # Set by the reader and by the listener.
         self._news = threading.Event()
         # The entries from the reader. None marks the end of the input.
@@ -152,14 +155,23 @@ class _Lines:
         # The errors that ended the reader and the listener.
         self._input_error: BaseException | None = None
         self._client_error: GearmanError | None = None
-        self._in_flight: deque[Entry] = deque()
+        self._pending: deque[Entry] = deque()
         self._count = 0
         self._written = 0
         self._is_complete = False
         self._statuses: set[int] = set()
 
     def run(self) -> int:
-        """Write the results until the input has ended. Return the exit status."""
+        """Write the results until the input has ended.
+
+        Returns:
+            The exit status: of several failures, the worst.
+
+        Raises:
+            GearmanError: No server can be reached.
+            OSError: The lines can't be read.
+            ValueError: A line is too long, or an option of the job is invalid.
+        """
         for work in (self._listen, self._read):
             threading.Thread(target=work, daemon=True).start()
         while True:
@@ -168,8 +180,8 @@ class _Lines:
             for entry in ended:
                 self._write(entry)
             self._room.leave(ended)
-            self._bars.count(self._written, self._count if self._is_complete else None)
-            if self._is_complete and not self._in_flight:
+            self.bars.count(self._written, self._count if self._is_complete else None)
+            if self._is_complete and not self._pending:
                 break
             if not ended:
                 self._report()
@@ -183,7 +195,7 @@ class _Lines:
 
     def _read(self) -> None:
         try:
-            for lines in split_lines(self._chunks):
+            for lines in split_lines(self.chunks):
                 while lines:
                     self._submit(self._room.enter(lines))
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
@@ -196,17 +208,17 @@ class _Lines:
         self._news.set()
 
     def _submit(self, lines: list[bytes]) -> None:
-        jobs = [{**self._job, "data": line} for line in lines]
-        requests = make_requests(jobs, background=self._background)
-        deadline = math.inf if self._timeout is None else time.monotonic() + self._timeout
+        jobs = [{**self.job, "data": line} for line in lines]
+        requests = make_requests(jobs, background=self.background)
+        deadline = math.inf if self.timeout is None else time.monotonic() + self.timeout
         entries = [
             Entry(self._count + number, len(line), request, deadline)
             for number, (line, request) in enumerate(zip(lines, requests), 1)
         ]
         self._count += len(entries)
         try:
-            self._client.submit_multiple_requests(
-                requests, wait_until_complete=False, poll_timeout=self._timeout
+            self.client.submit_multiple_requests(
+                requests, wait_until_complete=False, poll_timeout=self.timeout
             )
         except SubmitError:
             # Requests that have reached a server continue.
@@ -218,7 +230,7 @@ class _Lines:
 
     def _listen(self) -> None:
         try:
-            self._client.poll_connections_until_stopped((), self._notify)
+            self.client.poll_connections_until_stopped((), self._notify)
         except GearmanError as error:
             self._client_error = error
             self._news.set()
@@ -235,19 +247,19 @@ class _Lines:
             while not self._is_complete:
                 entries = self._submitted.get(block=False)
                 self._is_complete = entries is None
-                self._in_flight += entries or ()
+                self._pending += entries or ()
 
     def _pop_ended(self) -> list[Entry]:
         """Remove and return the ended entries that can be written now."""
         ended: list[Entry] = []
-        if self._ordered:
-            while self._in_flight and self._in_flight[0].has_ended:
-                ended.append(self._in_flight.popleft())
+        if self.ordered:
+            while self._pending and self._pending[0].has_ended:
+                ended.append(self._pending.popleft())
         else:
             others: deque[Entry] = deque()
-            for entry in self._in_flight:
+            for entry in self._pending:
                 (ended if entry.has_ended else others).append(entry)
-            self._in_flight = others
+            self._pending = others
         return ended
 
     def _wait(self) -> None:
@@ -257,34 +269,34 @@ class _Lines:
         """
         if self._client_error is not None:
             raise self._client_error
-        self._news.wait(sleep_until(self._in_flight[0].deadline if self._in_flight else math.inf))
+        self._news.wait(sleep_until(self._pending[0].deadline if self._pending else math.inf))
         self._news.clear()
 
     def _report(self) -> None:
-        if self._bars.are_drawn:
-            for entry in self._in_flight:
+        if self.bars.are_drawn:
+            for entry in self._pending:
                 status = entry.request.status
                 if status:
                     name = f"line {entry.number}"
                     done, of = status["numerator"], status["denominator"]
-                    self._bars.report(entry, name, done, of, place=entry.number)
+                    self.bars.report(entry, name, done, of, place=entry.number)
 
     def _write(self, entry: Entry) -> None:
         request = entry.request
-        self._bars.end(entry)
+        self.bars.end(entry)
         if not request.background:
             for warning in request.warning_updates:
-                self._bars.warn(warning)
+                self.bars.warn(warning)
         timed_out = not request.complete and request.state != JOB_UNKNOWN
         status, reason = exits.outcome(request, timed_out=timed_out)
         self._statuses.add(status)
         self._written += 1
         if status == exits.DONE:
-            self._bars.write(result_of(request) + b"\n")
+            self.bars.write(result_of(request) + b"\n")
             return
-        self._bars.complain(f"gearmanctl: line {entry.number}: {reason}")
-        if self._ordered:
-            self._bars.write(b"\n")  # Keep the result of the nth job on the nth line.
+        self.bars.complain(f"gearmanctl: line {entry.number}: {reason}")
+        if self.ordered:
+            self.bars.write(b"\n")  # Keep the result of the nth job on the nth line.
 
 
 def result_of(request: GearmanJobRequest) -> bytes:
@@ -292,40 +304,3 @@ def result_of(request: GearmanJobRequest) -> bytes:
     if request.background:
         return shown(request.handle or "").encode()
     return b"".join([*request.data_updates, request.result or b""])
-
-
-def submit_lines(
-    servers: Servers,
-    job: dict[str, Any],
-    chunks: Iterable[bytes],
-    *,
-    background: bool,
-    ordered: bool,
-    in_flight: int,
-    timeout: float | None,
-) -> int:
-    """Submit a job for each line, and write the results.
-
-    Args:
-        servers: The servers to submit to.
-        job: The options of all jobs.
-        chunks: The input.
-        background: True to submit background jobs and write their handles.
-        ordered: True to write the results in the order of the lines, False to write them as jobs
-            end.
-        in_flight: Maximum number of jobs in flight.
-        timeout: Seconds to wait for each job, or None.
-
-    Returns:
-        The exit status: of several failures, the worst.
-
-    Raises:
-        GearmanError: No server can be reached.
-        OSError: The lines can't be read.
-        ValueError: A line is too long, or an option of the job is invalid.
-    """
-    with GearmanClient(servers.addresses) as client, Bars(total=True) as bars:
-        options = {"background": background, "ordered": ordered}
-        return _Lines(
-            client, bars, job, chunks, **options, in_flight=in_flight, timeout=timeout
-        ).run()

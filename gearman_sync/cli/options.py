@@ -12,12 +12,13 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 
 from gearman_proto.address import ServerAddress, parse_address
 from gearman_proto.errors import GearmanError
+from gearman_proto.records import replaced
 from gearman_proto.tls import FileNames, load_context
 from gearman_sync import GearmanAdminClient
 
@@ -37,11 +38,81 @@ _COMPLETABLE: Final = re.compile(r"(?!-)[A-Za-z0-9_./:@+,=%-]+")
 _FILES: Final = FileNames("--tls-ca", "--tls-cert", "--tls-key", way_out="")
 
 
-@dataclass(frozen=True)
-class Servers:
-    """The servers that a command uses."""
+def find_servers(names: Iterable[str] | None) -> list[ServerAddress]:
+    """Return the servers of the ``--server`` options, or else of the environment.
 
-    addresses: list[ServerAddress]
+    Raises:
+        ValueError: A name is not a valid address.
+    """
+    given = names or filter(None, re.split(r"[\s,]+", os.environ.get(VARIABLE, "")))
+    addresses = [parse_address(name) for name in given]
+    return list(dict.fromkeys(addresses)) or [parse_address(_DEFAULT)]
+
+
+def load_files(
+    create: Callable[..., ssl.SSLContext], ca: Path | None, cert: Path | None, key: Path | None
+) -> ssl.SSLContext:
+    """Return the context that `create` makes with the files from the command line.
+
+    Raises:
+        ValueError: A file can't be read or has the wrong content.
+    """
+    ca_certs, certfile, keyfile = (None if path is None else str(path) for path in (ca, cert, key))
+    try:
+        context: ssl.SSLContext = load_context(create, ca_certs, certfile, keyfile, _FILES)
+    except OSError as error:  # Also covers ssl.SSLError.
+        raise ValueError(error.strerror or str(error)) from None
+    return context
+
+
+#: The option for the key of a certificate.
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="The private key of the certificate, if it is in a file of its own."
+    ),
+]
+
+
+@dataclass
+class Servers:
+    """The servers that a command uses, from the options that name them."""
+
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--server",
+            "-s",
+            metavar="HOST[:PORT]",
+            help=f"A server; may be given several times. Else those in {VARIABLE}, "
+            f"else {_DEFAULT}.",
+        ),
+    ] = None
+    tls: Annotated[
+        bool,
+        typer.Option(
+            "--tls", help="Use TLS, and verify the servers with the system's certificates."
+        ),
+    ] = False
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Use TLS, and verify the servers with these certificates."
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use TLS, and show this certificate.")
+    ] = None
+    tls_key: KeyFile = None
+
+    def __post_init__(self) -> None:
+        self.addresses: list[ServerAddress] = find_servers(self.server)
+        files = self.tls_ca, self.tls_cert, self.tls_key
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("--tls-key needs --tls-cert")
+        if self.tls or any(files):
+            context = load_files(ssl.create_default_context, *files)
+            self.addresses = [replaced(each, ssl_context=context) for each in self.addresses]
 
     def ask_all(
         self, ask: Callable[[GearmanAdminClient], T], timeout: float
@@ -68,131 +139,29 @@ class Servers:
             return list(zip(self.addresses, pool.map(ask_one, clients)))
 
 
-def find_servers(names: Iterable[str] | None) -> list[ServerAddress]:
-    """Return the servers of the ``--server`` options, or else of the environment.
-
-    Raises:
-        ValueError: A name is not a valid address.
-    """
-    given = names or filter(None, re.split(r"[\s,]+", os.environ.get(VARIABLE, "")))
-    addresses = [parse_address(name) for name in given]
-    return list(dict.fromkeys(addresses)) or [parse_address(_DEFAULT)]
-
-
-def make_servers(
-    server: list[str] | None,
-    tls: bool,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-) -> Servers:
-    """Return the servers that the options name."""
-    addresses = find_servers(server)
-    if not (tls or tls_ca or tls_cert or tls_key):
-        return Servers(addresses)
-    if tls_key and not tls_cert:
-        raise ValueError("--tls-key needs --tls-cert")
-    context = load_files(ssl.create_default_context, tls_ca, tls_cert, tls_key)
-    return Servers(
-        [ServerAddress(address.host, address.port, ssl_context=context) for address in addresses]
-    )
-
-
-def load_files(
-    create: Callable[..., ssl.SSLContext], ca: Path | None, cert: Path | None, key: Path | None
-) -> ssl.SSLContext:
-    """Return the context that `create` makes with the files from the command line.
-
-    Raises:
-        ValueError: A file can't be read or has the wrong content.
-    """
-    ca_certs, certfile, keyfile = (None if path is None else str(path) for path in (ca, cert, key))
-    try:
-        context: ssl.SSLContext = load_context(create, ca_certs, certfile, keyfile, _FILES)
-    except OSError as error:  # Also covers ssl.SSLError.
-        raise ValueError(error.strerror or str(error)) from None
-    return context
-
-
-#: The option for the key of a certificate.
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--tls-key",
-        metavar="FILE",
-        help="The private key of the certificate, if it is in a file of its own.",
-    ),
-]
-#: The options that name servers.
-OPTIONS: Final[dict[str, Any]] = {
-    "server": Annotated[
-        list[str] | None,
-        typer.Option(
-            "--server",
-            "-s",
-            metavar="HOST[:PORT]",
-            help=f"A server; may be given several times. Else those in {VARIABLE}, "
-            f"else {_DEFAULT}.",
-        ),
-    ],
-    "tls": Annotated[
-        bool,
-        typer.Option(
-            "--tls", help="Use TLS, and verify the servers with the system's certificates."
-        ),
-    ],
-    "tls_ca": Annotated[
-        Path | None,
-        typer.Option(
-            "--tls-ca",
-            metavar="FILE",
-            help="Use TLS, and verify the servers with these certificates.",
-        ),
-    ],
-    "tls_cert": Annotated[
-        Path | None,
-        typer.Option("--tls-cert", metavar="FILE", help="Use TLS, and show this certificate."),
-    ],
-    "tls_key": KeyFile,
-}
-
-
-def for_servers(command: Callable[..., T]) -> Callable[..., T]:
-    """Give a command the options that name servers. Its first argument receives the servers."""
-    return with_options(command, make_servers, OPTIONS, {"tls": False})
-
-
-def with_options(
-    command: Callable[..., T],
-    make: Callable[..., object],
-    options: dict[str, Any],
-    defaults: dict[str, Any],
-) -> Callable[..., T]:
-    """Give a command more options. Its first argument receives what `make` returns for them.
+def with_options(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the options that are the fields of its first argument, a dataclass.
 
     typer derives options from a function's parameters.
-
-    Args:
-        command: The command.
-        make: Called with the values of the options.
-        options: The annotations of the options by name.
-        defaults: Their default values, if not None.
     """
+    signature = inspect.signature(command, eval_str=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    first, *others = (each.replace(kind=keyword) for each in signature.parameters.values())
+    kind = first.annotation
+    hints = get_type_hints(kind, include_extras=True)
+    # The fields of a subclass come before those of its base.
+    names = [name for each in kind.__mro__ for name in vars(each).get("__annotations__", ())]
+    options = [
+        inspect.Parameter(name, keyword, default=getattr(kind, name), annotation=hints[name])
+        for name in names
+    ]
 
     @functools.wraps(command)
     def wrapped(**values: Any) -> T:
-        made = make(**{name: values.pop(name) for name in options})
+        made = kind(**{name: values.pop(name) for name in names})
         return command(made, **values)
 
-    signature = inspect.signature(command, eval_str=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        *(each.replace(kind=keyword) for each in [*signature.parameters.values()][1:]),
-        *(
-            inspect.Parameter(name, keyword, default=defaults.get(name), annotation=annotation)
-            for name, annotation in options.items()
-        ),
-    ]
+    parameters = [*others, *options]
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
     return wrapped
@@ -208,8 +177,7 @@ def complete_task(incomplete: str) -> list[str]:
         The sorted names, from all servers of the environment that answer at once.
     """
     try:
-        servers = Servers(find_servers(None))
-        answers = servers.ask_all(lambda client: client.get_status(), _PATIENCE)
+        answers = Servers().ask_all(lambda client: client.get_status(), _PATIENCE)
     except (GearmanError, ValueError):
         return []  # The user has pressed a key, and can't use an error message.
     names = {
@@ -257,3 +225,8 @@ def check_seconds(value: float | None) -> float | None:
     if value is not None and math.isnan(value):
         raise typer.BadParameter(f"{value} is not a number of seconds.")
     return value
+
+
+def seconds(what: str, *names: str, least: float = 0) -> Any:
+    """Return an option for a number of seconds, with the help text `what`."""
+    return typer.Option(*names, metavar="SECONDS", min=least, callback=check_seconds, help=what)

@@ -24,36 +24,26 @@ _MEGABYTE: Final = 1024 * 1024
 
 def serve(
     *,
-    host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", "-p", min=0, max=65535, help="0 is any port that is free.")
     ] = DEFAULT_GEARMAN_PORT,
     job_retries: Annotated[
-        int,
-        typer.Option(
-            "--job-retries", metavar="N", min=0, help="How often a job that was lost is run again."
-        ),
+        int, typer.Option(metavar="N", min=0, help="How often a job that was lost is run again.")
     ] = DEFAULT_JOB_RETRIES,
     max_queue: Annotated[
-        int,
-        typer.Option(
-            "--max-queue", metavar="JOBS", min=0, help="Jobs of a function at most; 0 is no limit."
-        ),
+        int, typer.Option(metavar="JOBS", min=0, help="Jobs of a function at most; 0 is no limit.")
     ] = 0,
     max_memory: Annotated[
-        int, typer.Option("--max-memory", metavar="MB", min=1, help="For all jobs together.")
+        int, typer.Option(metavar="MB", min=1, help="For all jobs together.")
     ] = DEFAULT_MAX_MEMORY // _MEGABYTE,
     tls_cert: Annotated[
-        Path | None,
-        typer.Option("--tls-cert", metavar="FILE", help="Speak TLS, and show this certificate."),
+        Path | None, typer.Option(metavar="FILE", help="Speak TLS, and show this certificate.")
     ] = None,
     tls_key: KeyFile = None,
     tls_ca: Annotated[
         Path | None,
         typer.Option(
-            "--tls-ca",
             metavar="FILE",
             help="Take only clients and workers that show a certificate which these verify.",
         ),

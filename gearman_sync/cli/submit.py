@@ -19,8 +19,8 @@ from gearman_sync import GearmanClient
 
 from . import exits
 from .bars import Bars
-from .lines import submit_lines
-from .options import Servers, TaskName, check_seconds, for_servers
+from .lines import LineSubmitter
+from .options import Servers, TaskName, seconds, with_options
 from .output import complain, flush
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Priority(enum.StrEnum):
     LOW = "low"
 
 
-@for_servers
+@with_options
 def submit(
     servers: Servers,
     task: TaskName,
@@ -53,21 +53,16 @@ def submit(
     ] = None,
     *,
     file: Annotated[
-        Path | None,
-        typer.Option("--file", "-f", metavar="FILE", help="Read the data from a file."),
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the data from a file.")
     ] = None,
     lines: Annotated[
         bool, typer.Option("--lines", "-l", help="Submit a job for each line of the data.")
     ] = False,
     unordered: Annotated[
-        bool,
-        typer.Option("--unordered", help="With --lines: write results as jobs end."),
+        bool, typer.Option("--unordered", help="With --lines: write results as jobs end.")
     ] = False,
     in_flight: Annotated[
-        int,
-        typer.Option(
-            "--in-flight", metavar="JOBS", min=1, help="With --lines: jobs under way at once."
-        ),
+        int, typer.Option(metavar="JOBS", min=1, help="With --lines: jobs under way at once.")
     ] = 256,
     background: Annotated[
         bool,
@@ -88,22 +83,13 @@ def submit(
     at: Annotated[
         str | None,
         typer.Option(
-            "--at",
             metavar="TIME",
             help="Run it in background, and not before this time: 2030-01-31T18:00 (local), "
             "seconds since 1970, or +SECONDS from now.",
         ),
     ] = None,
     timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            "-t",
-            metavar="SECONDS",
-            min=0,
-            callback=check_seconds,
-            help="How long to wait for each job.",
-        ),
+        float | None, seconds("How long to wait for each job.", "--timeout", "-t")
     ] = None,
 ) -> int:
     """Submit a job, and write its result.
@@ -136,45 +122,46 @@ def submit(
             raise exits.Exit(exits.USAGE, "servers take no --priority for a job with --at")
         background = True
         job["run_at"] = parse_time(at, time.time())
-    if lines:
-        return submit_lines(
-            servers,
-            job,
-            _chunks(data, file),
-            background=background,
-            ordered=not unordered,
-            in_flight=in_flight,
-            timeout=timeout,
-        )
-    job["data"] = b"".join(_chunks(data, file))
-    return _submit_one(servers, job, background=background, timeout=timeout)
+    chunks = _chunks(data, file)
+    if not lines:
+        job["data"] = b"".join(chunks)
+    with GearmanClient(servers.addresses) as client, Bars(total=lines) as bars:
+        if lines:
+            return LineSubmitter(
+                client, bars, job, chunks, background, not unordered, in_flight, timeout
+            ).run()
+        return _submit_one(client, bars, job, background=background, timeout=timeout)
 
 
 def _submit_one(
-    servers: Servers, job: dict[str, Any], *, background: bool, timeout: float | None
+    client: GearmanClient,
+    bars: Bars,
+    job: dict[str, Any],
+    *,
+    background: bool,
+    timeout: float | None,
 ) -> int:
     deadline = None if timeout is None else time.monotonic() + timeout
-    with GearmanClient(servers.addresses) as client, Bars() as bars:
-        [request] = client.submit_multiple_jobs(
-            [job], background=background, wait_until_complete=False, poll_timeout=timeout
-        )
-        if not background:
-            left = None if deadline is None else deadline - time.monotonic()
-            for update in client.updates(request, poll_timeout=left):
-                if isinstance(update, JobProgress):
-                    bars.report(request, request.task, update.numerator, update.denominator)
-                elif isinstance(update, JobData):
-                    bars.write(update.data)
-                elif isinstance(update, JobWarning):
-                    bars.warn(update.data)
-                flush()
-        status, reason = exits.outcome(request, timed_out=request.timed_out)
-        if status != exits.DONE:
-            bars.complain(f"gearmanctl: {reason}")
-        elif background:
-            bars.write(f"{shown(request.handle or '')}\n".encode())
-        else:
-            bars.write(request.result or b"")
+    [request] = client.submit_multiple_jobs(
+        [job], background=background, wait_until_complete=False, poll_timeout=timeout
+    )
+    if not background:
+        left = None if deadline is None else deadline - time.monotonic()
+        for update in client.updates(request, poll_timeout=left):
+            if isinstance(update, JobProgress):
+                bars.report(request, request.task, update.numerator, update.denominator)
+            elif isinstance(update, JobData):
+                bars.write(update.data)
+            elif isinstance(update, JobWarning):
+                bars.warn(update.data)
+            flush()
+    status, reason = exits.outcome(request, timed_out=request.timed_out)
+    if status != exits.DONE:
+        bars.complain(f"gearmanctl: {reason}")
+    elif background:
+        bars.write(f"{shown(request.handle or '')}\n".encode())
+    else:
+        bars.write(request.result or b"")
     return status
 
 

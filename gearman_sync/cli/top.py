@@ -19,7 +19,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -33,7 +32,7 @@ from gearman_sync._leader import sleep_until
 from . import exits
 from .board import Board, Order, Row, Site, sparkline
 from .keys import END, Keys, raw_keys
-from .options import Servers, check_seconds, for_servers
+from .options import Servers, seconds, with_options
 from .output import complain
 from .signals import handled, not_ignored
 
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gearman_proto import FunctionStatus, ServerAddress
+
+    _Answer = Sequence[FunctionStatus] | GearmanError
 
 # Width of a queue's history: at most this many columns, and this fraction of the screen.
 _SPARK, _SPARK_SHARE = 40, 4
@@ -93,20 +94,12 @@ class View:
             self.first = 0
 
 
-@for_servers
+@with_options
 def top(
     servers: Servers,
     *,
     interval: Annotated[
-        float,
-        typer.Option(
-            "--interval",
-            "-i",
-            metavar="SECONDS",
-            min=0.1,
-            callback=check_seconds,
-            help="Time between two requests.",
-        ),
+        float, seconds("Time between two requests.", "--interval", "-i", least=0.1)
     ] = 0.5,
 ) -> int:
     """Show the queues of servers, as they change.
@@ -147,9 +140,7 @@ class _Poller:
 
     def __init__(self, servers: Servers, interval: float) -> None:
         #: (server, time, answer).
-        self.reports: queue.SimpleQueue[
-            tuple[ServerAddress, float, Sequence[FunctionStatus] | GearmanError]
-        ] = queue.SimpleQueue()
+        self.reports: queue.SimpleQueue[tuple[ServerAddress, float, _Answer]] = queue.SimpleQueue()
         #: The read end of a pipe, readable when there are reports.
         self.bell, self._ringer = os.pipe()
         self._interval = interval
@@ -178,9 +169,7 @@ class _Poller:
         os.close(self.bell)
         os.close(self._ringer)
 
-    def report(
-        self, address: ServerAddress, answer: Sequence[FunctionStatus] | GearmanError
-    ) -> None:
+    def report(self, address: ServerAddress, answer: _Answer) -> None:
         """Queue an answer for the main thread."""
         self.reports.put((address, time.monotonic(), answer))
         self.ring()
@@ -191,9 +180,8 @@ class _Poller:
 
     def _poll(self, address: ServerAddress, client: GearmanAdminClient) -> None:
         while not self._stopped.wait(self._interval):
-            answer: Sequence[FunctionStatus] | GearmanError
             try:
-                answer = client.get_status()
+                answer: _Answer = client.get_status()
             except GearmanError as error:
                 answer = error
             if not self._stopped.is_set():

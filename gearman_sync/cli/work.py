@@ -12,7 +12,7 @@ import typer
 from gearman_sync import GearmanWorker
 
 from . import exits
-from .options import Servers, TaskName, for_servers
+from .options import Servers, TaskName, with_options
 from .output import complain
 from .process import Processes
 from .signals import handled
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HANDLE, _TASK, _UNIQUE = "GEARMAN_HANDLE", "GEARMAN_TASK", "GEARMAN_UNIQUE"
 
 
-@for_servers
+@with_options
 def work(
     servers: Servers,
     task: TaskName,
@@ -39,13 +39,11 @@ def work(
         int, typer.Option("--jobs", "-j", metavar="N", min=1, help="Jobs to do at once.")
     ] = 1,
     client_id: Annotated[
-        str | None,
-        typer.Option("--client-id", metavar="NAME", help="What servers' lists call it."),
+        str | None, typer.Option(metavar="NAME", help="What servers' lists call it.")
     ] = None,
     exceptions: Annotated[
         bool,
         typer.Option(
-            "--exceptions/--no-exceptions",
             help="Send the standard error of a command that fails as WORK_EXCEPTION; or as a "
             "warning, and then WORK_FAIL, for clients that do not ask for exceptions "
             "(gearmand lets libgearman's hang otherwise).",

@@ -280,7 +280,7 @@ def test_end_does_not_wait_for_answers(
 ) -> None:
     monkeypatch.setattr(top_module, "_PATIENCE", 3600)
     server = start_server(Peer.hold)
-    poller = _Poller(Servers([parse_address(server.address)]), 0.001)
+    poller = _Poller(Servers([str(parse_address(server.address))]), 0.001)
     poller.start()
     eventually(lambda: any(peer.events for peer in server.peers), "a question")
     spawn(poller.stop).result(PATIENCE)
