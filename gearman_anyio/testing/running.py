@@ -14,7 +14,7 @@ from gearman_anyio.server import JobServer
 from gearman_anyio.worker import GearmanWorker
 from gearman_proto.address import parse_address
 from gearman_proto.surface.worker import logger
-from gearman_proto.testing import running
+from gearman_proto.testing import runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ _IN_PROCESS: Final = 86400.0
 AnyServer: TypeAlias = "JobServer | HostSpec"
 
 
-class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, AnyServer]):
+class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, AnyServer]):
     """A worker that does a server's jobs in this event loop.
 
     Outside of ``async with``, `drain` does all queued jobs::

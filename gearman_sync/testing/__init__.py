@@ -2,9 +2,7 @@
 
 from gearman_proto.testing.runs import JobRun
 
-from .client import ScriptedClient
-from .conversation import Conversation, Disconnected, Peer
-from .expectations import Expectation
+from .conversation import Conversation, Disconnected, Peer, ScriptedClient
 from .jobs import JobDouble
 from .proxy import FaultyProxy, Happened
 from .recorder import Recorder
@@ -12,7 +10,8 @@ from .recording import Element, Recording
 from .replaying import Difference, replay
 from .replaying_server import ReplayServer
 from .running import WorkerUnderTest
-from .scripted import ScriptedServer
+from .scripted import Expectation, ScriptedServer
+from .sockets import black_hole
 from .toxics import (
     Bandwidth,
     Corrupt,
@@ -27,7 +26,6 @@ from .toxics import (
     Timeout,
     Toxic,
 )
-from .unreachable import black_hole
 from .worker import Failed, Gate, Raised, ScriptedJob, ScriptedWorker, echo, reverse
 
 __all__ = [

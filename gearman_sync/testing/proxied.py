@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import random
 import socket
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from .sockets import linger_not, set_buffers, socket_for
@@ -54,34 +55,32 @@ _TAIL = 16
 _TICK = 0.05
 
 
+@dataclass
 class Stream:
     """One direction of a connection."""
 
-    def __init__(
-        self, direction: Direction, source: socket.socket, sink: socket.socket, rng: random.Random
-    ) -> None:
-        self.direction = direction
-        self.source = source
-        self.sink = sink
-        self.rng = rng
-        #: The number of bytes that were forwarded or discarded.
-        self.passed = 0
-        #: The last of these bytes, for the journal.
-        self.tail = b""
-        #: Pending toxics, each with the value of `passed` at which it begins. The next one is last.
-        self.pending: list[tuple[int, Toxic]] = []
-        #: The toxics in effect.
-        self.active: list[Toxic] = []
-        #: True if all bytes are discarded from now on.
-        self.dead = False
-        #: The end of a stall, in the loop's time.
-        self.stalled_until: float = 0.0
-        #: When the last byte will have passed the limited link, in the loop's time.
-        self.clear_at: float = 0.0
-        #: The toxic that changes the next byte.
-        self.corrupt: Corrupt | None = None
-        #: The pieces that were read ahead, with their arrival times; None without latency.
-        self.ahead: asyncio.Queue[tuple[bytes | OSError, float]] | None = None
+    direction: Direction
+    source: socket.socket
+    sink: socket.socket
+    rng: random.Random
+    #: The number of bytes that were forwarded or discarded.
+    passed: int = 0
+    #: The last of these bytes, for the journal.
+    tail: bytes = b""
+    #: Pending toxics, each with the value of `passed` at which it begins. The next one is last.
+    pending: list[tuple[int, Toxic]] = field(default_factory=list)
+    #: The toxics in effect.
+    active: list[Toxic] = field(default_factory=list)
+    #: True if all bytes are discarded from now on.
+    dead: bool = False
+    #: The end of a stall, in the loop's time.
+    stalled_until: float = 0.0
+    #: When the last byte will have passed the limited link, in the loop's time.
+    clear_at: float = 0.0
+    #: The toxic that changes the next byte.
+    corrupt: Corrupt | None = None
+    #: The pieces that were read ahead, with their arrival times; None without latency.
+    ahead: asyncio.Queue[tuple[bytes | OSError, float]] | None = None
 
     @property
     def swallows(self) -> bool:
@@ -170,17 +169,10 @@ class Proxied:
         self._tap = tap
         #: The random generator that decides which toxics affect the connection.
         self.rng: random.Random = random.Random(seed)  # noqa: S311 - it has to be repeatable
+        up, down = (random.Random(f"{seed} {each}") for each in Direction)  # noqa: S311 - the same
         self.streams: dict[Direction, Stream] = {
-            direction: Stream(
-                direction,
-                source,
-                sink,
-                random.Random(f"{seed} {direction}"),  # noqa: S311 - the same
-            )
-            for direction, source, sink in (
-                (Direction.UP, self.near, self.far),
-                (Direction.DOWN, self.far, self.near),
-            )
+            Direction.UP: Stream(Direction.UP, self.near, self.far, up),
+            Direction.DOWN: Stream(Direction.DOWN, self.far, self.near, down),
         }
         for toxic in toxics:
             self.expect(toxic)

@@ -30,7 +30,6 @@ from .varying import Varying
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Self
 
     from gearman_proto.address import HostSpec
 
@@ -84,8 +83,9 @@ def replay(recording: Recording, address: HostSpec, *, timeout: float = 5.0) -> 
         OSError: The replay can't connect to the address.
     """
     check_type("recording", recording, Recording, "a Recording")
-    with _Replay(recording, host_and_port(address), check_timeout(timeout)) as play:
-        play.run()
+    play = _Replay(recording, host_and_port(address), check_timeout(timeout))
+    with contextlib.ExitStack() as sockets:
+        play.run(sockets)
     return play.differences
 
 
@@ -161,21 +161,15 @@ class _Replay:
         #: True while the server answers echoes.
         self._echoes = True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for line in self._lines.values():
-            line.sock.close()
-
-    def run(self) -> None:
-        """Play the recording."""
+    def run(self, sockets: contextlib.ExitStack) -> None:
+        """Play the recording. Leave the sockets to `sockets`."""
         exchange = self._recording.exchange
         for at, element in enumerate(exchange):
             line = self._lines.get(element.conn)
             if line is None:
                 line = _Line(element.conn, self._address, self._timeout)
                 self._lines[element.conn] = line
+                sockets.enter_context(line.sock)
             if element.pause:
                 time.sleep(element.pause)
             if element.of_server:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from gearman_proto.address import HostSpec
 from gearman_proto.surface.worker import logger
-from gearman_proto.testing import running
+from gearman_proto.testing import runs
 from gearman_sync.worker import GearmanWorker
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gearman_proto.testing.runs import JobRun
 
 
-class WorkerUnderTest(running.WorkerUnderTest[GearmanWorker, HostSpec]):
+class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, HostSpec]):
     """A worker that does a server's jobs in the test's process.
 
     Outside of ``with``, `drain` does all queued jobs in the calling thread::

@@ -63,14 +63,6 @@ class Direction(enum.Enum):
         return Direction.DOWN if self is Direction.UP else Direction.UP
 
 
-def _check_bytes(name: str, value: Any) -> object:
-    return check_count(name, value, 0)
-
-
-def _check_duration(name: str, value: Any) -> object:
-    return check_seconds(name, value, 0, FOR_EVER)
-
-
 # The checks of all attributes, by name.
 _CHECKS: Final[dict[str, Callable[[str, Any], object]]] = {
     "direction": lambda name, value: check_type(name, value, Direction, "a Direction"),
@@ -79,8 +71,14 @@ _CHECKS: Final[dict[str, Callable[[str, Any], object]]] = {
     "rate": lambda name, value: check_number(name, value, 1, 1e15),
     "average_size": lambda name, value: check_count(name, value, 1),
     "mask": lambda name, value: check_count(name, value, 1, 255),
-    **dict.fromkeys(("after", "size_variation", "length", "bytes"), _check_bytes),
-    **dict.fromkeys(("latency", "jitter", "delay", "timeout", "seconds"), _check_duration),
+    **dict.fromkeys(
+        ("after", "size_variation", "length", "bytes"),
+        lambda name, value: check_count(name, value, 0),
+    ),
+    **dict.fromkeys(
+        ("latency", "jitter", "delay", "timeout", "seconds"),
+        lambda name, value: check_seconds(name, value, 0, FOR_EVER),
+    ),
 }
 
 

@@ -9,26 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gearman_proto import Role
+from gearman_proto import Role, events
 from gearman_proto.checks import check_callable, check_type
-from gearman_proto.wire.packets import (
-    CanDo,
-    Event,
-    GrabJobAll,
-    JobAssignAll,
-    JobAssignUniq,
-    NoJob,
-    Noop,
-    PreSleep,
-    WorkComplete,
-    WorkData,
-    WorkException,
-    WorkFail,
-    WorkStatus,
-    WorkWarning,
-)
 
-from .client import ScriptedClient
+from .conversation import ScriptedClient
 from .sockets import check_timeout
 
 if TYPE_CHECKING:
@@ -78,15 +62,15 @@ class ScriptedJob:
 
     def send_data(self, data: bytes) -> None:
         """Send a part of the result (WORK_DATA)."""
-        self.worker.send(WorkData(self.handle, data))
+        self.worker.send(events.WorkData(self.handle, data))
 
     def send_warning(self, data: bytes) -> None:
         """Send a warning (WORK_WARNING)."""
-        self.worker.send(WorkWarning(self.handle, data))
+        self.worker.send(events.WorkWarning(self.handle, data))
 
     def send_status(self, numerator: int, denominator: int) -> None:
         """Send the job's progress (WORK_STATUS)."""
-        self.worker.send(WorkStatus(self.handle, b"%d" % numerator, b"%d" % denominator))
+        self.worker.send(events.WorkStatus(self.handle, b"%d" % numerator, b"%d" % denominator))
 
 
 class ScriptedWorker(ScriptedClient):
@@ -185,41 +169,41 @@ class ScriptedWorker(ScriptedClient):
             self._ready.set()
 
     def _work(self) -> None:
-        self.send(*[CanDo(name.encode()) for name in self._functions], GrabJobAll())
+        self.send(*[events.CanDo(name.encode()) for name in self._functions], events.GrabJobAll())
         while not self._stopped:
             try:
                 event = self.receive()
             except TimeoutError:
-                self.send(PreSleep())
+                self.send(events.PreSleep())
                 continue
             self._ready.set()
-            if isinstance(event, NoJob):
-                self.send(PreSleep())
-            elif isinstance(event, Noop):
-                self.send(GrabJobAll())
-            elif isinstance(event, (JobAssignAll, JobAssignUniq)):
-                self.send(self._done(event), GrabJobAll())
+            if isinstance(event, events.NoJob):
+                self.send(events.PreSleep())
+            elif isinstance(event, events.Noop):
+                self.send(events.GrabJobAll())
+            elif isinstance(event, (events.JobAssignAll, events.JobAssignUniq)):
+                self.send(self._done(event), events.GrabJobAll())
             else:
                 raise AssertionError(f"a worker gets {event!r}")  # noqa: TRY004
 
-    def _done(self, event: JobAssignAll | JobAssignUniq) -> Event:
+    def _done(self, event: events.JobAssignAll | events.JobAssignUniq) -> events.Event:
         job = ScriptedJob(self, event.handle, event.function.decode(), event.unique, event.data)
-        if isinstance(event, JobAssignAll):
+        if isinstance(event, events.JobAssignAll):
             job.reducer = event.reducer
         self.jobs.append(job)
         try:
             result = self._functions[job.function](job)
             what = f"what the function {job.function!r} returns"
-            return WorkComplete(job.handle, check_type(what, result, bytes, "bytes"))
+            return events.WorkComplete(job.handle, check_type(what, result, bytes, "bytes"))
         except Failed:
-            return WorkFail(job.handle)
+            return events.WorkFail(job.handle)
         except Raised as error:
-            return WorkException(job.handle, error.data)
+            return events.WorkException(job.handle, error.data)
         except OSError:
             raise  # The function has closed the connection, for example.
         except Exception as error:  # noqa: BLE001 - raised by stop
             self._error = self._error or error
-            return WorkFail(job.handle)
+            return events.WorkFail(job.handle)
 
 
 def echo(job: ScriptedJob) -> bytes:

@@ -186,6 +186,6 @@ def test_black_hole_accepts_no_connections() -> None:
 
 
 def test_black_hole_that_cannot_be_filled_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gearman_sync.testing.unreachable._MAX_BACKLOG", 0)
+    monkeypatch.setattr("gearman_sync.testing.sockets._MAX_BACKLOG", 0)
     with pytest.raises(OSError, match="can't be filled"), black_hole():
         pass
