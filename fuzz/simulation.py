@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gearman_proto.jobs.job import WorkerJob
-    from gearman_proto.testing.calls import Call
+    from gearman_proto.testing.clients import Call
     from gearman_proto.testing.nodes import Node
     from gearman_proto.testing.workers import Step
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE
 
 from .books import Books, Entry, Execution
-from .calls import Call
-from .clients import AdminNode, ClientNode
+from .clients import AdminNode, Call, ClientNode
 from .faults import Fault, Faults
 from .memory import MemoryStream, World
 from .network import Network

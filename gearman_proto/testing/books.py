@@ -24,7 +24,8 @@ previous life. An execution from either life is accepted then.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import (
@@ -34,54 +35,41 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_proto.jobs.request import next_update
-from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gearman_proto.jobs.request import GearmanJobRequest
+    from gearman_proto.jobs.updates import JobUpdate
 
 #: Tolerance of deadlines in seconds, as sums of floats are not exact.
 EPSILON: Final = 1e-6
 _LOST: Final = (ConnectionError, ServerUnavailable, ExceededConnectionAttempts)
 
 
-class Place(Protocol):
-    """The part of a node that the books need."""
+class Place:
+    """The part of a node that the books need.
 
-    @property
-    def name(self) -> str:
-        """The node's name."""
+    Attributes:
+        name: The name in the trace and in faults.
+        servers: The nodes that it can connect to, by name.
+        is_up: True while the process runs; False after a crash or an exit.
+        life: The number of restarts.
+        last_loss: Time at which a connection last ended.
+        last_refusal: Time of the last failed attempt to connect.
+        deaths: The times at which the process has died. Each time, it lost its state.
+        may_give_up: True if the node, a server, gives up a job after losing its workers too often.
+    """
 
-    @property
-    def servers(self) -> Mapping[str, Place]:
-        """The nodes that it connects to, by name."""
-
-    #: True if the node is running.
-    is_up: bool
-    #: The number of its restarts.
-    life: int
-    #: Time at which a connection of the node last ended.
-    last_loss: float
-    #: Time of the last failed attempt to connect.
-    last_refusal: float
-    #: The times at which the node has died.
-    deaths: list[float]
-    #: True if the node, a server, gives up a job after losing its workers too often.
-    may_give_up: bool
-
-
-class Buffers(Protocol):
-    """The part of an end of a connection that the books report."""
-
-    @property
-    def unacknowledged(self) -> int:
-        """The number of bytes that were written and not yet acknowledged."""
-
-    #: Time at which the last bytes were received.
-    heard_at: float
-    #: Time of the last acknowledgement by the peer's system.
-    moved_at: float
+    def __init__(self, name: str, servers: Mapping[str, Place]) -> None:
+        self.name = name
+        self.servers = servers
+        self.is_up: bool = True
+        self.life: int = 0
+        self.last_loss: float = -1.0
+        self.last_refusal: float = -1.0
+        self.deaths: list[float] = []
+        self.may_give_up: bool = True
 
 
 class Entry:
@@ -89,7 +77,7 @@ class Entry:
 
     Attributes:
         request: The request; None after the application has released it.
-        updates: The updates received for its job, as pairs of kind and value.
+        updates: The updates received for its job.
         outcome: The outcome; None until the request has ended.
     """
 
@@ -104,7 +92,7 @@ class Entry:
         #: The unique that the application chose, or None.
         self.unique: str | None = request.unique
         self.background: bool = request.background
-        self.updates: list[tuple[str, Any]] = []
+        self.updates: list[JobUpdate] = []
         self.outcome: tuple[Any, ...] | None = None
         #: The server and the handle; None until the submit was acknowledged.
         self.key: tuple[str, str] | None = None
@@ -118,45 +106,35 @@ class Entry:
         return self.request is not None and self.node.is_up and self.node.life == self.life
 
 
+@dataclass(eq=False)
 class Execution:
     """A job that was assigned to a worker.
 
     Attributes:
-        sent: The updates that the worker has sent, as pairs of kind and value.
+        key: The server and the handle.
+        data: The data of the job.
+        worker: The worker.
+        is_lost: Returns whether the server knows that the connection has ended.
+        at: Time of the assignment.
+        limit: The job's time limit in seconds, or None.
+        sent: The updates that the worker has sent.
         end: The kind of the final packet, once sent: complete, fail or exception.
         value: The data of the final packet.
     """
 
-    def __init__(
-        self,
-        key: tuple[str, str],
-        data: bytes,
-        worker: Place,
-        is_lost: Callable[[], bool],
-        now: float,
-        limit: float | None,
-    ) -> None:
-        self.key = key
-        self.data = data
-        self.worker = worker
-        self.at = now
-        self.limit = limit
-        self.sent: list[tuple[str, Any]] = []
-        self.end: str | None = None
-        self.value: bytes | None = None
-        self._is_lost = is_lost
+    key: tuple[str, str]
+    data: bytes
+    worker: Place
+    is_lost: Callable[[], bool]
+    at: float
+    limit: float | None
+    sent: list[JobUpdate] = field(default_factory=list)
+    end: str | None = None
+    value: bytes | None = None
 
     def may_be_again(self, now: float) -> bool:
         """Return whether the server might have assigned the job to another worker by now."""
-        return self._is_lost() or (self.limit is not None and now >= self.at)
-
-    def say(self, kind: str, value: Any) -> None:
-        """Record an update that the worker sends."""
-        self.sent.append((kind, value))
-
-    def finish(self, kind: str, value: bytes | None) -> None:
-        """Record the final packet that the worker sends."""
-        self.end, self.value = kind, value
+        return self.is_lost() or (self.limit is not None and now >= self.at)
 
 
 class Books:
@@ -199,7 +177,8 @@ class Books:
         request = entry.request
         if request is None:
             return
-        self._read_updates(entry, request)
+        while (update := next_update(request)) is not None:
+            entry.updates.append(update)
         state = request.state
         key = None
         if request.handle is not None and request.connection is not None:
@@ -227,14 +206,6 @@ class Books:
             is_joined = entry.unique is not None and entry.unique in uniques
             if each.data != entry.payload and not is_joined:
                 self._fail(f"{entry} has the handle of another job, {key[1]}")
-
-    def _read_updates(self, entry: Entry, request: GearmanJobRequest) -> None:
-        while (update := next_update(request)) is not None:
-            if isinstance(update, JobProgress):
-                entry.updates.append(("JobProgress", (update.numerator, update.denominator)))
-            else:
-                assert isinstance(update, (JobData, JobWarning))
-                entry.updates.append((type(update).__name__, update.data))
 
     def _ended(self, entry: Entry, request: GearmanJobRequest, key: tuple[str, str] | None) -> None:
         state, error = request.state, request.error
@@ -377,16 +348,6 @@ class Books:
             self._fail(
                 f"{worker.name} closes a connection before its last result has arrived: {left}"
             )
-
-    # Connections.
-
-    def given_up(self, node: Place, peer: str, end: Buffers) -> None:
-        """Report that the engine of `node` closes a healthy connection on its own initiative."""
-        self._fail(
-            f"{node.name} gives up {peer} although it is healthy: it was last heard at "
-            f"{end.heard_at:.6f}, it last acknowledged something at {end.moved_at:.6f}, and "
-            f"{end.unacknowledged} bytes are on their way to it"
-        )
 
     # The end of the run.
 

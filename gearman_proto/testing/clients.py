@@ -1,12 +1,12 @@
-"""The client and the admin client of a simulated network."""
+"""The client and the admin client of a simulated network, and their blocking calls."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.address import parse_host_list
-from gearman_proto.checks import check_type
+from gearman_proto.checks import FOR_EVER, check_seconds, check_type
 from gearman_proto.constants import DEFAULT_HEARTBEAT
 from gearman_proto.engines.admin import AdminEngine
 from gearman_proto.engines.client.engine import ClientEngine
@@ -17,18 +17,18 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.wire.text import Command
 
-from .calls import Call, CallingNode
-from .nodes import check_servers
+from .books import EPSILON
+from .nodes import Node
 from .servers import ServerNode
 from .wires import HEALTHY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from gearman_proto.engines.waits import Wait
     from gearman_proto.jobs.request import GearmanJobRequest
 
     from .books import Entry
-    from .nodes import Node
     from .simulation import Simulation
     from .wires import End
 
@@ -37,6 +37,168 @@ if TYPE_CHECKING:
 _WINDOW: Final = 4096 + 100
 # Maximum number of bytes buffered in a tunnel.
 _HIDDEN: Final = 8 * 1024 * 1024
+
+
+@dataclass(eq=False, repr=False)
+class Call:
+    """A blocking call and its outcome.
+
+    Attributes:
+        node: The node that calls.
+        name: The name of the method, and its arguments in short.
+        timeout: Timeout in seconds, or None.
+        entries: The entries of `requests` in the books.
+        then: Called with the call when it is over, or None.
+        begun: Start time, in seconds of virtual time.
+        is_over: True if the call has returned or raised.
+        over_at: Time at which it returned or raised, or None.
+        timed_out: True if the call has timed out.
+        error: The exception that it raised, or None.
+        value: The return value (admin client only).
+        requests: The requests that it waits for (client only).
+        wait: The engine's Wait for this call.
+    """
+
+    node: CallingNode
+    name: str
+    timeout: float | None
+    entries: Sequence[Entry] = ()
+    then: Callable[[Call], object] | None = None
+    is_over: bool = False
+    over_at: float | None = None
+    timed_out: bool = False
+    error: Exception | None = None
+    value: Any = None
+    wait: Wait | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            check_seconds("timeout", self.timeout, 0, FOR_EVER)
+        self.begun: float = self.node.net.now
+        self.requests: list[GearmanJobRequest] = []
+
+    def __repr__(self) -> str:
+        state = f"over at {self.over_at:.6f}" if self.over_at is not None else "waits"
+        return f"<{self.name} of {self.node.name} at {self.begun:.6f}, {state}>"
+
+    @property
+    def deadline(self) -> float | None:
+        """The deadline of the call, or None without a timeout."""
+        return None if self.timeout is None else self.begun + self.timeout
+
+    def woken(self) -> None:
+        """Queue the call, as its engine has news for it: the `wake` of its Wait."""
+        self.node.woken.append(self)
+
+
+class CallingNode(Node):
+    """A node whose application makes blocking calls."""
+
+    # True if the engine may close a sound connection.
+    _may_close = False
+
+    def begin(self) -> None:
+        """Reset the calls: a new process has none."""
+        self.woken: list[Call] = []
+        #: The pending calls.
+        self.calls: dict[Call, None] = {}
+
+    def died(self) -> None:
+        """Drop the pending calls, as their process has died."""
+        self.begin()
+
+    def is_busy(self) -> bool:
+        """Return whether a call is pending."""
+        return bool(self.calls)
+
+    def close(self) -> None:
+        """Close all connections and end all calls."""
+        self.call(self.engine.close, self.net.now)
+
+    def start_call(self, call: Call, function: Callable[..., Wait], *args: Any) -> Call:
+        """Begin a call of the engine.
+
+        Args:
+            call: The call.
+            function: The engine's method, called as
+                ``function(now, wake, *args, timeout=call.timeout)``.
+            args: The other arguments of `function`.
+        """
+        net = self.net
+        self.calls[call] = None
+        net.trace.add(net.now, self.name, "calls", call.name)
+
+        def begin() -> None:
+            call.wait = function(net.now, call.woken, *args, timeout=call.timeout)
+            if call.wait.ready and call not in self.woken:
+                self.woken.append(call)
+
+        self.call(begin)
+        if call.deadline is not None and not call.is_over:
+            net.schedule(call.deadline + 2 * EPSILON, self._check_deadline, call)
+        return call
+
+    def give_up(self, call: Call) -> None:
+        """Abandon `call`, as if its caller had been cancelled."""
+        if call in self.calls:
+            self.net.trace.add(self.net.now, self.name, "gives up", call.name)
+            self.call(self._return, call)
+
+    def _forget(self, end: End, *, closes: bool = False) -> None:
+        is_meant = self.engine.closed or end.has_ended or self._may_close
+        # In a slow network, a piece of a large packet can take longer than a heartbeat.
+        if closes and self.net.is_prompt() and not is_meant:
+            self.net.fail(f"{self.name} closes a connection, and nothing has happened")
+        super()._forget(end, closes=closes)
+
+    def _wake(self) -> bool:
+        woken, self.woken = self.woken, []
+        for call in woken:
+            if call in self.calls:
+                self._look(call)
+        return bool(woken)
+
+    def _look(self, call: Call) -> None:
+        """Process the news for `call`."""
+        self._return(call)
+
+    def _return(self, call: Call) -> None:
+        """End `call`, for whatever reason."""
+        net, wait = self.net, call.wait
+        assert wait is not None
+        del self.calls[call]
+        net.steps += 1
+        self.engine.release(wait, net.now)
+        call.is_over, call.over_at, call.timed_out = True, net.now, wait.timed_out
+        try:
+            call.value = self.value_of(call)
+        except Exception as error:  # noqa: BLE001 - the application gets it
+            call.error = error
+        net.trace.add(net.now, self.name, "returns", f"{call.name} {call.error!r}")
+        deadline = call.deadline
+        if deadline is not None and wait.done:
+            if call.timed_out and net.now < deadline - EPSILON:
+                net.fail(f"{call} has timed out {deadline - net.now} seconds too early")
+            if net.now > deadline + EPSILON and not self.was_frozen(deadline):
+                net.fail(f"{call} is over {net.now - deadline} seconds too late")
+        elif call.timed_out:
+            net.fail(f"{call} has timed out, and has no timeout")
+        self.returned(call)
+        if call.then is not None:
+            call.then(call)
+
+    def value_of(self, call: Call) -> Any:
+        """Return the result of `call`, or raise its error."""
+        assert call.wait is not None
+        call.wait.raise_error()
+
+    def returned(self, call: Call) -> None:
+        """Compare the outcome of `call` with the books."""
+
+    def _check_deadline(self, call: Call) -> None:
+        assert call.deadline is not None
+        if call in self.calls and not self.was_frozen(call.deadline):
+            self.net.fail(f"{call} should have been over at {call.deadline:.6f}")
 
 
 class ClientNode(CallingNode):
@@ -52,10 +214,8 @@ class ClientNode(CallingNode):
     engine: ClientEngine
 
     def __init__(self, net: Simulation, name: str, servers: Sequence[Node], **options: Any) -> None:
-        addresses = parse_host_list([server.name for server in check_servers(net, servers)])
-
         def make(node: ClientNode) -> ClientEngine:
-            return ClientEngine(addresses, rng=node.rng, wall_clock=node.wall_clock, **options)
+            return ClientEngine(node.addresses, rng=node.rng, wall_clock=node.wall_clock, **options)
 
         super().__init__(net, name, make, servers)
         heartbeat = options.get("heartbeat", DEFAULT_HEARTBEAT)
@@ -100,8 +260,9 @@ class ClientNode(CallingNode):
         net = self.net
         entries = [net.books.submitted(self, request, net.now) for request in requests]
         self._entries.update((id(entry.request), entry) for entry in entries)
-        call = Call(self, f"submit {[entry.number for entry in entries]}", timeout)
-        call.requests, call.entries, call.then = requests, entries, then
+        name = f"submit {[entry.number for entry in entries]}"
+        call = Call(self, name, timeout, entries, then)
+        call.requests = requests
         submit = functools.partial(self.engine.submit, accepted_only=accepted_only)
         return self.start_call(call, submit, requests)
 
@@ -126,8 +287,8 @@ class ClientNode(CallingNode):
             ValueError: A request was not submitted by this client.
         """
         entries = [self._entry(each) for each in requests]
-        call = Call(self, f"wait {[entry.number for entry in entries]}", timeout)
-        call.requests, call.entries, call.then = list(requests), entries, then
+        call = Call(self, f"wait {[entry.number for entry in entries]}", timeout, entries, then)
+        call.requests = list(requests)
         method = self.engine.as_completed if as_completed else self.engine.wait_completed
         return self.start_call(call, method, call.requests)
 
@@ -142,8 +303,8 @@ class ClientNode(CallingNode):
             ValueError: `request` was not submitted by this client.
         """
         entry = self._entry(request)
-        call = Call(self, f"updates {entry.number}", timeout)
-        call.requests, call.entries = [request], [entry]
+        call = Call(self, f"updates {entry.number}", timeout, [entry])
+        call.requests = [request]
         return self.start_call(call, self.engine.updates, request)
 
     def statuses(
@@ -213,7 +374,7 @@ class ClientNode(CallingNode):
             for each in requests
             if each._gm_link is not None
         ]
-        self.call(self.engine.close, self.net.now)
+        super().close()
         for request, state, was_waited_for in states:
             if was_waited_for == (request.state == state):
                 self.net.fail(f"{self.name} has ended, and with it {request!r}, which was {state}")
@@ -309,9 +470,7 @@ class AdminNode(CallingNode):
     engine: AdminEngine
 
     def __init__(self, net: Simulation, name: str, server: Node, **options: Any) -> None:
-        check_servers(net, [server])
-        addresses = parse_host_list([server.name])
-        super().__init__(net, name, lambda _: AdminEngine(addresses, **options), [server])
+        super().__init__(net, name, lambda node: AdminEngine(node.addresses, **options), [server])
         self.begin()
 
     def ask(
@@ -332,8 +491,7 @@ class AdminNode(CallingNode):
             TypeError: `command` is not a Command.
         """
         check_type("command", command, Command, "one of those in gearman_proto.text")
-        call = Call(self, f"ask {command.line!r}", timeout)
-        call.then = then
+        call = Call(self, f"ask {command.line!r}", timeout, then=then)
         return self.start_call(call, self.engine.ask, command)
 
     def ping(self, *, timeout: float | None = 10.0) -> Call:
@@ -344,10 +502,6 @@ class AdminNode(CallingNode):
         """Abandon `call`, which can close the connection."""
         self._may_close = True
         super().give_up(call)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.call(self.engine.close, self.net.now)
 
     def value_of(self, call: Call) -> Any:
         """Return the reply, or raise the error."""

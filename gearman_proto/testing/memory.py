@@ -105,27 +105,6 @@ class MemoryStream:
             self._sent.append(item)
             self._world.pump()
 
-    # For the world.
-
-    @property
-    def _has_room(self) -> bool:
-        """True if the connection takes more data from the engine."""
-        return len(self._received) < _CAPACITY
-
-    def _take(self, data: bytes) -> None:
-        """Take data from the engine, and drop it if this end is closed."""
-        if not self._is_closed:
-            self._received += data
-
-    def _next_sent(self) -> bytes | Exception | None:
-        """Remove and return the oldest item in `_has_sent`."""
-        return self._sent.popleft()
-
-    @property
-    def _has_sent(self) -> bool:
-        """True if the engine can process an item."""
-        return bool(self._sent) and not self.link.behind
-
     def _end(self) -> None:
         """End the connection, because the engine has closed it."""
         self._is_over = True
@@ -248,19 +227,21 @@ class World:
             while (action := engine.next_action()) is not None:
                 self._act(action)
                 actions += 1
-            waiting = [stream for stream in self._streams.values() if stream._has_sent]
+            streams = self._streams.values()
+            waiting = [each for each in streams if each._sent and not each.link.behind]
             for stream in waiting:
-                self._feed(stream.link, stream._next_sent())
+                self._feed(stream.link, stream._sent.popleft())
             if not (waiting or actions):
                 return
 
     def _write(self, link: Any) -> None:
         stream = self._streams.get(link)
-        while stream is not None and stream._has_room:
+        while stream is not None and len(stream._received) < _CAPACITY:
             data = self.engine.data_to_send(link, self.now)
             if not data:
                 return
-            stream._take(data)
+            if not stream._is_closed:
+                stream._received += data
 
     def _act(self, action: Any) -> None:
         if isinstance(action, Close):

@@ -27,7 +27,7 @@ from gearman_proto.checks import FOR_EVER, check_seconds, check_type
 from gearman_proto.errors import ArgumentValueError
 
 from .audit import audit, audit_idle, audit_quiet
-from .clients import AdminNode, ClientNode
+from .clients import AdminNode, CallingNode, ClientNode
 from .faults import Fault, Faults, draw
 from .nodes import Node, check_servers
 from .servers import ServerNode
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from .books import Entry
     from .workers import Callback
 
 N = TypeVar("N", bound=Node)
@@ -147,8 +148,7 @@ class Network(Simulation):
 
     def _name(self, name: str | None, what: str, kind: type[Node]) -> str:
         """Return a name for a new node. Check it first, because nodes start when they are made."""
-        count = 1 + sum(isinstance(node, kind) for node in self.nodes.values())
-        return self._check_new(name or f"{what}{count}")
+        return self._check_new(name or f"{what}{1 + len(self._nodes_of(kind))}")
 
     def _check_goes_on(self) -> None:
         if self._is_over:
@@ -175,8 +175,8 @@ class Network(Simulation):
         elif self.faults.rate and self._replay is None:
             raise ArgumentValueError("until is None, and with a rate faults never end: give a time")
         else:
-            for node in self.nodes.values():
-                if isinstance(node, WorkerNode) and node.stream is not None:
+            for node in self._nodes_of(WorkerNode):
+                if node.stream is not None:
                     raise ArgumentValueError(
                         f"until is None, and {node.name} looks for jobs for ever: give a time"
                     )
@@ -301,40 +301,35 @@ class Network(Simulation):
         self._is_planned = self._is_ending = True
         for node in self.nodes.values():
             node.flaky_until = node.wall_offset = 0.0
-        workers = [node for node in self.nodes.values() if isinstance(node, WorkerNode)]
-        callers = [n for n in self.nodes.values() if isinstance(n, (ClientNode, AdminNode))]
-        servers = {n.name: n for n in self.nodes.values() if isinstance(n, ServerNode)}
         until = self.now + patience
-
-        def is_idle() -> bool:
-            return self.now > self._mended_at + _A_WHILE and not (
-                any(not node.is_up for node in self.nodes.values())
-                or any(node.is_busy() for node in callers)
-                or any(worker.runs for worker in workers)
-                or any(server.has_jobs() for server in servers.values())
-                or any(True for _ in self._open_entries())
-                or self._is_transferring()
-            )
-
-        while not is_idle():
+        while (left := self._unfinished()) or self.now <= self._mended_at + _A_WHILE:
             if self.now >= until:
-                self.fail(f"not everything ends: {self._what_is_left(callers, workers, servers)}")
+                self.fail(f"not everything ends: {', '.join(left)}")
             self._run(self.now + _A_WHILE)
         self._look()
-        self.books.check(servers)
-        for node in callers:
+        self.books.check({node.name: node for node in self._nodes_of(ServerNode)})
+        for node in self._nodes_of(CallingNode):
             audit_quiet(node)
-        self._close(workers, callers)
+        self._close()
         self._is_over = True
 
-    def _is_transferring(self) -> bool:
-        """Return whether a slow link still carries bytes, such as those of an abandoned job."""
-        ends = (end for node in self.nodes.values() for end in node.all_ends())
-        return self.faults.bandwidth is not None and any(
-            end.unacknowledged for end in ends if not end.silent
-        )
+    def _nodes_of(self, kind: type[N]) -> list[N]:
+        return [node for node in self.nodes.values() if isinstance(node, kind)]
 
-    def _open_entries(self) -> Iterator[Any]:
+    def _unfinished(self) -> list[str]:
+        """Return what has not ended yet, in words."""
+        left = [f"{node.name} is down" for node in self.nodes.values() if not node.is_up]
+        left += [f"{[*n.calls]} of {n.name}" for n in self._nodes_of(CallingNode) if n.is_busy()]
+        left += [f"{run.job!r} at {n.name}" for n in self._nodes_of(WorkerNode) for run in n.runs]
+        left += [f"jobs at {n.name}" for n in self._nodes_of(ServerNode) if n.has_jobs()]
+        left += map(repr, self._open_entries())
+        if self.faults.bandwidth is not None:
+            # A slow link still carries bytes, such as those of an abandoned job.
+            ends = (end for node in self.nodes.values() for end in node.all_ends())
+            left += [f"bytes of {e.node.name}" for e in ends if e.unacknowledged and not e.silent]
+        return left
+
+    def _open_entries(self) -> Iterator[Entry]:
         for entry in list(self.books.open):
             self.books.told(entry)
             if not entry.is_held:
@@ -342,16 +337,9 @@ class Network(Simulation):
             elif entry.outcome is None:
                 yield entry
 
-    def _what_is_left(self, callers: Any, workers: Any, servers: Any) -> str:
-        calls = [call for node in callers for call in node.calls]
-        runs = [f"{run.job!r} at {node.name}" for node in workers for run in node.runs]
-        jobs = [name for name, server in servers.items() if server.has_jobs()]
-        busy = [node.name for node in callers if node.is_busy()]
-        entries = list(self._open_entries())
-        return f"{calls} and {entries} of {busy}, executions {runs}, jobs at {jobs}"
-
-    def _close(self, workers: Any, callers: Any) -> None:
+    def _close(self) -> None:
         self._run(self.now + _A_LONG_WHILE)
+        workers = self._nodes_of(WorkerNode)
         for worker in workers:
             worker.check_looks()
             worker.check_abilities(self.now - _A_LONG_WHILE)
@@ -362,8 +350,8 @@ class Network(Simulation):
         for worker in workers:
             if worker.stream is not None:
                 self.fail(f"{worker.name} does not stop, and has nothing to do")
-        for node in callers:
+        for node in self._nodes_of(CallingNode):
             node.close()
         self._run(self.now + 2 * self.faults.keepalive + 60.0)
-        for node in self.nodes.values():
-            audit_idle(node)
+        for each in self.nodes.values():
+            audit_idle(each)

@@ -12,15 +12,19 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from gearman_proto.address import parse_host_list
 from gearman_proto.checks import check_callable
 from gearman_proto.engines.base import Close, Connect
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 
+from .books import Place
 from .wires import ACCEPT, EOF, RESET, TIMEOUT, End
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
+
+    from gearman_proto.address import ServerAddress
 
     from .simulation import Simulation
 
@@ -58,7 +62,7 @@ def check_servers(net: Simulation, servers: Iterable[Any]) -> list[Node]:
     return nodes
 
 
-class Node:
+class Node(Place):
     """A process of the network, which runs one engine.
 
     Args:
@@ -74,23 +78,19 @@ class Node:
 
     Attributes:
         engine: The engine.
-        is_up: True while the process runs; False after a crash or an exit.
         is_reachable: True while the host runs. Without it, attempts to connect are not even
             refused.
-        life: The number of restarts.
         frozen_until: End of the last freeze. A frozen node does nothing, as after SIGSTOP.
         flaky_until: Time until which the node closes accepted connections at once.
         is_listening: True if the node accepts connections. Its engine then has an `accept` method
             like that of ServerEngine.
         backlog: The ends of connections that the node's system has made and its engine has not
             accepted yet.
-        last_loss: Time at which a connection last ended.
-        last_refusal: Time of the last failed attempt to connect.
-        deaths: The times at which the process has died. Each time, it lost its state.
-        may_give_up: True if the node, a server, gives up a job after losing its workers too often.
         measures: True if the driver calls `measured`, which is optional. The seed decides.
         ends: The ends of the node's connections, by the engine's links.
     """
+
+    servers: dict[str, Node]
 
     def __init__(
         self,
@@ -101,23 +101,14 @@ class Node:
     ) -> None:
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise ArgumentValueError(f"name is {name!r}: it must be of letters, digits, . - and _")
+        super().__init__(name, {server.name: server for server in check_servers(net, servers)})
         self.net = net
-        self.name = name
-        self.servers: dict[str, Node] = {
-            server.name: server for server in check_servers(net, servers)
-        }
         self.rng: random.Random = net.rng_of(name)
-        self.is_up: bool = True
         self.is_reachable: bool = True
         self.is_listening: bool = False
-        self.life: int = 0
         self.frozen_until: float = 0.0
         self.flaky_until: float = 0.0
         self._frozen: list[tuple[float, float]] = []
-        self.last_loss: float = -1.0
-        self.last_refusal: float = -1.0
-        self.deaths: list[float] = []
-        self.may_give_up: bool = True
         self.wall_offset: float = 0.0
         self.measures: bool = net.rng_of(f"driver of {name}").random() < 0.5
         self.ends: dict[Any, End] = {}
@@ -134,6 +125,11 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def addresses(self) -> list[ServerAddress]:
+        """The addresses of `servers`."""
+        return parse_host_list(list(self.servers))
 
     def wall_clock(self) -> float:
         """Return seconds since 1970, by the node's own clock. Faults change it."""
@@ -295,7 +291,11 @@ class Node:
         self.ends.pop(end.link, None)
         if closes:
             if end.is_healthy() and not self._may_leave():
-                self.net.books.given_up(self, end.peer.node.name, end)
+                self.net.fail(
+                    f"{self.name} gives up {end.peer.node.name} although it is healthy: it was "
+                    f"last heard at {end.heard_at:.6f}, it last acknowledged something at "
+                    f"{end.moved_at:.6f}, and {end.unacknowledged} bytes are on their way to it"
+                )
             end.close()
         else:
             end.leave()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from gearman_proto.address import parse_host_list
 from gearman_proto.checks import (
     FOR_EVER,
     check_callable,
@@ -20,17 +19,9 @@ from gearman_proto.errors import ServerUnavailable
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.records import record
-from gearman_proto.wire.packets import (
-    PacketEvent,
-    WorkComplete,
-    WorkData,
-    WorkException,
-    WorkFail,
-    WorkStatus,
-    WorkWarning,
-)
+from gearman_proto.wire import packets as events
 
-from .nodes import Node, check_servers
+from .nodes import Node
 from .servers import ServerNode
 from .simulation import SimulationError
 
@@ -42,24 +33,20 @@ if TYPE_CHECKING:
     from .simulation import Simulation
     from .wires import End
 
+Update: TypeAlias = JobData | JobWarning | JobProgress
 #: A value that a callback can yield: seconds of virtual time to sleep, or an update to send.
-Step: TypeAlias = "float | JobData | JobWarning | JobProgress"
+Step: TypeAlias = float | Update
 #: A function that does a job. It returns the result, or it is a generator that yields Steps first.
 Callback: TypeAlias = "Callable[[WorkerJob], Any | Generator[Step, None, Any]]"
 
-_UPDATES: Final[dict[type[PacketEvent], Callable[[Any], tuple[str, Any]]]] = {
-    WorkData: lambda event: ("JobData", event.data),
-    WorkWarning: lambda event: ("JobWarning", event.data),
-    WorkStatus: lambda event: ("JobProgress", (int(event.numerator), int(event.denominator))),
-}
 # Seconds within which an idle worker stops.
 _AT_ONCE: Final = 0.9
 # Seconds after which a stopping worker abandons a job that was received only in part.
 _SLOWEST: Final = 60.0
-_ENDS: Final[dict[type[PacketEvent], str]] = {
-    WorkComplete: "complete",
-    WorkFail: "fail",
-    WorkException: "exception",
+_ENDS: Final[dict[type[events.PacketEvent], str]] = {
+    events.WorkComplete: "complete",
+    events.WorkFail: "fail",
+    events.WorkException: "exception",
 }
 
 
@@ -104,7 +91,6 @@ class WorkerNode(Node):
         pause: float = 0.0,
         **options: Any,
     ) -> None:
-        addresses = parse_host_list([server.name for server in check_servers(net, servers)])
         check_type("callbacks", callbacks, Mapping, "a dict of callbacks by function")
         for function, callback in callbacks.items():
             check_callable(f"the callback of {function!r}", callback, "of a job")
@@ -112,7 +98,7 @@ class WorkerNode(Node):
         check_seconds("pause", pause, 0, FOR_EVER)
 
         def make(node: WorkerNode) -> WorkerEngine:
-            return WorkerEngine(addresses, rng=node.rng, **options)
+            return WorkerEngine(node.addresses, rng=node.rng, **options)
 
         super().__init__(net, name, make, servers)
         self.callbacks: dict[str, Callback] = dict(callbacks)
@@ -334,14 +320,21 @@ class WorkerNode(Node):
                 self._go_on(run)
             elif run.steps is None:
                 self._finish(run, Happened.RETURNED, value)
-            elif isinstance(value, (JobData, JobWarning, JobProgress)):
-                self._send(run, _event(run.job, value))
+            elif isinstance(value, Update):
+                self._send(run, _event(run.job, value), value, goes_on=True)
             else:
                 check_seconds("what a callback yields", value, 0, FOR_EVER)
                 net.schedule(net.now + value, self._go_on, run)
 
-    def _send(self, run: Run, event: PacketEvent, *, goes_on: bool = True) -> None:
-        """Send a packet about the job. If `goes_on`, resume the callback once there is room."""
+    def _send(self, run: Run, event: Any, update: Update | None, *, goes_on: bool = False) -> None:
+        """Send a packet about the job. If `goes_on`, resume the callback once there is room.
+
+        Args:
+            run: The job.
+            event: The packet.
+            update: The update that the packet carries; None if the packet ends the job.
+            goes_on: True if the callback yielded the update.
+        """
         net = self.net
 
         def woken() -> None:
@@ -349,16 +342,16 @@ class WorkerNode(Node):
                 net.schedule(net.now, self._go_on, run)
 
         def send() -> bool:
-            update = _UPDATES.get(type(event))
             wait = self.engine.send(net.now, woken, run.job, event)
             if wait.error is not None:
                 if run.job._gm_link.alive:
                     net.fail(f"{self.name} could not send, although it is connected")
                 return False
             if update is not None:
-                run.execution.say(*update(event))
+                run.execution.sent.append(update)
             else:
-                run.execution.finish(_ENDS[type(event)], getattr(event, "data", None))
+                run.execution.end = _ENDS[type(event)]
+                run.execution.value = getattr(event, "data", None)
             if not wait.done:
                 net.books.counts["waits for room"] += 1
             return True
@@ -374,12 +367,13 @@ class WorkerNode(Node):
 
     def _finish(self, run: Run, happened: Happened, value: Any) -> None:
         try:
-            events = to_send(happened, run.job, NoopEncoder, value, self.exceptions)
+            packets = to_send(happened, run.job, NoopEncoder, value, self.exceptions)
         except TypeError as error:  # The result is neither bytes nor str.
             happened = Happened.UNENCODABLE
-            events = to_send(happened, run.job, NoopEncoder, error, self.exceptions)
-        for event in events:
-            self._send(run, event, goes_on=False)
+            packets = to_send(happened, run.job, NoopEncoder, error, self.exceptions)
+        for event in packets:
+            warning = JobWarning(event.data) if isinstance(event, events.WorkWarning) else None
+            self._send(run, event, warning)
         self.net.schedule(self.net.now + self.pause, self._done, run)
 
     def _done(self, run: Run) -> None:
@@ -395,13 +389,13 @@ class WorkerNode(Node):
         self.call(self.engine.job_done, self.net.now, run.job)
 
 
-def _event(job: WorkerJob, update: JobData | JobWarning | JobProgress) -> PacketEvent:
+def _event(job: WorkerJob, update: Update) -> events.PacketEvent:
     handle = job.wire_handle
     if isinstance(update, JobData):
-        return WorkData(handle, update.data)
+        return events.WorkData(handle, update.data)
     if isinstance(update, JobWarning):
-        return WorkWarning(handle, update.data)
-    return WorkStatus(handle, b"%d" % update.numerator, b"%d" % update.denominator)
+        return events.WorkWarning(handle, update.data)
+    return events.WorkStatus(handle, b"%d" % update.numerator, b"%d" % update.denominator)
 
 
 def _nothing() -> None:

@@ -118,4 +118,4 @@ class Cast:
         """Assign the job to the worker once more."""
         first = self.execution
         job = (first.key[1], "slowly", None, b"data")
-        self.books.started(self.worker, self.server, first._is_lost, job, self.net.now, None)
+        self.books.started(self.worker, self.server, first.is_lost, job, self.net.now, None)

@@ -16,7 +16,7 @@ import pytest
 from fuzz.simulation import Bytes, check, fails, plan_of
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_UNKNOWN
 from gearman_proto.errors import ConnectionError, ServerUnavailable
-from gearman_proto.jobs.updates import JobData
+from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.testing import Fault, Faults, Network, Node, SimulationError
 from gearman_proto.testing.faults import KINDS
 from gearman_proto.testing.trace import describe
@@ -67,7 +67,7 @@ def test_slow_job_sends_updates_and_a_result(cast: Cast) -> None:
     cast.run(0.5)
     assert call.timed_out
     assert call.over_at == 1.5
-    assert [kind for kind, _ in cast.entry.updates] == ["JobProgress", "JobData", "JobWarning"]
+    assert [type(update) for update in cast.entry.updates] == [JobProgress, JobData, JobWarning]
     cast.run(1.0)
     assert updates.is_over
     assert cast.request.result == b"all of data"

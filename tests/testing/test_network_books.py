@@ -26,6 +26,7 @@ from gearman_proto.errors import (
     ServerUnavailable,
 )
 from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.jobs.updates import JobData
 from gearman_proto.testing import Fault, Network, SimulationError
 from gearman_proto.testing.books import Execution
 from gearman_proto.wire import text
@@ -150,7 +151,7 @@ def test_request_that_never_ends_fails(done: Cast) -> None:
 def test_update_that_no_execution_sent_fails(idle: Cast, job: dict[str, Any]) -> None:
     idle.submit(job=job)
     idle.run(5.0)
-    idle.entry.updates.append(("JobData", b"more"))
+    idle.entry.updates.append(JobData(b"more"))
     idle.fails("has the updates")
 
 
@@ -180,7 +181,7 @@ def test_submit_repeated_with_the_same_unique_fails(doing: Cast) -> None:
 
 
 def test_job_executed_twice_without_a_fault_fails(done: Cast) -> None:
-    done.execution._is_lost = lambda: True
+    done.execution.is_lost = lambda: True
     done.fails("and nothing had happened", done.start_again)
 
 
@@ -199,7 +200,7 @@ def test_execution_with_another_unique_fails(idle: Cast) -> None:
 def test_job_assigned_to_two_workers_fails(doing: Cast) -> None:
     first = doing.execution
     doing.fails("has had since .* and has not lost", doing.start_again)
-    late = Execution(first.key, b"data", doing.worker, first._is_lost, 0.5, 1.5)
+    late = Execution(first.key, b"data", doing.worker, first.is_lost, 0.5, 1.5)
     assert not late.may_be_again(0.4)
     assert late.may_be_again(0.6)
 
@@ -400,7 +401,7 @@ def test_call_that_returns_before_its_request_ends_fails(doing: Cast) -> None:
 
 def test_job_without_a_worker_fails(idle: Cast) -> None:
     idle.submit("more")
-    problem = r"not everything ends: .* \[request 0 of client1\]"
+    problem = "not everything ends: .*, request 0 of client1"
     idle.fails(problem, lambda: idle.net.check(patience=10.0))
 
 

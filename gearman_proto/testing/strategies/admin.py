@@ -170,23 +170,12 @@ def _printed(name: SearchStrategy[bytes]) -> SearchStrategy[bytes]:
     return name.map(lambda name: without(name, b"\n\r")).filter(lambda name: name != b".")
 
 
-def _status() -> SearchStrategy[_Made]:
-    return _columns(function_names(), FunctionStatus, *[2**32] * 3)
+def _job(handle: str, retries: int, ignored: int, queued: int) -> JobRecord:
+    return JobRecord(handle, retries, bool(ignored), bool(queued))
 
 
-def _priorities() -> SearchStrategy[_Made]:
-    return _columns(function_names(), PriorityStatus, *[2**32] * 4)
-
-
-def _jobs() -> SearchStrategy[_Made]:
-    def make(handle: str, retries: int, ignored: int, queued: int) -> JobRecord:
-        return JobRecord(handle, retries, bool(ignored), bool(queued))
-
-    return _columns(handles(), make, 10, 2, 2)
-
-
-def _uniques() -> SearchStrategy[_Made]:
-    return _printed(uniques()).map(lambda unique: (unique, to_text(unique)))
+def _said(line: bytes) -> _Made:
+    return line, to_text(line)
 
 
 # The last one is gearmand's text for ::1.
@@ -212,18 +201,12 @@ def _workers() -> SearchStrategy[_Made]:
 
 
 _ROWS: Final[dict[bytes, Callable[[], SearchStrategy[_Made]]]] = {
-    b"status": _status,
-    b"prioritystatus": _priorities,
+    b"status": lambda: _columns(function_names(), FunctionStatus, *[2**32] * 3),
+    b"prioritystatus": lambda: _columns(function_names(), PriorityStatus, *[2**32] * 4),
     b"workers": _workers,
-    b"show jobs": _jobs,
-    b"show unique jobs": _uniques,
+    b"show jobs": lambda: _columns(handles(), _job, 10, 2, 2),
+    b"show unique jobs": lambda: _printed(uniques()).map(_said),
 }
-
-
-def _said(line: bytes) -> _Made:
-    return line, to_text(line)
-
-
 _LINES: Final[dict[bytes, Callable[[], SearchStrategy[_Made]]]] = {
     b"version": lambda: st.sampled_from([b"OK 1.1.21", b"OK 2.0.0", b"v1.130.1"]).map(_said),
     b"getpid": lambda: st.integers(1, 2**22).map(lambda number: (b"OK %d" % number, number)),

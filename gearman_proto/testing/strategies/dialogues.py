@@ -14,34 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 from gearman_proto.records import record, replaced
+from gearman_proto.wire import packets as events
 from gearman_proto.wire.packets import (
     BY_NAME,
     EVENT_CLASSES,
     MAGIC_REQUEST,
     MAGIC_RESPONSE,
-    AllYours,
     Event,
-    GrabJob,
-    GrabJobUniq,
-    JobAssign,
-    JobAssignAll,
-    JobAssignUniq,
-    JobCreated,
-    Noop,
-    OptionReq,
-    OptionRes,
     PacketEvent,
-    PreSleep,
     Role,
-    SubmitJob,
-    SubmitJobHigh,
     TextLine,
-    WorkComplete,
-    WorkData,
-    WorkException,
-    WorkFail,
-    WorkStatus,
-    WorkWarning,
 )
 
 from ..packing import pack_event  # noqa: TID252
@@ -58,9 +40,12 @@ if TYPE_CHECKING:
 # its end don't count.
 _MOST: Final = 20
 _FOREGROUND: Final = ("SUBMIT_JOB", "SUBMIT_JOB_HIGH", "SUBMIT_JOB_LOW", "SUBMIT_REDUCE_JOB")
-_LIKELY: Final = (SubmitJob, SubmitJobHigh, OptionReq, GrabJob, GrabJobUniq, PreSleep)
-_ENDS: Final = (WorkComplete, WorkFail, WorkException)
-_WORK: Final = (WorkComplete, WorkFail, WorkData, WorkWarning, WorkStatus, WorkException)
+_LIKELY: Final = (
+    *(events.SubmitJob, events.SubmitJobHigh, events.OptionReq),
+    *(events.GrabJob, events.GrabJobUniq, events.PreSleep),
+)
+_ENDS: Final = (events.WorkComplete, events.WorkFail, events.WorkException)
+_WORK: Final = (*_ENDS, events.WorkData, events.WorkWarning, events.WorkStatus)
 
 
 @record(frozen=True)
@@ -141,7 +126,7 @@ class _Dialogue:
             self._owed.append((_lines(self._draw(admin_replies(request)).data), deque()))
             return
         self._say(self._role, request)
-        self._sleeps = self._sleeps or isinstance(request, PreSleep)
+        self._sleeps = self._sleeps or isinstance(request, events.PreSleep)
         if request.packet.answers:
             reply = self._draw_reply(request)
             self._owed.append(([reply], self._draw_news(request, reply)))
@@ -153,10 +138,10 @@ class _Dialogue:
         answers, news = self._owed.popleft()
         for answer in answers:
             self._say(Role.SERVER, answer)
-            if answer == OptionRes(b"exceptions"):
+            if answer == events.OptionRes(b"exceptions"):
                 self._exceptions = True
             elif news and isinstance(answer, PacketEvent):
-                jobs = self._wanted if isinstance(answer, JobCreated) else self._held
+                jobs = self._wanted if isinstance(answer, events.JobCreated) else self._held
                 # A server can reply with one handle to several submits of one unique.
                 jobs.setdefault(type(answer).arguments(answer)[0], news)
 
@@ -164,12 +149,12 @@ class _Dialogue:
         """Send a packet from the server that is not a reply."""
         if self._wanted:
             handle, event = self._next_news(self._wanted)
-            if isinstance(event, WorkException) and not self._exceptions:
-                event = WorkFail(handle, b"")
+            if isinstance(event, events.WorkException) and not self._exceptions:
+                event = events.WorkFail(handle, b"")
             self._say(Role.SERVER, event)
         elif self._sleeps:
             self._sleeps = False
-            self._say(Role.SERVER, Noop())
+            self._say(Role.SERVER, events.Noop())
 
     def work(self) -> None:
         """Send a worker's update of a job that it was assigned."""
@@ -201,9 +186,9 @@ class _Dialogue:
 
     def _draw_news(self, request: PacketEvent, reply: PacketEvent) -> deque[PacketEvent]:
         """Draw updates of the job that `reply` is about, up to its end at most."""
-        if isinstance(reply, JobCreated) and request.packet.name in _FOREGROUND:
+        if isinstance(reply, events.JobCreated) and request.packet.name in _FOREGROUND:
             receiver = self._role
-        elif isinstance(reply, (JobAssign, JobAssignUniq, JobAssignAll)):
+        elif isinstance(reply, (events.JobAssign, events.JobAssignUniq, events.JobAssignAll)):
             receiver = Role.SERVER
         else:
             return deque()
@@ -229,7 +214,7 @@ def _requests(role: Role) -> SearchStrategy[Any]:
         kind
         for kind in EVENT_CLASSES.values()
         # The `work` step sends a worker's updates. Servers ignore ALL_YOURS.
-        if kind.packet.sender & role and kind not in (*_WORK, AllYours)
+        if kind.packet.sender & role and kind not in (*_WORK, events.AllYours)
     ]
     likely = packets(Role.SERVER, [kind for kind in _LIKELY if kind in kinds])
     others = packets(Role.SERVER, kinds) | admin_commands()
