@@ -1,12 +1,10 @@
 """The replay of a recording's server for clients, workers and admins under test.
 
 Theory of operation
-    Each recorded connection is a list of steps: events of the peer, and packets of the server. A
-    new connection is assigned to the first free recorded one that begins with the same event. A
-    connection's thread only receives events. After each event, all connections advance as far as
-    they can, under one lock. A step of the peer is done when its event has been received. A step of
-    the server is done once all events that precede it in the recording, on any connection, were
-    received. So threads only block to receive bytes.
+    A new connection is assigned to the first free recorded one that begins with the same event. Its
+    thread receives events, and compares each with the next recorded one. An element of the server
+    is due once all events that precede it in the recording, on any connection, were received. The
+    thread that receives the last of these events sends it. So threads only block to receive bytes.
 """
 
 from __future__ import annotations
@@ -14,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto import NEED_DATA, Connection, Role
+from gearman_proto import Connection, Role
 from gearman_proto.checks import check_type
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.testing.matching import shortened
@@ -37,6 +36,8 @@ from .scripted import ScriptedServer
 from .varying import learn, rewritten
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .conversation import Peer
 
 # Packets that a client or worker can send in addition to the recorded ones, depending on time or on
@@ -45,28 +46,16 @@ _ADDITIONAL: Final = (EchoReq, OptionReq, SetClientId)
 # Uniques that are not replaced: the empty one, and "-", which stands for the data.
 _NO_UNIQUES: Final = (b"", b"-")
 
-#: The index of an element, and the peer's event or the server's bytes (empty to close).
-_Step: TypeAlias = tuple[int, Event | bytes]
 
-
+@dataclass(eq=False)
 class _Wire:
     """A recorded connection, and the state of its replay."""
 
-    def __init__(self, name: str, steps: list[_Step]) -> None:
-        self.name = name
-        #: The remaining steps.
-        self.steps = deque(steps)
-        #: Received events that have not been compared yet.
-        self.received: deque[Event] = deque()
-        #: The connection that replays this one, if any.
-        self.peer: Peer | None = None
-        #: True once a difference was recorded.
-        self.failed = False
-
-    @property
-    def awaited(self) -> Event | None:
-        """The next event that the peer has to send."""
-        return next((step for _, step in self.steps if isinstance(step, Event)), None)
+    name: str
+    #: The events that the peer has to send, each with the index of its element.
+    awaited: deque[tuple[int, Event]]
+    #: The connection that replays this one, if any.
+    peer: Peer | None = None
 
 
 class ReplayServer(ScriptedServer):
@@ -95,11 +84,16 @@ class ReplayServer(ScriptedServer):
         super().__init__(self._play, timeout=timeout)
         self.differences: list[Difference] = []
         self._recording = recording
-        self._wires = [_Wire(name, _steps(recording, name)) for name in recording.connections]
-        #: The elements that the peers have not sent yet.
-        self._unreceived = {
-            number for wire in self._wires for number, step in wire.steps if isinstance(step, Event)
+        self._wires = {
+            name: _Wire(name, deque(_events(recording, name))) for name in recording.connections
         }
+        #: The elements that the peers have not sent yet, and those that the server has not sent.
+        self._unreceived = {number for wire in self._wires.values() for number, _ in wire.awaited}
+        self._unsent = deque(
+            (number, element)
+            for number, element in enumerate(recording.exchange)
+            if element.of_server
+        )
         self._uniques: dict[bytes, bytes] = {}
 
     def check(self) -> None:
@@ -111,7 +105,7 @@ class ReplayServer(ScriptedServer):
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: self.differences or not any(wire.steps for wire in self._wires),
+                lambda: self.differences or not (self._unreceived or self._unsent),
                 self._timeout,
             )
         super().check()
@@ -130,24 +124,31 @@ class ReplayServer(ScriptedServer):
 
     def _play(self, peer: Peer) -> None:
         wire: _Wire | None = None
-        while True:
+        event: Event | None = None
+        while not isinstance(event, ConnectionClosed):
             event = self._next(peer)
             with self._changed:
-                if wire is None:
-                    wire = self._wire_for(peer, event)
-                awaited = None if wire is None else wire.awaited
+                wire = wire or self._wire_for(peer, event)
+                number, awaited = wire.awaited[0] if wire and wire.awaited else (-1, None)
                 if isinstance(event, _ADDITIONAL) and type(event) is not type(awaited):
                     self._answer(peer, event)
-                    continue
-                if isinstance(event, ConnectionClosed) and awaited is None:
+                elif awaited is None and isinstance(event, ConnectionClosed):
                     return
-                if wire is None:
+                elif wire is None:
                     self._differ_at_end("what a recorded connection begins with", event)
                     return
-                wire.received.append(event)
-                self._advance()
-                if wire.failed or isinstance(event, ConnectionClosed):
+                elif awaited is None:
+                    self._differ_at_end("nothing more", event)
                     return
+                elif not self._same(awaited, event):
+                    what = shortened(awaited), shortened(event)
+                    self._differ(Difference(number, wire.name, *what))
+                    return
+                else:
+                    wire.awaited.popleft()
+                    if not wire.awaited or wire.awaited[0][0] != number:
+                        self._unreceived.discard(number)
+                    self._send_due()
 
     def _next(self, peer: Peer) -> Event:
         try:
@@ -160,9 +161,8 @@ class ReplayServer(ScriptedServer):
 
     def _wire_for(self, peer: Peer, event: Event) -> _Wire | None:
         """Return the free recorded connection that begins with `event`, and assign it."""
-        for wire in self._wires:
-            first = wire.awaited
-            if wire.peer is None and first is not None and self._same(first, event):
+        for wire in self._wires.values():
+            if wire.peer is None and wire.awaited and self._same(wire.awaited[0][1], event):
                 wire.peer = peer
                 return wire
         return None
@@ -174,48 +174,19 @@ class ReplayServer(ScriptedServer):
         elif isinstance(event, OptionReq):
             peer.send_anyway(OptionRes(event.option))
 
-    def _advance(self) -> None:
-        """Advance all connections as far as possible."""
-        while any(self._step(wire) for wire in self._wires):
-            pass
-        self._changed.notify_all()
-
-    def _step(self, wire: _Wire) -> bool:
-        """Do the next step of a connection if it is due. Return True if it was done."""
-        if wire.peer is None or wire.failed:
-            return False
-        if not wire.steps:
-            if wire.received and not isinstance(wire.received[0], ConnectionClosed):
-                self._differ_at_end("nothing more", wire.received[0])
-                self._close(wire, wire.peer)
-            return False
-        number, step = wire.steps[0]
-        if isinstance(step, Event):
-            if not wire.received:
-                return False
-            event = wire.received.popleft()
-            if not self._same(step, event):
-                self._differ(Difference(number, wire.name, shortened(step), shortened(event)))
-                self._close(wire, wire.peer)
-                return False
-        elif min(self._unreceived, default=number) < number:
-            return False
-        elif step:
+    def _send_due(self) -> None:
+        """Send what is due on all connections."""
+        due = min(self._unreceived, default=len(self._recording.exchange))
+        while self._unsent and self._unsent[0][0] < due:
+            _, element = self._unsent.popleft()
+            peer = self._wires[element.conn].peer
             # If the peer has disconnected, its own thread detects it.
             with contextlib.suppress(OSError):
-                wire.peer.send_raw(self._with_uniques(step))
-        else:
-            self._close(wire, wire.peer)
-        wire.steps.popleft()
-        if not wire.steps or wire.steps[0][0] != number:
-            self._unreceived.discard(number)
-        return True
-
-    @staticmethod
-    def _close(wire: _Wire, peer: Peer) -> None:
-        wire.failed = True
-        with contextlib.suppress(OSError):
-            peer.sock.shutdown(socket.SHUT_RDWR)
+                if peer is not None and element.closes:
+                    peer.sock.shutdown(socket.SHUT_RDWR)
+                elif peer is not None:
+                    peer.send_raw(self._with_uniques(element.data))
+        self._changed.notify_all()
 
     def _differ(self, difference: Difference) -> None:
         with self._changed:
@@ -254,20 +225,15 @@ class ReplayServer(ScriptedServer):
         return b"".join([rewritten(unit, change) for unit in cutter.cut(data)]) + cutter.rest
 
 
-def _steps(recording: Recording, name: str) -> list[_Step]:
-    """Return the steps of a connection."""
+def _events(recording: Recording, name: str) -> Iterator[tuple[int, Event]]:
+    """Yield the events that the peer of a connection sends, with the indices of their elements."""
     end = Connection(Role.SERVER)
-    steps: list[_Step] = []
     for number, element in enumerate(recording.exchange):
-        if element.conn != name:
+        if element.conn != name or element.of_server:
             continue
-        if element.of_server:
-            steps.append((number, element.data))
-        elif element.closes:
-            steps.append((number, ConnectionClosed()))
-        else:
-            end.receive_data(element.data)
-            while (event := end.next_event()) is not NEED_DATA:
-                assert isinstance(event, Event)
-                steps.append((number, event))
-    return steps
+        if element.closes:
+            yield number, ConnectionClosed()
+            continue
+        end.receive_data(element.data)
+        while isinstance(event := end.next_event(), Event):
+            yield number, event
