@@ -126,7 +126,7 @@ class CallingNode(Node):
         """
         net = self.net
         self.calls[call] = None
-        net.trace.add(net.now, self.name, "calls", call.name)
+        self.note("calls", call.name)
 
         def begin() -> None:
             call.wait = function(net.now, call.woken, *args, timeout=call.timeout)
@@ -141,7 +141,7 @@ class CallingNode(Node):
     def give_up(self, call: Call) -> None:
         """Abandon `call`, as if its caller had been cancelled."""
         if call in self.calls:
-            self.net.trace.add(self.net.now, self.name, "gives up", call.name)
+            self.note("gives up", call.name)
             self.call(self._return, call)
 
     def _forget(self, end: End, *, closes: bool = False) -> None:
@@ -174,7 +174,7 @@ class CallingNode(Node):
             call.value = self.value_of(call)
         except Exception as error:  # noqa: BLE001 - the application gets it
             call.error = error
-        net.trace.add(net.now, self.name, "returns", f"{call.name} {call.error!r}")
+        self.note("returns", f"{call.name} {call.error!r}")
         deadline = call.deadline
         if deadline is not None and wait.done:
             if call.timed_out and net.now < deadline - EPSILON:
@@ -366,7 +366,7 @@ class ClientNode(CallingNode):
 
     def close(self) -> None:
         """Close all connections and end all calls."""
-        self.net.trace.add(self.net.now, self.name, "ends")
+        self.note("ends")
         requests = [entry.request for entry in self._entries.values() if entry.request is not None]
         self.last_refusal: float = self.net.now
         states = [

@@ -135,6 +135,11 @@ class Node(Place):
         """Return seconds since 1970, by the node's own clock. Faults change it."""
         return self.net.epoch + self.net.now + self.wall_offset
 
+    def note(self, what: str, detail: str | bytes = "", *, steps: int = 0) -> None:
+        """Add a line to the trace, and count `steps` calls of the engine."""
+        self.net.steps += steps
+        self.net.trace.add(self.net.now, self.name, what, detail)
+
     # Calls to the engine.
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -155,22 +160,19 @@ class Node(Place):
 
     def receive(self, end: End, data: bytes) -> None:
         """Pass `data`, received at `end`, to the engine."""
-        net = self.net
-        net.steps += 1
-        net.trace.add(net.now, self.name, f"< {end.peer.node.name}", data)
-        self.engine.receive_data(end.link, data, net.now)
+        self.note(f"< {end.peer.node.name}", data, steps=1)
+        self.engine.receive_data(end.link, data, self.net.now)
         self.pump()
 
     def ended(self, end: End, mark: str) -> None:
         """Report to the engine that the connection of `end` was lost or half-closed (`mark`)."""
-        net, engine, link = self.net, self.engine, end.link
-        net.steps += 1
-        net.trace.add(net.now, self.name, f"< {end.peer.node.name}", mark)
+        engine, link, now = self.engine, end.link, self.net.now
+        self.note(f"< {end.peer.node.name}", mark, steps=1)
         if mark is EOF:
-            engine.receive_eof(link, net.now)
+            engine.receive_eof(link, now)
         else:
             self._forget(end)
-            engine.connection_lost(link, _ERRORS[mark](), net.now)
+            engine.connection_lost(link, _ERRORS[mark](), now)
             self._tell_late(link)
         self.pump()
 
@@ -186,18 +188,16 @@ class Node(Place):
     def _on_timer(self, at: float) -> None:
         if at != self._timer_at or not self.is_up:
             return
-        net = self.net
-        now = net.now
+        now = self.net.now
         if self.frozen_until > now:
             self._timer_at = self.frozen_until
-            net.schedule(self.frozen_until, self._on_timer, self.frozen_until)
+            self.net.schedule(self.frozen_until, self._on_timer, self.frozen_until)
             return
         self._timer_at = math.inf
         deadline = self.engine.next_deadline()
         if deadline is not None and deadline <= now:
             self._count_spins(now)
-            net.steps += 1
-            net.trace.add(now, self.name, "time")
+            self.note("time", steps=1)
             self._measure(now)
             self.engine.handle_timeout(now)
             held, self.held = self.held, []
@@ -274,18 +274,18 @@ class Node(Place):
         return wrote
 
     def _act(self, action: Any) -> None:
-        net = self.net
         if isinstance(action, Connect):
             self._connect(action.link)
         elif isinstance(action, Close):
             end = self.ends.get(action.link)
             if end is None:
-                net.fail(f"{self.name} closes {action.link!r}, which it has closed, or was lost")
-            net.trace.add(net.now, self.name, f"closes {end.peer.node.name}")
+                problem = f"closes {action.link!r}, which it has closed, or was lost"
+                self.net.fail(f"{self.name} {problem}")
+            self.note(f"closes {end.peer.node.name}")
             self._forget(end, closes=True)
         else:
             self.is_listening = False
-            net.trace.add(net.now, self.name, "stops listening")
+            self.note("stops listening")
 
     def _forget(self, end: End, *, closes: bool = False) -> None:
         self.ends.pop(end.link, None)
@@ -317,7 +317,7 @@ class Node(Place):
         self._attempts += 1
         if self._attempts > _ATTEMPTS * len(self.servers):
             net.fail(f"{self.name} tries to connect again and again, without a pause")
-        net.trace.add(now, self.name, f"connects to {server.name}")
+        self.note(f"connects to {server.name}")
         end = End(net, self, link)
         end.peer = End(net, server, None)
         end.peer.peer = end
@@ -336,8 +336,7 @@ class Node(Place):
             net.schedule(later, self._try, end)
         elif not server.is_listening:
             self._forget(end)
-            net.steps += 1
-            net.trace.add(now, self.name, f"is refused by {server.name}")
+            self.note(f"is refused by {server.name}", steps=1)
             error = ConnectionRefusedError("Connection refused")
             self.engine.connect_failed(end.link, error, now)
             self.pump()
@@ -345,8 +344,7 @@ class Node(Place):
             end.is_connected = end.peer.is_connected = True
             server.backlog.append(end.peer)
             end.peer.expect(ACCEPT)
-            net.steps += 1
-            net.trace.add(now, self.name, f"is connected to {server.name}")
+            self.note(f"is connected to {server.name}", steps=1)
             self.engine.connected(end.link, now)
             self.pump()
 
@@ -355,14 +353,11 @@ class Node(Place):
         net = self.net
         self.backlog.remove(end)
         if self.flaky_until > net.now:
-            net.trace.add(
-                net.now, self.name, f"takes a connection of {end.peer.node.name}, and closes it"
-            )
+            self.note(f"takes a connection of {end.peer.node.name}, and closes it")
             end.close()
             return
         net.accepted += 1
-        net.steps += 1
-        net.trace.add(net.now, self.name, f"accepts {end.peer.node.name}")
+        self.note(f"accepts {end.peer.node.name}", steps=1)
         end.link = self.engine.accept(end.peer.node.name, net.accepted, net.now)
         self.ends[end.link] = end
         self.pump()

@@ -148,7 +148,7 @@ class WorkerNode(Node):
         self._is_to_work = True
         if self.stream is None and self.is_up:
             self.net.leaving.discard(self.name)
-            self.net.trace.add(self.net.now, self.name, "works")
+            self.note("works")
 
             def begin() -> None:
                 self._failed = set()
@@ -160,7 +160,7 @@ class WorkerNode(Node):
         """Finish the jobs in progress, and accept no others."""
         self._is_to_work = False
         if self.stream is not None:
-            self.net.trace.add(self.net.now, self.name, "is to stop")
+            self.note("is to stop")
             self.net.leaving.add(self.name)
             self.call(self.engine.stop, self.net.now)
             if self.stream is not None and not self.runs and self.net.is_prompt():
@@ -259,7 +259,7 @@ class WorkerNode(Node):
         net.steps += 2
         self.engine.end_work(net.now)
         self.engine.release(stream, net.now)
-        net.trace.add(net.now, self.name, "ends its work", repr(stream.error))
+        self.note("ends its work", repr(stream.error))
         if stream.error is None:
             if self.name not in self.net.leaving:
                 net.fail(f"{self.name} has ended its work, and was not told to")
@@ -288,7 +288,7 @@ class WorkerNode(Node):
         )
         run = Run(job, execution)
         self.runs[run] = None
-        net.trace.add(net.now, self.name, "begins", f"{handle[0]} {job.task}")
+        self.note("begins", f"{handle[0]} {job.task}")
         net.schedule(net.now, self._begin, run)
 
     def _begin(self, run: Run) -> None:
@@ -298,13 +298,16 @@ class WorkerNode(Node):
         assert run.steps is not None
         self._do(run, lambda: next(run.steps))  # type: ignore[arg-type]
 
+    def _is_stopped(self, run: Run, function: Callable[..., None], *args: Any) -> bool:
+        """Return True if the worker has died, or is frozen. It then calls `function` later."""
+        is_frozen = self.frozen_until > self.net.now
+        if run in self.runs and is_frozen:
+            self.net.schedule(self.frozen_until, function, run, *args)
+        return is_frozen or run not in self.runs
+
     def _do(self, run: Run, step: Callable[[], Any]) -> None:
         """Run a step of the callback, and process its outcome."""
-        net = self.net
-        if run not in self.runs:
-            return  # The worker has died.
-        if self.frozen_until > net.now:
-            net.schedule(self.frozen_until, self._do, run, step)
+        if self._is_stopped(run, self._do, step):
             return
         try:
             value = step()
@@ -324,7 +327,7 @@ class WorkerNode(Node):
                 self._send(run, _event(run.job, value), value, goes_on=True)
             else:
                 check_seconds("what a callback yields", value, 0, FOR_EVER)
-                net.schedule(net.now + value, self._go_on, run)
+                self.net.schedule(self.net.now + value, self._go_on, run)
 
     def _send(self, run: Run, event: Any, update: Update | None, *, goes_on: bool = False) -> None:
         """Send a packet about the job. If `goes_on`, resume the callback once there is room.
@@ -377,15 +380,12 @@ class WorkerNode(Node):
         self.net.schedule(self.net.now + self.pause, self._done, run)
 
     def _done(self, run: Run) -> None:
-        if run not in self.runs:
-            return  # The worker has died.
-        if self.frozen_until > self.net.now:
-            self.net.schedule(self.frozen_until, self._done, run)
+        if self._is_stopped(run, self._done):
             return
         del self.runs[run]
         if run.steps is not None:
             run.steps.close()
-        self.net.trace.add(self.net.now, self.name, "is done with", str(run.job.handle))
+        self.note("is done with", str(run.job.handle))
         self.call(self.engine.job_done, self.net.now, run.job)
 
 
