@@ -15,9 +15,12 @@ from .memory import MemoryStream, World
 from .network import Network
 from .nodes import Node
 from .packing import pack, pack_event
-from .parsers import ConnectionParser, MakeParser, Outcome, Parser, parse
 from .peer import ByteStream, Peer
 from .properties import (
+    ConnectionParser,
+    MakeParser,
+    Outcome,
+    Parser,
     PropertyFailed,
     check_chunking,
     check_exceptions,
@@ -25,6 +28,7 @@ from .properties import (
     check_round_trip,
     check_time,
     chunkings,
+    parse,
 )
 from .servers import ServerNode
 from .shrinking import shrink

@@ -10,13 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.checks import (
-    FOR_EVER,
-    check_count,
-    check_number,
-    check_seconds,
-    check_type,
-)
+from gearman_proto.checks import FOR_EVER, check_count, check_number, check_seconds, check_type
 from gearman_proto.errors import ArgumentValueError
 from gearman_proto.records import record
 
@@ -25,14 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 #: The faults of a connection, by the names of its ends: ``client1>server1``.
-WIRE_KINDS: Final = (
-    "reset",
-    "hang-up",
-    "half-open",
-    "stall",
-    "partition",
-    "throttle",
-)
+WIRE_KINDS: Final = ("reset", "hang-up", "half-open", "stall", "partition", "throttle")
 #: The faults of a node: ``server1``.
 NODE_KINDS: Final = ("freeze", "crash", "vanish", "flaky", "clock")
 #: All kinds of faults.

@@ -93,11 +93,7 @@ class Node(Place):
     servers: dict[str, Node]
 
     def __init__(
-        self,
-        net: Simulation,
-        name: str,
-        make: Callable[[Any], Any],
-        servers: Sequence[Node] = (),
+        self, net: Simulation, name: str, make: Callable[[Any], Any], servers: Sequence[Node] = ()
     ) -> None:
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise ArgumentValueError(f"name is {name!r}: it must be of letters, digits, . - and _")

@@ -12,13 +12,7 @@ from collections import deque
 from typing import Final
 
 from gearman_proto.checks import check_count
-from gearman_proto.wire.packets import (
-    BY_NUMBER,
-    HEADER,
-    HEADER_SIZE,
-    MAGIC_REQUEST,
-    MAGIC_RESPONSE,
-)
+from gearman_proto.wire.packets import BY_NUMBER, HEADER, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE
 
 _STAMP: Final = struct.Struct("<dI").pack
 # Maximum number of characters shown of a packet's arguments.

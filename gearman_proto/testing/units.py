@@ -7,13 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gearman_proto.wire.packets import (
-    BY_NUMBER,
-    HEADER,
-    HEADER_SIZE,
-    MAGIC_REQUEST,
-    MAGIC_RESPONSE,
-)
+from gearman_proto.wire.packets import BY_NUMBER, HEADER, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE
 
 if TYPE_CHECKING:
     from gearman_proto.wire.packets import PacketType

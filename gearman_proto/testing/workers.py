@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from gearman_proto.checks import (
-    FOR_EVER,
-    check_callable,
-    check_seconds,
-    check_timeout,
-    check_type,
-)
+from gearman_proto.checks import FOR_EVER, check_callable, check_seconds, check_timeout, check_type
 from gearman_proto.constants import DEFAULT_LOOK_AGAIN
 from gearman_proto.engines.worker.engine import WorkerEngine
 from gearman_proto.engines.worker.outcomes import Happened, to_send

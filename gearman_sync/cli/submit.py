@@ -65,8 +65,7 @@ def submit(
         int, typer.Option(metavar="JOBS", min=1, help="With --lines: jobs under way at once.")
     ] = 256,
     background: Annotated[
-        bool,
-        typer.Option("--background", "-b", help="Do not wait for the job; write its handle."),
+        bool, typer.Option("--background", "-b", help="Do not wait for the job; write its handle.")
     ] = False,
     priority: Annotated[
         Priority, typer.Option("--priority", "-p", help="What comes before what.")

@@ -46,7 +46,7 @@ def work(
         typer.Option(
             help="Send the standard error of a command that fails as WORK_EXCEPTION; or as a "
             "warning, and then WORK_FAIL, for clients that do not ask for exceptions "
-            "(gearmand lets libgearman's hang otherwise).",
+            "(gearmand lets libgearman's hang otherwise)."
         ),
     ] = True,
 ) -> int:

@@ -114,9 +114,7 @@ class GearmanClient(GearmanConnectionManager, gearman_sync.client.GearmanClient)
         return super()._gm_find(specified(connection))
 
     def establish_connection(  # type: ignore[override]
-        self,
-        connection: GearmanConnection | Server | HostSpec,
-        poll_timeout: float | None = None,
+        self, connection: GearmanConnection | Server | HostSpec, poll_timeout: float | None = None
     ) -> GearmanConnection:
         """Connect to a server now, as in gearman_sync.
 

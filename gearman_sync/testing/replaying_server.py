@@ -105,8 +105,7 @@ class ReplayServer(ScriptedServer):
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: self.differences or not (self._unreceived or self._unsent),
-                self._timeout,
+                lambda: self.differences or not (self._unreceived or self._unsent), self._timeout
             )
         super().check()
 

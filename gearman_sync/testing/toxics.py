@@ -37,13 +37,7 @@ import enum
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.checks import (
-    FOR_EVER,
-    check_count,
-    check_number,
-    check_seconds,
-    check_type,
-)
+from gearman_proto.checks import FOR_EVER, check_count, check_number, check_seconds, check_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
