@@ -317,7 +317,7 @@ class Network(Simulation):
         return [node for node in self.nodes.values() if isinstance(node, kind)]
 
     def _unfinished(self) -> list[str]:
-        """Return what has not ended yet, in words."""
+        """Describe the calls, jobs and transfers that have not ended."""
         left = [f"{node.name} is down" for node in self.nodes.values() if not node.is_up]
         left += [f"{[*n.calls]} of {n.name}" for n in self._nodes_of(CallingNode) if n.is_busy()]
         left += [f"{run.job!r} at {n.name}" for n in self._nodes_of(WorkerNode) for run in n.runs]

@@ -140,8 +140,9 @@ class ReplayServer(ScriptedServer):
                     self._differ_at_end("nothing more", event)
                     return
                 elif not self._same(awaited, event):
-                    what = shortened(awaited), shortened(event)
-                    self._differ(Difference(number, wire.name, *what))
+                    self._differ(
+                        Difference(number, wire.name, shortened(awaited), shortened(event))
+                    )
                     return
                 else:
                     wire.awaited.popleft()
@@ -174,7 +175,7 @@ class ReplayServer(ScriptedServer):
             peer.send_anyway(OptionRes(event.option))
 
     def _send_due(self) -> None:
-        """Send what is due on all connections."""
+        """Send the elements that are due, on all connections."""
         due = min(self._unreceived, default=len(self._recording.exchange))
         while self._unsent and self._unsent[0][0] < due:
             _, element = self._unsent.popleft()
