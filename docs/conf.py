@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _INSIDE = (
     "Answer|Asked|BaseEngine|Callback|CallingNode|ConnectingEngine|Connector|End|ExcInfo|Fields|"
-    "Function|Buffers|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
+    "Function|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
     "StatusWait|UpdateStream|Updates|Waited|Wanted|WorkStream"
 )
 

@@ -15,9 +15,7 @@ servers at the same time, on an event that both of them set.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import queue
 import threading
 import time
 from collections import deque
@@ -151,7 +149,7 @@ class LineSubmitter:
         # Set by the reader and by the listener.
         self._news = threading.Event()
         # The entries from the reader. None marks the end of the input.
-        self._submitted: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
+        self._submitted: deque[list[Entry] | None] = deque()
         # The errors that ended the reader and the listener.
         self._input_error: BaseException | None = None
         self._client_error: GearmanError | None = None
@@ -204,7 +202,7 @@ class LineSubmitter:
             self._pass_on(None)
 
     def _pass_on(self, entries: list[Entry] | None) -> None:
-        self._submitted.put(entries)
+        self._submitted.append(entries)
         self._news.set()
 
     def _submit(self, lines: list[bytes]) -> None:
@@ -243,11 +241,10 @@ class LineSubmitter:
 
     def _collect_submitted(self) -> None:
         """Take over the submitted entries from the reader."""
-        with contextlib.suppress(queue.Empty):
-            while not self._is_complete:
-                entries = self._submitted.get(block=False)
-                self._is_complete = entries is None
-                self._pending += entries or ()
+        while self._submitted:
+            entries = self._submitted.popleft()
+            self._is_complete = entries is None
+            self._pending += entries or ()
 
     def _pop_ended(self) -> list[Entry]:
         """Remove and return the ended entries that can be written now."""
