@@ -131,18 +131,6 @@ async def test_first_submit_is_written_at_once_and_the_concurrent_rest_together(
         assert counted.take() == (1, 1)
 
 
-async def test_rest_of_a_large_packet_is_sent_before_the_next(server: Any, task: str) -> None:
-    async with (
-        working(server.address, tasks={task: echo}),
-        gearman.GearmanClient([server.address]) as client,
-    ):
-        await client.submit_job(task, b"first")
-        data = bytes(range(250)) * 20_000
-        jobs = [{"task": task, "data": data}, {"task": task, "data": b"small"}]
-        requests = await client.submit_multiple_jobs(jobs, poll_timeout=PATIENCE)
-        assert [request.result for request in requests] == [data, b"small"]
-
-
 async def test_rest_of_a_small_partial_write_is_sent_before_the_next(
     server: Any, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -303,7 +303,7 @@ async def test_job_double_raises_the_callbacks_error(kind: str, error: type[Base
 
 
 @pytest.mark.anyio
-async def test_job_double_refuses_what_a_worker_refuses() -> None:
+async def test_job_double_with_an_invalid_callback_or_result_raises() -> None:
     with pytest.raises(TypeError, match="must be bytes or str"):
         await JobDouble("task", "").call(lambda worker, job: 1)
     with pytest.raises(TypeError, match="callback is a function of a worker and a job, not 5"):

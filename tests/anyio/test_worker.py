@@ -332,29 +332,6 @@ async def test_blocked_thread_is_abandoned(
     assert not caplog.records
 
 
-async def test_jobs_that_are_kept_send_nothing(server: Any, task: str) -> None:
-    """One job has ended, and the other one is lost."""
-    kept: list[WorkerJob] = []
-
-    async def function(worker: Any, job: WorkerJob) -> Any:
-        kept.append(job)
-        if job.data == b"lost":
-            await anyio.sleep_forever()
-
-    async with GearmanClient([server.address]) as client:
-        async with working(server.address, tasks={task: function}) as worker:
-            await client.submit_job(task, b"ended")
-            await client.submit_job(task, b"lost", background=True)
-            await until(lambda: len(kept) == 2)
-        for job, error, text in zip(
-            kept, [InvalidWorkerState, ConnectionError], ["has ended", "was lost"]
-        ):
-            for send in (worker.send_job_data, worker.send_job_complete):
-                with pytest.raises(error, match=text):
-                    await send(job, b"late")
-        await counted(server, task, 1, 0, 0)
-
-
 # Threads that the system refuses.
 
 
