@@ -265,9 +265,8 @@ async def test_cancelled_iterators_lose_no_item(server: Any, task: str) -> None:
         assert sorted(request.result.decode() for request in requests) == words
         (request,) = await accepted(client, task, "last")
         seen = await each_place(client.updates(request))
-        assert [each.data for each in seen if isinstance(each, gearman.JobData)] == [
-            *(b"0", b"1", b"2")
-        ]
+        parts = [each.data for each in seen if isinstance(each, gearman.JobData)]
+        assert parts == [b"0", b"1", b"2"]
         assert seen[-1] == gearman.JobEnded(gearman.JOB_COMPLETE, b"last")
         await assert_idle(client)
 

@@ -246,8 +246,6 @@ def test_tap_that_stops_the_proxy_makes_stop_raise(job_server: JobServer) -> Non
     ("options", "message"),
     [
         ({"plan": lambda number: Latency()}, "what plan returns is a list of toxics, not Latency"),
-        ({"plan": lambda number: None}, "what plan returns is a list of toxics, not None"),
-        ({"plan": lambda number: ["slow"]}, "a toxic of the plan is one of the kinds"),
         ({"plan": lambda number: [Unknown()]}, "a toxic of the plan is one of the kinds"),
         ({"plan": lambda: [Latency()]}, "takes 0 positional arguments"),
         ({"tap": lambda data: None}, "takes 1 positional argument"),
