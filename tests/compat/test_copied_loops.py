@@ -196,18 +196,7 @@ def test_many_polls_with_timeouts_lose_no_job(client: Any, worker: Any, task: st
         call.result(PATIENCE)
 
 
-# Servers that die.
-
-
-def test_killed_server_ends_the_loop(
-    gearman: Any, counting: Any, launch: Callable[[], Gearmand], task: str
-) -> None:
-    server = launch()
-    call = spawn(counting(address_of(server), jobs=1).work)
-    eventually(lambda: server.counts(task)[2] == 1)
-    server.kill()
-    with pytest.raises(gearman.errors.ServerUnavailable, match="found no valid connections in"):
-        call.result(PATIENCE)
+# A server that dies.
 
 
 def test_retry_loop_survives_restarts(

@@ -11,7 +11,7 @@ import pytest
 from tests.support import PATIENCE
 from tests.sync.test_fork import Child
 
-from .test_connections import use
+from .test_connections import KINDS, use
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def test_copies_work(load: Load, copied: Copying, host: str, task: str) -> None:
     worker = counting.MultiGearmanWorker([host], jobs=1)
     worker.set_client_id(f"{task}-worker")
     worker.register_task(task, counting.count_down)
-    client = load("reconnecting").GearmanClient()
+    client = load("settings").GearmanClient()
     client.connection_list = []
     client.add_connection(host)
     other_worker, other_client = copied(worker), copied(client)
@@ -58,12 +58,12 @@ def test_copies_work(load: Load, copied: Copying, host: str, task: str) -> None:
 
 
 @COPIES
-@pytest.mark.parametrize("kind", ["Client", "Worker", "AdminClient"])
+@KINDS
 def test_copy_is_not_connected(
     gearman: Any, copied: Copying, kind: str, host: str, task: str
 ) -> None:
-    used = getattr(gearman, f"Gearman{kind}")([host])
-    use(used, {"Client": "client", "Worker": "worker"}.get(kind, "admin"), task)
+    used = getattr(gearman, kind)([host])
+    use(used, kind, task)
     with pytest.raises(TypeError, match="has connected, so it can't be copied"):
         copied(used)
     used.connection_list[0].close()
@@ -74,7 +74,7 @@ def test_copy_is_not_connected(
 @COPIES
 def test_copy_of_a_connection_has_no_owner(load: Load, copied: Copying) -> None:
     """A copy has the same server and settings, and no owner."""
-    module = load("reconnecting")
+    module = load("settings")
     connection = module.GearmanConnection("host", 4711)
     other = copied(connection)
     assert type(other) is module.GearmanConnection

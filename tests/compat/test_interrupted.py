@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-from pathlib import Path
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,12 +11,12 @@ import pytest
 from gearman_sync.testing import echo
 from tests.support import PATIENCE, EmbeddedServer, eventually, spawn
 from tests.support.injecting import every_place
+from tests.sync.support import interrupt, signalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support import Gearmand
-    from tests.sync.support import StartScript
 
 
 def poll(worker: Any) -> None:
@@ -107,62 +106,59 @@ def test_end_by_a_callback_requeues_its_job(
     assert server.counts(task)[0] == 0
 
 
-# Signals, in separate processes.
-
-LOOP = Path(__file__).parent / "programs" / "loop.py"
-QUICK = (("raise", True), ("shutdown", False), ("work", True), ("interrupt", False))
+# Signals.
 
 
-@pytest.mark.parametrize(
-    ("how", "busy"),
-    [
-        pytest.param(how, busy, marks=() if (how, busy) in QUICK else pytest.mark.slow)
-        for how, _ in QUICK
-        for busy in (False, True)
-    ],
-)
-def test_signal_ends_the_loop(
-    start_script: StartScript,
+@pytest.mark.parametrize("busy", [False, True])
+@LOOPS
+def test_shutdown_in_a_signal_handler_ends_the_loop_and_requeues_the_job(
+    gearman: Any,
     client: Any,
     server: Gearmand,
     host: str,
     task: str,
-    how: str,
+    loop: Callable[[Any], None],
     busy: bool,
 ) -> None:
-    """Send the signal while the worker waits, or in the middle of a job, which is then requeued."""
-    program = start_script(LOOP, how, host, task)
-    if how != "work":
-        assert program.line() == "connected 1"
-    eventually(lambda: server.counts(task)[2] == 1)
+    begun, over = threading.Event(), threading.Event()
+
+    def callback(worker: Any, job: Any) -> None:
+        begun.set()
+        eventually(over.is_set)
+
+    def shut_down() -> None:
+        over.set()
+        worker.shutdown()
+
+    def is_waiting() -> bool:
+        return begun.is_set() if busy else server.counts(task)[2] == 1
+
+    worker = gearman.GearmanWorker([host])
+    worker.register_task(task, callback)
     if busy:
-        client.submit_job(task, b"hang", background=True)
-        assert program.line() == "job hang"
-    program.process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGTERM)
-    if busy and how == "raise":
-        # The handler's exception counts as the callback's: the job fails and the worker continues.
-        eventually(lambda: server.counts(task) == (0, 0, 1))
-        program.process.send_signal(signal.SIGTERM)
-    out, errors, status = program.end()
-    if how == "raise":
-        assert (out, status) == ("stopped\nclosed\n", 0), errors
-    elif how == "work":
-        assert (out, status) == ("returned\n", 0), errors
-    elif how == "shutdown":
-        assert status == 1
-        assert "ServerUnavailable: found no valid connections in list" in errors
-    else:
-        assert status in (-signal.SIGINT, 1)
-        assert errors.rstrip().endswith("KeyboardInterrupt")
-    expected = 1 if busy and how != "raise" else 0
-    eventually(lambda: server.counts(task) == (expected, 0, 0))
+        client.submit_job(task, b"", background=True)
+    # `work` returns. `poll_connections_until_stopped` finds no connection.
+    ends = pytest.raises(gearman.errors.ServerUnavailable, match="no valid connections in list")
+    signal = signalled(shut_down, lambda: eventually(is_waiting))
+    with ends if loop is poll else contextlib.nullcontext(), signal:
+        loop(worker)
+    eventually(lambda: server.counts(task) == (busy, 0, 0))
+
+
+def test_exception_of_a_signal_handler_ends_the_poll_and_leaves_the_connections(
+    gearman: Any, server: Gearmand, host: str, task: str
+) -> None:
+    worker = gearman.GearmanWorker([host])
+    worker.register_task(task, lambda worker, job: job.data)
+    (connection,) = worker.establish_worker_connections()
+    idle = signalled(interrupt, lambda: eventually(lambda: server.counts(task)[2] == 1))
+    with pytest.raises(KeyboardInterrupt), idle:
+        worker.poll_connections_until_stopped([connection], lambda _: True)
+    connection.close()
+    eventually(lambda: server.counts(task) == (0, 0, 0))
 
 
 # An exception of a signal handler at each place where CPython checks for signals.
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 def one_round(worker: Any, timeout: float) -> None:
