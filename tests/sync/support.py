@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -62,6 +63,29 @@ def signalled(handle: Callable[[], object], when: Callable[[], object]) -> Itera
 def interrupt() -> None:
     """Interrupt the thread, as a signal handler."""
     raise KeyboardInterrupt
+
+
+def open_files() -> set[str]:
+    """Return the open file descriptors of this process."""
+    return set(os.listdir("/dev/fd"))
+
+
+def next_descriptor() -> int:
+    """Return the number that the next descriptor gets."""
+    number = os.dup(0)
+    os.close(number)
+    return number
+
+
+@contextlib.contextmanager
+def limited(more: int = 0) -> Iterator[None]:
+    """Allow no descriptor, or only those before the `more`th number after the next one's."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next_descriptor() + more, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 class Working:

@@ -1,6 +1,6 @@
 """File descriptors: the library opens none too early and never touches those of the application.
 
-The programs run in processes of their own, because they close or exhaust descriptors.
+The programs run in processes of their own, because they close all descriptors.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from gearman_proto.errors import ConnectionError, ServerUnavailable
+from gearman_proto.jobs.submitting import make_requests
 from gearman_sync import GearmanClient, JobServer
 from tests.support import PATIENCE, Gearmand, eventually
+
+from .support import limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 #: The start of all programs: helpers, and files of the program.
 BEGIN: Final = """
-import encodings.idna, inspect, os, resource, signal, socket, sys, tempfile, threading, time
+import os, signal, sys, tempfile, threading, time
 import gearman_sync as gearman
 from gearman_proto.errors import ConnectionError
 
@@ -34,9 +38,6 @@ task = sys.argv[2]
 def submit(client):
     request = client.submit_job(task, b"", background=True)
     assert request.state == "CREATED", request
-
-def open_files():
-    return set(os.listdir("/proc/self/fd"))
 
 class OwnFiles:
     '''Files at the lowest numbers: those that descriptors had that were closed.'''
@@ -56,45 +57,10 @@ class OwnFiles:
         for file in self.files:
             file.close()
 
-class limited:
-    '''No descriptor can be opened in here, or `more` only.'''
-    def __init__(self, more=0):
-        self.more = more
-    def __enter__(self):
-        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        free = os.dup(0)
-        os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free + self.more, self.limits[1]))
-    def __exit__(self, *args):
-        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
-
-def refused(error, submit, *args):
-    try:
-        submit(*args)
-    except error as caught:
-        assert "Too many open files" in str(caught)
-    else:
-        raise AssertionError
-
-def in_child(function):
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            function()
-            status = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-
 client, worker = gearman.GearmanClient(servers), gearman.GearmanWorker(servers)
 """
 
-PROGRAMS: Final = {
-    "objects_made_before_a_daemon_touch_none_of_its_files": """
+OBJECTS_MADE_BEFORE_A_DAEMON: Final = """
 unused = gearman.GearmanClient(servers)
 admin = gearman.GearmanAdminClient(servers)
 server = gearman.JobServer(port=0)
@@ -109,78 +75,37 @@ submit(client)
 client.shutdown()
 admin.shutdown()
 own.end()
-""",
-    "unused_objects_have_no_descriptors": """
-with limited():
-    client = gearman.GearmanClient(servers)
-    worker = gearman.GearmanWorker(servers)
-    worker.register_task(task, print)
-    worker.set_client_id("me")
-    in_child(worker.stop)
-    worker.unregister_task(task)
-    worker.stop()
-    del worker
-    client.shutdown()
-""",
-    # A call needs three descriptors for waiting, and one for the connection.
-    "call_without_descriptors_raises_and_the_next_one_works": """
-request = gearman.GearmanJobRequest(gearman.GearmanJob(None, None, task, None, b""))
-request.background = True
-with limited():
-    refused(ConnectionError, client.submit_multiple_requests, [request])
-assert (request.state, request.error) == ("UNKNOWN", None)
-client.submit_multiple_requests([request])
-assert request.state == "CREATED"
-""",
-    "call_without_a_descriptor_for_its_connection_raises_and_the_next_one_works": """
-for more in (3, 0):
-    with limited(more):
-        refused(gearman.errors.ServerUnavailable, submit, client)
-submit(client)
-""",
-    "fork_without_descriptors_left_leaves_a_client_that_works": """
-submit(client)
-before = open_files()
-
-def child():
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    # All that the parent had open is closed, and nothing was opened instead.
-    assert len(before) - len(open_files()) == 4
-    with limited():
-        refused(ConnectionError, submit, client)
-    submit(client)
-
-limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-with limited():
-    in_child(child)
-submit(client)
-""",
-    "forked_child_closes_the_sockets_of_a_job_server": """
-server = gearman.JobServer()
-before = open_files()
-server.start()
-sock = socket.create_connection(server.address)
-client = gearman.GearmanClient([server.address])
-submit(client)
-
-def child():
-    sock.close()
-    assert open_files() <= before, open_files()
-    server.stop()
-    client.shutdown()
-
-in_child(child)
-submit(client)
-server.stop()
-sock.close()
-""",
-}
+"""
 
 
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_program(start_script: StartScript, gearmand: Gearmand, task: str, program: str) -> None:
-    out, errors, status = start_script(BEGIN + program, gearmand.port, task).end()
-    assert (out, errors, status) == ("", "", 0), errors
+def test_objects_made_before_a_daemon_touch_none_of_its_files(
+    start_script: StartScript, gearmand: Gearmand, task: str
+) -> None:
+    program = start_script(BEGIN + OBJECTS_MADE_BEFORE_A_DAEMON, gearmand.port, task)
+    assert program.end() == ("", "", 0)
+
+
+def test_call_without_descriptors_raises_and_the_next_one_works(
+    client: GearmanClient, task: str
+) -> None:
+    (request,) = make_requests([{"task": task, "data": b""}], background=True)
+    with limited(), pytest.raises(ConnectionError, match="Too many open files"):
+        client.submit_multiple_requests([request])
+    assert (request.state, request.error) == ("UNKNOWN", None)
+    client.submit_multiple_requests([request])
+    assert request.complete
+
+
+def test_call_without_a_descriptor_for_its_connection_raises_and_the_next_one_works(
+    client: GearmanClient, task: str
+) -> None:
+    (server,) = client.connection_list
+    client.establish_connection(server)
+    # The selector and the waker stay open.
+    client._gm_driver.call(lambda engine, now: engine.disconnect(now, server))
+    with limited(), pytest.raises(ServerUnavailable, match="Too many open files"):
+        client.submit_job(task, b"", background=True)
+    assert client.submit_job(task, b"", background=True).complete
 
 
 # Nothing can wake the waiting thread, whose selector was closed, so it sleeps until its heartbeat.

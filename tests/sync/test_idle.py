@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import socket
 import sys
 import tracemalloc
@@ -14,6 +13,8 @@ import pytest
 
 from gearman_sync import GearmanAdminClient, GearmanClient, JobServer
 from tests.support import eventually
+
+from .support import open_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,11 +40,6 @@ def cost(make: Callable[[], object], settle: Callable[[], object] = gc.collect) 
     finally:
         tracemalloc.stop()
         del first
-
-
-def open_files() -> set[str]:
-    """Return the open file descriptors of this process."""
-    return set(os.listdir("/proc/self/fd"))
 
 
 def test_idle_client_uses_little_memory() -> None:

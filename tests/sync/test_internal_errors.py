@@ -8,10 +8,10 @@ from unittest import mock
 
 import pytest
 
-from gearman_proto.errors import ConnectionError
+from gearman_proto.errors import ConnectionError, GearmanError
 from tests.support import PATIENCE, spawn
 
-from .support import interrupt, wait_for_leader
+from .support import interrupt, signalled, wait_for_leader
 
 if TYPE_CHECKING:
     from gearman_sync import GearmanClient
@@ -52,6 +52,24 @@ def test_leader_completes_a_recovery_that_is_interrupted_each_time(
         with pytest.raises(ConnectionError, match="interrupted by"):
             call.result(PATIENCE)
     assert client.submit_job(task, b"", background=True).complete
+
+
+def test_bug_in_a_call_on_top_of_the_leader_ends_both(
+    client: GearmanClient, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader sleeps in the selector that is replaced."""
+
+    def submit() -> None:
+        with pytest.raises(GearmanError, match="internal error: ZeroDivisionError"):
+            client.submit_job(task, b"")
+
+    def handle() -> None:
+        break_once(monkeypatch, client._gm_driver.engine, "receive_data")
+        submit()
+
+    with signalled(handle, lambda: wait_for_leader(client)):
+        submit()
+    assert client.submit_job(task, b"after", background=True).complete
 
 
 def test_bug_while_two_connections_start_ends_both(

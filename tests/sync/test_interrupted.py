@@ -34,7 +34,7 @@ from gearman_sync import (
 from tests.support import PATIENCE, deadlines_of, spawn
 from tests.support.injecting import every_place, soon
 
-from .support import interrupt, signal_handler
+from .support import interrupt, open_files, signal_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,14 +56,10 @@ def echo(worker: GearmanWorker, job: WorkerJob) -> Any:
     return job.data
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def settled_descriptors() -> int:
     """Return the number of descriptors after garbage of other tests has been collected."""
     gc.collect()
-    return descriptors()
+    return len(open_files())
 
 
 @pytest.fixture
@@ -185,7 +181,7 @@ def interrupt_client(
             assert partner.goes_on(), at.where
         else:
             check_idle(client._gm_driver, at.where)
-            assert soon(lambda: descriptors() == before), at.where
+            assert soon(lambda: len(open_files()) == before), at.where
     return places
 
 
@@ -340,7 +336,7 @@ def test_worker(
         assert not worker.has_job_lock(), at.where
         assert not driver._poller.transports, at.where
         assert not driver._released, at.where
-        assert soon(lambda: descriptors() == expected()), at.where
+        assert soon(lambda: len(open_files()) == expected()), at.where
         client.wait_until_jobs_completed([request], poll_timeout=0)
         if not request.complete:
             again = spawn(worker.work)

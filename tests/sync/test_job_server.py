@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -16,7 +15,7 @@ from gearman_sync import GearmanClient, JobServer
 from gearman_sync.testing import Gate, ScriptedClient
 from tests.support import PATIENCE, ServerAt, spawn, wait_for
 
-from .support import interrupt, signal_handler
+from .support import interrupt, open_files, signal_handler
 from .test_fork import Child
 
 if TYPE_CHECKING:
@@ -36,11 +35,6 @@ def sockets(server: JobServer) -> list[socket.socket]:
     """Return all sockets that a server has opened."""
     poller: Any = server._gm_driver._poller  # type: ignore[union-attr]
     return [each.sock for each in (*poller._listeners, *poller.transports.values())]
-
-
-def open_files() -> int:
-    """Return the number of open file descriptors of this process."""
-    return len(os.listdir("/dev/fd"))
 
 
 # Start and stop.
@@ -179,6 +173,7 @@ def test_child_stops_its_copy_and_starts_another_server(
 
     def in_child() -> list[str]:
         assert server.wait()
+        assert {sock.fileno() for sock in opened} == {-1}
         server.stop()
         with pytest.raises(RuntimeError, match="started before"):
             server.start()
@@ -190,6 +185,8 @@ def test_child_stops_its_copy_and_starts_another_server(
     with GearmanClient([server.address]) as client:
         call = spawn(client.submit_job, task, b"data")
         wait_for(gate.begun)
+        opened = sockets(server)
+        assert len(opened) >= 2
         assert Child(in_child).result() == [gearman.JOB_CREATED] * 2
         gate.open.set()
         assert call.result(PATIENCE).result == b"data"

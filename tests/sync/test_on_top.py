@@ -295,6 +295,27 @@ def test_a_finalizer_inside_is_refused_and_one_in_the_sleep_is_not(
     assert seen[1:] == [b"finalizer"]
 
 
+def test_stream_collected_inside_is_ended(
+    client: GearmanClient, task: str, gate: Gate, on_job_created: Any
+) -> None:
+    """Its finalizer runs in the thread that holds the lock."""
+    jobs = [{"task": task, "data": b"data"}] * 2
+    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    gc.disable()
+    try:
+        stream = client.as_completed(requests)
+        assert next(stream).result == b"data"
+        cycle: list[object] = [stream]
+        cycle.append(cycle)
+        del stream, cycle
+        on_job_created(gc.collect)
+        assert client.submit_job(task, b"after").result == b"after"
+    finally:
+        gc.enable()
+    client.wait_until_jobs_completed(requests)
+    assert not client._gm_driver.engine._waits
+
+
 def test_shutdown_inside_closes_everything(
     client: GearmanClient, task: str, on_job_created: Any
 ) -> None:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_sync import _driver, _poller, _transport
-from gearman_sync._selector import READ, WRITE, EpollSelector, PlainSelector
+from gearman_sync._selector import EpollSelector, PlainSelector
 
 if TYPE_CHECKING:
     from gearman_sync import GearmanClient
 
 PLAIN: tuple[Any, int, int] = (PlainSelector, selectors.EVENT_READ, selectors.EVENT_WRITE)
-
-
 KINDS = [PLAIN]
 if hasattr(select, "epoll"):
     KINDS.append((EpollSelector, select.EPOLLIN, select.EPOLLOUT))
@@ -45,21 +43,6 @@ def test_selector_reports_ready_sockets(kind: tuple[Any, int, int]) -> None:
         selector.unregister(near.fileno())
         assert selector.select(0.001) == []
         selector.close()
-
-
-@pytest.mark.parametrize(
-    ("events", "writes"),
-    [(READ, False), (WRITE, True), (READ | WRITE, True)],
-)
-def test_writable_socket_is_written_to(
-    client: GearmanClient, task: str, events: int, writes: bool
-) -> None:
-    """The socket is written to even if it is readable at the same time."""
-    client.submit_job(task, b"", background=True)
-    driver = client._gm_driver
-    ((link, transport),) = driver._poller.transports.items()
-    driver._on_ready(link, transport, events, 0.0)
-    assert driver._writable == ({link} if writes else set())
 
 
 def test_a_client_on_a_system_without_epoll(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,13 +12,13 @@ import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_sync import GearmanClient
 from gearman_sync._leader import Bell, Lock
-from gearman_sync.testing import Gate, echo, reverse
+from gearman_sync.testing import Gate, reverse
 from tests.support import PATIENCE, Gearmand, eventually, spawn
 
 from .support import interrupt, signalled, wait_for_followers, wait_for_leader
 
 if TYPE_CHECKING:
-    from .support import MakeClient, StartWorker
+    from .support import StartWorker
 
 
 @pytest.mark.slow
@@ -181,20 +179,6 @@ def test_interrupt_where_a_follower_is_woken(
 # Ends.
 
 
-@pytest.mark.slow
-def test_shutdown_ends_all_waits(gearmand: Gearmand, make_client: MakeClient, task: str) -> None:
-    # The race is narrow, so try several times.
-    for _ in range(20):
-        client = make_client(gearmand.address)
-        submitted = [client.submit_job(task, b"", wait_until_complete=False) for _ in range(4)]
-        calls = [spawn(client.wait_until_jobs_completed, [request]) for request in submitted]
-        calls.append(spawn(list, client.as_completed(submitted)))
-        wait_for_followers(client, len(calls) - 1)
-        client.shutdown()
-        for call in calls:
-            assert {request.state for request in call.result(PATIENCE)} == {gearman.JOB_UNKNOWN}
-
-
 def test_shutdown_while_threads_submit(client: GearmanClient, task: str, gate: Gate) -> None:
     count = [0] * 5
 
@@ -210,34 +194,3 @@ def test_shutdown_while_threads_submit(client: GearmanClient, task: str, gate: G
     for call in calls:
         with pytest.raises((InvalidClientState, ServerUnavailable)):
             call.result(PATIENCE)
-
-
-def test_garbage_collector_ends_a_stream_under_the_lock(
-    gearmand: Gearmand,
-    make_client: MakeClient,
-    task: str,
-    start_worker: StartWorker,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def collect() -> float:
-        # The engine reads the clock while it handles a reply.
-        gc.collect()
-        return 0.0
-
-    monkeypatch.setattr(time, "time", collect)
-    client = make_client(gearmand.address)
-    jobs = [{"task": task, "data": b"data"}] * 2
-    requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    start_worker(gearmand.address, {task: echo})
-    gc.disable()
-    try:
-        stream = client.as_completed(requests)
-        assert next(stream).result == b"data"
-        cycle: list[object] = [stream]
-        cycle.append(cycle)
-        del stream, cycle
-        client.get_job_status(requests[0])
-    finally:
-        gc.enable()
-    client.wait_until_jobs_completed(requests)
-    assert client.submit_job(task, b"after").result == b"after"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 import socket
 import weakref
@@ -16,6 +15,8 @@ from gearman_proto.errors import ConnectionError
 from gearman_sync._poller import Poller
 from gearman_sync._transport import QuietSocket
 from gearman_sync._waker import ClosedWaker, Waker
+
+from .support import limited, next_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,24 +86,6 @@ def test_waker_is_not_intact_if_one_of_its_numbers_is_another_sockets(waker: Wak
         os.fstat(far)
 
 
-def next_descriptor() -> int:
-    """Return the number that the next descriptor gets."""
-    number = os.dup(0)
-    os.close(number)
-    return number
-
-
-@contextlib.contextmanager
-def limited(number: int) -> Iterator[None]:
-    """Allow no descriptor from `number` on."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (number, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
 def test_poller_opens_nothing_before_it_is_used() -> None:
     first = next_descriptor()
     poller = Poller()
@@ -117,7 +100,7 @@ def test_poller_that_can_not_open_tries_again() -> None:
     poller = Poller()
     first = next_descriptor()
     for missing in range(3):
-        with limited(first + missing), pytest.raises(ConnectionError, match="Too many open files"):
+        with limited(missing), pytest.raises(ConnectionError, match="Too many open files"):
             poller.open()
         assert poller.selector is None
         assert next_descriptor() == first
@@ -131,5 +114,5 @@ def test_garbage_collected_sockets_close_silently() -> None:
     for fd in (Waker().fileno(), QuietSocket().fileno()):
         with pytest.raises(OSError):
             os.fstat(fd)
-    with limited(next_descriptor()), pytest.raises(OSError, match="Too many open files"):
+    with limited(), pytest.raises(OSError, match="Too many open files"):
         QuietSocket()

@@ -1,36 +1,23 @@
-"""The threads, processes, memory and CPU time of workers."""
+"""The threads, processes and CPU time of workers."""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import threading
 import time
-import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.wire.packets import (
-    CanDo,
-    GrabJobUniq,
-    JobAssignUniq,
-    NoJob,
-    WorkComplete,
-    WorkData,
-)
-from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
-from tests.support import PATIENCE, Gearmand, eventually, wait_for
+from tests.support import PATIENCE, eventually
 
 from .test_fork import Child
 
 if TYPE_CHECKING:
-    from gearman_sync.testing import Peer
+    from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
+    from tests.support import Gearmand
 
-    from .support import MakeWorker, StartScript, StartServer, Work
-
-MB = 1_000_000
+    from .support import MakeWorker, StartScript, Work
 
 
 def test_one_slot_is_the_thread_that_works(
@@ -73,61 +60,6 @@ def test_updates_from_the_pool_stay_apart(
         assert list(request.data_updates) == updates(request.job.data)
 
 
-# Forks.
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize(
-    ("place", "how", "status"),
-    [("work", "returns", 1), ("pool", "raises", 1), ("hook", "exits", 7)],
-)
-def test_forked_child_ends_where_its_callback_does(
-    gearmand: Gearmand,
-    client: GearmanClient,
-    work: Work,
-    task: str,
-    place: str,
-    how: str,
-    status: int,
-) -> None:
-    children: list[int] = []
-
-    def fork() -> bool:
-        """Fork, and return whether this process is the child."""
-        if (child := os.fork()) != 0:
-            children.append(child)
-            return False
-        # If it goes on, it is not for ever.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(20)
-        if how == "raises":
-            raise ZeroDivisionError("in the child")
-        if how == "exits":
-            sys.exit(7)
-        return True
-
-    class Hooked(GearmanWorker):
-        def on_job_execute(self, current_job: WorkerJob) -> bool:
-            if place == "hook" and fork():
-                return True
-            return super().on_job_execute(current_job)
-
-    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        if place != "hook" and fork():
-            return b"of the child"
-        worker.send_job_status(job, 1, 1)
-        return job.data
-
-    max_jobs = 2 if place == "pool" else 1
-    work(gearmand.address, tasks={task: function}, kind=Hooked, max_jobs=max_jobs)
-    for number in range(2):
-        assert client.submit_job(task, b"%d" % number).result == b"%d" % number
-    for child in children:
-        _, ended = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(ended) == status
-    assert len(children) == 2
-
-
 def test_work_in_a_fork(
     gearmand: Gearmand, client: GearmanClient, make_worker: MakeWorker, task: str
 ) -> None:
@@ -153,58 +85,6 @@ def test_work_in_a_fork(
     client.wait_until_jobs_completed(requests)
     results = [request.result.decode() for request in requests]
     assert results == [f"{task} {child}", f"{task} {os.getpid()}"]
-
-
-# Memory and CPU time.
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("max_jobs", [1, 2])
-def test_stream_to_a_server_that_reads_slowly_blocks_the_callback(
-    start_server: StartServer, work: Work, max_jobs: int
-) -> None:
-    """Back-pressure blocks the callback instead of buffering 200 MB. No data is lost."""
-    measured = threading.Event()
-    received = 0
-    sent: list[int] = []
-
-    def script(peer: Peer) -> None:
-        nonlocal received
-        peer.expect(CanDo)
-        peer.expect(GrabJobUniq)
-        peer.send(JobAssignUniq(b"H:1", b"task", b"u", b""))
-        wait_for(measured)
-        while not isinstance(event := peer.receive(), WorkComplete):
-            peer.events.clear()
-            if isinstance(event, WorkData):
-                received += len(event.data)
-            elif isinstance(event, GrabJobUniq):
-                peer.send(NoJob())
-        peer.send_raw(b"")
-
-    def function(worker: GearmanWorker, job: WorkerJob) -> Any:
-        for number in range(2000):
-            sent.append(number)
-            worker.send_job_data(job, bytes(100_000))
-        return b"end"
-
-    server = start_server(script, receive_buffer=65536)
-    tracemalloc.start()
-    try:
-        work(server.address, tasks={"task": function}, max_jobs=max_jobs)
-        eventually(lambda: sent)
-        settled = -1
-        while settled != len(sent):  # Wait until sending has stalled.
-            settled = len(sent)
-            time.sleep(0.2)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-        measured.set()
-    # The count includes data in the kernel's buffers.
-    assert len(sent) < 200
-    assert peak < 8 * MB
-    eventually(lambda: received == 200 * MB)
 
 
 IDLE = """

@@ -10,7 +10,7 @@ import pytest
 
 from gearman_proto.errors import InvalidWorkerState
 from gearman_sync import GearmanClient, GearmanWorker, WorkerJob
-from tests.support import eventually, wait_for
+from tests.support import PATIENCE, eventually, wait_for
 
 if TYPE_CHECKING:
     from tests.support import Gearmand
@@ -40,6 +40,7 @@ try:
     worker.work()
 except KeyboardInterrupt:
     print("interrupted", flush=True)
+    sys.stdin.readline()
 else:
     print("ended", flush=True)
 """
@@ -97,7 +98,8 @@ def test_keyboard_interrupt_in_the_middle_of_a_job_requeues_it(
     program.signal(signal.SIGINT)
     assert program.line() == "interrupted"
     work(gearmand.address, tasks={task: lambda worker, job: b"another"})
-    client.wait_until_jobs_completed([request])
+    # The program still runs.
+    client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
     assert request.result == b"another"
     out, errors, status = program.end()
     assert (out, status) == ("", 0)
