@@ -18,7 +18,7 @@ from tests.support import PATIENCE, Gearmand, eventually, spawn
 from .support import interrupt, signalled, wait_for_followers, wait_for_leader
 
 if TYPE_CHECKING:
-    from .support import StartWorker
+    from .support import MakeClient, StartWorker
 
 
 @pytest.mark.slow
@@ -89,16 +89,18 @@ def test_leader_that_is_done_hands_over(
 
 
 def test_follower_with_an_earlier_deadline_wakes_the_leader(
-    client: GearmanClient, task: str
+    gearmand: Gearmand, make_client: MakeClient, task: str
 ) -> None:
-    request = client.submit_job(task, b"1", wait_until_complete=False)
-    leader = spawn(client.wait_until_jobs_completed, [request])
+    client = make_client(gearmand.address, heartbeat=None)
+    requests = [client.submit_job(task, b"", wait_until_complete=False) for _ in range(2)]
+    leader = spawn(client.wait_until_jobs_completed, requests)
     wait_for_leader(client)
-    follower = spawn(client.submit_job, task, b"2", poll_timeout=0.05)
-    assert follower.result(PATIENCE).timed_out
+    # No data arrives, which would wake the leader too.
+    follower = spawn(client.wait_until_jobs_completed, requests[:1], poll_timeout=0.05)
+    assert follower.result(PATIENCE)[0].timed_out
     assert not leader.done()
     client.shutdown()
-    assert leader.result(PATIENCE) == [request]
+    assert leader.result(PATIENCE) == requests
 
 
 def test_submits_while_another_thread_waits(client: GearmanClient, task: str, gate: Gate) -> None:
