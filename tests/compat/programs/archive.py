@@ -60,7 +60,7 @@ class ArchiveClient(GearmanClient):  # type: ignore[misc]
         return job_requests
 
     def collect(self, requests: list[GearmanJobRequest]) -> list[GearmanJobRequest]:
-        """Return the requests in the order in which they end."""
+        """Return the requests in order of completion."""
         self.wait_until_jobs_accepted(requests)
         ended: list[GearmanJobRequest] = []
         while requests:
