@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.errors import (
-    ExceededConnectionAttempts,
-    ServerUnavailable,
-)
+from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
 from gearman_sync.testing import ScriptedClient
 from gearman_sync.testing.sockets import linger_not
 from tests.support import PATIENCE, make_certificates
@@ -72,26 +68,6 @@ async def works(kit: Kit, server: Any, context: ssl.SSLContext, task: str) -> No
 # Authentication.
 
 
-@pytest.mark.slow
-@each_version
-async def test_much_both_ways(
-    kit: Kit, tls_certificates: Path, task: str, version: ssl.TLSVersion
-) -> None:
-    """Transfer large payloads, and small ones in one TLS record that a selector cannot see."""
-    server = await started(kit, tls_certificates)
-    context = trusting(tls_certificates)
-    context.minimum_version = context.maximum_version = version
-    await kit.start_worker(server.address, tasks={task: reverse}, ssl_context=context, max_jobs=3)
-    client = await kit.client(("localhost", server.address.port), ssl_context=context)
-    many = [random.Random(number).randbytes(400_000) for number in range(4)]
-    many += [b"%d" % number for number in range(200)]
-    requests = await client.submit_multiple_jobs(
-        [{"task": task, "data": data} for data in many], poll_timeout=PATIENCE
-    )
-    assert [request.result for request in requests] == [data[::-1] for data in many]
-    assert {connection.error for connection in client.connection_list} == {None}
-
-
 @pytest.mark.parametrize("says", [b"status\r\n", bytes(10_000)])
 async def test_peer_without_tls_is_disconnected(
     kit: Kit, tls_certificates: Path, task: str, peers: Peers, says: bytes
@@ -110,16 +86,6 @@ async def test_peer_without_tls_is_disconnected(
 
     # TLS might send an alert, but nothing longer.
     assert len(await kit.blocking(rest)) < 20
-    await works(kit, server, trusting(tls_certificates), task)
-
-
-async def test_client_that_does_not_trust_the_server_fails(
-    kit: Kit, tls_certificates: Path, task: str
-) -> None:
-    server = await started(kit, tls_certificates)
-    client = await kit.client(server.address, ssl_context=ssl.create_default_context())
-    with pytest.raises(ServerUnavailable, match="certificate verify failed"):
-        await client.submit_job(task, b"data")
     await works(kit, server, trusting(tls_certificates), task)
 
 
