@@ -14,7 +14,8 @@ import functools
 import inspect
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -22,10 +23,11 @@ import pytest
 
 import gearman_anyio
 import gearman_sync
+from gearman_sync.testing import ScriptedServer
 from tests.support import PATIENCE, Gearmand, ServerAt, spawn, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
 
     from anyio.abc import TaskGroup
 
@@ -96,6 +98,15 @@ def _awaitable(method: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     return call
 
 
+def plain(function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Callable[..., Any]:
+    """Return an async callback as a plain one. The worker's methods block there."""
+
+    async def call(worker: Any, job: WorkerJob) -> Any:
+        return await function(Blocking(worker), job)
+
+    return lambda worker, job: drive(call(worker, job))
+
+
 class _Iterator:
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
@@ -126,6 +137,16 @@ class Hooks:
         def __getattr__(self, name: str) -> Any: ...
 
 
+def reverse(worker: Any, job: WorkerJob) -> Any:
+    """Return the job's data reversed, as a callback."""
+    return job.data[::-1]
+
+
+def echo(worker: Any, job: WorkerJob) -> Any:
+    """Return the job's data, as a callback."""
+    return job.data
+
+
 class Gate:
     """A callback that records each job's start and blocks until the gate is opened."""
 
@@ -140,6 +161,17 @@ class Gate:
         self.begun.set()
         wait_for(self.open, "opening of a gate")
         return job.data
+
+
+class RunningJob(NamedTuple):
+    """A job whose callback has started and blocks until the gate is opened."""
+
+    client: Any
+    request: Any
+    gate: Gate
+    worker: Any
+    #: The call of `work`.
+    working: Call
 
 
 class Call:
@@ -244,9 +276,30 @@ class Kit:
         client = await self.client(host)
         return client, await client.submit_job(*args, wait_until_complete=False, **options)
 
-    def gate(self) -> Gate:
+    async def running_job(
+        self, host: Any, task: str, then: Callable[[Any, WorkerJob], Any] = echo, **options: Any
+    ) -> RunningJob:
+        """Submit a job with the data ``b"data"`` and run it until its callback blocks.
+
+        When the gate opens, the callback calls `then`. The options are those of the worker.
+        """
+
+        def callback(worker: Any, job: WorkerJob) -> Any:
+            gate(worker, job)
+            return then(worker, job)
+
+        gate = self.gate()
+        worker = await self.make_worker(host, tasks={task: callback}, **options)
+        working = await self.work(worker)
+        client, request = await self.submit(host, task, b"data")
+        await self.wait_for(gate.begun, "the beginning of a job")
+        return RunningJob(client, request, gate, worker, working)
+
+    def gate(self, *, opened: bool = False) -> Gate:
         """Return a callback that blocks until its gate opens or the scenario ends."""
         gate = Gate()
+        if opened:
+            gate.open.set()
         self._gates.append(gate)
         return gate
 
@@ -265,6 +318,12 @@ class Kit:
     def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
         """Return a callback that runs an async function, which awaits `send_job_*` methods."""
         raise NotImplementedError
+
+    def both_forms(
+        self, task: str, function: Callable[[Any, WorkerJob], Awaitable[Any]]
+    ) -> dict[str, Any]:
+        """Return tasks that run an async function as a plain callback and as `callback` does."""
+        return {f"{task}-plain": plain(function), f"{task}-awaiting": self.callback(function)}
 
     def _hooks_of(self, kind: type[Hooks]) -> dict[str, Any]:
         """Return the hooks of `kind` that the adapter can't call as they are."""
@@ -318,10 +377,7 @@ class BlockingKit(Kit):
         return Blocking(self._stack.enter_context(made))
 
     def callback(self, function: Callable[[Any, WorkerJob], Awaitable[Any]]) -> Any:
-        async def call(worker: Any, job: WorkerJob) -> Any:
-            return await function(Blocking(worker), job)
-
-        return lambda worker, job: drive(call(worker, job))
+        return plain(function)
 
     def _hooks_of(self, kind: type[Hooks]) -> dict[str, Any]:
         hooks = {name: vars(kind)[name] for name in _HOOKS if name in vars(kind)}
@@ -492,16 +548,11 @@ class EmbeddedServer(Server):
         await self._kit.see_the_end_of(self.address)
 
 
+#: The types of the fixtures `launch` and `start_server`.
+Launch = Callable[[], Awaitable[Server]]
+StartServer = Callable[..., ScriptedServer]
+
+
 async def collect(items: AsyncIterator[T]) -> list[T]:
     """Return a list of `items`."""
     return [item async for item in items]
-
-
-def reverse(worker: Any, job: WorkerJob) -> Any:
-    """Return the job's data reversed, as a callback."""
-    return job.data[::-1]
-
-
-def echo(worker: Any, job: WorkerJob) -> Any:
-    """Return the job's data, as a callback."""
-    return job.data

@@ -15,18 +15,14 @@ from gearman_proto import Connection, Role
 from gearman_proto.errors import ServerUnavailable
 from gearman_proto.wire.packets import (
     MAGIC_REQUEST,
-    MAGIC_RESPONSE,
     CanDo,
     EchoReq,
-    EchoRes,
     GetStatus,
     GrabJobAll,
     GrabJobUniq,
-    JobCreated,
     PreSleep,
     SubmitJob,
     SubmitJobBg,
-    WorkComplete,
 )
 from gearman_sync.testing import ScriptedClient
 from tests.support import PATIENCE, Program, require
@@ -160,18 +156,6 @@ async def test_server_on_a_port_in_use_raises(kit: Kit) -> None:
     assert server.address == ("127.0.0.1", port)
 
 
-async def test_queue_and_packet_limits_refuse_jobs(kit: Kit, task: str) -> None:
-    server = kit.job_server(max_queue_size=1, max_packet_size=1000)
-    await kit.begin(server)
-    client = await kit.client(server.address)
-    jobs = [{"task": task, "data": b""}] * 2
-    requests = await client.submit_multiple_jobs(jobs, background=True)
-    assert [request.state for request in requests] == ["CREATED", "FAILED"]
-    assert requests[1].error.code == "QUEUE_ERROR"
-    with pytest.raises(kit.gearman.errors.ExceededConnectionAttempts):
-        await client.submit_job(f"{task}-b", bytes(1001))
-
-
 async def test_server_with_a_host_name_listens_on_its_address(kit: Kit) -> None:
     server = await started(kit, host="localhost")
     assert server.address.host in ("127.0.0.1", "::1")
@@ -209,7 +193,7 @@ async def test_graceful_shutdown(kit: Kit, task: str, connect: Connect) -> None:
     server = await started(kit)
     gate = kit.gate()
     client = await kit.client_and_worker(server.address, tasks={task: gate}, max_outage=None)
-    idle = await kit.blocking(connect, server)
+    idle = connect(server)
     running = await client.submit_job(task, b"running", wait_until_complete=False)
     await client.submit_job(task, b"queued", background=True)
     await kit.wait_for(gate.begun)
@@ -233,19 +217,6 @@ async def test_graceful_shutdown(kit: Kit, task: str, connect: Connect) -> None:
     assert await kit.blocking(idle.rest) == b""
 
 
-@pytest.mark.slow
-async def test_shutdown_flushes_unread_data(kit: Kit, connect: Connect) -> None:
-    server = await started(kit)
-    link = await kit.blocking(lambda: connect(server, receive_buffer=4096))
-    await kit.blocking(link.send, EchoReq(bytes(20 * MB)))
-    assert await kit.blocking(link.sock.recv, 1) == b"\0"
-    assert await at(kit, server).admin("shutdown") == "OK\r\n"
-    waiting = await kit.spawn(server.wait)
-    assert not waiting.done
-    assert len(await kit.blocking(link.rest)) == 20 * MB + 11
-    await waiting.result()
-
-
 async def test_stop_while_peers_flood_the_server(kit: Kit, connect: Connect) -> None:
     request = Connection(Role.CLIENT).send(EchoReq(bytes(1000))) * 100
     floods = [0]
@@ -260,7 +231,7 @@ async def test_stop_while_peers_flood_the_server(kit: Kit, connect: Connect) -> 
         await kit.blocking(flood, link)
 
     server = await started(kit)
-    calls = [await kit.spawn(in_thread, await kit.blocking(connect, server)) for _ in range(3)]
+    calls = [await kit.spawn(in_thread, connect(server)) for _ in range(3)]
     await kit.eventually(lambda: floods[0] > 20)
     await server.stop()
     for call in calls:
@@ -268,36 +239,6 @@ async def test_stop_while_peers_flood_the_server(kit: Kit, connect: Connect) -> 
 
 
 # Misbehaving peers.
-
-
-# Beginnings of packets, lines and other protocols.
-PARTS = (
-    b"",
-    b"\0",
-    header(100)[:7],
-    header(100) + bytes(50),
-    b"stat",
-    bytes.fromhex("160301020001"),
-)
-
-
-async def test_truncated_packets_do_not_disturb_others(
-    kit: Kit, task: str, connect: Connect
-) -> None:
-    server = await started(kit)
-    async with healthy(kit, server, task) as check:
-        peers = [await kit.blocking(connect, server) for _ in PARTS]
-        for peer, part in zip(peers, PARTS):
-            await kit.blocking(peer.sock.sendall, part)
-        await check()
-        assert await links(kit, server) == len(PARTS) + 2
-        # The server has not disconnected them, so it still accepts the rest.
-        rest = header(0, EchoReq.packet.number)[1:]
-        await kit.blocking(peers[1].sock.sendall, rest)
-        answer = MAGIC_RESPONSE + struct.pack(">II", EchoRes.packet.number, 0)
-        assert await kit.blocking(peers[1].sock.recv, 100) == answer
-        for peer in peers:
-            peer.close()
 
 
 GARBAGE = {
@@ -313,7 +254,7 @@ async def test_garbage(kit: Kit, task: str, connect: Connect) -> None:
     server = await started(kit)
     async with healthy(kit, server, task) as check:
         for name, garbage in GARBAGE.items():
-            peer = await kit.blocking(connect, server)
+            peer = connect(server)
             with contextlib.suppress(ConnectionError):
                 await kit.blocking(peer.sock.sendall, garbage)
                 # The server reads HTTP as unknown commands and disconnects all other peers.
@@ -322,29 +263,6 @@ async def test_garbage(kit: Kit, task: str, connect: Connect) -> None:
             rest = await kit.blocking(peer.rest)
             assert (b"UNKNOWN_COMMAND" in rest) == (name == "HTTP"), name
             await check()
-
-
-@pytest.mark.slow
-async def test_slow_reader_does_not_delay_others(kit: Kit, task: str, connect: Connect) -> None:
-    server = await started(kit)
-    payload = random.Random(3).randbytes(16 * MB)
-    huge = f"{task}-huge"
-    async with healthy(kit, server, task) as check:
-        worker = await kit.start_worker(server.address, tasks={huge: lambda worker, job: payload})
-        slow = await kit.blocking(lambda: connect(server, receive_buffer=4096))
-        await kit.blocking(slow.send, SubmitJob(huge.encode(), b"", b""))
-        assert isinstance(await kit.blocking(slow.receive), JobCreated)
-        await at(kit, server).wait_for_counts(huge, 0, 0, 1)
-        for _ in range(10):
-            await check()
-        event = await kit.blocking(slow.receive)
-        assert isinstance(event, WorkComplete)
-        assert event.data == payload
-        slow.close()
-        await worker.shutdown()
-        # Only `drop function` makes the server forget the name.
-        await at(kit, server).wait_for_counts(huge, 0, 0, 0)
-        assert await at(kit, server).admin(f"drop function {huge}") == "OK\r\n"
 
 
 async def test_reset_after_any_number_of_bytes(kit: Kit, task: str) -> None:
@@ -367,7 +285,7 @@ async def test_reset_after_any_number_of_bytes(kit: Kit, task: str) -> None:
     assert await at(kit, server).admin(f"create function {task}") == "OK\r\n"
     async with healthy(kit, server, f"{task}-healthy") as check:
         for size in range(0, len(script) + 1, 2):
-            peer = await kit.blocking(ScriptedClient, tuple(server.address))
+            peer = ScriptedClient(tuple(server.address))
             await kit.blocking(peer.sock.sendall, script[:size])
             if size % 4:
                 # By now, the server has most likely read the data.
@@ -377,14 +295,55 @@ async def test_reset_after_any_number_of_bytes(kit: Kit, task: str) -> None:
         await at(kit, server).wait_for_counts(task, 0, 0, 0)
 
 
+# Slow readers.
+
+
+@pytest.mark.slow
+async def test_slow_reader_delays_no_others_and_gets_all_its_data(
+    kit: Kit, task: str, connect: Connect
+) -> None:
+    """Serve others meanwhile, and flush the data before the end of the server."""
+    server = await started(kit)
+    client = await kit.client_and_worker(server.address, tasks={task: reverse})
+    slow = connect(server, receive_buffer=4096)
+    await kit.blocking(slow.send, EchoReq(bytes(20 * MB)))
+    assert await kit.blocking(slow.sock.recv, 1) == b"\0"
+    for _ in range(10):
+        assert (await client.submit_job(task, b"data", poll_timeout=PATIENCE)).result == b"atad"
+    assert await at(kit, server).admin("shutdown") == "OK\r\n"
+    waiting = await kit.spawn(server.wait)
+    assert not waiting.done
+    assert len(await kit.blocking(slow.rest)) == 20 * MB + 11
+    await waiting.result()
+
+
 async def test_end_of_stream_after_a_command(kit: Kit, connect: Connect) -> None:
     """Reply after the end of the stream, as ``echo version | nc`` needs."""
     server = await started(kit)
     for _ in range(5):
-        link = await kit.blocking(connect, server)
+        link = connect(server)
         link.sock.sendall(b"version\n")
         link.sock.shutdown(socket.SHUT_WR)
         assert (await kit.blocking(link.rest)).startswith(b"OK gearman-sansio-")
+
+
+@pytest.mark.slow
+async def test_end_of_stream_of_a_slow_reader(kit: Kit, task: str, connect: Connect) -> None:
+    """Reply to a slow ``echo status | nc`` with more than the socket buffers hold."""
+    server = await started(kit)
+    names = [b"%0800d" % number for number in range(10_000)]
+    worker, slow = connect(server), connect(server, receive_buffer=4096)
+    await kit.blocking(worker.send, *map(CanDo, names))
+    await at(kit, server).wait_for_counts(names[-1].decode(), 0, 0, 1)
+    slow.send(CanDo(task.encode()))
+    await at(kit, server).wait_for_counts(task, 0, 0, 1)
+    slow.sock.sendall(b"status\n")
+    slow.sock.shutdown(socket.SHUT_WR)
+    # Once the server has seen the end of the stream, it no longer counts this peer as a worker.
+    await at(kit, server).wait_for_counts(task, 0, 0, 0)
+    *lines, end = (await kit.blocking(slow.rest)).splitlines()
+    assert [line.split(b"\t")[0] for line in lines] == [*names, task.encode()]
+    assert end == b"."
 
 
 # Real peers.

@@ -17,12 +17,11 @@ from gearman_proto import GearmanError, GearmanJob, GearmanJobRequest, InvalidCl
 from gearman_proto.checks import to_seconds
 from tests.support import odd
 
-from .kit import Kit, Server, collect, echo, settled
+from .kit import Kit, Launch, Server, collect, echo, settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
-    Launch = Callable[[], Awaitable[Server]]
     Methods = dict[str, dict[str, Any]]
 
 #: Exceptions that a call can raise. StubbornError is the application's own.

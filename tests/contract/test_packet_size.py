@@ -24,7 +24,6 @@ async def test_submit_of_a_job_too_large_for_a_packet_raises_and_sends_nothing(
     room = SMALL - 129 - len(task)
     request = await client.submit_job(task, bytes(room), unique="u" * 63, background=True)
     assert request.complete
-    gate = kit.gate()
-    gate.open.set()
+    gate = kit.gate(opened=True)
     await kit.start_worker(server.address, tasks={task: gate}, max_packet_size=SMALL)
     await kit.eventually(lambda: gate.order == [bytes(room)])

@@ -5,6 +5,7 @@ A proxy injects faults of the connection itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from gearman_proto.wire.packets import (
     GrabJobUniq,
     JobAssignUniq,
     Noop,
-    PacketEvent,
     PreSleep,
     WorkComplete,
     WorkData,
@@ -26,14 +26,13 @@ from gearman_sync.testing.proxy import FaultyProxy
 from gearman_sync.testing.toxics import Direction, LimitData, Stall, Timeout
 from tests.support import PATIENCE
 
-from .kit import Kit, Server, echo
+from .kit import Kit, Launch, Server, echo
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.support import Gearmand
 
-    Launch = Callable[[], Awaitable[Server]]
     Through = Callable[[Server], FaultyProxy]
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -44,49 +43,28 @@ _A_WHILE = 0.2
 @pytest.fixture
 def through() -> Iterator[Through]:
     """A function that starts a proxy in front of a server. The proxy injects no faults at first."""
-    proxies: list[FaultyProxy] = []
-
-    def start(server: Server) -> FaultyProxy:
-        proxy = FaultyProxy(server.address)
-        proxy.start()
-        proxies.append(proxy)
-        return proxy
-
-    yield start
-    for proxy in proxies:
-        proxy.stop()
+    with contextlib.ExitStack() as stack:
+        yield lambda server: stack.enter_context(FaultyProxy(server.address))
 
 
-class BareWorker:
-    """A worker that takes one job and sends only the packets that the test requests."""
+async def request_job(kit: Kit, address: tuple[str, int], task: str) -> ScriptedClient:
+    """Return the connection of a worker that has requested a job.
 
-    def __init__(self, kit: Kit) -> None:
-        self._kit = kit
-        self._link: ScriptedClient
-
-    async def ask(self, address: tuple[str, int], task: str) -> None:
-        """Request a job."""
-        self._link = await self._kit.blocking(ScriptedClient, address)
-        await self.send(CanDo(task.encode()), GrabJobUniq())
-
-    async def receive(self) -> JobAssignUniq:
-        job = await self._kit.blocking(self._link.receive)
-        assert isinstance(job, JobAssignUniq)
-        return job
-
-    async def send(self, *events: PacketEvent) -> None:
-        await self._kit.blocking(self._link.send, *events)
-
-    def die(self) -> None:
-        """Close the connection, as the kernel does for a killed process."""
-        self._link.close()
+    Closing it is what the kernel does for a killed process.
+    """
+    worker = await kit.blocking(ScriptedClient, address)
+    worker.send(CanDo(task.encode()), GrabJobUniq())
+    return worker
 
 
-async def take(kit: Kit, address: tuple[str, int], task: str) -> tuple[BareWorker, JobAssignUniq]:
-    """Return a worker and the job that it has requested and received."""
-    worker = BareWorker(kit)
-    await worker.ask(address, task)
-    return worker, await worker.receive()
+async def take(
+    kit: Kit, address: tuple[str, int], task: str
+) -> tuple[ScriptedClient, JobAssignUniq]:
+    """Return the connection of a worker, and the job that it has received."""
+    worker = await request_job(kit, address, task)
+    job = await kit.blocking(worker.receive)
+    assert isinstance(job, JobAssignUniq)
+    return worker, job
 
 
 async def is_still(client: Any, request: Any, state: str) -> None:
@@ -102,13 +80,13 @@ async def is_still(client: Any, request: Any, state: str) -> None:
 async def test_worker_is_killed_before_it_begins(kit: Kit, server: Server, task: str) -> None:
     client, request = await kit.submit(server.address, task, b"data")
     worker, job = await take(kit, server.address, task)
-    worker.die()
+    worker.close()
     other, again = await take(kit, server.address, task)
     assert (again.handle, again.unique, again.data) == (job.handle, job.unique, b"data")
-    await other.send(WorkComplete(again.handle, b"done"))
+    other.send(WorkComplete(again.handle, b"done"))
     await client.wait_until_jobs_completed([request])
     assert (request.result, list(request.warning_updates)) == (b"done", [])
-    other.die()
+    other.close()
 
 
 @pytest.mark.both_servers
@@ -117,10 +95,10 @@ async def test_worker_is_killed_during_its_job(kit: Kit, server: Server, task: s
     client, request = await kit.submit(server.address, task, b"")
     for parts in ([b"one"], [b"one", b"two"]):
         worker, job = await take(kit, server.address, task)
-        await worker.send(*[WorkData(job.handle, part) for part in parts])
+        worker.send(*[WorkData(job.handle, part) for part in parts])
         if len(parts) == 2:
-            await worker.send(WorkComplete(job.handle, b"done"))
-        worker.die()
+            worker.send(WorkComplete(job.handle, b"done"))
+        worker.close()
     await client.wait_until_jobs_completed([request])
     assert (request.result, list(request.data_updates)) == (b"done", [b"one", b"one", b"two"])
 
@@ -129,8 +107,8 @@ async def test_worker_is_killed_during_its_job(kit: Kit, server: Server, task: s
 async def test_worker_is_killed_after_its_result(kit: Kit, server: Server, task: str) -> None:
     client, request = await kit.submit(server.address, task, b"")
     worker, job = await take(kit, server.address, task)
-    await worker.send(WorkComplete(job.handle, b"done"))
-    worker.die()
+    worker.send(WorkComplete(job.handle, b"done"))
+    worker.close()
     await client.wait_until_jobs_completed([request])
     assert request.result == b"done"
     await server.wait_for_counts(task, 0, 0, 0)
@@ -146,8 +124,8 @@ async def test_result_is_lost_on_its_way(
     proxy = through(server)
     worker, job = await take(kit, proxy.address, task)
     proxy.inject(Timeout(direction=UP))
-    await worker.send(WorkComplete(job.handle, b"done"))
-    worker.die()
+    worker.send(WorkComplete(job.handle, b"done"))
+    worker.close()
     gate = kit.gate()
     await kit.start_worker(server.address, tasks={task: gate})
     proxy.inject(LimitData(direction=UP))
@@ -159,18 +137,14 @@ async def test_result_is_lost_on_its_way(
 @pytest.mark.both_servers
 async def test_worker_hangs(kit: Kit, server: Server, task: str) -> None:
     """Leave the job with the hung worker, since the server considers it running."""
-    gate = kit.gate()
-    for _ in range(2):
-        await kit.start_worker(server.address, tasks={task: gate})
-    client, request = await kit.submit(server.address, task, b"")
-    await kit.wait_for(gate.begun)
+    client, request, gate, *_ = await kit.running_job(server.address, task)
+    await kit.start_worker(server.address, tasks={task: lambda worker, job: b"other"})
     await is_still(client, request, "CREATED")
     await client.get_job_status(request)
     assert request.status["running"]
-    assert len(gate.order) == 1
     gate.open.set()
     await client.wait_until_jobs_completed([request])
-    assert request.state == "COMPLETE"
+    assert request.result == b"data"
 
 
 @pytest.mark.slow
@@ -199,10 +173,7 @@ async def test_job_exceeds_its_time_limit(kit: Kit, server: Server, task: str) -
 async def test_server_is_killed_while_the_job_runs(kit: Kit, launch: Launch, task: str) -> None:
     """Run the job twice if its client submits it again."""
     server = await launch()
-    gate = kit.gate()
-    client = await kit.client_and_worker(server.address, tasks={task: gate}, max_jobs=2)
-    request = await client.submit_job(task, b"data", wait_until_complete=False)
-    await kit.wait_for(gate.begun)
+    client, request, gate, *_ = await kit.running_job(server.address, task, max_jobs=2)
     await server.kill()
     await client.wait_until_jobs_completed([request])
     assert request.state == "UNKNOWN"
@@ -219,11 +190,7 @@ async def test_gearmand_is_stopped(
 ) -> None:
     """End calls at their timeouts, and resume when gearmand resumes."""
     program = await kit.blocking(start_gearmand)
-    gate = kit.gate()
-    await kit.start_worker(program.address, tasks={task: gate})
-    client = await kit.client(program.address)
-    running = await client.submit_job(task, b"running", wait_until_complete=False)
-    await kit.wait_for(gate.begun)
+    client, running, gate, *_ = await kit.running_job(program.address, task)
     assert program.process is not None
     program.process.send_signal(signal.SIGSTOP)
     # Wait, because the signal stops the process asynchronously.
@@ -231,15 +198,14 @@ async def test_gearmand_is_stopped(
     try:
         sent = await client.submit_job(task, b"sent", poll_timeout=_A_WHILE)
         await client.wait_until_jobs_completed([running], poll_timeout=_A_WHILE)
-        assert [(r.state, r.timed_out) for r in (running, sent)] == [
-            ("CREATED", True),
-            ("PENDING", True),
-        ]
+        assert [running.state, sent.state] == ["CREATED", "PENDING"]
+        assert running.timed_out
+        assert sent.timed_out
     finally:
         program.process.send_signal(signal.SIGCONT)
     gate.open.set()
     await client.wait_until_jobs_completed([running, sent])
-    assert [running.result, sent.result] == gate.order == [b"running", b"sent"]
+    assert [running.result, sent.result] == gate.order == [b"data", b"sent"]
 
 
 @pytest.mark.slow
@@ -298,8 +264,7 @@ async def test_nothing_comes_from_the_server(
 ) -> None:
     """Run the job even if no reply reaches the client."""
     proxy = through(server)
-    gate = kit.gate()
-    gate.open.set()
+    gate = kit.gate(opened=True)
     await kit.start_worker(server.address, tasks={task: gate})
     client = await kit.client(proxy.address)
     await client.submit_job(f"{task}-before", b"", background=True)
@@ -337,13 +302,12 @@ async def test_nothing_of_the_server_reaches_a_worker(
     """Keep the job assigned although the assignment did not reach the worker."""
     client, request = await kit.submit(server.address, task, b"data")
     proxy = through(server)
-    worker = BareWorker(kit)
     proxy.plan = lambda number: [Timeout(direction=DOWN)]
-    await worker.ask(proxy.address, task)
+    worker = await request_job(kit, proxy.address, task)
     await server.wait_for_counts(task, 1, 1, 1)
     await kit.start_worker(server.address, tasks={task: echo})
     await is_still(client, request, "CREATED")
-    worker.die()
+    worker.close()
     proxy.inject(LimitData(direction=UP))
     await client.wait_until_jobs_completed([request])
     assert request.result == b"data"
@@ -367,8 +331,7 @@ async def leave(kit: Kit, server: Server, client: Any, request: Any, *, others: 
 
 async def order_of(kit: Kit, server: Server, task: str) -> list[Any]:
     """Run the queued jobs and one more. Return their data in order."""
-    gate = kit.gate()
-    gate.open.set()
+    gate = kit.gate(opened=True)
     client = await kit.client(server.address)
     last = await client.submit_job(task, b"last", priority="LOW", wait_until_complete=False)
     await kit.start_worker(server.address, tasks={task: gate})
@@ -388,21 +351,17 @@ async def test_client_leaves_its_running_job(kit: Kit, server: Server, task: str
     """Run the job to its end without notifying its worker, and discard the result."""
     lost: list[bool] = []
 
-    def function(worker: Any, job: Any) -> Any:
-        gate(worker, job)
+    def after_leaving(worker: Any, job: Any) -> Any:
         lost.append(job.is_lost)
         return job.data
 
-    gate = kit.gate()
-    client = await kit.client_and_worker(server.address, tasks={task: function})
-    request = await client.submit_job(task, b"left", wait_until_complete=False)
-    await kit.wait_for(gate.begun)
+    client, request, gate, *_ = await kit.running_job(server.address, task, after_leaving)
     await leave(kit, server, client, request)
     gate.open.set()
     await server.wait_for_counts(task, 0, 0)
     other = await kit.client(server.address)
     assert (await other.submit_job(task, b"next")).result == b"next"
-    assert (gate.order, lost) == ([b"left", b"next"], [False, False])
+    assert (gate.order, lost) == ([b"data", b"next"], [False, False])
 
 
 @pytest.mark.both_servers
@@ -482,18 +441,16 @@ async def test_sleeping_loses_no_live_job(kit: Kit, server: Server, task: str) -
     client, other = await kit.client(server.address), await kit.client(server.address)
     left = await client.submit_job(task, b"left", priority="LOW", wait_until_complete=False)
     await leave(kit, server, client, left)
-    live = await other.submit_job(
-        f"{task}-live", b"live", priority="HIGH", wait_until_complete=False
-    )
+    name = f"{task}-live"
+    live = await other.submit_job(name, b"live", priority="HIGH", wait_until_complete=False)
     link = await kit.blocking(ScriptedClient, server.address)
-    functions = [CanDo(f"{task}-live".encode()), CanDo(task.encode())]
-    await kit.blocking(link.send, *functions, PreSleep())
+    link.send(CanDo(name.encode()), CanDo(task.encode()), PreSleep())
     assert isinstance(await kit.blocking(link.receive), Noop)
-    await kit.blocking(link.send, GrabJobUniq())
+    link.send(GrabJobUniq())
     job = await kit.blocking(link.receive)
     assert isinstance(job, JobAssignUniq)
     assert job.data == b"live"
-    await kit.blocking(link.send, WorkComplete(job.handle, b"done"))
+    link.send(WorkComplete(job.handle, b"done"))
     await other.wait_until_jobs_completed([live])
     assert live.result == b"done"
     link.close()
@@ -534,11 +491,8 @@ async def test_a_queued_job_is_cancelled(kit: Kit, server: Server, task: str) ->
 @pytest.mark.both_servers
 async def test_a_running_job_is_cancelled(kit: Kit, server: Server, task: str) -> None:
     """Notify the client. The worker is not notified and keeps running the job."""
-    gate = kit.gate()
-    worker = await kit.start_worker(server.address, tasks={task: gate})
-    admin, client = await kit.admin_client(server.address), await kit.client(server.address)
-    request = await client.submit_job(task, b"cancelled", wait_until_complete=False)
-    await kit.wait_for(gate.begun)
+    client, request, gate, worker, _ = await kit.running_job(server.address, task)
+    admin = await kit.admin_client(server.address)
     assert await admin.cancel_job(request.handle) == "OK"
     await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
     assert request.state == "FAILED"
@@ -546,5 +500,5 @@ async def test_a_running_job_is_cancelled(kit: Kit, server: Server, task: str) -
     # The server discards the result of the canceled job, and the worker stays connected.
     assert (await client.submit_job(task, b"next")).result == b"next"
     assert (request.state, request.result) == ("FAILED", None)
-    assert gate.order == [b"cancelled", b"next"]
+    assert gate.order == [b"data", b"next"]
     assert worker.connection_list[0].connected

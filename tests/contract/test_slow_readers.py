@@ -18,14 +18,11 @@ from gearman_proto.wire.packets import (
 from tests.support import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gearman_proto import WorkerJob
-    from gearman_sync.testing import Peer, ScriptedServer
+    from gearman_sync.testing import Peer
 
-    from .kit import Kit
+    from .kit import Kit, StartServer
 
-    StartServer = Callable[..., ScriptedServer]
 
 PIECE = bytes(100_000)
 PIECES = 400

@@ -16,12 +16,10 @@ from tests.support import PATIENCE, free_port
 from .test_submitting import new_request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from gearman_proto import WorkerJob
-    from gearman_sync.testing import Peer, ScriptedServer
+    from gearman_sync.testing import Peer
 
-    from .kit import Kit, Server
+    from .kit import Kit, Launch, Server, StartServer
 
 pytestmark = pytest.mark.both_servers
 
@@ -110,7 +108,7 @@ async def test_status_by_unique_of_a_request_with_a_handle(
 async def test_status_by_stored_handle(
     kit: Kit,
     server: Server,
-    launch: Callable[[], Awaitable[Server]],
+    launch: Launch,
     task: str,
     with_server: bool,
 ) -> None:
@@ -156,7 +154,7 @@ async def test_status_of_a_request_built_by_hand(kit: Kit, server: Server, task:
     assert (await client.get_job_status(request)).status["known"]
 
 
-async def test_no_answer_in_time(kit: Kit, start_server: Callable[..., ScriptedServer]) -> None:
+async def test_no_answer_in_time(kit: Kit, start_server: StartServer) -> None:
     def script(peer: Peer) -> None:
         first, second = peer.expect(GetStatus), peer.expect(GetStatus)
         peer.send(StatusRes(first.handle, b"0", b"0", b"", b""))

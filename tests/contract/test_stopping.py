@@ -11,15 +11,11 @@ import pytest
 from gearman_proto.errors import ConnectionError, InvalidWorkerState, ServerUnavailable
 from tests.support import PATIENCE
 
-from .kit import Hooks, Kit, Server, echo, make_kit, reverse
+from .kit import Hooks, Kit, Launch, Server, echo, make_kit, reverse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from gearman_proto import WorkerJob
     from tests.support import Gearmand
-
-    Launch = Callable[[], Awaitable[Server]]
 
 
 async def test_work_again_after_stop_of_an_idle_worker(kit: Kit, server: Server, task: str) -> None:
@@ -84,19 +80,16 @@ async def test_stop_from_a_callback_or_hook(
 
 @pytest.mark.both_servers
 async def test_stop_with_a_timeout_returns_the_jobs(kit: Kit, server: Server, task: str) -> None:
-    gate, other = kit.gate(), kit.gate()
-    client, request = await kit.submit(server.address, task, b"ab")
-    worker = await kit.make_worker(server.address, tasks={task: gate}, max_jobs=2)
-    call = await kit.work(worker)
-    await kit.wait_for(gate.begun)
+    client, request, _, worker, working = await kit.running_job(server.address, task, max_jobs=2)
     worker.stop(timeout=0.02)
-    assert await call.result() is None
+    assert await working.result() is None
     assert not worker.has_job_lock()
     # The server assigns the job to another worker.
     await kit.start_worker(server.address, tasks={task: reverse})
     await client.wait_until_jobs_completed([request])
-    assert (request.state, request.result) == ("COMPLETE", b"ba")
+    assert (request.state, request.result) == ("COMPLETE", b"atad")
     # The worker can work again, with all slots, while the abandoned callback still blocks.
+    other = kit.gate()
     worker.unregister_task(task)
     worker.register_task(f"{task}-other", other)
     await kit.work(worker)
@@ -117,25 +110,21 @@ async def test_stop_before_work(kit: Kit, server: Server, task: str) -> None:
 
 
 async def test_work_during_work_raises(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    worker = await kit.make_worker(server.address, tasks={task: reverse})
-    call = await kit.work(worker)
-    await server.wait_for_counts(task, 0, 0, 1)
-    with pytest.raises(InvalidWorkerState, match="works already"):
-        await worker.work()
-    assert not call.done
-    assert (await client.submit_job(task, b"ab")).result == b"ba"
-
-
-async def test_work_in_a_callback_raises(kit: Kit, server: Server, task: str) -> None:
     async def awaiting(worker: Any, job: WorkerJob) -> Any:
         await worker.work()
 
-    tasks = {task: lambda worker, job: worker.work(), f"{task}-2": kit.callback(awaiting)}
-    client = await kit.client_and_worker(server.address, tasks=tasks)
+    client, request, gate, worker, working = await kit.running_job(server.address, task)
+    with pytest.raises(InvalidWorkerState, match="works already"):
+        await worker.work()
+    tasks = {f"{task}-2": lambda worker, job: worker.work(), f"{task}-3": kit.callback(awaiting)}
+    for name, callback in tasks.items():
+        worker.register_task(name, callback)
+    gate.open.set()
     for name in tasks:
-        request = await client.submit_job(name, b"")
-        assert request.reason.endswith("InvalidWorkerState: this worker works already")
+        failed = await client.submit_job(name, b"")
+        assert failed.reason.endswith("InvalidWorkerState: this worker works already")
+    await client.wait_until_jobs_completed([request])
+    assert (request.result, working.done) == (b"data", False)
 
 
 async def test_stop_flushes_results(kit: Kit, server: Server, task: str) -> None:
@@ -176,21 +165,16 @@ async def test_shutdown_returns_the_job_to_the_server(kit: Kit, server: Server, 
     ended = threading.Event()
     outcome: list[Any] = []
 
-    def function(worker: Any, job: WorkerJob) -> Any:
-        gate(worker, job)
+    def after_shutdown(worker: Any, job: WorkerJob) -> Any:
         outcome.append((job.is_lost, job.ended))
         ended.set()
         return b"lost"
 
-    gate = kit.gate()
-    client, request = await kit.submit(server.address, task, b"ab")
-    worker = await kit.make_worker(server.address, tasks={task: function})
-    await kit.work(worker)
-    await kit.wait_for(gate.begun)
+    client, request, gate, worker, _ = await kit.running_job(server.address, task, after_shutdown)
     await worker.shutdown()
     await kit.start_worker(server.address, tasks={task: reverse})
     await client.wait_until_jobs_completed([request])
-    assert request.result == b"ba"
+    assert request.result == b"atad"
     gate.open.set()
     await kit.wait_for(ended)
     assert outcome == [(True, False)]
@@ -312,8 +296,7 @@ async def test_job_whose_server_is_lost(
     ended = threading.Event()
     outcome: list[Any] = []
 
-    def function(worker: Any, job: WorkerJob) -> Any:
-        gate(worker, job)
+    def after_the_loss(worker: Any, job: WorkerJob) -> Any:
         for _ in range(2):
             try:
                 worker.send_job_data(job, b"x")
@@ -323,23 +306,17 @@ async def test_job_whose_server_is_lost(
         return b"lost"
 
     server = await launch()
-    gate = kit.gate()
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"ab", background=True)
     # A worker with a free slot detects the loss while the callback runs.
-    worker = await kit.make_worker(server.address, tasks={task: function}, max_jobs=2)
-    call = await kit.work(worker)
-    await kit.wait_for(gate.begun)
+    client, _, gate, worker, working = await kit.running_job(
+        server.address, task, after_the_loss, max_jobs=2
+    )
     await server.kill()
     await kit.eventually(lambda: not worker.connection_list[0].connected)
     gate.open.set()
     await kit.wait_for(ended)
     assert outcome == [(True, True)] * 2
-    await kit.eventually(
-        lambda: any("and 1 jobs with it" in record.getMessage() for record in caplog.records)
-    )
-    assert request.state == "CREATED"
-    assert not call.done
+    await kit.eventually(lambda: "and 1 jobs with it" in caplog.text)
+    assert not working.done
     await server.start()
     assert (await client.submit_job(task, b"cd")).result == b"lost"
 

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from gearman_proto import WorkerJob
 
 
-async def test_submit_then_wait(kit: Kit, server: Server, task: str) -> None:
-    gate = kit.gate()
-    client = await kit.client_and_worker(server.address, tasks={task: gate})
-    request = await client.submit_job(task, b"data", wait_until_complete=False)
-    assert (request.state, request.complete, request.timed_out) == ("CREATED", False, False)
-    gate.open.set()
-    await client.wait_until_jobs_completed([request])
-    assert (request.state, request.complete, request.result) == ("COMPLETE", True, b"data")
-
-
 async def test_accepted_sends_new_requests_and_completed_does_not(
     kit: Kit, server: Server, task: str
 ) -> None:
@@ -55,10 +45,8 @@ async def test_no_time_at_all(kit: Kit, server: Server, task: str, timeout: floa
 async def test_wait_after_a_timeout_continues(
     kit: Kit, server: Server, task: str, how: str
 ) -> None:
-    gate = kit.gate()
-    client = await kit.client_and_worker(server.address, tasks={task: gate})
-    request = await client.submit_job(task, b"data", wait_until_complete=False)
-    await kit.wait_for(gate.begun)
+    client, request, gate, *_ = await kit.running_job(server.address, task)
+    assert (request.state, request.timed_out, request.complete) == ("CREATED", False, False)
     wait = getattr(client, how)
     for timeout in (0, 0.01):
         await wait([request], poll_timeout=timeout)
@@ -86,12 +74,9 @@ async def test_concurrent_calls_return_independently(kit: Kit, server: Server, t
 
 
 async def test_shutdown_ends_waiting_calls(kit: Kit, server: Server, task: str) -> None:
-    gate = kit.gate()
-    client = await kit.client_and_worker(server.address, tasks={task: gate})
-    # `submit_job` returns after the acknowledgment. Before that, shutdown raises ServerUnavailable.
-    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    client, request, *_ = await kit.running_job(server.address, task)
     call = await kit.spawn(client.wait_until_jobs_completed, [request])
-    await kit.wait_for(gate.begun)
+    await kit.eventually(lambda: request._gm_waits, "the call")
     await client.shutdown()
     await call.result()
     assert (request.state, request.complete, request.timed_out) == ("UNKNOWN", False, False)
@@ -137,8 +122,8 @@ async def test_updates_left_early_keep_the_rest(kit: Kit, server: Server, task: 
             worker.send_job_data(job, part)
         return gate(worker, job)
 
-    client = await kit.client_and_worker(server.address, tasks={task: function})
-    request = await client.submit_job(task, b"end", wait_until_complete=False)
+    client, request = await kit.submit(server.address, task, b"end")
+    await kit.start_worker(server.address, tasks={task: function})
     # The update arrives before the job ends.
     async for update in client.updates(request):
         assert (update, request.state) == (JobData(b"1"), "CREATED")
@@ -151,14 +136,12 @@ async def test_updates_left_early_keep_the_rest(kit: Kit, server: Server, task: 
 
 
 async def test_updates_end_at_the_timeout(kit: Kit, server: Server, task: str) -> None:
-    gate = kit.gate()
-    client = await kit.client_and_worker(server.address, tasks={task: gate})
-    request = await client.submit_job(task, b"late", wait_until_complete=False)
+    client, request, gate, *_ = await kit.running_job(server.address, task)
     for timeout in (0.02, 0):
         assert await collect(client.updates(request, timeout)) == []
         assert (request.state, request.timed_out) == ("CREATED", True)
     gate.open.set()
-    assert await collect(client.updates(request)) == [JobEnded("COMPLETE", b"late")]
+    assert await collect(client.updates(request)) == [JobEnded("COMPLETE", b"data")]
     assert not request.timed_out
 
 
