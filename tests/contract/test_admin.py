@@ -15,16 +15,14 @@ from gearman_proto.errors import (
 )
 from gearman_proto.wire.packets import TextLine
 from gearman_proto.wire.text import FunctionStatus, JobRecord, PriorityStatus, WorkerStatus
-from gearman_sync.testing import Peer, ScriptedServer
+from gearman_sync.testing import Peer
 from tests.support import PATIENCE, Gearmand, black_hole, free_port
 
-from .kit import Kit, Server, echo
+from .kit import Kit, Launch, Server, StartServer, echo
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    Launch = Callable[[], Awaitable[Server]]
-    StartServer = Callable[..., ScriptedServer]
 
 pytestmark = pytest.mark.both_servers
 
@@ -178,22 +176,7 @@ async def test_cancel_of_an_unknown_job_raises(kit: Kit, server: Server) -> None
     assert (caught.value.code, caught.value.text) == ("UNKNOWN_JOB", "")
 
 
-async def test_invalid_arguments_send_nothing(kit: Kit, server: Server) -> None:
-    admin = await kit.admin_client(server.address)
-    invalid: list[tuple[Callable[[], Any], type[Exception]]] = [
-        (lambda: admin.create_function("two words"), ValueError),
-        (lambda: admin.drop_function(1), TypeError),
-        (lambda: admin.cancel_job("h" * 64), ValueError),
-        (lambda: admin.send_maxqueue("f", [1, 2]), ValueError),
-        (lambda: admin.send_maxqueue("f", "5"), TypeError),
-    ]
-    for call, error in invalid:
-        with pytest.raises(error):
-            await call()
-    assert not admin.connection_list[0].connected
-
-
-# Shutdown.
+# Shutdown of a server.
 
 
 @pytest.mark.parametrize("options", [{"graceful": False}, {}])
@@ -274,15 +257,7 @@ async def test_call_without_a_valid_reply_raises_and_the_next_reconnects(
     assert len(server.peers) == 2
 
 
-# Constructor and shutdown.
-
-
-async def test_default_server_is_the_local_host(kit: Kit) -> None:
-    admin = kit.gearman.GearmanAdminClient()
-    assert repr(admin) == "<GearmanAdminClient localhost:4730>"
-    assert admin.poll_timeout == 10.0
-    mine = type("Mine", (kit.gearman.GearmanAdminClient,), {})(["host"], 5.0)
-    assert (repr(mine), mine.poll_timeout) == ("<Mine host:4730>", 5.0)
+# Shutdown of the client.
 
 
 async def test_shutdown(kit: Kit, server: Server) -> None:

@@ -11,68 +11,49 @@ from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidC
 from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.wire.packets import SubmitJobBg
 
-from .kit import Kit, reverse
+from .kit import Kit, StartServer, reverse, settled
 from .test_submitting import acknowledge_all, new_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_sync.testing import ScriptedServer
 
-T = ("t", b"")
-# Method, exception, positional arguments and options of each call. tests/jobs has all invalid jobs.
-WRONG_CALLS: dict[str, tuple[str, type[Exception], tuple[Any, ...], dict[str, Any]]] = {
-    "NUL in the task": ("submit_job", ValueError, ("a\0b", b""), {}),
-    "task is a number": ("submit_job", TypeError, (5, b""), {}),
-    "unique too long in bytes": ("submit_job", ValueError, ("t", b"", "ü" * 32), {}),
-    "data is None": ("submit_job", TypeError, ("t", None), {}),
-    "unknown priority": ("submit_job", ValueError, T, {"priority": "URGENT"}),
-    "negative max_retries": ("submit_job", ValueError, T, {"max_retries": -1}),
-    "timeout is nan": ("submit_job", ValueError, T, {"poll_timeout": math.nan}),
-    "timeout is text": ("submit_job", TypeError, T, {"poll_timeout": "1"}),
-    "run_at is text": ("submit_job", TypeError, T, {"background": True, "run_at": "1"}),
-    "run_at in the foreground": ("submit_job", ValueError, T, {"run_at": 1}),
-    "reducer with a priority": ("submit_job", ValueError, T, {"reducer": "r", "priority": "LOW"}),
-    "unknown parameter": ("submit_job", TypeError, T, {"uniqe": "u"}),
-    "a connection to a stranger": ("establish_connection", InvalidClientState, ("h:1",), {}),
-    "a generator for jobs": ("submit_multiple_jobs", TypeError, (iter([]),), {}),
-    "a job without data": ("submit_multiple_jobs", ValueError, ([{"task": "t"}],), {}),
-    "the last of many": (
-        *("submit_multiple_jobs", TypeError),
-        *(([{"task": "t", "data": b""}] * 2 * SLICE + [{"task": "t", "data": 1}],), {}),
-    ),
-    "no list of requests": ("submit_multiple_requests", TypeError, (new_request("t"),), {}),
-    "waiting for None": ("wait_until_jobs_completed", TypeError, ([None],), {}),
-    "accepting None": ("wait_until_jobs_accepted", TypeError, ([None],), {}),
-    "as_completed of None": ("as_completed", TypeError, ([None],), {}),
-    "as_completed until nan": ("as_completed", ValueError, ([], math.nan), {}),
-    "updates of None": ("updates", TypeError, (None,), {}),
-    "updates until nan": ("updates", ValueError, (new_request("t"), math.nan), {}),
-    "status of None": ("get_job_status", TypeError, (None,), {}),
-    "polling until nan": (
-        *("poll_connections_until_stopped", ValueError),
-        *(([], lambda any_activity: False, math.nan), {}),
-    ),
-}
+T, JOB = ("t", b""), {"task": "t", "data": b""}
+# Exception, method, positional arguments and options of calls. Each method checks its arguments
+# with the code that tests/jobs and tests/ground test with all invalid values.
+WRONG_CALLS: list[tuple[type[Exception], str, tuple[Any, ...], dict[str, Any]]] = [
+    (ValueError, "submit_job", ("a\0b", b""), {}),
+    (TypeError, "submit_job", ("t", None), {}),
+    (ValueError, "submit_job", T, {"priority": "URGENT"}),
+    (ValueError, "submit_job", T, {"max_retries": -1}),
+    (ValueError, "submit_job", T, {"poll_timeout": math.nan}),
+    (TypeError, "submit_job", T, {"background": True, "run_at": "1"}),
+    (ValueError, "submit_job", T, {"reducer": "r", "priority": "LOW"}),
+    (TypeError, "submit_job", T, {"uniqe": "u"}),
+    (InvalidClientState, "establish_connection", ("h:1",), {}),
+    (TypeError, "submit_multiple_jobs", (iter([]),), {}),
+    (TypeError, "submit_multiple_jobs", ([JOB] * 2 * SLICE + [{**JOB, "data": 1}],), {}),
+    (TypeError, "submit_multiple_requests", (new_request("t"),), {}),
+    (TypeError, "wait_until_jobs_completed", ([None],), {}),
+    (TypeError, "wait_until_jobs_accepted", ([None],), {}),
+    (TypeError, "as_completed", ([None],), {}),
+    (ValueError, "as_completed", ([], math.nan), {}),
+    (TypeError, "updates", (None,), {}),
+    (ValueError, "updates", (new_request("t"), math.nan), {}),
+    (TypeError, "get_job_status", (None,), {}),
+    (ValueError, "poll_connections_until_stopped", ([], bool, math.nan), {}),
+]
 
 
-@pytest.mark.parametrize("what", WRONG_CALLS)
-async def test_wrong_call_sends_nothing(
-    kit: Kit, start_server: Callable[..., ScriptedServer], what: str
-) -> None:
+async def test_wrong_calls_send_nothing(kit: Kit, start_server: StartServer) -> None:
     server = start_server(acknowledge_all)
     client = await kit.client(server.address)
-    name, error, args, options = WRONG_CALLS[what]
-    call = getattr(client, name)
-    if name in ("as_completed", "updates"):
-        # These raise when called, not when iterated.
+    for error, name, args, options in WRONG_CALLS:
+        # Methods that return iterators raise when they are called.
         with pytest.raises(error) as caught:
-            call(*args, **options)
-    else:
-        with pytest.raises(error) as caught:
-            await call(*args, **options)
-    assert type(caught.value) in (error, ArgumentTypeError, ArgumentValueError)
-    assert str(caught.value)
+            await settled(getattr(client, name)(*args, **options))
+        assert type(caught.value) in (error, ArgumentTypeError, ArgumentValueError)
+        assert str(caught.value)
     assert server.peers == []
     # The good job is the first one that the server receives.
     await client.submit_job("good", b"", unique="u", background=True)

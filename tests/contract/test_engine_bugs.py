@@ -11,12 +11,10 @@ from gearman_proto.errors import ConnectionError, GearmanError
 from gearman_proto.jobs.submitting import make_requests
 from tests.support import PATIENCE, free_port
 
-from .kit import Kit, Server, collect, echo
+from .kit import Kit, Launch, Server, collect, echo
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Launch = Callable[[], Awaitable[Server]]
+    from collections.abc import Awaitable
 
 
 def break_once(engine: Any, name: str) -> None:
@@ -126,8 +124,10 @@ async def test_bug_in_a_worker_ends_work(
 ) -> None:
     client = await kit.client(server.address)
     worker = await kit.make_worker(server.address, tasks={task: echo})
+    worker.set_client_id(task)
     break_once(worker._gm_driver.engine, name)
     await assert_internal_error(worker.work(poll_timeout=0.01))
     assert_logged(caplog)
     await kit.work(worker)
     assert (await client.submit_job(task, b"after", poll_timeout=PATIENCE)).result == b"after"
+    assert task in await server.client_ids()

@@ -56,16 +56,21 @@ async def use(kit: Kit, kind: str, host: Any, port: int, task: str) -> None:
         client = await kit.client(host)
         await client.submit_job(task, b"", background=True, poll_timeout=PATIENCE)
     elif kind == "admin":
-        assert await (await kit.admin_client(host)).ping_server() < PATIENCE
+        await (await kit.admin_client(host)).ping_server()
     else:
         await kit.start_worker(host, tasks={task: echo})
-        await kit.eventually(lambda: any(c["SO_KEEPALIVE"] for c in connections(port)))
+        # The worker's thread might still be setting the options.
+        await kit.eventually(lambda: DEFAULTS in connections(port), "a worker's connection")
 
 
 @pytest.mark.parametrize("kind", ["client", "worker", "admin"])
-async def test_defaults(kit: Kit, gearmand: Gearmand, kind: str, task: str) -> None:
-    await use(kit, kind, gearmand.address, gearmand.port, task)
-    assert connections(gearmand.port) == [DEFAULTS]
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_defaults(
+    kit: Kit, gearmand: Gearmand, tls_host: dict[str, Any], kind: str, secure: bool, task: str
+) -> None:
+    port = tls_host["port"] if secure else gearmand.port
+    await use(kit, kind, tls_host if secure else gearmand.address, port, task)
+    assert connections(port) == [DEFAULTS]
 
 
 async def test_accepted_connections_have_no_user_timeout(kit: Kit, task: str) -> None:
@@ -80,18 +85,8 @@ async def test_accepted_connections_have_no_user_timeout(kit: Kit, task: str) ->
     await kit.eventually(lambda: connections(port, accepted=True) == expected)
 
 
-async def test_tls_connections_have_the_defaults(
-    kit: Kit, tls_host: dict[str, Any], task: str
-) -> None:
-    await use(kit, "client", tls_host, tls_host["port"], task)
-    assert connections(tls_host["port"]) == [DEFAULTS]
-
-
 async def test_refused_socket_option_is_ignored(
-    kit: Kit,
-    gearmand: Gearmand,
-    task: str,
-    monkeypatch: pytest.MonkeyPatch,
+    kit: Kit, gearmand: Gearmand, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Set each option independently, and ignore those that the kernel refuses."""
     real = socket.socket.setsockopt

@@ -71,15 +71,12 @@ async def test_callback_that_raises(
     """Fail the job with the exception's text, and keep working."""
     make_error, text = RAISED[what]
 
-    def plain(worker: Any, job: WorkerJob) -> Any:
+    async def callback(worker: Any, job: WorkerJob) -> Any:
         if job.data == b"good":
             return job.data
         raise make_error()
 
-    async def awaiting(worker: Any, job: WorkerJob) -> Any:
-        return plain(worker, job)
-
-    tasks = {f"{task}-plain": plain, f"{task}-awaiting": kit.callback(awaiting)}
+    tasks = kit.both_forms(task, callback)
     if what in ("KeyboardInterrupt", "SystemExit"):
         del tasks[f"{task}-awaiting"]
         if adapter == "sync" and max_jobs == 1:

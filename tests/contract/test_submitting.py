@@ -15,13 +15,13 @@ from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.wire.packets import JobCreated, SubmitJobBg
 
 from .encoders import JsonEncoder, WordEncoder
-from .kit import Kit, Server, echo, reverse
+from .kit import Kit, Server, StartServer, echo, reverse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import WorkerJob
-    from gearman_sync.testing import Peer, ScriptedServer
+    from gearman_sync.testing import Peer
 
 
 def new_request(
@@ -99,8 +99,7 @@ async def test_priorities(kit: Kit, server: Server, task: str, background: bool)
         {"task": task, "data": b"high", "priority": kit.gearman.PRIORITY_HIGH},
     ]
     requests = await client.submit_multiple_jobs(jobs, background, False)
-    gate = kit.gate()
-    gate.open.set()
+    gate = kit.gate(opened=True)
     await kit.start_worker(server.address, tasks={task: gate})
     if not background:
         await client.wait_until_jobs_completed(requests)
@@ -171,9 +170,7 @@ async def test_names_of_any_bytes(kit: Kit, server: Server, task: str) -> None:
 # Encoders.
 
 
-async def test_encode_that_raises_sends_nothing(
-    kit: Kit, start_server: Callable[..., ScriptedServer]
-) -> None:
+async def test_encode_that_raises_sends_nothing(kit: Kit, start_server: StartServer) -> None:
     server = start_server(acknowledge_all)
     client = await kit.client(server.address)
     client.data_encoder = WordEncoder
@@ -209,25 +206,7 @@ async def test_decode_error_is_raised_on_read(kit: Kit, server: Server, task: st
     assert len(requests[1].data_updates) == 0
 
 
-# Parameters.
-
-
-async def test_all_parameters_by_position(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client_and_worker(server.address, tasks={task: echo})
-    low = kit.gearman.PRIORITY_LOW
-    one = await client.submit_job(task, b"1", "unique", low, False, True, 0, 20.0)
-    assert (one.result, one.unique, one.priority) == (b"1", "unique", low)
-    two = await client.submit_job(task, b"2", None, None, True, False, 3, 20.0)
-    assert (two.state, two.background, two.max_connection_attempts) == ("CREATED", True, 4)
-    (three,) = await client.submit_multiple_jobs([{"task": task, "data": b"3"}], False, True, 0, 20)
-    assert three.result == b"3"
-    four = [new_request(task, b"4", unique="u")]
-    assert await client.submit_multiple_requests(four, False, 20.0) is four
-    assert await client.wait_until_jobs_accepted(four, 20.0) is four
-    assert await client.wait_until_jobs_completed(four, 20.0) is four
-    assert await client.get_job_status(four[0], 20.0) is four[0]
-    assert await client.get_job_statuses(four, 20.0) is four
-    assert (four[0].result, four[0].unique) == (b"4", "u")
+# Lists of jobs and requests.
 
 
 async def test_many_jobs_keep_their_order_and_their_keys(
@@ -269,8 +248,7 @@ async def test_requests_are_returned_in_the_same_container(
 async def test_finished_requests_are_not_submitted_again(
     kit: Kit, server: Server, task: str
 ) -> None:
-    gate = kit.gate()
-    gate.open.set()
+    gate = kit.gate(opened=True)
     client = await kit.client_and_worker(server.address, tasks={task: gate})
     requests = await client.submit_multiple_jobs([{"task": task, "data": b"old"}])
     requests.append(new_request(task, b"new"))
@@ -290,8 +268,7 @@ async def test_finished_requests_are_not_submitted_again(
 @pytest.mark.both_servers
 @pytest.mark.parametrize("form", [float, datetime.fromtimestamp], ids=["seconds", "datetime"])
 async def test_run_at(kit: Kit, server: Server, task: str, form: Callable[[float], Any]) -> None:
-    gate = kit.gate()
-    gate.open.set()
+    gate = kit.gate(opened=True)
     client = await kit.client(server.address)
     now = time.time()
     # Other tests cover the delay itself: the wire format has whole seconds only.
@@ -308,8 +285,7 @@ async def test_run_at(kit: Kit, server: Server, task: str, form: Callable[[float
 @pytest.mark.both_servers
 @pytest.mark.parametrize("background", [False, True])
 async def test_reducer(kit: Kit, server: Server, task: str, background: bool) -> None:
-    gate = kit.gate()
-    gate.open.set()
+    gate = kit.gate(opened=True)
     client = await kit.client_and_worker(server.address, tasks={task: gate})
     request = await client.submit_job(task, b"da\0ta", background=background, reducer="sum")
     assert request.state == ("CREATED" if background else "COMPLETE")
@@ -348,8 +324,7 @@ async def test_the_unique_that_stands_for_the_data(kit: Kit, server: Server, tas
     client = await kit.client(server.address)
     jobs = [{"task": task, "data": data, "unique": "-"} for data in (b"a", b"b", b"a")]
     requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    gate = kit.gate()
-    gate.open.set()
+    gate = kit.gate(opened=True)
     await kit.start_worker(server.address, tasks={task: gate})
     await client.wait_until_jobs_completed(requests)
     assert [request.result for request in requests] == [b"a", b"b", b"a"]

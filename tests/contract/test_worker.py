@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from gearman_proto.errors import GearmanError, InvalidWorkerState, LocalProtocolError
+from gearman_proto.errors import InvalidWorkerState, LocalProtocolError
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 from gearman_proto.wire.packets import (
-    CanDo,
-    CanDoTimeout,
     EchoReq,
     EchoRes,
     GrabJobUniq,
     JobAssignUniq,
     NoJob,
-    SetClientId,
     WorkComplete,
     WorkData,
     WorkException,
@@ -28,17 +25,15 @@ from gearman_proto.wire.packets import (
 from tests.support import PATIENCE
 
 from .encoders import JsonEncoder, WordEncoder
-from .kit import Blocking, Kit, Server, collect, drive, echo, reverse
+from .kit import Kit, Launch, Server, StartServer, collect, echo, reverse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from gearman_proto import WorkerJob
     from gearman_proto.wire.packets import Event
     from gearman_sync.testing import Peer, ScriptedServer
 
-    Launch = Callable[[], Awaitable[Server]]
-    StartServer = Callable[..., ScriptedServer]
 
 WORK = (WorkComplete, WorkFail, WorkException, WorkData, WorkStatus, WorkWarning)
 
@@ -47,17 +42,16 @@ def give(*jobs: bytes) -> Callable[[Peer], None]:
     """Return a server script that assigns these jobs of "task" in order, then sends NO_JOB."""
 
     def script(peer: Peer) -> None:
-        left = list(jobs)
+        left = list(enumerate(jobs, 1))
         while True:
             event = peer.receive()
             if isinstance(event, EchoReq):
                 peer.send(EchoRes(event.data))
+            elif isinstance(event, GrabJobUniq) and left:
+                number, data = left.pop(0)
+                peer.send(JobAssignUniq(b"H:%d" % number, b"task", b"unique", data))
             elif isinstance(event, GrabJobUniq):
-                if left:
-                    handle = b"H:%d" % (len(jobs) - len(left) + 1)
-                    peer.send(JobAssignUniq(handle, b"task", b"unique", left.pop(0)))
-                else:
-                    peer.send(NoJob())
+                peer.send(NoJob())
 
     return script
 
@@ -67,52 +61,7 @@ def about_jobs(server: ScriptedServer) -> list[Event]:
     return [event for event in server.events if isinstance(event, WORK)]
 
 
-def plain(callback: Callable[[Any, WorkerJob], Any]) -> Callable[[Any, WorkerJob], Any]:
-    """Return an async callback as a plain one. The worker's methods block there."""
-
-    async def call(worker: Any, job: WorkerJob) -> Any:
-        return await callback(Blocking(worker), job)
-
-    return lambda worker, job: drive(call(worker, job))
-
-
 # Tasks and client ids.
-
-
-async def test_worker_registers_its_client_id_and_tasks(
-    kit: Kit, start_server: StartServer
-) -> None:
-    server = start_server(give())
-    worker = await kit.make_worker(server.address, tasks={"a": echo, "b": echo})
-    assert worker.register_task(b"c", echo, timeout=1.5) == "c"
-    assert worker.unregister_task("a") == "a"
-    assert worker.set_client_id("mé") == "mé"
-    assert repr(worker) == f"<GearmanWorker [127.0.0.1:{server.address[1]}] b, c>"
-    await kit.work(worker)
-    await kit.eventually(lambda: GrabJobUniq() in server.events)
-    assert server.events[: server.events.index(GrabJobUniq())] == [
-        SetClientId("mé".encode()),
-        CanDo(b"b"),
-        CanDoTimeout(b"c", b"1500"),
-    ]
-
-
-async def test_worker_keeps_its_abilities_and_client_id_after_a_bug(
-    kit: Kit, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = start_server(give())
-    worker = await kit.make_worker(server.address, tasks={"a": echo})
-    worker.set_client_id("me")
-
-    def broken(*args: Any) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(worker._gm_driver.engine, "connected", broken)
-    with pytest.raises(GearmanError, match="internal error: ZeroDivisionError"):
-        await worker.work()
-    await kit.work(worker)
-    await kit.eventually(lambda: GrabJobUniq() in server.events)
-    assert server.events[: server.events.index(GrabJobUniq())] == [SetClientId(b"me"), CanDo(b"a")]
 
 
 @pytest.mark.both_servers
@@ -240,9 +189,8 @@ async def test_messages_of_callbacks_reach_the_client(kit: Kit, server: Server, 
         await worker.send_job_warning(job, b"", poll_timeout=20)
         await worker.send_job_complete(job, b"done", poll_timeout=20)
 
-    client = await kit.client(server.address)
-    tasks = {f"{task}-plain": plain(awaiting), f"{task}-awaiting": kit.callback(awaiting)}
-    await kit.start_worker(server.address, tasks=tasks)
+    tasks = kit.both_forms(task, awaiting)
+    client = await kit.client_and_worker(server.address, tasks=tasks)
     for name in tasks:
         request = await client.submit_job(name, b"", wait_until_complete=False)
         assert await collect(client.updates(request)) == [
@@ -271,9 +219,8 @@ async def test_invalid_updates_are_refused(kit: Kit, server: Server, task: str) 
                 await send()
         return b"alive"
 
-    client = await kit.client(server.address)
-    tasks = {f"{task}-plain": plain(awaiting), f"{task}-awaiting": kit.callback(awaiting)}
-    await kit.start_worker(server.address, tasks=tasks)
+    tasks = kit.both_forms(task, awaiting)
+    client = await kit.client_and_worker(server.address, tasks=tasks)
     for name in tasks:
         request = await client.submit_job(name, b"")
         assert (request.result, request.status) == (b"alive", {})
@@ -298,9 +245,8 @@ async def test_nothing_is_sent_after_the_end(kit: Kit, server: Server, task: str
                 await send()
             refused.append(str(job.handle))
 
-    client = await kit.client(server.address)
-    tasks = {f"{task}-plain": plain(awaiting), f"{task}-awaiting": kit.callback(awaiting)}
-    await kit.start_worker(server.address, tasks=tasks)
+    tasks = kit.both_forms(task, awaiting)
+    client = await kit.client_and_worker(server.address, tasks=tasks)
     for name in tasks:
         assert (await client.submit_job(name, b"")).result == b"done"
         await kit.eventually(lambda: len(refused) == 6)
@@ -313,10 +259,6 @@ async def test_nothing_is_sent_after_the_end(kit: Kit, server: Server, task: str
 
 def raise_error(worker: Any, job: WorkerJob) -> Any:
     raise ZeroDivisionError("too\nbad")
-
-
-def read_data(worker: Any, job: WorkerJob) -> Any:
-    return job.data
 
 
 def complete_and_raise(worker: Any, job: WorkerJob) -> Any:
@@ -344,37 +286,36 @@ def data_and_raise(worker: Any, job: WorkerJob) -> Any:
     raise KeyError("x")
 
 
-UNDECODABLE = b"'ascii' codec can't decode byte 0xff in position 0: ordinal not in range(128)"
+class End(NamedTuple):
+    """How a callback ends its job."""
+
+    callback: Callable[[Any, WorkerJob], Any]
+    #: The packets that it causes. Bytes are the text of an exception.
+    sent: list[Any]
+    #: The type of the exception in the log.
+    logged: str | None = None
+
+
 OK, DONE = WorkComplete(b"H:1", b"ok"), WorkComplete(b"H:1", b"done")
-# Callback, data of the job, expected messages (bytes are the text of the raised exception), and the
-# type of the logged exception.
-ENDS: dict[str, tuple[Any, bytes, list[Any], str | None]] = {
-    "value": (lambda worker, job: "ok", b"in", [OK], None),
-    "None": (lambda worker, job: None, b"in", [WorkComplete(b"H:1", b"")], None),
-    "raises": (raise_error, b"in", [b"ZeroDivisionError: too\nbad"], "ZeroDivisionError"),
-    "no value for the encoder": (
-        *(lambda worker, job: 5, b"in"),
-        *([b"LookupError: no word: 5"], "LookupError"),
+UNDECODABLE = b"UnicodeDecodeError: 'ascii' codec can't decode byte 0xff in position 0: ordinal not"
+ENDS = {
+    "returns a value": End(lambda worker, job: "ok", [OK]),
+    "returns None": End(lambda worker, job: None, [WorkComplete(b"H:1", b"")]),
+    "raises": End(raise_error, [b"ZeroDivisionError: too\nbad"], "ZeroDivisionError"),
+    "reads undecodable data": End(
+        lambda worker, job: job.data, [UNDECODABLE + b" in range(128)"], "UnicodeDecodeError"
     ),
-    "undecodable data": (
-        *(read_data, b"\xff"),
-        *([b"UnicodeDecodeError: " + UNDECODABLE], "UnicodeDecodeError"),
+    "completes with None": End(
+        lambda worker, job: worker.send_job_complete(job, None), [WorkComplete(b"H:1", b"")]
     ),
-    "undecodable data unread": (lambda worker, job: "ok", b"\xff", [OK], None),
-    "completes with None": (
-        *(lambda worker, job: worker.send_job_complete(job, None), b"in"),
-        *([WorkComplete(b"H:1", b"")], None),
+    "completes and raises": End(complete_and_raise, [DONE], "ZeroDivisionError"),
+    "completes twice": End(complete_twice, [DONE], "InvalidWorkerState"),
+    "fails and returns": End(fail_and_return, [WorkFail(b"H:1")]),
+    "sends an exception and fails": End(
+        exception_and_fail, [WorkException(b"H:1", b"why")], "InvalidWorkerState"
     ),
-    "completes and raises": (complete_and_raise, b"in", [DONE], "ZeroDivisionError"),
-    "completes twice": (complete_twice, b"in", [DONE], "InvalidWorkerState"),
-    "fails and returns": (fail_and_return, b"in", [WorkFail(b"H:1")], None),
-    "exception and failure": (
-        *(exception_and_fail, b"in"),
-        *([WorkException(b"H:1", b"why")], "InvalidWorkerState"),
-    ),
-    "raises after data": (
-        *(data_and_raise, b"in"),
-        *([WorkData(b"H:1", b"part"), b"KeyError: 'x'"], "KeyError"),
+    "raises after data": End(
+        data_and_raise, [WorkData(b"H:1", b"part"), b"KeyError: 'x'"], "KeyError"
     ),
 }
 
@@ -391,9 +332,9 @@ async def test_every_job_ends_once(
     max_jobs: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    callback, data, ends, logged = ENDS[how]
-    server = start_server(give(data, b"second"))
-    tasks = {"task": lambda worker, job: (echo, callback)[job.handle == "H:1"](worker, job)}
+    end = ENDS[how]
+    server = start_server(give(b"\xff", b"second"))
+    tasks = {"task": lambda worker, job: (echo, end.callback)[job.handle == "H:1"](worker, job)}
     worker = await kit.make_worker(
         server.address, tasks=tasks, exceptions=exceptions, max_jobs=max_jobs
     )
@@ -404,20 +345,19 @@ async def test_every_job_ends_once(
     worker.stop()
     await call.result()
     expected: list[Event] = []
-    for end in ends:
-        if not isinstance(end, bytes):
-            expected.append(end)
+    for sent in end.sent:
+        if not isinstance(sent, bytes):
+            expected.append(sent)
         elif exceptions:
-            expected.append(WorkException(b"H:1", end))
+            expected.append(WorkException(b"H:1", sent))
         else:
-            expected += [WorkWarning(b"H:1", end), WorkFail(b"H:1")]
+            expected += [WorkWarning(b"H:1", sent), WorkFail(b"H:1")]
     events = about_jobs(server)
     # With two slots, the jobs can end in any order.
     events.remove(last)
     assert events == expected
-    errors = [record.exc_info[1] for record in caplog.records if record.exc_info]
-    raised = [type(error).__name__ for error in errors]
-    assert raised == ([logged] if logged else [])
+    raised = [type(record.exc_info[1]).__name__ for record in caplog.records if record.exc_info]
+    assert raised == ([end.logged] if end.logged else [])
 
 
 async def test_job_of_an_unknown_task_fails(kit: Kit, start_server: StartServer) -> None:

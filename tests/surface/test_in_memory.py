@@ -411,6 +411,7 @@ def test_an_admin_client() -> None:
     (server,) = client.connection_list
     assert server.address == ServerAddress("one", 1, ssl_context="context")
     assert client.options == {"connect_timeout": 10.0, "max_reply_size": 128 * 1024 * 1024}
+    assert repr(make_admin_client()) == "<AdminClient localhost:4730>"
     with pytest.raises(ValueError, match="nan"):
         make_admin_client(poll_timeout=math.nan)
 
