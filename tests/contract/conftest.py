@@ -6,16 +6,29 @@ a kind of server. The others cover each adapter and each kind of server, but not
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .kit import ADAPTERS, SERVERS, EmbeddedServer, GearmandServer, Kit, Server, make_kit
+from gearman_sync.testing import ScriptedClient
+
+from .kit import (
+    ADAPTERS,
+    SERVERS,
+    Connect,
+    EmbeddedServer,
+    GearmandServer,
+    Kit,
+    Launch,
+    Server,
+    make_kit,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Iterator
 
 
 _PAIRS = [("sync", "gearmand"), ("asyncio", "JobServer"), ("trio", "gearmand")]
@@ -87,9 +100,7 @@ def server(kit: Kit, server_kind: str, request: pytest.FixtureRequest) -> Server
 
 
 @pytest.fixture
-def launch(
-    kit: Kit, server_kind: str, request: pytest.FixtureRequest
-) -> Callable[[], Awaitable[Server]]:
+def launch(kit: Kit, server_kind: str, request: pytest.FixtureRequest) -> Launch:
     """A function that starts a server for this scenario only. The scenario may kill that server."""
     # Only fixtures can skip the test if gearmand is missing.
     start_gearmand: Any = server_kind == "gearmand" and request.getfixturevalue("start_gearmand")
@@ -100,3 +111,16 @@ def launch(
         return server
 
     return start
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """A function that connects a ScriptedClient to a JobServer. The fixture closes it."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(server: Any, **options: Any) -> ScriptedClient:
+            link = ScriptedClient(tuple(server.address), **options)
+            stack.callback(link.close)
+            return link
+
+        yield connect

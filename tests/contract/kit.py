@@ -23,7 +23,7 @@ import pytest
 
 import gearman_anyio
 import gearman_sync
-from gearman_sync.testing import ScriptedServer
+from gearman_sync.testing import ScriptedClient, ScriptedServer
 from tests.support import PATIENCE, Gearmand, ServerAt, spawn, wait_for
 
 if TYPE_CHECKING:
@@ -153,11 +153,16 @@ class Gate:
     def __init__(self) -> None:
         self.begun = threading.Event()
         self.open = threading.Event()
-        #: The data of the jobs that have started.
-        self.order: list[Any] = []
+        #: The jobs that have started.
+        self.jobs: list[WorkerJob] = []
+
+    @property
+    def order(self) -> list[Any]:
+        """The data of the jobs that have started."""
+        return [job.data for job in self.jobs]
 
     def __call__(self, worker: Any, job: WorkerJob) -> Any:
-        self.order.append(job.data)
+        self.jobs.append(job)
         self.begun.set()
         wait_for(self.open, "opening of a gate")
         return job.data
@@ -310,6 +315,12 @@ class Kit:
     async def begin(self, job_server: Any) -> None:
         """Run a JobServer, at most until the scenario ends."""
         raise NotImplementedError
+
+    async def start_job_server(self, **options: Any) -> Any:
+        """Return a JobServer that runs until the scenario ends."""
+        server = self.job_server(**options)
+        await self.begin(server)
+        return server
 
     async def _open(self, made: Any) -> Any:
         """Enter the context of a client or worker. Return it with awaitable methods."""
@@ -548,7 +559,8 @@ class EmbeddedServer(Server):
         await self._kit.see_the_end_of(self.address)
 
 
-#: The types of the fixtures `launch` and `start_server`.
+#: The types of the fixtures `connect`, `launch` and `start_server`.
+Connect = Callable[..., ScriptedClient]
 Launch = Callable[[], Awaitable[Server]]
 StartServer = Callable[..., ScriptedServer]
 

@@ -32,8 +32,7 @@ async def test_ipv6(
         server = await kit.blocking(lambda: start_gearmand(host="::1"))
         port = server.port
     else:
-        server = kit.job_server(host="::1")
-        await kit.begin(server)
+        server = await kit.start_job_server(host="::1")
         port = server.address.port
     await kit.start_worker(("::1", port), tasks={task: reverse})
     for host in (f"[::1]:{port}", ("::1", port), ("[::1]", port), {"host": "::1", "port": port}):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from gearman_proto import GearmanJobRequest
 from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts
 
 from .kit import Kit, Server, echo
+from .test_reliability import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,27 +59,18 @@ async def test_a_stopped_server_is_lost_while_a_job_runs(
     assert "silent" in str(request.error)
 
 
-async def submit_and_leave(kit: Kit, server: Server, task: str, **options: Any) -> None:
-    client = await kit.client(server.address)
-    await client.submit_job(task, b"first", wait_until_complete=False, **options)
-    await client.shutdown()
-
-
 @pytest.mark.parametrize("background", [False, True])
 async def test_the_doomed_job_of_a_unique_that_somebody_has_left(
     kit: Kit, server: Server, server_kind: str, task: str, background: bool
 ) -> None:
     """Recordings 36_abandoned_then_resubmitted and 37_background_lost_with_foreground."""
-    if background:
-        await submit_and_leave(kit, server, task, unique="u-" + task, background=True)
-    await submit_and_leave(kit, server, task, unique="u-" + task)
+    unique = f"unique-{task}"
     client = await kit.client(server.address, heartbeat=HEARTBEAT)
-    left = GearmanJobRequest.from_unique("u-" + task)
-    while (await client.get_job_status(left)).status["client_count"]:
-        pass  # The server has not noticed the disconnect yet.
-    request = await client.submit_job(
-        task, b"second", unique="u-" + task, wait_until_complete=False
-    )
+    if background:
+        await client.submit_job(task, b"first", unique=unique, background=True)
+    leaving, left = await kit.submit(server.address, task, b"first", unique=unique)
+    await leave(kit, server, leaving, left)
+    request = await client.submit_job(task, b"second", unique=unique, wait_until_complete=False)
     await kit.start_worker(server.address, tasks={task: echo})
     await client.wait_until_jobs_completed([request])
     if server_kind == "gearmand":

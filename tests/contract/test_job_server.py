@@ -6,7 +6,6 @@ import contextlib
 import random
 import socket
 import struct
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,38 +24,17 @@ from gearman_proto.wire.packets import (
     SubmitJobBg,
 )
 from gearman_sync.testing import ScriptedClient
-from tests.support import PATIENCE, Program, require
+from tests.support import PATIENCE
 
-from .kit import Kit, Server, reverse
+from .kit import Connect, Kit, Server, reverse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gearman_proto.wire.packets import Event
 
-    Connect = Callable[..., ScriptedClient]
 
 MB = 1_000_000
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    """A function that connects to a server. The fixture closes the connections."""
-    with contextlib.ExitStack() as stack:
-
-        def connect(server: Any, **options: Any) -> ScriptedClient:
-            link = ScriptedClient(tuple(server.address), **options)
-            stack.callback(link.close)
-            return link
-
-        yield connect
-
-
-async def started(kit: Kit, **options: Any) -> Any:
-    """Run a JobServer until the scenario ends."""
-    server = kit.job_server(**options)
-    await kit.begin(server)
-    return server
 
 
 def refuses(server: Any) -> bool:
@@ -126,15 +104,12 @@ async def test_address_of_a_started_server(kit: Kit) -> None:
     assert (host, str(server.address)) == ("127.0.0.1", f"127.0.0.1:{port}")
     assert type(server.address) is kit.gearman.HostAndPort
     assert repr(server) == f"<JobServer 127.0.0.1:{port}>"
-    # Every form of a host list entry works.
-    for spec in (server.address, str(server.address), {"host": host, "port": port}):
-        client = await kit.client(spec)
-        assert (await client.submit_job("task", b"", background=True)).state == "CREATED"
+    client = await kit.client(server.address)
+    assert (await client.submit_job("task", b"", background=True)).state == "CREATED"
 
 
 async def test_server_started_twice_raises(kit: Kit) -> None:
-    server = kit.job_server()
-    await kit.begin(server)
+    server = await kit.start_job_server()
     with pytest.raises(RuntimeError, match="this server was started before"):
         await kit.begin(server)
     # The server is still running.
@@ -157,7 +132,7 @@ async def test_server_on_a_port_in_use_raises(kit: Kit) -> None:
 
 
 async def test_server_with_a_host_name_listens_on_its_address(kit: Kit) -> None:
-    server = await started(kit, host="localhost")
+    server = await kit.start_job_server(host="localhost")
     assert server.address.host in ("127.0.0.1", "::1")
     client = await kit.client(("localhost", server.address.port))
     assert (await client.submit_job("task", b"", background=True)).state == "CREATED"
@@ -168,7 +143,7 @@ async def test_server_with_a_host_name_listens_on_its_address(kit: Kit) -> None:
 
 @pytest.mark.parametrize("way", ["stop", "command"])
 async def test_shutdown_ends_waiting_calls(kit: Kit, task: str, way: str) -> None:
-    server = await started(kit)
+    server = await kit.start_job_server()
     gate = kit.gate()
     client = await kit.client_and_worker(server.address, tasks={task: gate}, max_outage=None)
     requests = await client.submit_multiple_jobs([{"task": task, "data": b""}] * 5, False, False)
@@ -190,7 +165,7 @@ async def test_shutdown_ends_waiting_calls(kit: Kit, task: str, way: str) -> Non
 
 
 async def test_graceful_shutdown(kit: Kit, task: str, connect: Connect) -> None:
-    server = await started(kit)
+    server = await kit.start_job_server()
     gate = kit.gate()
     client = await kit.client_and_worker(server.address, tasks={task: gate}, max_outage=None)
     idle = connect(server)
@@ -230,7 +205,7 @@ async def test_stop_while_peers_flood_the_server(kit: Kit, connect: Connect) -> 
     async def in_thread(link: ScriptedClient) -> None:
         await kit.blocking(flood, link)
 
-    server = await started(kit)
+    server = await kit.start_job_server()
     calls = [await kit.spawn(in_thread, connect(server)) for _ in range(3)]
     await kit.eventually(lambda: floods[0] > 20)
     await server.stop()
@@ -251,7 +226,7 @@ GARBAGE = {
 
 
 async def test_garbage(kit: Kit, task: str, connect: Connect) -> None:
-    server = await started(kit)
+    server = await kit.start_job_server()
     async with healthy(kit, server, task) as check:
         for name, garbage in GARBAGE.items():
             peer = connect(server)
@@ -267,7 +242,7 @@ async def test_garbage(kit: Kit, task: str, connect: Connect) -> None:
 
 async def test_reset_after_any_number_of_bytes(kit: Kit, task: str) -> None:
     """Survive a connection reset after each number of bytes of the peer's input."""
-    server = await started(kit)
+    server = await kit.start_job_server()
     name = task.encode()
     connection = Connection(Role.CLIENT | Role.WORKER)
     events: list[Event] = [
@@ -303,7 +278,7 @@ async def test_slow_reader_delays_no_others_and_gets_all_its_data(
     kit: Kit, task: str, connect: Connect
 ) -> None:
     """Serve others meanwhile, and flush the data before the end of the server."""
-    server = await started(kit)
+    server = await kit.start_job_server()
     client = await kit.client_and_worker(server.address, tasks={task: reverse})
     slow = connect(server, receive_buffer=4096)
     await kit.blocking(slow.send, EchoReq(bytes(20 * MB)))
@@ -319,7 +294,7 @@ async def test_slow_reader_delays_no_others_and_gets_all_its_data(
 
 async def test_end_of_stream_after_a_command(kit: Kit, connect: Connect) -> None:
     """Reply after the end of the stream, as ``echo version | nc`` needs."""
-    server = await started(kit)
+    server = await kit.start_job_server()
     for _ in range(5):
         link = connect(server)
         link.sock.sendall(b"version\n")
@@ -330,7 +305,7 @@ async def test_end_of_stream_after_a_command(kit: Kit, connect: Connect) -> None
 @pytest.mark.slow
 async def test_end_of_stream_of_a_slow_reader(kit: Kit, task: str, connect: Connect) -> None:
     """Reply to a slow ``echo status | nc`` with more than the socket buffers hold."""
-    server = await started(kit)
+    server = await kit.start_job_server()
     names = [b"%0800d" % number for number in range(10_000)]
     worker, slow = connect(server), connect(server, receive_buffer=4096)
     await kit.blocking(worker.send, *map(CanDo, names))
@@ -344,30 +319,3 @@ async def test_end_of_stream_of_a_slow_reader(kit: Kit, task: str, connect: Conn
     *lines, end = (await kit.blocking(slow.rest)).splitlines()
     assert [line.split(b"\t")[0] for line in lines] == [*names, task.encode()]
     assert end == b"."
-
-
-# Real peers.
-
-
-async def test_libgearman_client_and_worker(kit: Kit, task: str) -> None:
-    server = await started(kit)
-    host, port = server.address
-    command = (require("gearman"), "-h", host, "-p", str(port), "-f", task)
-
-    def run(*more: str, data: bytes = b"") -> bytes:
-        result = subprocess.run(
-            (*command, *more), input=data, capture_output=True, timeout=PATIENCE, check=True
-        )
-        return result.stdout.strip()
-
-    worker = Program(*command, "-w", require("rev"))
-    worker.spawn()
-    try:
-        client = await kit.client(server.address)
-        assert (await client.submit_job(task, b"ab")).result.strip() == b"ba"
-        assert await kit.blocking(lambda: run(data=b"world")) == b"dlrow"
-        await kit.blocking(run, "-b", "later")
-        await at(kit, server).wait_for_counts(task, 0, 0, 1)
-    finally:
-        worker.kill()
-    await at(kit, server).wait_for_counts(task, 0, 0, 0)

@@ -10,45 +10,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
-from gearman_sync.testing import ScriptedClient
-from gearman_sync.testing.sockets import linger_not
 from tests.support import PATIENCE, make_certificates
 from tests.support.tls import client_context, server_context
 
-from .kit import Kit, reverse
+from .kit import Connect, Kit, reverse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 each_version = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 
 
-class Peers(contextlib.ExitStack):
-    """Raw peers, closed when the test ends."""
-
-    def plain(self, server: Any) -> socket.socket:
-        """Return a connected socket that starts no handshake."""
-        return self.enter_context(socket.create_connection(tuple(server.address), PATIENCE))
-
-    def secure(self, server: Any, context: ssl.SSLContext) -> ScriptedClient:
-        """Return a peer that has completed the handshake."""
-        link = ScriptedClient(tuple(server.address), context=context)
-        self.callback(link.close)
-        return link
-
-
-@pytest.fixture
-def peers() -> Iterator[Peers]:
-    with Peers() as made:
-        yield made
-
-
-async def started(kit: Kit, certificates: Path, **options: Any) -> Any:
+async def started(kit: Kit, certificates: Path) -> Any:
     """Run a JobServer with TLS until the scenario ends."""
-    server = kit.job_server(ssl_context=server_context(certificates), **options)
-    await kit.begin(server)
-    return server
+    return await kit.start_job_server(ssl_context=server_context(certificates))
 
 
 def trusting(certificates: Path) -> ssl.SSLContext:
@@ -70,11 +45,11 @@ async def works(kit: Kit, server: Any, context: ssl.SSLContext, task: str) -> No
 
 @pytest.mark.parametrize("says", [b"status\r\n", bytes(10_000)])
 async def test_peer_without_tls_is_disconnected(
-    kit: Kit, tls_certificates: Path, task: str, peers: Peers, says: bytes
+    kit: Kit, tls_certificates: Path, task: str, connect: Connect, says: bytes
 ) -> None:
     """Disconnect the peer without a reply."""
     server = await started(kit, tls_certificates)
-    sock = await kit.blocking(peers.plain, server)
+    sock = connect(server).sock
     sock.sendall(says)
 
     def rest() -> bytes:
@@ -99,8 +74,7 @@ async def test_client_without_a_valid_certificate_is_refused(
 ) -> None:
     required = server_context(tls_certificates)
     required.verify_mode = ssl.CERT_REQUIRED
-    server = kit.job_server(ssl_context=required)
-    await kit.begin(server)
+    server = await kit.start_job_server(ssl_context=required)
     of_another_ca = trusting(tls_certificates)
     other = await kit.blocking(make_certificates, tmp_path)
     of_another_ca.load_cert_chain(other / "client.pem", other / "client.key")
@@ -131,14 +105,14 @@ async def test_silent_handshakes_do_not_delay_others(
     kit: Kit,
     tls_certificates: Path,
     task: str,
-    peers: Peers,
+    connect: Connect,
     says: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = await started(kit, tls_certificates)
     with monkeypatch.context() as hurry:
         hurry.setattr("gearman_proto.engines.server.engine._HANDSHAKE", 2.0)
-        silent = [await kit.blocking(peers.plain, server) for _ in range(20)]
+        silent = [connect(server).sock for _ in range(20)]
         await kit.eventually(lambda: len(server._gm_driver.engine.links) == len(silent))
     for sock in silent:
         with contextlib.suppress(ConnectionError):
@@ -151,16 +125,16 @@ async def test_silent_handshakes_do_not_delay_others(
 
 
 async def test_aborted_handshakes_are_released(
-    kit: Kit, tls_certificates: Path, task: str, peers: Peers
+    kit: Kit, tls_certificates: Path, task: str, connect: Connect
 ) -> None:
     server = await started(kit, tls_certificates)
     for number in range(10):
-        sock = await kit.blocking(peers.plain, server)
+        peer = connect(server)
         if number % 2:
-            sock.sendall(HALF_A_HELLO)
+            peer.sock.sendall(HALF_A_HELLO)
         if number % 3 == 1:
-            linger_not(sock)
-        sock.close()
+            peer.reset()
+        peer.close()
     await works(kit, server, trusting(tls_certificates), task)
     # The worker, the client and the admin client are connected.
     links = server._gm_driver.engine.links
@@ -169,29 +143,29 @@ async def test_aborted_handshakes_are_released(
 
 @pytest.mark.parametrize("command", ["", "shutdown", "shutdown graceful"])
 async def test_shutdown_during_a_handshake_disconnects_the_peer(
-    kit: Kit, tls_certificates: Path, peers: Peers, command: str
+    kit: Kit, tls_certificates: Path, connect: Connect, command: str
 ) -> None:
     server = await started(kit, tls_certificates)
-    silent = await kit.blocking(peers.plain, server)
-    link = await kit.blocking(peers.secure, server, trusting(tls_certificates))
+    silent = connect(server)
+    link = await kit.blocking(lambda: connect(server, context=trusting(tls_certificates)))
     await kit.blocking(link.echo)
     if command:
         link.sock.sendall(command.encode() + b"\n")
         await (await kit.spawn(server.wait)).result()
     else:
         await server.stop()
-    assert await kit.blocking(silent.recv, 100) == b""
+    assert await kit.blocking(silent.sock.recv, 100) == b""
 
 
 # Ends of connections.
 
 
 async def test_end_of_stream_after_a_command(
-    kit: Kit, tls_certificates: Path, peers: Peers
+    kit: Kit, tls_certificates: Path, connect: Connect
 ) -> None:
     """Reply after the end of the stream, as ``echo version | openssl s_client`` needs."""
     server = await started(kit, tls_certificates)
-    link = await kit.blocking(peers.secure, server, trusting(tls_certificates))
+    link = await kit.blocking(lambda: connect(server, context=trusting(tls_certificates)))
     link.sock.sendall(b"version\n")
     # Half-close the TCP connection below TLS, which can still read.
     socket.socket.shutdown(link.sock, socket.SHUT_WR)

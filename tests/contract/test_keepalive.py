@@ -75,8 +75,7 @@ async def test_defaults(
 
 async def test_accepted_connections_have_no_user_timeout(kit: Kit, task: str) -> None:
     """Leave TCP_USER_TIMEOUT unset, since a client might read its replies late."""
-    server = kit.job_server()
-    await kit.begin(server)
+    server = await kit.start_job_server()
     port = server.address.port
     for kind in ("client", "admin", "worker"):
         await use(kit, kind, server.address, port, task)

@@ -163,39 +163,31 @@ async def test_requests_of_an_unhashable_subclass(kit: Kit, server: Server, task
 
 async def test_every_parameter_of_a_worker(kit: Kit, launch: Launch, task: str) -> None:
     server = await launch()
-    gate = kit.gate()
-    jobs: list[Any] = []
-
-    def callback(worker: Any, job: Any) -> Any:
-        jobs.append(job)
-        return gate(worker, job)
+    client, request, gate, worker, _ = await kit.running_job(server.address, task, max_jobs=2)
+    (job,) = gate.jobs
 
     def methods() -> Methods:
         return {
             "register_task": {"task": f"{task}-b", "callback": echo},
             "unregister_task": {"task": f"{task}-b"},
             "set_client_id": {"client_id": "id"},
-            "send_job_status": {"current_job": jobs[0], "numerator": 1, "denominator": 2},
-            "send_job_data": {"current_job": jobs[0], "data": b""},
-            "send_job_warning": {"current_job": jobs[0], "data": b""},
+            "send_job_status": {"current_job": job, "numerator": 1, "denominator": 2},
+            "send_job_data": {"current_job": job, "data": b""},
+            "send_job_warning": {"current_job": job, "data": b""},
             # With a current job, these calls would end it.
             "send_job_complete": {"current_job": None, "data": b""},
             "send_job_failure": {"current_job": None},
             "send_job_exception": {"current_job": None, "data": b""},
         }
 
-    worker = await kit.start_worker(server.address, tasks={task: callback}, max_jobs=2)
-    client = await kit.client(server.address)
-    held = await client.submit_job(task, b"in", wait_until_complete=False)
-    await kit.wait_for(gate.begun)
     watched = Watched(worker)
     await watched.call_all(methods)
     for value in odd.VALUES:
         if value is not None and not is_seconds(value):
             await watched.call("stop", {"timeout": value}, value)
     gate.open.set()
-    await client.wait_until_jobs_completed([held])
-    assert held.result == b"in"
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"data"
 
 
 async def test_every_parameter_of_an_admin_client(kit: Kit, launch: Launch, task: str) -> None:

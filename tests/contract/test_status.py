@@ -61,15 +61,6 @@ async def test_status_from_submit_to_completion(kit: Kit, server: Server, task: 
     assert (request.status["running"], request.state) == (False, "CREATED")
 
 
-async def test_statuses_of_many_jobs(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    jobs = [{"task": task, "data": b""}] * 50
-    requests = await client.submit_multiple_jobs(jobs, background=True)
-    assert await client.get_job_statuses(requests) is requests
-    for request in requests:
-        assert (request.status["known"], request.status["handle"]) == (True, request.handle)
-
-
 async def test_by_unique(kit: Kit, server: Server, task: str) -> None:
     unique = f"unique-{task}"
     first, second = await kit.client(server.address), await kit.client(server.address)

@@ -58,8 +58,7 @@ def open_names(made: Any) -> set[str]:
 
 
 async def test_private_names_begin_with_the_prefix(kit: Kit) -> None:
-    server = kit.job_server()
-    await kit.begin(server)
+    server = await kit.start_job_server()
     client, admin = await kit.client(server.address), await kit.admin_client(server.address)
     worker = await kit.make_worker(server.address, tasks={"echo": echo})
     worker.set_client_id("own")

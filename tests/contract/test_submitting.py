@@ -319,18 +319,6 @@ async def test_jobs_with_the_same_unique_run_once(kit: Kit, server: Server, task
         assert list(request.status_updates) == [(1, 2), (2, 2)]
 
 
-@pytest.mark.both_servers
-async def test_the_unique_that_stands_for_the_data(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    jobs = [{"task": task, "data": data, "unique": "-"} for data in (b"a", b"b", b"a")]
-    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    gate = kit.gate(opened=True)
-    await kit.start_worker(server.address, tasks={task: gate})
-    await client.wait_until_jobs_completed(requests)
-    assert [request.result for request in requests] == [b"a", b"b", b"a"]
-    assert gate.order == [b"a", b"b"]
-
-
 # Outcomes of a job.
 
 

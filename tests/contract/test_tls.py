@@ -76,8 +76,7 @@ async def test_server_without_tls(
     if how == "gearmand":
         port = gearmand.port
     elif how == "JobServer":
-        server = kit.job_server()
-        await kit.begin(server)
+        server = await kit.start_job_server()
         port = server.address.port
     else:
         port = start_server(script).address[1]
@@ -179,8 +178,7 @@ async def test_much_both_ways(
     tls_context.minimum_version = tls_context.maximum_version = version
     host = ("localhost", tls_tunnel.port)
     if kind == "JobServer":
-        server = kit.job_server(ssl_context=server_context(tls_certificates))
-        await kit.begin(server)
+        server = await kit.start_job_server(ssl_context=server_context(tls_certificates))
         host = ("localhost", server.address.port)
     await kit.start_worker(host, tasks={task: reverse}, max_jobs=2, ssl_context=tls_context)
     client = await kit.client(host, ssl_context=tls_context)

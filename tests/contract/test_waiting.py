@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
+from gearman_proto.jobs.updates import JobData, JobEnded, JobWarning
 
 from .kit import Gate, Kit, Server, collect
-from .test_submitting import chatty, new_request
+from .test_submitting import new_request
 
 if TYPE_CHECKING:
     from gearman_proto import WorkerJob
@@ -84,23 +84,6 @@ async def test_shutdown_ends_waiting_calls(kit: Kit, server: Server, task: str) 
 
 
 # Updates.
-
-
-@pytest.mark.both_servers
-async def test_updates(kit: Kit, server: Server, task: str) -> None:
-    client, request = await kit.submit(server.address, task, b"")
-    await kit.start_worker(server.address, tasks={task: chatty})
-    assert await collect(client.updates(request)) == [
-        JobData(b"one"),
-        JobWarning(b"careful"),
-        JobProgress(1, 2),
-        JobData(b"t\0wo"),
-        JobProgress(2, 2),
-        JobEnded("COMPLETE", b"done"),
-    ]
-    queues = (request.data_updates, request.warning_updates, request.status_updates)
-    assert not any(queues)
-    assert await collect(client.updates(request)) == [JobEnded("COMPLETE", b"done")]
 
 
 async def test_updates_of_a_job_that_fails(kit: Kit, server: Server, task: str) -> None:

@@ -65,23 +65,6 @@ def about_jobs(server: ScriptedServer) -> list[Event]:
 
 
 @pytest.mark.both_servers
-async def test_client_id(kit: Kit, server: Server, task: str) -> None:
-    worker = await kit.make_worker(server.address, tasks={task: reverse})
-    assert worker.set_client_id(f"{task}-before") == f"{task}-before"
-    assert worker.worker_client_id == f"{task}-before"
-    await kit.work(worker)
-
-    async def is_known_by(name: str) -> bool:
-        return name in await server.client_ids()
-
-    await kit.eventually(lambda: is_known_by(f"{task}-before"))
-    assert worker.set_client_id(f"{task}-after".encode()) == f"{task}-after"
-    await kit.eventually(lambda: is_known_by(f"{task}-after"))
-    assert worker.worker_client_id == f"{task}-after"
-    assert not await is_known_by(f"{task}-before")
-
-
-@pytest.mark.both_servers
 async def test_tasks_change_during_work(kit: Kit, server: Server, task: str) -> None:
     def function(worker: Any, job: WorkerJob) -> Any:
         worker.register_task(f"{task}-2", reverse)
@@ -92,7 +75,9 @@ async def test_tasks_change_during_work(kit: Kit, server: Server, task: str) -> 
     client = await kit.client(server.address)
     jobs = [{"task": f"{task}-{n}", "data": b"ab"} for n in (0, 1, 2, 1)]
     requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    worker = await kit.start_worker(server.address)
+    worker = await kit.make_worker(server.address)
+    worker.set_client_id(f"{task}-before")
+    await kit.work(worker)
     await kit.eventually(lambda: worker.connection_list[0].connected)
     worker.register_task(f"{task}-0", reverse)
     await client.wait_until_jobs_completed(requests[:1])
@@ -102,6 +87,7 @@ async def test_tasks_change_during_work(kit: Kit, server: Server, task: str) -> 
     assert [request.result for request in requests] == [b"ba", abilities, b"ba", None]
     await server.wait_for_counts(f"{task}-1", 1, 0, 0)
     assert worker.worker_client_id == task
+    assert {task, f"{task}-before"} & {*await server.client_ids()} == {task}
     # The queued job runs once a task can handle it.
     worker.register_task(f"{task}-1", echo, timeout=100)
     await client.wait_until_jobs_completed(requests)
@@ -202,6 +188,8 @@ async def test_messages_of_callbacks_reach_the_client(kit: Kit, server: Server, 
             JobWarning(b""),
             JobEnded("COMPLETE", b"done"),
         ]
+        assert not any((request.data_updates, request.warning_updates, request.status_updates))
+        assert await collect(client.updates(request)) == [JobEnded("COMPLETE", b"done")]
 
 
 async def test_invalid_updates_are_refused(kit: Kit, server: Server, task: str) -> None:
