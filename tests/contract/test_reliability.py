@@ -50,7 +50,7 @@ def through() -> Iterator[Through]:
 async def request_job(kit: Kit, address: tuple[str, int], task: str) -> ScriptedClient:
     """Return the connection of a worker that has requested a job.
 
-    Closing it is what the kernel does for a killed process.
+    If a test closes it, the server sees the same as when the worker is killed.
     """
     worker = await kit.blocking(ScriptedClient, address)
     worker.send(CanDo(task.encode()), GrabJobUniq())

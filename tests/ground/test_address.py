@@ -42,48 +42,39 @@ def test_forms(spec: Any, host: str, port: int) -> None:
     assert not address.uses_tls
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        *("", "a b", "a/b", "user@h", "a\0b", "a\nb", "a..b", "a" * 64, "a" * 254),
-        *(":4730", "h:", "h:x", "h:0", "h:65536", "h:-1", "h:123456", "h:٣"),
-        *("[::1", "[::1]x", "[h]:1", "[a:b]:1", "a:b:c", "::1:47300"),
-        *(("a:b", 1), ("h", 0), ("h", ""), ("", 1)),
-        *(ServerAddress(""), ServerAddress("a b"), ServerAddress("h", 0)),
-        {"host": "a:b"},
-        {},
-        {"port": 1},
-        {"host": "h", "prot": 1},
-        {"host": "h", "prot": 1, 7: 7},
-        {"host": "h", "keyfile": "k"},
-        {"host": "h", "keyfile": "k", "certfile": "c", "ssl_context": object()},
-        {"host": "h", "keepintvl": -1},
-        {"host": "h", "keepidle": 32768, "keepalive": False},
-    ],
-)
-def test_impossible_value_raises(spec: Any) -> None:
-    with pytest.raises(ValueError):
-        parse_address(spec)
+IMPOSSIBLE_VALUES: list[Any] = [
+    *("", "a b", "a/b", "user@h", "a\0b", "a\nb", "a..b", "a" * 64, "a" * 254),
+    *(":4730", "h:", "h:x", "h:0", "h:65536", "h:-1", "h:123456", "h:٣"),
+    *("[::1", "[::1]x", "[h]:1", "[a:b]:1", "a:b:c", "::1:47300"),
+    *(("a:b", 1), ("h", 0), ("h", ""), ("", 1)),
+    *(ServerAddress(""), ServerAddress("a b"), ServerAddress("h", 0)),
+    *({"host": "a:b"}, {}, {"port": 1}, {"host": "h", "prot": 1}, {"host": "h", "prot": 1, 7: 7}),
+    {"host": "h", "keyfile": "k"},
+    {"host": "h", "keyfile": "k", "certfile": "c", "ssl_context": object()},
+    {"host": "h", "keepintvl": -1},
+    {"host": "h", "keepidle": 32768, "keepalive": False},
+]
+IMPOSSIBLE_TYPES: list[Any] = [
+    *(None, 7, ("h",), ("h", 1, 2), (7, 1), ("h", None), ("h", 1.5), ("h", True)),
+    *(ServerAddress(None), ServerAddress("h", None)),  # type: ignore[arg-type]
+    *({"host": None}, {"host": "h", "port": []}, {"host": "h", "keepalive": 1}),
+    *({"host": "h", "keepintvl": 1.5}, {"host": "h", "keepcnt": True}),
+]
 
 
 @pytest.mark.parametrize(
-    "spec",
+    ("error", "spec"),
     [
-        *(None, 7, ("h",), ("h", 1, 2), (7, 1), ("h", None), ("h", 1.5), ("h", True)),
-        *(ServerAddress(None), ServerAddress("h", None)),  # type: ignore[arg-type]
-        {"host": None},
-        {"host": "h", "port": []},
-        {"host": "h", "keepalive": 1},
-        {"host": "h", "keepintvl": 1.5},
-        {"host": "h", "keepcnt": True},
+        *[(ValueError, spec) for spec in IMPOSSIBLE_VALUES],
+        *[(TypeError, spec) for spec in IMPOSSIBLE_TYPES],
     ],
 )
-def test_impossible_type_raises(spec: Any) -> None:
-    with pytest.raises(TypeError):
+def test_impossible_address_raises(error: type[Exception], spec: Any) -> None:
+    with pytest.raises(error):
         parse_address(spec)
 
 
-def test_tls_settings_are_parsed() -> None:
+def test_settings_are_parsed() -> None:
     address = parse_address({"host": "h", "certfile": "c", "keyfile": "k", "ca_certs": "a"})
     assert address == ServerAddress("h", 4730, "k", "c", "a")
     assert address.uses_tls
@@ -92,15 +83,10 @@ def test_tls_settings_are_parsed() -> None:
     assert address.ssl_context is context
     assert address.uses_tls
     assert "object" not in repr(address)
-
-
-def test_keepalive() -> None:
     none: dict[str, Any] = dict.fromkeys(("keepalive", "keepidle", "keepintvl", "keepcnt"))
     assert parse_address({"host": "h", **none}) == ServerAddress("h")
-    address = parse_address({"host": "h", "keepidle": 5, "keepintvl": 2, "keepcnt": 4})
-    assert (address.keepalive, address.keepidle) == (True, 5)
-    assert (address.keepintvl, address.keepcnt) == (2, 4)
-    assert not parse_address({"host": "h", "keepalive": False}).keepalive
+    probes: dict[str, Any] = {"keepalive": False, "keepidle": 5, "keepintvl": 2, "keepcnt": 4}
+    assert parse_address({"host": "h", **probes}) == ServerAddress("h", **probes)
 
 
 def test_wrong_keepalive_setting_is_named() -> None:
@@ -135,17 +121,10 @@ def test_ipv6_address_with_a_port_needs_brackets(spec: Any) -> None:
     assert parse_address(f"[{host}]:4730") == ServerAddress(host, 4730)
 
 
-def test_host_list_of_another_type_raises() -> None:
-    hosts: Any = 7
-    with pytest.raises(TypeError, match="host_list is a list of servers, not 7"):
-        parse_host_list(hosts)
-
-
 @pytest.mark.parametrize(
     ("hosts", "hint"),
     [
         (("localhost", 4730), "[('localhost', 4730)]"),
-        (["localhost", 4730], "[('localhost', 4730)]"),
         ((b"localhost", "4730"), "[(b'localhost', '4730')]"),
         (HostAndPort("localhost", 4730), "[('localhost', 4730)]"),
         ("localhost:4730", "['localhost:4730']"),
@@ -157,12 +136,14 @@ def test_single_server_as_host_list_raises_with_a_hint(hosts: Any, hint: str) ->
     with pytest.raises(TypeError) as caught:
         parse_host_list(hosts)
     assert str(caught.value) == f"host_list is a list of servers, not {hosts!r}: {hint}?"
+    other: Any = 7
+    with pytest.raises(TypeError, match=r"host_list is a list of servers, not 7$"):
+        parse_host_list(other)
 
 
-@pytest.mark.parametrize("kind", [tuple, list])
-def test_two_servers_like_a_host_and_port_are_parsed(kind: type) -> None:
-    assert parse_host_list(kind(["a", "b"])) == [ServerAddress("a"), ServerAddress("b")]
-    assert parse_host_list(kind([("a", 1), "b"])) == [ServerAddress("a", 1), ServerAddress("b")]
+def test_two_servers_like_a_host_and_port_are_parsed() -> None:
+    assert parse_host_list(("a", "b")) == [ServerAddress("a"), ServerAddress("b")]
+    assert parse_host_list([("a", 1), "b"]) == [ServerAddress("a", 1), ServerAddress("b")]
     assert parse_host_list(["a", "1"]) == [ServerAddress("a"), ServerAddress("1")]
 
 

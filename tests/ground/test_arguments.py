@@ -20,42 +20,26 @@ from gearman_proto.checks import (
 @pytest.mark.parametrize(
     ("poll_timeout", "seconds"),
     [
-        (None, None),
-        (0, 0.0),
-        (2, 2.0),
-        (0.5, 0.5),
-        (-3, 0.0),
-        (-(10**400), 0.0),
-        (1e300, None),
-        (10**400, None),
-        (float("inf"), None),
+        *((None, None), (1e300, None), (10**400, None), (math.inf, None)),
+        *((0, 0.0), (2, 2.0), (0.5, 0.5), (-3, 0.0), (-(10**400), 0.0)),
     ],
 )
-def test_to_seconds(poll_timeout: float | None, seconds: float | None) -> None:
+def test_to_seconds_and_deadline_of(poll_timeout: float | None, seconds: float | None) -> None:
     assert to_seconds(poll_timeout) == seconds
+    assert deadline_of(100.0, poll_timeout) == (None if seconds is None else 100.0 + seconds)
 
 
-@pytest.mark.parametrize("poll_timeout", ["1", True, b"", [1.0]])
-def test_to_seconds_of_another_type_raises(poll_timeout: Any) -> None:
-    with pytest.raises(TypeError, match="poll_timeout is a number"):
-        to_seconds(poll_timeout)
-
-
-def test_to_seconds_of_nan_raises() -> None:
+def test_to_seconds_of_another_value_raises() -> None:
+    odd: list[Any] = ["1", True, b"", [1.0]]
+    for poll_timeout in odd:
+        with pytest.raises(TypeError, match="poll_timeout is a number"):
+            to_seconds(poll_timeout)
     with pytest.raises(ValueError, match="nan"):
-        to_seconds(float("nan"))
-
-
-@pytest.mark.parametrize(
-    ("poll_timeout", "deadline"), [(None, None), (2, 102.0), (-3, 100.0), (1e300, None)]
-)
-def test_deadline_of(poll_timeout: float | None, deadline: float | None) -> None:
-    assert deadline_of(100.0, poll_timeout) == deadline
+        to_seconds(math.nan)
 
 
 def test_check_timeout_limits() -> None:
-    assert check_timeout(None) is None
-    assert check_timeout(1.5) == 1.5
+    assert (check_timeout(None), check_timeout(1.5)) == (None, 1.5)
     odd: list[Any] = [True, "1"]
     for timeout in odd:
         with pytest.raises(TypeError, match="timeout is a number of seconds"):

@@ -74,25 +74,18 @@ class Model:
 ALL: Final = (Empty(), Pair(1, [2]), Told("a", 1), Fixed("a", 1), Row("a"), Derived(3, 4))
 
 
-def test_fields_are_parameters() -> None:
-    assert (Pair(1).left, Pair(1).right) == (1, None)
-    assert (Pair(right=1, left=2).left, Pair(1, 2).right) == (2, 2)
-    assert Told("a").token is None
-    for arguments in ((), (1, 2, 3)):
-        with pytest.raises(TypeError, match=r"Pair\.__init__\(\) (missing|takes)"):
-            Pair(*arguments)
-    with pytest.raises(TypeError):
-        Empty(1)  # type: ignore[call-arg]
-
-
-def test_signature_and_match_args_equal_those_of_a_dataclass() -> None:
+def test_fields_are_those_of_a_dataclass() -> None:
     kind: Any = Pair
     assert inspect.signature(kind) == inspect.signature(Model)
     assert kind.__match_args__ == Model.__match_args__
     assert (kind.__module__, kind.__doc__) == (__name__, "Two fields, one with a default.")
-    match Pair(1, 2):
+    match Pair(right=2, left=1):
         case Pair(left, right):
             assert (left, right) == (1, 2)
+    assert (Pair(1).right, Told("a").token) == (None, None)
+    for arguments in ((), (1, 2, 3)):
+        with pytest.raises(TypeError, match=r"Pair\.__init__\(\) (missing|takes)"):
+            Pair(*arguments)
 
 
 def test_repr_shows_visible_fields() -> None:
@@ -127,31 +120,22 @@ def test_only_frozen_records_are_hashable() -> None:
 
 def test_frozen_record_refuses_assignment() -> None:
     fixed: Any = Fixed("a")
-    for name in ("name", "other"):
-        with pytest.raises(AttributeError, match=f"a Fixed does not change: not its '{name}'"):
-            setattr(fixed, name, 1)
+    with pytest.raises(AttributeError, match="a Fixed does not change: not its 'name'"):
+        fixed.name = 1
     with pytest.raises(AttributeError, match="does not change"):
         del fixed.name
-    assert fixed == Fixed("a")
 
 
 @pytest.mark.parametrize("each", ALL, ids=lambda each: type(each).__name__)
-def test_record_accepts_no_other_attributes(each: Any) -> None:
+def test_record_has_only_its_fields_and_so_has_its_copy(each: Any) -> None:
     assert not hasattr(each, "__dict__")
     with pytest.raises(AttributeError):
         each.other = 1
-
-
-@pytest.mark.parametrize("each", ALL, ids=lambda each: type(each).__name__)
-@pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
-)
-def test_copies_have_all_fields(copied: Any, each: Any) -> None:
-    other = copied(each)
-    assert type(other) is type(each)
-    assert other is not each
     names = type(each).__match_args__
-    assert [getattr(other, name) for name in names] == [getattr(each, name) for name in names]
+    for other in (copy.copy(each), copy.deepcopy(each), pickle.loads(pickle.dumps(each))):
+        assert type(other) is type(each)
+        assert other is not each
+        assert [getattr(other, name) for name in names] == [getattr(each, name) for name in names]
 
 
 def test_replaced_returns_a_changed_copy() -> None:

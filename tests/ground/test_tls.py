@@ -1,4 +1,4 @@
-"""Selection and checks of TLS contexts, and errors of TLS, mostly with a stand-in for `ssl`."""
+"""Selection and checks of TLS contexts, and errors of TLS."""
 
 from __future__ import annotations
 
@@ -19,86 +19,7 @@ from gearman_proto.tls import (
 from tests.support import encrypted, make_certificates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-
-class Context:
-    def __init__(self, cafile: str | None = None) -> None:
-        self.made_of: tuple[str | None, ...] = (cafile,)
-        self.protocol = "of servers"
-
-    def load_cert_chain(
-        self, certfile: str, keyfile: str | None, password: Callable[[], object]
-    ) -> None:
-        self.made_of += (certfile, keyfile)
-
-
-class Ssl:
-    SSLContext = Context
-    PROTOCOL_TLS_CLIENT = "of clients"
-    create_default_context = Context
-
-
-def test_common_context_is_for_servers_without_settings_of_their_own() -> None:
-    plain, own = ServerAddress("one"), ServerAddress("two", ca_certs="ca")
-    hosts: list[Any] = ["one", {"host": "two", "ca_certs": "ca"}]
-    assert parse_servers(hosts, None) == [plain, own]
-    assert parse_servers(hosts, "all") == [ServerAddress("one", ssl_context="all"), own]
-
-
-def test_make_contexts_selects_a_context_per_address() -> None:
-    own = Context()
-    plain, given, verified, known = addresses = [
-        ServerAddress("one"),
-        ServerAddress("two", ssl_context=own),
-        ServerAddress("three", ca_certs="ca"),
-        ServerAddress("four", certfile="certificate", keyfile="key"),
-    ]
-    contexts = make_contexts(addresses, Ssl)
-    assert plain not in contexts
-    assert contexts[given] is own
-    assert contexts[verified].made_of == ("ca",)
-    assert contexts[known].made_of == (None, "certificate", "key")
-
-
-def never() -> Any:
-    raise AssertionError("ssl is loaded where there is no TLS")
-
-
-def test_ssl_is_not_loaded_without_tls() -> None:
-    assert make_contexts([ServerAddress("one")], never) == {}
-    assert check_context(None, never) is None
-
-
-def test_context_that_cannot_be_used_raises() -> None:
-    context = Context()
-    assert check_context(context, Ssl) is context
-    for check in (
-        lambda: check_context("ca", Ssl),
-        lambda: make_contexts([ServerAddress("one", ssl_context="ca")], Ssl),
-    ):
-        with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not 'ca'"):
-            check()
-    context.protocol = Ssl.PROTOCOL_TLS_CLIENT
-    with pytest.raises(ValueError, match="ssl_context is for clients"):
-        check_context(context, Ssl)
-
-
-class SslError(OSError):
-    """A stand-in for `ssl.SSLError`."""
-
-    def __init__(self, reason: str | None, text: str = "") -> None:
-        super().__init__(9, text or f"[SSL: {reason}]")
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.strerror)
-
-
-# Files, with the real `ssl`, since OpenSSL's reasons decide what is said.
-
-CERT = {"certfile": "client.pem"}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +33,62 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "both").write_text(certificate + (directory / "server.key").read_text())
     encrypted(directory / "client.key", directory)
     return directory
+
+
+def real() -> Any:
+    return ssl
+
+
+def never() -> Any:
+    raise AssertionError("ssl is loaded where there is no TLS")
+
+
+# Contexts.
+
+
+def test_common_context_is_for_servers_without_settings_of_their_own() -> None:
+    plain, own = ServerAddress("one"), ServerAddress("two", ca_certs="ca")
+    hosts: list[Any] = ["one", {"host": "two", "ca_certs": "ca"}]
+    assert parse_servers(hosts, None) == [plain, own]
+    assert parse_servers(hosts, "all") == [ServerAddress("one", ssl_context="all"), own]
+
+
+def test_make_contexts_selects_a_context_per_address(directory: Path) -> None:
+    own = ssl.create_default_context()
+    given, verified, known = tls = [
+        ServerAddress("two", ssl_context=own),
+        ServerAddress("three", ca_certs=str(directory / "ca.pem")),
+        ServerAddress(
+            "four", certfile=str(directory / "client.pem"), keyfile=str(directory / "client.key")
+        ),
+    ]
+    contexts = make_contexts([ServerAddress("one"), *tls], real)
+    assert contexts.keys() == {given, verified, known}
+    assert contexts[given] is own
+    assert len(contexts[verified].get_ca_certs()) == 1
+
+
+def test_ssl_is_not_loaded_without_tls() -> None:
+    assert make_contexts([ServerAddress("one")], never) == {}
+    assert check_context(None, never) is None
+
+
+def test_context_that_cannot_be_used_raises() -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    assert check_context(context, real) is context
+    for check in (
+        lambda: check_context("ca", real),
+        lambda: make_contexts([ServerAddress("one", ssl_context="ca")], real),
+    ):
+        with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not 'ca'"):
+            check()
+    with pytest.raises(ValueError, match="ssl_context is for clients"):
+        check_context(ssl.create_default_context(), real)
+
+
+# Files. The errors depend on OpenSSL's reasons.
+
+CERT = {"certfile": "client.pem"}
 
 
 @pytest.mark.parametrize(
@@ -137,12 +114,23 @@ def test_file_without_its_key_or_certificate_is_named(
 ) -> None:
     paths: dict[str, Any] = {key: str(directory / name) for key, name in files.items()}
     with pytest.raises(OSError) as caught:
-        make_contexts([ServerAddress("localhost", **paths)], lambda: ssl)
+        make_contexts([ServerAddress("localhost", **paths)], real)
     assert message.format(directory) in str(caught.value)
     assert isinstance(caught.value, FileNotFoundError) == ("none" in files.values())
 
 
-class Refusing(Context):
+class SslError(OSError):
+    """A stand-in for `ssl.SSLError`, whose reason can't be chosen."""
+
+    def __init__(self, reason: str | None, text: str = "") -> None:
+        super().__init__(9, text or f"[SSL: {reason}]")
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class Refusing:
     """A context that refuses files for other reasons."""
 
     def __init__(self, cafile: str | None = None) -> None:
