@@ -110,12 +110,6 @@ def test_rows_and_rates_add_up_servers_without_those_that_failed() -> None:
     assert rate(board) == pytest.approx(3 + 5)
 
 
-def test_simultaneous_samples_do_not_divide_by_zero() -> None:
-    board = board_of(function("a", 10))
-    feed(board, "one", [5])
-    assert rate(board) == 0
-
-
 def test_vanished_function_has_neither_row_nor_history() -> None:
     board = board_of(function("a", 10), function("b", 10))
     board.remember()
@@ -303,7 +297,7 @@ def test_any_screen_is_no_larger_than_the_terminal(
     sites: dict[str, Any], width: int, height: int, keys: list[str]
 ) -> None:
     board = Board(sites)
-    for now in (0.0, 0.7):
+    for now in (0.0, 0.0, 0.7):
         for name, what in sites.items():
             if isinstance(what, str):
                 board.failed(name, what)

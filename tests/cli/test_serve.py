@@ -10,7 +10,7 @@ import pytest
 
 from gearman_sync.testing import ScriptedWorker, echo
 
-from .support import DONE, FAILED, NO_SERVER, USAGE, Result, Running, gearmanctl
+from .support import DONE, FAILED, NO_SERVER, Result, Running, gearmanctl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,15 +71,3 @@ def test_tls_verifies_server_and_client(run_serve: Serve, tls_certificates: Path
     assert gearmanctl("ping", "--timeout", "2", at=anybody).status != DONE
     assert gearmanctl("ping", *ca, *shown, at=the_known).status == DONE
     assert gearmanctl("ping", *ca, "--timeout", "2", at=the_known).status != DONE
-
-
-def test_wrong_tls_files_are_reported(tls_certificates: Path) -> None:
-    key = str(tls_certificates / "server.key")
-    other = str(tls_certificates / "client.pem")
-    for words, message in (
-        (("--tls-cert", key), f"--tls-cert '{key}' has no certificate in PEM form"),
-        (("--tls-cert", other, "--tls-key", key), "is not that of the certificate in --tls-cert"),
-    ):
-        result = gearmanctl("serve", "--port", "0", *words)
-        assert (result.status, result.output) == (USAGE, b"")
-        assert message in result.error

@@ -131,14 +131,15 @@ def test_keys_and_the_size_of_the_window_change_the_screen(server: Server) -> No
 
 @pytest.mark.parametrize("key", [pytest.param("q", id="q"), pytest.param(CTRL_C, id="Ctrl-C")])
 def test_key_ends_top_and_restores_the_terminal(server: Server, key: str) -> None:
-    # The shell must survive Ctrl-C, and reads no keys that were typed ahead.
+    # The shell must survive Ctrl-C, and reads no keys that were typed ahead, not even those that
+    # top has not read itself.
     script = 'trap : INT; echo before; "$@"; echo "status $?"; read -r line; echo "got $line"'
     command = ("sh", "-c", script, "sh", *PROGRAM, "top", "--server", address_of(server))
     with Terminal(*command) as terminal:
         terminal.wait_for("functions: 0", "quit: q")
         assert "before" not in terminal.text
         assert set(terminal.changes) == {"termios", "modes", "screen", "cursor"}
-        terminal.type(f"{key}rm -rf\n")
+        terminal.type(f"{key}{'x' * 2000}rm -rf\n")
         terminal.wait_for("before\nstatus 0")
         assert terminal.changes == []
         terminal.type("this\n")

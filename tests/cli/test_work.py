@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
 from gearman_sync import JOB_COMPLETE, GearmanClient
+from gearman_sync.cli.work import _stopped_by_signals
 from gearman_sync.testing import reverse
 from tests.support import PATIENCE, eventually
 
@@ -126,7 +127,6 @@ def test_jobs_option_runs_jobs_concurrently(
     [
         ("echo out; echo no such thing >&2; exit 3", "no such thing", "exit status 3"),
         ("false", "exit status 1", "exit status 1"),
-        ("kill -9 $$", "killed by SIGKILL", "killed by SIGKILL"),
     ],
 )
 def test_failed_command_sends_an_exception(
@@ -230,16 +230,12 @@ def test_second_signal_kills_the_command(
     assert results(client, request) == [b"atad"]
 
 
-def test_job_of_a_killed_worker_is_queued_again(
-    queue: Queue, held: Held, client: GearmanClient
-) -> None:
-    worker = queue.start_work(*held.command)
-    request = submit(client, queue, b"data")
-    processes = held.wait(worker)
-    worker.signal(signal.SIGKILL)
-    assert worker.end().status == -signal.SIGKILL
-    # The command runs on without a parent, so kill it.
-    for process in processes:
-        os.kill(process, signal.SIGKILL)
-    queue.start_work("--", sys.executable, "-c", "print('done by another')")
-    assert results(client, request) == [b"done by another\n"]
+def test_second_signal_disconnects_before_it_kills() -> None:
+    """Otherwise the failure of a killed command could reach the server, which ends the job."""
+    calls = mock.Mock()
+    calls.worker.has_job_lock.return_value = False
+    with _stopped_by_signals(calls.worker, calls.processes) as status:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+    assert calls.mock_calls[-2:] == [mock.call.worker.shutdown(), mock.call.processes.kill()]
+    assert status == [128 + signal.SIGTERM]
