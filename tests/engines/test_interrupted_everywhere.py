@@ -29,7 +29,7 @@ from gearman_proto.wire.packets import (
     NoJob,
     Noop,
     PreSleep,
-    StatusRes,
+    StatusResUnique,
     SubmitJob,
     WorkComplete,
     WorkData,
@@ -133,7 +133,7 @@ def is_interrupted(
 # The client.
 
 
-def use_client(world: harness.World) -> None:
+def submit_and_wait(world: harness.World) -> None:
     world.first = world.request(unique="u")  # type: ignore[attr-defined]
     request: GearmanJobRequest = world.first  # type: ignore[attr-defined]
     others = [world.request(), world.request(background=True)]
@@ -148,9 +148,13 @@ def use_client(world: harness.World) -> None:
     server.send(WorkComplete(b"H:1", b"out"), WorkFail(b"H:2"))
     world.release(stream)
     world.release(wait)
-    status = world.statuses(request, timeout=5.0)
+
+
+def ask_and_retry(world: harness.World) -> None:
+    status = world.statuses(world.request(unique="u"), by_unique=True, timeout=5.0)
+    server = world.serve()
     server.take()
-    server.send(StatusRes(b"H:1", b"0", b"0", b"0", b"0"))
+    server.send(StatusResUnique(b"u", b"0", b"0", b"0", b"0", b"0"))
     world.release(status)
     lost = world.submit(world.request(retries=1), timeout=5.0)
     server.take()
@@ -266,7 +270,8 @@ def look_at_admin(world: admin_harness.World) -> None:
 @pytest.mark.parametrize(
     ("make", "use", "look", "lines"),
     [
-        pytest.param(harness.World, use_client, look_at_client, 500, id="client"),
+        pytest.param(harness.World, submit_and_wait, look_at_client, 500, id="submits"),
+        pytest.param(harness.World, ask_and_retry, look_at_client, 300, id="retries"),
         pytest.param(
             partial(worker_harness.World, 2), use_worker, look_at_worker, 500, id="worker"
         ),
