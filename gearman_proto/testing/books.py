@@ -62,8 +62,8 @@ class Place:
     """
 
     def __init__(self, name: str, servers: Mapping[str, Place]) -> None:
-        self.name = name
-        self.servers = servers
+        self.name: str = name
+        self.servers: Mapping[str, Place] = servers
         self.is_up: bool = True
         self.life: int = 0
         self.last_loss: float = -1.0

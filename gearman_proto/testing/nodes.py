@@ -91,6 +91,11 @@ class Node(Place):
     """
 
     servers: dict[str, Node]
+    # pyright wants the types of attributes that methods of a subclass assign.
+    is_up: bool
+    life: int
+    last_loss: float
+    last_refusal: float
 
     def __init__(
         self, net: Simulation, name: str, make: Callable[[Any], Any], servers: Sequence[Node] = ()
