@@ -1,9 +1,9 @@
-"""The kit of cases for servers: clients, workers and admins of the judged server.
+"""The kit of server cases: clients, workers and admins of the judged server.
 
 Barriers
     A server can process the packets of two connections in any order. A case that needs an order
-    calls `Line.settle` in between. That is a round trip of ECHO_REQ, or of GET_STATUS if the server
-    does not support ECHO_REQ. Afterwards, the server has sent all its answers. Nothing here sleeps.
+    calls `Line.settle` in between: a round trip of ECHO_REQ, or of GET_STATUS if the server does
+    not support ECHO_REQ. Afterwards, the server has sent all its replies.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
 SERVER: Final = Suite("server")
-#: Decorates a case for servers. See `Suite.case`.
+#: Decorates a server case. See `Suite.case`.
 case: Final = SERVER.case
 
 # A handle that no server uses.
-_NOBODY: Final = b"H:conformance:nobody"
+_UNUSED: Final = b"H:conformance:nobody"
 
 
 class ServerPlace(Place, Protocol):
@@ -69,11 +69,11 @@ class ServerPlace(Place, Protocol):
         """
 
     def restart(self) -> None:
-        """Kill the server, and start it again."""
+        """Kill the server and restart it."""
 
 
 class Line(Talk):
-    """A connection to the judged server. It is a client's, a worker's, or both.
+    """A connection to the judged server, as a client, a worker, or both.
 
     Args:
         stream: The connection.
@@ -82,7 +82,7 @@ class Line(Talk):
     Attributes:
         function: The default function for `submit`.
         has_echo: True if the server answers ECHO_REQ.
-        has_uniq: True if it answers GRAB_JOB_UNIQ. Otherwise, `grab` sends GRAB_JOB.
+        has_uniq: True if the server answers GRAB_JOB_UNIQ. Otherwise, `grab` sends GRAB_JOB.
     """
 
     _tokens = itertools.count(1)
@@ -97,33 +97,33 @@ class Line(Talk):
     # Barriers.
 
     def settle(self) -> list[Event]:
-        """Wait until the server has processed all packets. Return the events received by then."""
+        """Wait until the server has processed all packets. Return the events received meanwhile."""
         token = b"settled %d" % next(self._tokens)
-        self.send(EchoReq(token) if self.has_echo else GetStatus(_NOBODY))
-        came: list[Event] = []
+        self.send(EchoReq(token) if self.has_echo else GetStatus(_UNUSED))
+        got: list[Event] = []
         while True:
             event = self.next("the answer to an ECHO_REQ" if self.has_echo else "a STATUS_RES")
             if event == EchoRes(token) or (
-                isinstance(event, StatusRes) and event.handle == _NOBODY
+                isinstance(event, StatusRes) and event.handle == _UNUSED
             ):
-                return came
-            came.append(event)
+                return got
+            got.append(event)
 
     def nothing(self) -> None:
         """Check that the server has sent nothing."""
-        came = self.settle()
-        demand(not came, "nothing", ", ".join(map(shortened, came)))
+        got = self.settle()
+        demand(not got, "nothing", ", ".join(map(shortened, got)))
 
     def tell(self, *events: Event) -> None:
-        """Send packets, and wait until the server has processed them without an answer."""
+        """Send packets, and check that the server processes them without a reply."""
         self.send(*events)
         self.nothing()
 
     def gets(self, *events: Event) -> None:
         """Check that the next packets equal `events`."""
         for event in events:
-            came = self.next(f"{event}")
-            demand(came == event, f"{event}", came)
+            got = self.next(f"{event}")
+            demand(got == event, f"{event}", got)
 
     # As a client.
 
@@ -139,42 +139,42 @@ class Line(Talk):
         return self.created(kind(self.function if function is None else function, unique, data))
 
     def created(self, event: Event) -> bytes:
-        """Submit a job with any packet, and return its handle."""
+        """Submit a job with the packet `event`, and return its handle."""
         self.send(event)
         return self.expect(JobCreated).handle
 
     def status(self, handle: bytes) -> StatusRes:
-        """Ask for a job's status."""
+        """Request the status of a job."""
         self.send(GetStatus(handle))
         return self.expect(StatusRes, handle=handle)
 
     def status_unique(self, unique: bytes) -> StatusResUnique:
-        """Ask for the status of the job of a unique."""
+        """Request the status of the job with this unique."""
         self.send(GetStatusUnique(unique))
         return self.expect(StatusResUnique)
 
     # As a worker.
 
     def grab(self, **fields: object) -> JobAssignUniq:
-        """Ask for a job, and get one with these fields.
+        """Request a job, and check that it has these fields.
 
-        Its unique is empty if GRAB_JOB_UNIQ is not supported.
+        The unique is empty if the server does not support GRAB_JOB_UNIQ.
         """
         self.ask()
         return self.assigned(**fields)
 
     def grab_nothing(self) -> None:
-        """Ask for a job, and get none."""
+        """Request a job, and check that the reply is NO_JOB."""
         self.ask()
         self.expect(NoJob)
 
     def sleep(self) -> None:
-        """Go to sleep, and check that no NOOP follows."""
+        """Send PRE_SLEEP, and check that no NOOP follows."""
         self.send(PreSleep())
         self.nothing()
 
     def complete(self, handle: bytes, data: bytes = b"result") -> None:
-        """Complete a job, and wait until the server has processed that."""
+        """Complete a job, and wait until the server has processed the result."""
         self.tell(WorkComplete(handle, data))
 
     def complete_all(self, handles: Iterable[bytes]) -> None:
@@ -183,11 +183,11 @@ class Line(Talk):
             self.complete(handle)
 
     def ask(self, times: int = 1) -> None:
-        """Ask for a job `times` times, without waiting for the answers."""
+        """Request a job `times` times, without waiting for the replies."""
         self.send(*[GrabJobUniq() if self.has_uniq else GrabJob()] * times)
 
     def assigned(self, **fields: object) -> JobAssignUniq:
-        """Get a job with these fields that `ask` has asked for."""
+        """Receive a job that `ask` has requested, and check that it has these fields."""
         if self.has_uniq:
             return self.expect(JobAssignUniq, **fields)
         job = self.expect(JobAssign, **fields)
@@ -196,18 +196,18 @@ class Line(Talk):
     # As an admin.
 
     def text(self, command: bytes, begins: bytes = b"") -> bytes:
-        """Send a text command, and return its reply of one line, with its end.
+        """Send a text command, and return its one-line reply with the line ending.
 
         Raises:
-            Failed: The reply does not begin like that.
+            Failed: The reply does not start with `begins`.
         """
         self.send(TextLine(command))
         line = self.expect(TextLine)
-        demand(line.line.startswith(begins), f"a line that begins with {begins!r}", line)
+        demand(line.line.startswith(begins), f"a line that starts with {begins!r}", line)
         return line.line + line.ending
 
     def list(self, command: bytes) -> list[bytes]:
-        """Send a text command, and return the lines of its reply, which ends with a dot."""
+        """Send a text command, and return the lines of its reply, up to the dot."""
         self.send(TextLine(command))
         lines: list[bytes] = []
         while (line := self.expect(TextLine).line) != b".":
@@ -217,17 +217,17 @@ class Line(Talk):
     # Raw packets.
 
     def packet(self) -> bytes:
-        """Return the bytes of the next packet or line, even if it answers nothing.
+        """Return the bytes of the next packet or line, even if no request matches it.
 
-        All earlier packets must have been received. No bytes mean that the server has closed the
-        connection.
+        All earlier packets must have been received. The result is empty if the server has closed
+        the connection.
 
         Raises:
             TimeoutError: The server has sent nothing in time.
         """
         cutter = Cutter()
         with contextlib.suppress(ConnectionError):
-            # One byte at a time, so that the next packet stays unread.
+            # Read one byte at a time, so that the next packet stays unread.
             while byte := self.sock.recv(1):
                 for unit in cutter.cut(byte):
                     return unit
@@ -245,43 +245,47 @@ class Line(Talk):
         return kind.name if kind else "TEXT"
 
     def behaviour(self, **names: str) -> str:
-        """Return the name of the server's reaction, as known behaviours call it.
+        """Return the server's reaction as the name of a known behaviour.
 
         Args:
-            names: Names of behaviours, by packet. Each other packet counts as no answer.
+            names: The behaviours by packet name. Any other packet counts as "not answered".
         """
         refusals = {"ERROR": "refused with ERROR", "closed": "the connection is closed"}
         return {**refusals, **names}.get(self.reaction(), "not answered")
 
     def heard(self) -> Sequence[str]:
-        """Do the same as `settle`, and accept an ERROR that answers nothing.
+        """Wait like `settle`, but accept an ERROR that no request matches.
 
         Returns:
             The names of the packets, as `reaction` returns them.
         """
         token = b"heard %d" % next(self._tokens)
-        # Without the Connection, which would match an ERROR with this packet.
-        self.send_anyway(EchoReq(token) if self.has_echo else GetStatus(_NOBODY))
+        # Bypass the Connection, which would match an ERROR with this packet.
+        self.send_anyway(EchoReq(token) if self.has_echo else GetStatus(_UNUSED))
         names: list[str] = []
         while True:
             try:
                 packet = self.packet()
             except TimeoutError:
                 packet = b""
-            demand(packet, "the answer to an ECHO_REQ or GET_STATUS", "nothing, or the end")
+            demand(
+                packet,
+                "the answer to an ECHO_REQ or GET_STATUS",
+                "nothing, or the end of the connection",
+            )
             kind = packet_of(packet)
             name = kind.name if kind else "TEXT"
-            if name in ("ECHO_RES", "STATUS_RES") and (token in packet or _NOBODY in packet):
+            if name in ("ECHO_RES", "STATUS_RES") and (token in packet or _UNUSED in packet):
                 return names
             names.append(name)
 
     # As a worker that polls.
 
     def soon(self) -> JobAssignUniq:
-        """Ask for a job until there is one, because its submit might still be in flight.
+        """Request a job until the server assigns one, as its submit might still be in flight.
 
         Raises:
-            Failed: The server has assigned none in time.
+            Failed: The server has assigned no job in time.
         """
         deadline = self._kit.now + self._kit.timeout
         while self._kit.now < deadline:
@@ -291,10 +295,10 @@ class Line(Talk):
                     return job
                 case JobAssign(handle, function, data):
                     return JobAssignUniq(handle, function, b"", data)
-        raise Failed("a job", "NO_JOB again and again")
+        raise Failed("a job", "only NO_JOB")
 
     def runs(self) -> bool:
-        """Ask for a job. If there is one, complete it and return True."""
+        """Request a job. If the server assigns one, complete it and return True."""
         self.ask()
         event = self.next("a job, or NO_JOB")
         if isinstance(event, (JobAssign, JobAssignUniq)):
@@ -304,23 +308,23 @@ class Line(Talk):
         return False
 
     def run(self, result: bytes = b"result", **fields: object) -> JobAssignUniq:
-        """Ask for a job, get one with these fields, and complete it."""
+        """Request a job, check that it has these fields, and complete it."""
         job = self.grab(**fields)
         self.complete(job.handle, result)
         return job
 
     def run_all(self, count: int) -> Sequence[JobAssignUniq]:
-        """Run so many jobs, one after another."""
+        """Run `count` jobs, one after another."""
         return [self.run() for _ in range(count)]
 
     def woken(self, **fields: object) -> JobAssignUniq:
-        """Be woken with a NOOP, and run a job with these fields."""
+        """Wait for a NOOP, and run a job with these fields."""
         self.expect(Noop)
         return self.run(b"result", **fields)
 
 
 class ServerKit(Kit):
-    """The kit of a case for servers.
+    """The kit of a server case.
 
     Args:
         place: The server.
@@ -337,7 +341,7 @@ class ServerKit(Kit):
         self.has: Collection[str] = has
 
     def another(self, name: str) -> bytes:
-        """Return another name that no other case uses, for a function or a unique."""
+        """Return another name that no other case uses, as a function or a unique."""
         return self.function + b"-" + name.encode()
 
     def _connect(self, side: str) -> Line:
@@ -351,10 +355,10 @@ class ServerKit(Kit):
         return line
 
     def client(self, *, exceptions: bool = False) -> Line:
-        """Return a new connection of a client.
+        """Connect as a client, and return the connection.
 
         Args:
-            exceptions: True to ask for WORK_EXCEPTION.
+            exceptions: True to request the option `exceptions`.
         """
         line = self._connect("client")
         if exceptions:
@@ -363,10 +367,10 @@ class ServerKit(Kit):
         return line
 
     def worker(self, *functions: bytes) -> Line:
-        """Return a new connection of a worker that has registered for functions.
+        """Connect as a worker, register functions, and return the connection.
 
         Args:
-            functions: Their names, in this order. The default is the function of the case.
+            functions: The names, in order of registration. The default is the function of the case.
         """
         line = self._connect("worker")
         line.send(*[CanDo(name) for name in functions or [self.function]])
@@ -376,59 +380,57 @@ class ServerKit(Kit):
     def queued(
         self, kind: Callable[..., Event] = SubmitJob, *, unique: bytes = b""
     ) -> tuple[Line, Line, bytes]:
-        """Return a client, a worker, and the handle of the client's job, which waits."""
+        """Return a client, a worker, and the handle of the client's queued job."""
         client, worker = self.client(), self.worker()
         return client, worker, client.submit(kind=kind, unique=unique)
 
     def running(
         self, kind: Callable[..., Event] = SubmitJob, *, unique: bytes = b""
     ) -> tuple[Line, Line, bytes]:
-        """Return a client, a worker, and the handle of the client's job, which the worker runs."""
+        """Return a client, a worker, and the handle of the client's job, run by the worker."""
         client, worker, handle = self.queued(kind, unique=unique)
         worker.grab()
         return client, worker, handle
 
     def admin(self) -> Line:
-        """Return a new connection for text commands."""
+        """Connect as an admin, and return the connection."""
         return self._connect("admin")
 
     def restart(self) -> None:
-        """Kill the server, and start it again.
+        """Kill the server and restart it.
 
         Raises:
-            Unsupported: The suite has not started it.
+            Unsupported: The suite did not start the server.
         """
         if "restart" not in self.has:
             raise Unsupported("the server was not started by the suite")
         self.place.restart()
 
     def until(self, question: Callable[[], object], wanted: str) -> None:
-        """Call `question` until it returns something true.
+        """Call `question` until it returns a true value.
 
-        It waits for an action of the server that no packet reports, such as to notice a client that
-        has disconnected.
+        Use this to wait for a change that the server reports in no packet, such as the removal of a
+        disconnected client.
 
         Args:
-            question: Asks the server something, with a round trip.
-            wanted: The expected action, for the failure's text.
+            question: Queries the server, with a round trip.
+            wanted: The expected state, for the message of the failure.
 
         Raises:
-            Failed: The answer has not become true in time.
+            Failed: `question` has not returned a true value in time.
         """
         deadline = self.now + self.timeout
         while not question():
             if self.now > deadline:
-                raise Failed(wanted, f"nothing of that in {self.timeout:g} s")
+                raise Failed(wanted, f"no change in {self.timeout:g} s")
 
     def gone(self, line: Line, unique: bytes) -> None:
-        """Close the connection of a client, and wait until the server has noticed that.
+        """Disconnect a client, and wait until the server has noticed.
 
         The client must be the last one that waits for the job with this unique. The server needs
-        `unique-status`.
+        the capability `unique-status`.
         """
         line.close()
         asking = self.client()
-        self.until(
-            lambda: number(asking.status_unique(unique).clients) == 0, "nobody who waits for it"
-        )
+        self.until(lambda: number(asking.status_unique(unique).clients) == 0, "no waiting client")
         asking.close()
