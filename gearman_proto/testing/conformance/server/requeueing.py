@@ -1,4 +1,4 @@
-"""Cases about the jobs of lost workers."""
+"""Cases about the jobs of disconnected workers."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from gearman_proto.wire.packets import (
 if TYPE_CHECKING:
     from gearman_proto.wire.packets import PlainSubmit
 
-_LOST: Final = "not in the document: gearmand 1.1 and 2.0 give the job to another worker"
+_LOST: Final = "not in the document: gearmand 1.1 and 2.0 assign the job to another worker"
 _FAILS: Final = "the client gets WORK_FAIL"
 _WAIT: Final = 4.0
 
 
 def _rest(worker: Line) -> None:
-    """Send PRE_SLEEP. Discard a NOOP, which some servers send for a job of another worker."""
+    """Send PRE_SLEEP. Discard the NOOP that some servers send for a job of another worker."""
     worker.send(PreSleep())
     worker.settle()
 
@@ -45,7 +45,7 @@ def _rest(worker: Line) -> None:
 def _held(
     it: ServerKit, kind: type[PlainSubmit] = SubmitJob, *, jobs: int = 1, limit: bytes = b""
 ) -> tuple[Line, Line, Line, list[bytes]]:
-    """Return a client, the worker that runs its jobs, another one that sleeps, and the handles."""
+    """Return a client, the worker that runs its jobs, a sleeping worker, and the handles."""
     client, other = it.client(), it.worker()
     worker = it.worker(it.another("other")) if limit else it.worker()
     if limit:
@@ -58,39 +58,39 @@ def _held(
 
 
 def _next_run(it: ServerKit, client: Line, other: Line, **fields: object) -> JobAssignUniq:
-    """Wait until the server wakes a worker for the job of a lost worker, and grab that job.
+    """Wait for the NOOP for the job of a disconnected worker, and grab the job.
 
     Raises:
         Unsupported: The client gets WORK_FAIL, so the job does not run again.
     """
     deadline = it.now + it.timeout
-    while not (came := other.settle()):
+    while not (got := other.settle()):
         heard = client.settle()
         if any(isinstance(event, WorkFail) for event in heard):
-            raise Unsupported("a job whose worker is lost fails")
-        demand(not heard, "nothing to the client", heard)
+            raise Unsupported("a job fails when its worker disconnects")
+        demand(not heard, "no packet to the client", heard)
         if it.now > deadline:
             raise Failed("a NOOP", f"nothing in {it.timeout:g} s")
-    demand(came == [Noop()], "a NOOP", came)
+    demand(got == [Noop()], "a NOOP", got)
     return other.grab(**fields)
 
 
 def _wait_until_queued(it: ServerKit, client: Line, handle: bytes) -> None:
-    """Wait until the server has requeued the job of a lost worker.
+    """Wait until the server has requeued the job of a disconnected worker.
 
     Raises:
         Unsupported: The server no longer knows the job.
     """
     deadline = it.now + it.timeout
     while (status := client.status(handle)).running != b"0":
-        demand(it.now < deadline, "a job that does not run", status)
+        demand(it.now < deadline, "a job that is not running", status)
     if status.known == b"0":
-        raise Unsupported("a job whose worker is lost fails")
+        raise Unsupported("a job fails when its worker disconnects")
 
 
 @case("requeue/close/1", MUST, _LOST, known={_FAILS: ("perl",)})
 def worker_closes(it: ServerKit) -> str | None:
-    """The job of a worker that leaves is given to another one, whose result the client gets."""
+    """If a worker disconnects, another one gets its job, and the client gets the result."""
     client, worker, other, (handle,) = _held(it)
     worker.close()
     try:
@@ -117,7 +117,7 @@ def same_job(it: ServerKit) -> None:
 
 @case("requeue/close/3", SHOULD, _LOST, requires=("data",))
 def client_hears_nothing(it: ServerKit) -> None:
-    """The client is not told that a worker was lost, and gets what both have said."""
+    """The client receives the updates of both workers, and no notice of the lost worker."""
     client, worker, other, (handle,) = _held(it)
     worker.tell(WorkData(handle, b"1"))
     client.expect(WorkData, handle=handle, data=b"1")
@@ -129,7 +129,7 @@ def client_hears_nothing(it: ServerKit) -> None:
 
 @case("requeue/close/4", MUST, _LOST)
 def background(it: ServerKit) -> None:
-    """A background job whose worker is lost is given to another one, too."""
+    """If a worker disconnects, another one gets its background job."""
     client, worker, other, (handle,) = _held(it, SubmitJobBg)
     worker.close()
     _next_run(it, client, other, handle=handle)
@@ -139,7 +139,7 @@ def background(it: ServerKit) -> None:
 
 @case("requeue/reset/1", MUST, _LOST)
 def worker_crashes(it: ServerKit) -> None:
-    """The job of a worker whose connection is reset is given to another one."""
+    """If the connection of a worker is reset, another worker gets its job."""
     client, worker, other, (handle,) = _held(it)
     worker.reset()
     other.complete(_next_run(it, client, other).handle)
@@ -148,7 +148,7 @@ def worker_crashes(it: ServerKit) -> None:
 
 @case("requeue/several/1", MUST, _LOST)
 def several(it: ServerKit) -> None:
-    """All jobs that a lost worker held are given to others."""
+    """If a worker disconnects, other workers get all of its jobs."""
     client, worker, other, handles = _held(it, jobs=3)
     worker.close()
     again = [_next_run(it, client, other).handle, other.grab().handle, other.grab().handle]
@@ -159,7 +159,7 @@ def several(it: ServerKit) -> None:
 
 @case("requeue/several/2", MUST, 'WORK_COMPLETE: "the job completed successfully"')
 def ended_before(it: ServerKit) -> None:
-    """A job that its worker has ended is not run again when that is lost."""
+    """A completed job does not run again when its worker disconnects."""
     client, worker, other, handles = _held(it, jobs=2)
     worker.complete(handles[0])
     client.expect(WorkComplete, handle=handles[0])
@@ -176,7 +176,7 @@ def ended_before(it: ServerKit) -> None:
     known={"the last one first": GEARMANDS, "the first one first": (), "another order": ()},
 )
 def order_of_several(it: ServerKit) -> str:
-    """In which order the jobs come back that a lost worker held."""
+    """Order in which the jobs of a disconnected worker run again."""
     client, worker, other, handles = _held(it, jobs=3)
     worker.close()
     again = [_next_run(it, client, other).handle, other.grab().handle, other.grab().handle]
@@ -187,9 +187,9 @@ def order_of_several(it: ServerKit) -> str:
 
 
 def _two_after_a_loss(it: ServerKit, kind: type[PlainSubmit]) -> tuple[list[bytes], list[bytes]]:
-    """Lose the worker of a job of this kind while a normal one waits.
+    """Disconnect the worker of a job of this kind while a normal job is queued.
 
-    Return the handles of both, and in the order of their next runs.
+    Return the handles of both jobs, first as submitted, then in the order of their next runs.
     """
     client, worker, first = it.running(kind)
     second = client.submit(kind=SubmitJobBg)
@@ -200,34 +200,34 @@ def _two_after_a_loss(it: ServerKit, kind: type[PlainSubmit]) -> tuple[list[byte
 
 @case("requeue/order/2", INFO, _LOST, known={"behind it": GEARMANDS, "before it": ()})
 def order_and_queue(it: ServerKit) -> str:
-    """Whether a job that comes back is before or behind one that was queued meanwhile."""
+    """Position of a requeued job relative to a job that was queued meanwhile."""
     handles, again = _two_after_a_loss(it, SubmitJobBg)
     return "before it" if again == handles else "behind it"
 
 
 @case("requeue/priority/1", SHOULD, 'SUBMIT_JOB: "HIGH versions always take precedence"')
 def priority(it: ServerKit) -> None:
-    """A job that comes back has the priority that it had."""
+    """A requeued job keeps its priority."""
     handles, again = _two_after_a_loss(it, SubmitJobHighBg)
-    demand(again == handles, "the job of high priority first", again)
+    demand(again == handles, "the high-priority job first", again)
 
 
 @case("requeue/status/1", SHOULD, _LOST)
 def progress(it: ServerKit) -> None:
-    """A job that comes back is known, does not run, and has no progress."""
+    """A requeued job is known and not running, and its progress is reset."""
     client, worker, other, (handle,) = _held(it, SubmitJobBg)
     worker.tell(WorkStatus(handle, b"1", b"2"))
     worker.close()
     _wait_until_queued(it, client, handle)
     status = client.status(handle)
     numbers = (status.numerator or b"0", status.denominator or b"0")
-    demand(status.known == b"1" and numbers == (b"0", b"0"), "known=1, and no progress", status)
+    demand(status.known == b"1" and numbers == (b"0", b"0"), "known=1 and no progress", status)
     other.complete(_next_run(it, client, other).handle)
 
 
 @case("requeue/late/1", MUST, _LOST)
 def returns(it: ServerKit) -> None:
-    """A new connection of a worker that was lost does not hold the job of the old one."""
+    """A worker that reconnects no longer holds the job of its old connection."""
     client, worker, other, (handle,) = _held(it)
     worker.close()
     _next_run(it, client, other)
@@ -248,7 +248,7 @@ def returns(it: ServerKit) -> None:
     slow=True,
 )
 def time_passes(it: ServerKit) -> str:
-    """What becomes of a job whose worker takes longer than its CAN_DO_TIMEOUT.
+    """Handling of a job whose worker exceeds its CAN_DO_TIMEOUT.
 
     Source: CAN_DO_TIMEOUT: "mark the job as failed and notify any listening clients"
     """
@@ -265,11 +265,11 @@ def time_passes(it: ServerKit) -> str:
 
 @case("requeue/timeout/2", SHOULD, requires=("timeouts",), slow=True)
 def no_limit(it: ServerKit) -> None:
-    """A CAN_DO_TIMEOUT of 0 is no limit.
+    """A CAN_DO_TIMEOUT of 0 sets no limit.
 
-    Source: not in the document: gearmand 1.1 and 2.0 take it for no limit
+    Source: not in the document: gearmand 1.1 and 2.0 set no limit
     """
     client, worker, other, (handle,) = _held(it, limit=b"0")
-    demand(other.is_silent(2.0), "nothing", "something")
+    demand(other.is_silent(2.0), "silence", "a packet or the end of the connection")
     worker.complete(handle)
     client.expect(WorkComplete, handle=handle, data=b"result")

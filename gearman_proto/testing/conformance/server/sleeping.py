@@ -1,4 +1,4 @@
-"""Cases about sleeping workers, and the NOOP that wakes them."""
+"""Cases about sleeping workers and the NOOP that wakes them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gearman_proto.wire.packets import (
 
 _WOKEN: Final = 'PRE_SLEEP: "woken up with a NOOP packet if a job comes in"'
 _FOR: Final = 'PRE_SLEEP: "for a function the worker is able to perform"'
-_WAITING: Final = "not in the document: gearmand 1.1, 2.0 and Perl's server do"
-_ONE: Final = "not in the document: gearmand 1.1 and 2.0 do"
+_WAITING: Final = "not in the document: gearmand 1.1, gearmand 2.0 and Perl's server do this"
+_ONE: Final = "not in the document: gearmand 1.1 and 2.0 do this"
 
 
 def _asleep(it: ServerKit, *functions: bytes) -> tuple[Line, Line]:
-    """Return a client, and a worker of these functions that sleeps."""
+    """Return a client and a sleeping worker of these functions."""
     client, worker = it.client(), it.worker(*functions)
     worker.sleep()
     return client, worker
@@ -34,15 +34,16 @@ def _asleep(it: ServerKit, *functions: bytes) -> tuple[Line, Line]:
 
 @case("sleep/waiting/1", MUST, _WAITING)
 def job_waiting(it: ServerKit) -> None:
-    """PRE_SLEEP is answered with NOOP at once if a job waits; some workers never ask before."""
+    """If a job is queued, PRE_SLEEP is answered with NOOP at once."""
     _, worker, _ = it.queued(SubmitJobBg)
+    # Some workers rely on this: they never send GRAB_JOB before PRE_SLEEP.
     worker.send(PreSleep())
     worker.woken()
 
 
 @case("sleep/waiting/2", INFO, _ONE, known={"a NOOP for each": EVERY, "one NOOP": ()})
 def sleeps_twice(it: ServerKit) -> str:
-    """How many NOOP a worker gets that sends PRE_SLEEP twice while a job waits."""
+    """Number of NOOPs for a worker that sends PRE_SLEEP twice while a job is queued."""
     _, worker, _ = it.queued(SubmitJobBg)
     worker.send(PreSleep(), PreSleep())
     count = len(worker.settle())
@@ -53,7 +54,7 @@ def sleeps_twice(it: ServerKit) -> str:
 
 @case("sleep/new/1", MUST, _WOKEN)
 def new_job(it: ServerKit) -> None:
-    """A worker that sleeps is woken with NOOP when a job for it comes in."""
+    """A sleeping worker is woken with NOOP when a job for it is submitted."""
     client, worker = _asleep(it)
     client.submit(kind=SubmitJobBg)
     worker.woken()
@@ -61,7 +62,7 @@ def new_job(it: ServerKit) -> None:
 
 @case("sleep/new/2", MUST, _WOKEN)
 def woken_again(it: ServerKit) -> None:
-    """A worker that goes to sleep again after its job is woken again."""
+    """A worker that goes back to sleep after a job is woken for the next job."""
     client, worker = it.client(), it.worker()
     for _ in range(3):
         worker.sleep()
@@ -72,7 +73,7 @@ def woken_again(it: ServerKit) -> None:
 
 @case("sleep/new/3", MUST, _WOKEN)
 def job_taken(it: ServerKit) -> None:
-    """A woken worker whose job another one was given gets NO_JOB, sleeps, and is woken again."""
+    """A worker woken for a job that another worker took is woken again for the next job."""
     (client, worker), other = _asleep(it), it.worker()
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
@@ -85,7 +86,7 @@ def job_taken(it: ServerKit) -> None:
 
 @case("sleep/new/4", MUST, _WOKEN)
 def sleeper_leaves(it: ServerKit) -> None:
-    """That one of the sleeping workers has left does not keep another one from being woken."""
+    """A sleeping worker is woken even if another sleeping worker has disconnected."""
     client, worker, other = it.client(), it.worker(), it.worker()
     for each in (other, worker):
         each.sleep()
@@ -96,31 +97,31 @@ def sleeper_leaves(it: ServerKit) -> None:
 
 @case("sleep/several/1", INFO, _WOKEN, known={"all": GEARMANDS, "some": ("perl",)})
 def several_sleep(it: ServerKit) -> str:
-    """Whether all of five sleeping workers are woken for one job, or some of them."""
+    """Number of workers woken for one job while five are asleep."""
     client, workers = it.client(), [it.worker() for _ in range(5)]
     for worker in workers:
         worker.sleep()
     client.submit(kind=SubmitJobBg)
     woken = [worker for worker in workers if worker.settle()]
-    demand(woken, "a NOOP to one of them", "none")
+    demand(woken, "a NOOP for at least one worker", "none")
     woken[0].run()
     return "all" if woken == workers else "some"
 
 
 @case("sleep/once/1", SHOULD, _ONE)
 def one_noop(it: ServerKit) -> None:
-    """Until it asks for a job, a worker is woken once, however many jobs come in."""
+    """A sleeping worker gets only one NOOP for several jobs until it requests a job."""
     client, worker = _asleep(it)
     for _ in range(3):
         client.submit(kind=SubmitJobBg)
-    came = worker.settle()
-    demand(came == [Noop()], "one NOOP", came)
+    got = worker.settle()
+    demand(got == [Noop()], "one NOOP", got)
     worker.run_all(3)
 
 
 @case("sleep/awake/1", SHOULD, _WOKEN)
 def awake(it: ServerKit) -> None:
-    """A worker that has not gone to sleep is not woken."""
+    """A worker that is awake gets no NOOP."""
     client, worker, _ = it.queued(SubmitJobBg)
     worker.nothing()
     worker.run()
@@ -132,7 +133,7 @@ def awake(it: ServerKit) -> None:
 
 @case("sleep/awake/2", SHOULD, _ONE)
 def grab_wakes(it: ServerKit) -> None:
-    """A worker that asks for a job does not sleep any more, even if there is none."""
+    """A sleeping worker that requests a job counts as awake, even if it gets NO_JOB."""
     client, worker = _asleep(it)
     worker.grab_nothing()
     client.submit(kind=SubmitJobBg)
@@ -142,7 +143,7 @@ def grab_wakes(it: ServerKit) -> None:
 
 @case("sleep/function/1", SHOULD, _FOR)
 def other_function(it: ServerKit) -> None:
-    """A worker is not woken for the job of a function for which it has not registered."""
+    """A worker is not woken for a function that it has not registered."""
     client, worker, other = it.client(), it.worker(), it.worker(it.another("other"))
     other.sleep()
     client.submit(kind=SubmitJobBg)
@@ -152,7 +153,7 @@ def other_function(it: ServerKit) -> None:
 
 @case("sleep/function/2", MUST, _FOR)
 def any_function(it: ServerKit) -> None:
-    """A worker of several functions is woken for the jobs of each."""
+    """A worker that has registered several functions is woken for jobs of each."""
     client, functions = it.client(), (it.function, it.another("other"))
     worker = it.worker(*functions)
     for function in functions:
@@ -162,10 +163,10 @@ def any_function(it: ServerKit) -> None:
         worker.grab_nothing()
 
 
-def _is_not_woken(it: ServerKit, said: Event) -> None:
-    """Demand that a worker that says this while it sleeps is not woken any more."""
+def _is_not_woken(it: ServerKit, packet: Event) -> None:
+    """Check that a sleeping worker is no longer woken after it has sent this packet."""
     client, worker = _asleep(it)
-    worker.tell(said)
+    worker.tell(packet)
     client.submit(kind=SubmitJobBg)
     worker.nothing()
     it.worker().run()
@@ -173,19 +174,19 @@ def _is_not_woken(it: ServerKit, said: Event) -> None:
 
 @case("sleep/function/3", SHOULD, _FOR)
 def cant_do(it: ServerKit) -> None:
-    """A worker that sends CANT_DO while it sleeps is not woken for that function any more."""
+    """A sleeping worker that sends CANT_DO is no longer woken for that function."""
     _is_not_woken(it, CantDo(it.function))
 
 
 @case("sleep/function/4", SHOULD, _FOR)
 def reset(it: ServerKit) -> None:
-    """A worker that sends RESET_ABILITIES while it sleeps is not woken any more."""
+    """A sleeping worker that sends RESET_ABILITIES is no longer woken."""
     _is_not_woken(it, ResetAbilities())
 
 
 @case("sleep/register/1", SHOULD, 'CAN_DO: "put on a list to be woken up"')
 def registers_asleep(it: ServerKit) -> None:
-    """A worker that registers for a function while it sleeps is woken for new jobs of it."""
+    """A sleeping worker that registers a function is woken for new jobs of that function."""
     client, worker = _asleep(it, it.another("other"))
     worker.tell(CanDo(it.function))
     client.submit(kind=SubmitJobBg)
@@ -195,22 +196,22 @@ def registers_asleep(it: ServerKit) -> None:
 @case(
     "sleep/register/2",
     INFO,
-    _ONE.replace("do", "do not wake it"),
+    "not in the document: gearmand 1.1, gearmand 2.0 and Perl's server do not wake it",
     known={"it is not woken": EVERY, "it is woken": ()},
 )
 def registers_with_job_waiting(it: ServerKit) -> str:
-    """Whether a worker is woken that registers while it sleeps, where a job waits already."""
+    """Wake-up of a sleeping worker that registers a function with a queued job."""
     client, worker = _asleep(it, it.another("other"))
     client.submit(kind=SubmitJobBg)
     worker.send(CanDo(it.function))
-    came = worker.settle()
+    got = worker.settle()
     worker.run()
-    return "it is woken" if came else "it is not woken"
+    return "it is woken" if got else "it is not woken"
 
 
 @case("sleep/grab/1", MUST, 'GRAB_JOB: "respond with either NO_JOB or JOB_ASSIGN"')
 def noop_and_grab(it: ServerKit) -> None:
-    """A NOOP is the answer to no grab: each grab that crosses one is still answered once."""
+    """Each GRAB_JOB that crosses a NOOP still gets its own reply."""
     client, worker = _asleep(it)
     handle = client.submit(kind=SubmitJobBg)
     worker.ask(2)
@@ -222,7 +223,7 @@ def noop_and_grab(it: ServerKit) -> None:
 
 @case("sleep/holding/1", SHOULD, _WOKEN)
 def holds_a_job(it: ServerKit) -> None:
-    """A worker that holds a job may sleep, is woken for the next one, and gets that."""
+    """A worker that sleeps while it holds a job is woken for the next job and can grab it."""
     client, worker, first = it.running(SubmitJobBg)
     worker.grab_nothing()
     worker.sleep()
@@ -234,17 +235,17 @@ def holds_a_job(it: ServerKit) -> None:
 
 @case("sleep/both/1", INFO, known={"the NOOP": GEARMANDS, "the JOB_CREATED": ("perl",)})
 def client_and_worker(it: ServerKit) -> str:
-    """What comes first to a sleeping worker that submits a job for itself.
+    """First packet to a sleeping worker that submits a job for itself.
 
-    Source: not in the document: gearmand 1.1 and 2.0 wake first
+    Source: not in the document: gearmand 1.1 and 2.0 send the NOOP first
     """
     line = it.worker()
     line.sleep()
     line.send(SubmitJobBg(it.function, b"", b"data"))
-    came = [line.next(), line.next()]
-    demand(Noop() in came, "a NOOP and a JOB_CREATED", came)
+    got = [line.next(), line.next()]
+    demand(Noop() in got, "a NOOP and a JOB_CREATED", got)
     line.run()
-    return "the JOB_CREATED" if isinstance(came[0], JobCreated) else "the NOOP"
+    return "the JOB_CREATED" if isinstance(got[0], JobCreated) else "the NOOP"
 
 
 @case(
@@ -255,7 +256,7 @@ def client_and_worker(it: ServerKit) -> str:
     slow=True,
 )
 def becomes_due(it: ServerKit) -> str:
-    """Whether a sleeping worker is woken when a job for later is due.
+    """Wake-up of a sleeping worker when a SUBMIT_JOB_EPOCH job becomes due.
 
     Source: SUBMIT_JOB_EPOCH: "run job at given time instead of immediately"
     """
