@@ -176,7 +176,7 @@ def ended_before(it: ServerKit) -> None:
     known={"the last one first": GEARMANDS, "the first one first": (), "another order": ()},
 )
 def order_of_several(it: ServerKit) -> str:
-    """Order in which the jobs of a disconnected worker run again."""
+    """Order of a disconnected worker's jobs when they run again."""
     client, worker, other, handles = _held(it, jobs=3)
     worker.close()
     again = [_next_run(it, client, other).handle, other.grab().handle, other.grab().handle]

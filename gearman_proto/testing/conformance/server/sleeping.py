@@ -62,7 +62,7 @@ def new_job(it: ServerKit) -> None:
 
 @case("sleep/new/2", MUST, _WOKEN)
 def woken_again(it: ServerKit) -> None:
-    """A worker that goes back to sleep after a job is woken for the next job."""
+    """A worker that goes back to sleep after a job gets a NOOP for the next one."""
     client, worker = it.client(), it.worker()
     for _ in range(3):
         worker.sleep()
@@ -73,7 +73,7 @@ def woken_again(it: ServerKit) -> None:
 
 @case("sleep/new/3", MUST, _WOKEN)
 def job_taken(it: ServerKit) -> None:
-    """A worker woken for a job that another worker took is woken again for the next job."""
+    """A worker that was woken in vain is woken again for the next job."""
     (client, worker), other = _asleep(it), it.worker()
     client.submit(kind=SubmitJobBg)
     worker.expect(Noop)
@@ -110,7 +110,7 @@ def several_sleep(it: ServerKit) -> str:
 
 @case("sleep/once/1", SHOULD, _ONE)
 def one_noop(it: ServerKit) -> None:
-    """A sleeping worker gets only one NOOP for several jobs until it requests a job."""
+    """A woken worker gets no second NOOP until it requests a job."""
     client, worker = _asleep(it)
     for _ in range(3):
         client.submit(kind=SubmitJobBg)
@@ -200,7 +200,7 @@ def registers_asleep(it: ServerKit) -> None:
     known={"it is not woken": EVERY, "it is woken": ()},
 )
 def registers_with_job_waiting(it: ServerKit) -> str:
-    """Wake-up of a sleeping worker that registers a function with a queued job."""
+    """Wake-up of a sleeping worker that registers a function with queued jobs."""
     client, worker = _asleep(it, it.another("other"))
     client.submit(kind=SubmitJobBg)
     worker.send(CanDo(it.function))
