@@ -1,4 +1,4 @@
-"""Cases about the status of a job."""
+"""Cases about the status of jobs."""
 
 from __future__ import annotations
 
@@ -31,74 +31,74 @@ _UNKNOWN: Final = (b"0", b"0", 0, 0)
 _QUEUED: Final = (b"1", b"0", 0, 0)
 
 
-def _tells(status: StatusRes | StatusResUnique, *wanted: object) -> None:
-    """Demand the fields of a status. An unknown number can be 0 or empty."""
+def _demand_status(status: StatusRes | StatusResUnique, *wanted: object) -> None:
+    """Check the fields of a status. An unknown number can be 0 or empty."""
     numbers = number(status.numerator), number(status.denominator)
     demand((status.known, status.running, *numbers) == wanted, f"{wanted}", status)
 
 
 @case("status/handle/1", MUST, _KNOWN)
 def unknown(it: ServerKit) -> None:
-    """A job that the server has never heard of is not known, and does not run."""
-    _tells(it.client().status(b"H:conformance:status"), *_UNKNOWN)
+    """STATUS_RES reports a handle that the server never assigned as unknown."""
+    _demand_status(it.client().status(b"H:conformance:status"), *_UNKNOWN)
 
 
 @case("status/handle/2", MUST, _KNOWN)
 def queued(it: ServerKit) -> None:
-    """A job that waits is known, and does not run; anybody may ask."""
+    """STATUS_RES reports a queued job as known and not running, to any client."""
     client, other = it.client(), it.client()
     handle = client.submit(kind=SubmitJobBg)
     for each in (client, other):
-        _tells(each.status(handle), *_QUEUED)
+        _demand_status(each.status(handle), *_QUEUED)
     it.worker().run()
 
 
 @case("status/handle/3", MUST, _KNOWN)
 def running(it: ServerKit) -> None:
-    """A job that a worker has is known, and runs."""
+    """STATUS_RES reports a job that a worker holds as known and running."""
     client, worker, handle = it.running(SubmitJobBg)
-    _tells(client.status(handle), b"1", b"1", 0, 0)
+    _demand_status(client.status(handle), b"1", b"1", 0, 0)
     worker.complete(handle)
 
 
 @case("status/handle/4", SHOULD, _STORED)
 def progress(it: ServerKit) -> None:
-    """The status of a job that runs has the numbers of the latest WORK_STATUS."""
+    """STATUS_RES reports the latest WORK_STATUS of a running job."""
     client, worker, handle = it.running(SubmitJobBg)
     for numerator in (b"1", b"25"):
         worker.tell(WorkStatus(handle, numerator, b"100"))
-        _tells(client.status(handle), b"1", b"1", int(numerator), 100)
+        _demand_status(client.status(handle), b"1", b"1", int(numerator), 100)
     worker.complete(handle)
 
 
 @case("status/handle/5", MUST, 'STATUS_RES: "to see if the job has been completed"')
 def ended(it: ServerKit) -> None:
-    """A job that has ended is not known any more."""
+    """STATUS_RES reports a completed job as unknown."""
     client, worker, handle = it.running(SubmitJobBg)
     worker.tell(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
-    _tells(client.status(handle), *_UNKNOWN)
+    _demand_status(client.status(handle), *_UNKNOWN)
 
 
 @case("status/handle/6", SHOULD, known={"the job is not run again": ("perl",)})
 def lost(it: ServerKit) -> str | None:
-    """A job whose worker was lost waits again, and has made no progress.
+    """If a worker disconnects, its job is queued again, without progress.
 
-    Source: not in the document: gearmand 1.1 and 2.0 queue the job again, and forget its progress
+    Source: not in the document: gearmand 1.1 and 2.0 requeue the job and reset its progress
     """
     client, worker, handle = it.running(SubmitJobBg)
     worker.tell(WorkStatus(handle, b"1", b"2"))
     worker.close()
-    it.until(lambda: client.status(handle).running == b"0", "a job that does not run any more")
+    it.until(lambda: client.status(handle).running == b"0", "a job that is no longer running")
     if (status := client.status(handle)).known == b"0":
         return "the job is not run again"
-    _tells(status, *_QUEUED)
+    _demand_status(status, *_QUEUED)
     it.worker().run()
     return None
 
 
 @case("status/handle/7", MUST, 'STATUS_RES: "NULL byte terminated job handle"')
 def several(it: ServerKit) -> None:
-    """Each answer has the handle that was asked about, and comes in the order of the questions."""
+    """Each STATUS_RES has the handle of its request, and the replies are in order."""
     client, worker = it.client(), it.worker()
     handles = [client.submit(kind=SubmitJobBg) for _ in range(3)]
     worker.grab()
@@ -114,36 +114,36 @@ def several(it: ServerKit) -> None:
 
 @case("status/handle/8", MUST, 'STATUS_RES: "to see if the job has been completed"')
 def failed(it: ServerKit) -> None:
-    """A job that has failed is not known any more."""
+    """STATUS_RES reports a failed job as unknown."""
     client, worker, handle = it.running(SubmitJobBg)
     worker.tell(WorkFail(handle))
-    _tells(client.status(handle), *_UNKNOWN)
+    _demand_status(client.status(handle), *_UNKNOWN)
 
 
 @case("status/unique/1", SHOULD, _UNIQUE, requires=_UNIQUE_NEEDS)
 def unknown_unique(it: ServerKit) -> None:
-    """A unique that no job has is not known, and nobody waits for it."""
+    """STATUS_RES_UNIQUE reports an unused unique as unknown, without waiting clients."""
     status = it.client().status_unique(it.another("nobody"))
-    _tells(status, *_UNKNOWN)
-    demand(number(status.clients) == 0, "no clients", status)
+    _demand_status(status, *_UNKNOWN)
+    demand(number(status.clients) == 0, "no waiting clients", status)
 
 
 @case("status/unique/2", SHOULD, _UNIQUE, requires=_UNIQUE_NEEDS)
 def by_unique(it: ServerKit) -> None:
-    """Asked by its unique, a job has the same status as by its handle, until it has ended."""
+    """STATUS_RES_UNIQUE reports the state and progress of a job until the job ends."""
     unique = it.another("u")
     client, worker, handle = it.queued(SubmitJobBg, unique=unique)
-    _tells(client.status_unique(unique), *_QUEUED)
+    _demand_status(client.status_unique(unique), *_QUEUED)
     worker.grab()
     worker.tell(WorkStatus(handle, b"1", b"4"))
-    _tells(client.status_unique(unique), b"1", b"1", 1, 4)
+    _demand_status(client.status_unique(unique), b"1", b"1", 1, 4)
     worker.complete(handle)
-    _tells(client.status_unique(unique), *_UNKNOWN)
+    _demand_status(client.status_unique(unique), *_UNKNOWN)
 
 
 @case("status/unique/3", SHOULD, requires=("unique-status", "coalescing"))
 def clients(it: ServerKit) -> None:
-    """The status of a unique says how many clients wait for the job; background ones do not.
+    """STATUS_RES_UNIQUE counts only the foreground clients of a job.
 
     Source: STATUS_RES_UNIQUE: "Count of clients waiting"
     """
@@ -151,7 +151,7 @@ def clients(it: ServerKit) -> None:
     lines[0].submit(unique=unique, kind=SubmitJobBg)
     for count, line in enumerate(lines):
         status = line.status_unique(unique)
-        demand(number(status.clients) == count, f"{count} clients", status)
+        demand(number(status.clients) == count, f"{count} waiting clients", status)
         line.submit(unique=unique)
     it.worker().run()
 
@@ -163,7 +163,7 @@ def clients(it: ServerKit) -> None:
     requires=_UNIQUE_NEEDS,
 )
 def first_of_unique(it: ServerKit) -> str:
-    """Whether the answer to GET_STATUS_UNIQUE begins with the unique or with the handle.
+    """First argument of the reply to GET_STATUS_UNIQUE.
 
     Source: STATUS_RES_UNIQUE: "NULL byte terminated job handle"; gearmand 1.1 and 2.0 send the
     unique
@@ -179,9 +179,10 @@ def first_of_unique(it: ServerKit) -> str:
 
 @case("status/numbers/1", INFO, known={"0": GEARMANDS, "empty": ("perl",), "something else": ()})
 def unreported(it: ServerKit) -> str:
-    """What the numbers of a status are of which nothing was reported.
+    """Numerator and denominator in the status of a job without progress.
 
-    Source: not in the document: gearmand 1.1 and 2.0 send 0, Perl's and gear's server send nothing
+    Source: not in the document: gearmand 1.1 and 2.0 send 0; Perl's server and gear send empty
+    numbers
     """
     client = it.client()
     handle = client.submit(kind=SubmitJobBg)
@@ -197,9 +198,9 @@ def unreported(it: ServerKit) -> str:
     known={"4294967295": GEARMANDS, "0": (), "as it was sent": ("perl",), "something else": ()},
 )
 def negative(it: ServerKit) -> str:
-    """What a progress of -1 is in a status.
+    """Numerator in the status of a job whose worker has reported a progress of -1.
 
-    Source: not in the document: gearmand 1.1 and 2.0 count from 2 to the 32nd downwards
+    Source: not in the document: gearmand 1.1 and 2.0 send the numerator modulo 2 to the 32nd
     """
     client, worker, handle = it.running(SubmitJobBg)
     worker.send_anyway(WorkStatus(handle, b"-1", b"100"))

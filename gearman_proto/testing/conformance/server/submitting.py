@@ -40,17 +40,17 @@ _DETACHED: Final = 'SUBMIT_JOB_BG: "the client is not updated with status or not
 _BYTES: Final = 'SUBMIT_JOB: "Opaque data that is given to the function as an argument"'
 _EPOCH: Final = 'SUBMIT_JOB_EPOCH: "Just like SUBMIT_JOB_BG, but run job at given time"'
 _REDUCE: Final = (
-    'SUBMIT_REDUCE_JOB: "adds a reducer argument"; in gearmand 1.1 and 2.0 and in libgearman an '
-    "empty argument follows it"
+    'SUBMIT_REDUCE_JOB: "adds a reducer argument"; gearmand 1.1, gearmand 2.0 and libgearman '
+    "add an empty argument after the reducer"
 )
-#: Reactions to a submit that is not taken.
+#: Reactions of a server that does not accept a submit.
 _KNOWN: Final = {"refused with ERROR": (), "the connection is closed": (), "not answered": ()}
 #: Maximum length of a job handle or a unique, in bytes.
 _HANDLE: Final = 63
 
 
 def _is_run(it: ServerKit, kind: type[PlainSubmit], *, background: bool) -> None:
-    """Demand that a submitted job runs, and that only a foreground client gets its result."""
+    """Check that a submitted job runs, and that only a foreground client gets its result."""
     client, worker, handle = it.queued(kind)
     worker.run(handle=handle)
     if not background:
@@ -60,43 +60,43 @@ def _is_run(it: ServerKit, kind: type[PlainSubmit], *, background: bool) -> None
 
 @case("submit/plain/1", MUST, _CREATED)
 def plain(it: ServerKit) -> None:
-    """SUBMIT_JOB is answered with JOB_CREATED; the job is run, and the client gets its result."""
+    """SUBMIT_JOB is answered with JOB_CREATED, and the client receives the result."""
     _is_run(it, SubmitJob, background=False)
 
 
 @case("submit/plain/2", MUST, _CREATED)
 def plain_background(it: ServerKit) -> None:
-    """SUBMIT_JOB_BG is answered with JOB_CREATED; the job is run, and the client hears no more."""
+    """SUBMIT_JOB_BG is answered only with JOB_CREATED, and the job runs."""
     _is_run(it, SubmitJobBg, background=True)
 
 
 @case("submit/plain/3", MUST, _CREATED)
 def high(it: ServerKit) -> None:
-    """SUBMIT_JOB_HIGH is answered with JOB_CREATED, and the client gets the result."""
+    """SUBMIT_JOB_HIGH is answered with JOB_CREATED, and the client receives the result."""
     _is_run(it, SubmitJobHigh, background=False)
 
 
 @case("submit/plain/4", MUST, _CREATED)
 def high_background(it: ServerKit) -> None:
-    """SUBMIT_JOB_HIGH_BG is answered with JOB_CREATED, and the client hears no more."""
+    """SUBMIT_JOB_HIGH_BG is answered only with JOB_CREATED, and the job runs."""
     _is_run(it, SubmitJobHighBg, background=True)
 
 
 @case("submit/plain/5", MUST, _CREATED)
 def low(it: ServerKit) -> None:
-    """SUBMIT_JOB_LOW is answered with JOB_CREATED, and the client gets the result."""
+    """SUBMIT_JOB_LOW is answered with JOB_CREATED, and the client receives the result."""
     _is_run(it, SubmitJobLow, background=False)
 
 
 @case("submit/plain/6", MUST, _CREATED)
 def low_background(it: ServerKit) -> None:
-    """SUBMIT_JOB_LOW_BG is answered with JOB_CREATED, and the client hears no more."""
+    """SUBMIT_JOB_LOW_BG is answered only with JOB_CREATED, and the job runs."""
     _is_run(it, SubmitJobLowBg, background=True)
 
 
 @case("submit/background/1", MUST, _DETACHED)
 def detached(it: ServerKit) -> None:
-    """The client of a background job gets nothing of the progress and end of the job."""
+    """The client of a background job is not notified of the job's progress or end."""
     client, worker, handle = it.running(SubmitJobBg)
     worker.tell(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
     client.nothing()
@@ -108,7 +108,7 @@ def detached(it: ServerKit) -> None:
 
 @case("submit/background/2", MUST, _DETACHED, requires=("data",))
 def detached_from_data(it: ServerKit) -> None:
-    """The client of a background job gets neither WORK_DATA nor WORK_WARNING."""
+    """The client of a background job receives neither WORK_DATA nor WORK_WARNING."""
     client, worker, handle = it.running(SubmitJobBg)
     worker.tell(
         WorkData(handle, b"part"), WorkWarning(handle, b"warning"), WorkComplete(handle, b"result")
@@ -118,32 +118,32 @@ def detached_from_data(it: ServerKit) -> None:
 
 @case("submit/handle/1", MUST, _CREATED)
 def handles(it: ServerKit) -> None:
-    """Each job has a handle of its own, whichever connection has submitted it."""
+    """The handles of jobs are unique across all connections."""
     clients, worker = [it.client(), it.client()], it.worker()
     made = [client.submit(kind=SubmitJobBg) for client in clients * 5]
     demand(len(set(made)) == len(made), "ten handles", made)
     given = [job.handle for job in worker.run_all(10)]
-    demand(given == made, "the handles that were told the clients", given)
+    demand(given == made, "the handles that the clients received", given)
 
 
 @case("submit/handle/2", MUST)
 def size_of_handle(it: ServerKit) -> None:
-    """The handle of a job has from 1 to 63 bytes.
+    """The handle of a job is 1 to 63 bytes long.
 
     Source: Binary Packet: "must not be longer than 64 bytes, including NULL terminator"
     """
     _, worker, handle = it.queued(SubmitJobBg)
     worker.run()
-    demand(0 < len(handle) <= _HANDLE, f"from 1 to {_HANDLE} bytes", handle)
+    demand(0 < len(handle) <= _HANDLE, f"1 to {_HANDLE} bytes", handle)
 
 
-@case("submit/handle/3", SHOULD, "not in the document: lists of jobs and `cancel job` need it")
+@case("submit/handle/3", SHOULD, "not in the document: `show jobs` and `cancel job` rely on this")
 def words(it: ServerKit) -> None:
-    """The handle of a job has no blanks or control characters, so that it is a word of a text."""
+    """The handle of a job is a single word of text, without control characters."""
     handle = it.client().submit(kind=SubmitJobBg)
     it.worker().run()
     odd = [byte for byte in handle if byte <= ord(" ") or byte == 127]
-    demand(not odd, "no blanks or control characters", handle)
+    demand(not odd, "no spaces or control characters", handle)
 
 
 @case(
@@ -156,10 +156,10 @@ def words(it: ServerKit) -> None:
     },
 )
 def beginnings(it: ServerKit) -> str:
-    """How the handles of thirty jobs in a row look beside each other.
+    """Lengths and common beginnings of the handles of thirty consecutive jobs.
 
-    Source: not in the document: clients of libgearman 2.0 mix up handles one of which begins
-    another
+    Source: not in the document: libgearman 2.0 confuses two handles if one is the beginning of
+    the other
     """
     client, worker = it.client(), it.worker()
     made = sorted(client.submit(kind=SubmitJobBg) for _ in range(30))
@@ -173,9 +173,9 @@ def beginnings(it: ServerKit) -> str:
 
 @case("submit/order/1", MUST)
 def order(it: ServerKit) -> None:
-    """Submits that come at once are answered in their order.
+    """Pipelined submits are answered in order.
 
-    Source: not in the document: JOB_CREATED does not say which submit it answers
+    Source: not in the document: JOB_CREATED does not identify its submit
     """
     client, worker = it.client(), it.worker()
     payloads = [b"%d" % number for number in range(20)]
@@ -183,12 +183,12 @@ def order(it: ServerKit) -> None:
     made = [client.expect(JobCreated).handle for _ in payloads]
     given = {job.data: job.handle for job in worker.run_all(20)}
     wanted = dict(zip(payloads, made, strict=True))
-    demand(given == wanted, f"the jobs as they were answered: {wanted}", str(given))
+    demand(given == wanted, f"the handles that the client received: {wanted}", str(given))
 
 
 @case("submit/order/2", MUST, known={"there is no ERROR": ()})
 def error_between(it: ServerKit) -> str | None:
-    """The ERROR that a packet gets comes between the answers to those before and after it.
+    """An ERROR for one of several pipelined packets keeps its place among the replies.
 
     Source: ERROR: "whenever the server encounters an error"
     """
@@ -198,19 +198,21 @@ def error_between(it: ServerKit) -> str | None:
         Noop(),
         SubmitJobBg(it.function, it.another("2"), b"data"),
     )
-    came = [client.reaction() for _ in range(2)]
+    got = [client.reaction() for _ in range(2)]
     worker.run_all(2)
-    if came == ["JOB_CREATED", "JOB_CREATED"]:
+    if got == ["JOB_CREATED", "JOB_CREATED"]:
         client.nothing()
         return "there is no ERROR"
-    came.append(client.reaction())
-    demand(came == ["JOB_CREATED", "ERROR", "JOB_CREATED"], "JOB_CREATED, ERROR, JOB_CREATED", came)
+    got.append(client.reaction())
+    demand(got == ["JOB_CREATED", "ERROR", "JOB_CREATED"], "JOB_CREATED, ERROR, JOB_CREATED", got)
     return None
 
 
-@case("submit/order/3", MUST, "not in the document: no client can do with a handle it was not told")
+@case(
+    "submit/order/3", MUST, "not in the document: a client can't match an unknown handle to its job"
+)
 def created_first(it: ServerKit) -> None:
-    """JOB_CREATED comes before anything else about the job, however fast the worker is."""
+    """JOB_CREATED precedes all other packets about the job, even if the worker is fast."""
     client, worker = it.client(), it.worker()
     for _ in range(10):
         client.send(SubmitJob(it.function, b"", b"data"))
@@ -221,7 +223,7 @@ def created_first(it: ServerKit) -> None:
 
 @case("submit/order/4", MUST)
 def interleaved(it: ServerKit) -> None:
-    """Jobs of one connection may end in any order, and each result comes with its job's handle.
+    """Jobs of one connection can end in any order, and each result has its job's handle.
 
     Source: the example: "could have multiple jobs being run over a single socket"
     """
@@ -237,7 +239,7 @@ def interleaved(it: ServerKit) -> None:
 
 @case("submit/payload/1", MUST, _BYTES)
 def payload(it: ServerKit) -> None:
-    """The data of a job comes to its worker as it was sent, whatever bytes they are."""
+    """The worker receives the data of a job byte for byte."""
     client, worker = it.client(), it.worker()
     for data in (bytes(range(256)), b"\0", b"\0\0a\0", b"\0REQ\0\0\0\x10\0\0\0\0", b"a\r\nb\n"):
         client.submit(data, kind=SubmitJobBg)
@@ -246,7 +248,7 @@ def payload(it: ServerKit) -> None:
 
 @case("submit/payload/2", MUST, 'WORK_COMPLETE: "Opaque data that is returned to the client"')
 def result(it: ServerKit) -> None:
-    """The result comes to the client as the worker has sent it, whatever bytes they are."""
+    """The client receives the result of a job byte for byte."""
     client, worker = it.client(), it.worker()
     for data in (bytes(range(256)), b"\0", b"\0\0a\0", b"\0RES\0\0\0\x10\0\0\0\0", b"a\r\nb\n"):
         handle = client.submit()
@@ -256,7 +258,7 @@ def result(it: ServerKit) -> None:
 
 @case("submit/function/1", MUST, 'SUBMIT_JOB: "function name"')
 def other_function(it: ServerKit) -> None:
-    """A job is given to workers of its function only, not to those of a longer or shorter name."""
+    """A job is not assigned to workers of a function with a longer or shorter name."""
     client, workers = it.client(), [it.worker(it.function[:-1]), it.worker(it.another("more"))]
     client.submit(kind=SubmitJobBg)
     for worker in workers:
@@ -267,7 +269,7 @@ def other_function(it: ServerKit) -> None:
 
 @case("submit/function/2", SHOULD, "not in the document: gearmand 1.1 and 2.0 compare bytes")
 def case_of_letters(it: ServerKit) -> None:
-    """Names of functions that differ in the case of a letter are two functions."""
+    """Function names are case-sensitive."""
     client, worker = it.client(), it.worker(it.function.upper())
     client.submit(kind=SubmitJobBg)
     worker.grab_nothing()
@@ -280,9 +282,9 @@ def case_of_letters(it: ServerKit) -> None:
     known={**_KNOWN, "it is a function": GEARMANDS, "refused with ERROR": ("perl",)},
 )
 def empty_function(it: ServerKit) -> str:
-    """What a server does with a job whose function has an empty name.
+    """Reaction to a job whose function has an empty name.
 
-    Source: not in the document: gearmand 1.1 and 2.0 take it as any other name
+    Source: not in the document: gearmand 1.1 and 2.0 accept it like any other name
     """
     client = it.client()
     client.send(SubmitJobBg(b"", it.another("unique"), b"data"))
@@ -294,7 +296,7 @@ def empty_function(it: ServerKit) -> str:
 
 @case("submit/unique/1", MUST, requires=("grab-uniq",))
 def unique(it: ServerKit) -> None:
-    """The unique of a job comes to its worker as it was sent, if it has no more than 63 bytes.
+    """The worker receives the unique of a job unchanged, up to a length of 63 bytes.
 
     Source: JOB_ASSIGN_UNIQ: "with the client assigned unique ID"
     """
@@ -322,10 +324,10 @@ def _long_unique(it: ServerKit, size: int) -> str:
     requires=("grab-uniq",),
 )
 def unique_of_64(it: ServerKit) -> str:
-    """What becomes of a unique of 64 bytes.
+    """Handling of a unique of 64 bytes.
 
-    Source: not in the document: gearmand 1.1 and 2.0 keep 63 bytes, and a NUL more is before the
-    data
+    Source: not in the document: gearmand 1.1 and 2.0 keep 63 bytes and put a second NUL before
+    the data
     """
     return _long_unique(it, 64)
 
@@ -337,16 +339,16 @@ def unique_of_64(it: ServerKit) -> str:
     requires=("grab-uniq",),
 )
 def unique_of_65(it: ServerKit) -> str:
-    """What becomes of a unique of 65 bytes.
+    """Handling of a unique of 65 bytes.
 
     Source: not in the document: gearmand 1.1 and 2.0 answer with ERROR ARGUMENT_TOO_LARGE
     """
     return _long_unique(it, 65)
 
 
-@case("submit/leaving/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 carry them out")
+@case("submit/leaving/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 do this")
 def leaves_at_once(it: ServerKit) -> None:
-    """A background job is run though its client has closed the connection behind the submit."""
+    """A background job runs even if its client disconnects right after the submit."""
     worker, client = it.worker(), it.client()
     worker.sleep()
     client.send(SubmitJobBg(it.function, it.another("unique"), it.another("data")))
@@ -356,7 +358,7 @@ def leaves_at_once(it: ServerKit) -> None:
 
 @case("submit/epoch/1", SHOULD, _EPOCH, requires=("epoch",))
 def past(it: ServerKit) -> None:
-    """A job for a time that is past is run as a background job is."""
+    """A SUBMIT_JOB_EPOCH job with a past time runs at once, like a background job."""
     client, worker = it.client(), it.worker()
     for epoch in (b"0", b"1", b"%d" % (it.wall() - 3600)):
         handle = client.created(SubmitJobEpoch(it.function, b"", epoch, b"data"))
@@ -367,13 +369,13 @@ def past(it: ServerKit) -> None:
 
 @case("submit/epoch/2", SHOULD, _EPOCH, requires=("epoch",), slow=True)
 def due(it: ServerKit) -> None:
-    """A job for later is not given out before its time, and is given out then."""
+    """A SUBMIT_JOB_EPOCH job is assigned at the given time, and not before."""
     client, worker, epoch = it.client(), it.worker(), int(it.wall()) + 2
     handle = client.created(SubmitJobEpoch(it.function, b"", b"%d" % epoch, b"data"))
     while worker.is_silent(0.1) and it.wall() < epoch - 0.3:
         worker.grab_nothing()
         status = client.status(handle)
-        demand((status.known, status.running) == (b"1", b"0"), "a job that waits", status)
+        demand((status.known, status.running) == (b"1", b"0"), "a queued job", status)
     worker.is_silent(epoch + 1.1 - it.wall())
     demand(worker.run().handle == handle, f"the job {handle.decode()}", "another")
 
@@ -390,10 +392,10 @@ def due(it: ServerKit) -> None:
     requires=("epoch", "echo"),
 )
 def out_of_range(it: ServerKit) -> str:
-    """What becomes of a job for a time that does not fit 64 bits.
+    """Reaction to a SUBMIT_JOB_EPOCH whose time does not fit into 64 bits.
 
-    Source: not in the document: gearmand 1.1 and 2.0 do not answer, and close some of the
-    connections
+    Source: not in the document: gearmand 1.1 and 2.0 do not answer, and sometimes close the
+    connection
     """
     client = it.client()
     client.send_anyway(SubmitJobEpoch(it.function, b"", b"9" * 30, b"data"), EchoReq(b"behind"))
@@ -402,7 +404,7 @@ def out_of_range(it: ServerKit) -> str:
 
 @case("submit/sched/1", INFO, known={**_KNOWN, "taken": (), "refused with ERROR": EVERY})
 def sched(it: ServerKit) -> str:
-    """What a server does with SUBMIT_JOB_SCHED.
+    """Reaction to SUBMIT_JOB_SCHED.
 
     Source: SUBMIT_JOB_SCHED: "This is not currently used and may be removed"
     """
@@ -414,25 +416,31 @@ def sched(it: ServerKit) -> str:
 
 @case("submit/reduce/1", SHOULD, _REDUCE, requires=("reduce", "grab-all", "grab-uniq"))
 def reduce(it: ServerKit) -> None:
-    """The reducer of a job comes to a worker that asks with GRAB_JOB_ALL."""
+    """A worker that sends GRAB_JOB_ALL receives the reducer of a job."""
     client, worker = it.client(), it.worker()
     handle = client.created(
         SubmitReduceJob(it.function, it.another("u"), b"reducer", b"", b"da\0ta")
     )
     worker.send(GrabJobAll())
     job = worker.expect(JobAssignAll, handle=handle, function=it.function, data=b"da\0ta")
-    demand((job.unique, job.reducer) == (it.another("u"), b"reducer"), "unique and reducer", job)
+    demand(
+        (job.unique, job.reducer) == (it.another("u"), b"reducer"), "the unique and reducer", job
+    )
     worker.complete(handle)
     client.expect(WorkComplete, handle=handle, data=b"result")
 
 
 @case("submit/reduce/2", SHOULD, _REDUCE, requires=("reduce", "grab-uniq"))
 def reduce_unasked(it: ServerKit) -> None:
-    """A job with a reducer is like any other for a worker that asks with GRAB_JOB_UNIQ."""
+    """A worker that sends GRAB_JOB_UNIQ receives a job with a reducer like any other job."""
     client, worker = it.client(), it.worker()
     handle = client.created(
         SubmitReduceJob(it.function, it.another("u"), b"reducer", b"", b"da\0ta")
     )
     job = worker.run()
-    demand((job.handle, job.unique, job.data) == (handle, it.another("u"), b"da\0ta"), "it", job)
+    demand(
+        (job.handle, job.unique, job.data) == (handle, it.another("u"), b"da\0ta"),
+        "the submitted job",
+        job,
+    )
     client.expect(WorkComplete, handle=handle, data=b"result")
