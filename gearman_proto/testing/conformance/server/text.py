@@ -32,30 +32,30 @@ _VERSION: Final = 'version: "Send back the version of the server"'
 _STATUS: Final = 'status: "FUNCTION\\tTOTAL\\tRUNNING\\tAVAILABLE_WORKERS"'
 _PRIORITY: Final = "prioritystatus: the number of queued jobs by priority"
 _WORKERS: Final = 'workers: "FD IP-ADDRESS CLIENT-ID : FUNCTION ..."'
-_GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do"
+_GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do this"
 
 
 def _row(admin: Line, command: bytes, function: bytes) -> list[bytes]:
-    """Return the numbers of a function in a list, or [] if the function is missing."""
+    """Return the columns of a function in a list, or [] if the function is missing."""
     rows = [line.split(b"\t") for line in admin.list(command)]
     return next((row[1:] for row in rows if row[0] == function), [])
 
 
 def _demand_ok(admin: Line, command: bytes) -> None:
-    """Send a command, and demand the reply OK.
+    """Send a command, and check that the reply is OK.
 
     Raises:
         Unsupported: The server does not know the command.
     """
     reply = admin.text(command)
     if is_unknown(reply):
-        raise Unsupported(f"it does not know {command.decode()}")
+        raise Unsupported(f"the server does not know {command.decode()}")
     demand(reply.startswith(b"OK"), "OK", reply)
 
 
 @case("text/version/1", SHOULD, _VERSION, requires=("text",))
 def version(it: ServerKit) -> None:
-    """`version` is answered with one line, whether its own line ends in CR LF or in LF."""
+    """`version` followed by CR LF or by LF is answered with one line."""
     admin = it.admin()
     reply = admin.text(b"version")
     demand(reply.strip(), "a version", reply)
@@ -73,13 +73,13 @@ def version(it: ServerKit) -> None:
     requires=("text",),
 )
 def form_of_version(it: ServerKit) -> str:
-    """Whether the version stands behind OK, or alone."""
+    """Position of the version number in the reply to `version`."""
     return "behind OK" if it.admin().text(b"version").startswith(b"OK ") else "alone"
 
 
 @case("text/status/1", SHOULD, _STATUS, requires=("status",))
 def status(it: ServerKit) -> None:
-    """`status` lists a function with how many jobs it has, how many run, and its workers."""
+    """`status` lists the numbers of jobs, running jobs and workers of a function."""
     client, worker, other, admin = it.client(), it.worker(), it.worker(), it.admin()
     rows = [_row(admin, b"status", it.function)]
     handles = [client.submit(kind=SubmitJobBg) for _ in range(3)]
@@ -95,19 +95,19 @@ def status(it: ServerKit) -> None:
 
 @case("text/status/2", SHOULD, _STATUS, requires=("status",))
 def status_without_workers(it: ServerKit) -> None:
-    """`status` lists a function that has jobs and no worker."""
+    """`status` lists a function that has jobs but no workers."""
     it.client().submit(kind=SubmitJobBg)
     row = _row(it.admin(), b"status", it.function)
     it.worker().run()
-    demand(row == [b"1", b"0", b"0"], "a job and no workers", row)
+    demand(row == [b"1", b"0", b"0"], "one job and no workers", row)
 
 
 @case("text/prioritystatus/1", SHOULD, _PRIORITY, requires=("text",))
 def prioritystatus(it: ServerKit) -> None:
-    """`prioritystatus` lists how many jobs of a function wait, by priority, and its workers."""
+    """`prioritystatus` lists the numbers of queued jobs per priority and of workers."""
     client, worker, admin = it.client(), it.worker(), it.admin()
     if not knows(it, b"prioritystatus"):
-        raise Unsupported("it does not know prioritystatus")
+        raise Unsupported("the server does not know `prioritystatus`")
     kinds = (SubmitJobLowBg, SubmitJobBg, SubmitJobHighBg, SubmitJobHighBg, SubmitJobHighBg)
     for kind in kinds:
         client.submit(kind=kind)
@@ -120,20 +120,20 @@ def prioritystatus(it: ServerKit) -> None:
 
 @case("text/workers/1", SHOULD, _WORKERS, requires=("workers",))
 def workers(it: ServerKit) -> None:
-    """`workers` lists a connection with its id and its functions."""
+    """`workers` lists a connection with its client ID and its functions."""
     worker, admin, name = it.worker(), it.admin(), it.another("id")
     worker.tell(SetClientId(name), CanDo(it.another("other")))
     found = [line.split(b" ") for line in admin.list(b"workers") if b" " + name + b" :" in line]
-    demand(len(found) == 1, f"one line of {name!r}", found)
+    demand(len(found) == 1, f"one line with {name!r}", found)
     number, _, _, colon, *functions = [word for word in found[0] if word]
-    demand(number.isdigit() and colon == b":", "a number, an address, an id and a colon", found)
+    demand(number.isdigit() and colon == b":", "a number, an address, an ID and a colon", found)
     wanted = {it.function, it.another("other")}
     demand(set(functions) == wanted, f"the functions {wanted}", functions)
 
 
 @case("text/unknown/1", SHOULD, _GEARMAND, requires=("text",))
 def unknown(it: ServerKit) -> None:
-    """A command that is not known is answered with a line that begins with ERR; all goes on."""
+    """An unknown command is answered with an ERR line, and the connection stays open."""
     admin = it.admin()
     for command in (b"conformance", b"conformance of servers", b"VERSIONS"):
         admin.text(command, b"ERR")
@@ -143,7 +143,7 @@ def unknown(it: ServerKit) -> None:
 
 @case("text/maxqueue/1", SHOULD, 'maxqueue: "a single line with "OK""', requires=("maxqueue",))
 def maxqueue(it: ServerKit) -> None:
-    """`maxqueue` with no number, with one and with three is answered with OK."""
+    """`maxqueue` with zero, one or three limits is answered with OK."""
     it.worker()
     admin = it.admin()
     for sizes in (b"", b" 10", b" 10 20 30", b" 0"):
@@ -153,13 +153,13 @@ def maxqueue(it: ServerKit) -> None:
 
 @case("text/cancel/1", SHOULD, _GEARMAND, requires=("cancel",))
 def cancel_unknown(it: ServerKit) -> None:
-    """`cancel job` of a job that is not known is answered with a line that begins with ERR."""
+    """`cancel job` with an unknown handle is answered with an ERR line."""
     it.admin().text(b"cancel job H:conformance:nobody", b"ERR")
 
 
 @case("text/cancel/2", SHOULD, _GEARMAND, requires=("cancel",))
 def cancel_queued(it: ServerKit) -> None:
-    """`cancel job` of a job that waits gets OK; the client gets WORK_FAIL, and it is not run."""
+    """`cancel job` removes a queued job, and the job's client receives WORK_FAIL."""
     (client, worker, handle), admin = it.queued(), it.admin()
     admin.text(b"cancel job " + handle, b"OK")
     client.expect(WorkFail, handle=handle)
@@ -178,36 +178,40 @@ def cancel_queued(it: ServerKit) -> None:
     requires=("cancel",),
 )
 def cancel_running(it: ServerKit) -> str:
-    """What becomes of a job that runs when it is cancelled.
+    """Effect of `cancel job` on a running job.
 
-    Source: not in the document: gearmand 1.1 and 2.0 send WORK_FAIL, and then the result as well
+    Source: not in the document: gearmand 1.1 and 2.0 send WORK_FAIL, and later the result as well
     """
     (client, worker, handle), admin = it.running(), it.admin()
     ok = admin.text(b"cancel job " + handle).startswith(b"OK")
     worker.send(WorkComplete(handle, b"result"))
     worker.settle()
-    came = client.settle()
+    got = client.settle()
     if not ok:
         return "it is refused"
-    demand(came[:1] == [WorkFail(handle)], "a WORK_FAIL", came)
-    more = "and gets the result as well" if came[1:] else "and gets no result"
+    demand(got[:1] == [WorkFail(handle)], "a WORK_FAIL", got)
+    more = "and gets the result as well" if got[1:] else "and gets no result"
     return f"the client is told, {more}"
 
 
 @case("text/function/1", SHOULD, _GEARMAND, requires=("text", "status"))
 def create(it: ServerKit) -> None:
-    """`create function` puts a function into the list, and `drop function` takes it out."""
+    """`create function` adds a function to `status`, and `drop function` removes it."""
     admin = it.admin()
     _demand_ok(admin, b"create function " + it.function)
     row = _row(admin, b"status", it.function)
-    demand(row == [b"0", b"0", b"0"], "a function with nothing", row)
+    demand(row == [b"0", b"0", b"0"], "a function without jobs or workers", row)
     _demand_ok(admin, b"drop function " + it.function)
-    demand(not _row(admin, b"status", it.function), "no such function any more", "one")
+    demand(
+        not _row(admin, b"status", it.function),
+        "a list without the dropped function",
+        "a list with it",
+    )
 
 
 @case("text/function/2", SHOULD, _GEARMAND, requires=("text", "status"))
 def drop_in_use(it: ServerKit) -> None:
-    """`drop function` of a function that has a worker is refused with ERR."""
+    """`drop function` is refused with ERR if the function has a worker."""
     admin, worker = it.admin(), it.worker()
     _demand_ok(admin, b"create function " + it.another("known"))
     admin.text(b"drop function " + it.function, b"ERR")
@@ -218,25 +222,25 @@ def drop_in_use(it: ServerKit) -> None:
 
 @case("text/jobs/1", SHOULD, _GEARMAND, requires=("text",))
 def show_jobs(it: ServerKit) -> None:
-    """`show jobs` lists the handles of the jobs, and `show unique jobs` their uniques."""
+    """`show jobs` lists the handles of all jobs, and `show unique jobs` their uniques."""
     admin, client, worker, unique = it.admin(), it.client(), it.worker(), it.another("u")
     if not knows(it, b"show conformance"):
-        raise Unsupported("it does not know show")
+        raise Unsupported("the server does not know `show`")
     handle = client.submit(unique=unique, kind=SubmitJobBg)
     jobs = [line.split(b"\t")[0] for line in admin.list(b"show jobs")]
-    demand(handle in jobs, f"{handle!r}", jobs)
+    demand(handle in jobs, f"a list with {handle!r}", jobs)
     uniques = admin.list(b"show unique jobs")
-    demand(unique in uniques, f"{unique!r}", uniques)
+    demand(unique in uniques, f"a list with {unique!r}", uniques)
     worker.run()
     jobs = [line.split(b"\t")[0] for line in admin.list(b"show jobs")]
-    demand(handle not in jobs, f"{handle!r} no more", jobs)
+    demand(handle not in jobs, f"a list without {handle!r}", jobs)
 
 
 @case("text/words/1", INFO, known={"any case": EVERY, "small letters only": ()}, requires=("text",))
 def case_of_letters(it: ServerKit) -> str:
-    """Whether the words of commands may be written in capitals.
+    """Case sensitivity of commands.
 
-    Source: not in the document: gearmand 1.1 and 2.0 take any case
+    Source: not in the document: gearmand 1.1 and 2.0 accept any case
     """
     reply = it.admin().text(b"VERSION")
     return "small letters only" if reply.startswith(b"ERR") else "any case"
@@ -253,7 +257,7 @@ def case_of_letters(it: ServerKit) -> str:
     requires=("text",),
 )
 def six_words(it: ServerKit) -> str:
-    """What a server does with a command of six words.
+    """Reaction to a command of six words.
 
     Source: not in the document: gearmand 1.1 and 2.0 close the connection
     """

@@ -38,7 +38,7 @@ _ECHO: Final = BY_NAME["ECHO_REQ"].number
 
 @case("wire/echo/1", MUST, 'ECHO_REQ: "a ECHO_RES packet with the same data"', requires=("echo",))
 def echo(it: ServerKit) -> None:
-    """ECHO_REQ is answered with the same bytes, NULs among them."""
+    """ECHO_REQ is answered with the same data, including NULs."""
     client = it.client()
     for data in (b"", b"0", b"a\0b\0", bytes(range(256))):
         client.send(EchoReq(data))
@@ -47,16 +47,18 @@ def echo(it: ServerKit) -> None:
 
 @case("wire/echo/2", MUST, _HEADER, requires=("echo",))
 def pipelined(it: ServerKit) -> None:
-    """Many requests that come at once are all answered, each once, in their order."""
+    """Pipelined requests are answered in order, exactly once each."""
     client = it.client()
     client.send(*[EchoReq(b"echo %d" % number) for number in range(100)])
     client.gets(*[EchoRes(b"echo %d" % number) for number in range(100)])
     client.nothing()
 
 
-@case("wire/order/1", MUST, "not in the document: gearmand 1.1 and 2.0 do", requires=("options",))
+@case(
+    "wire/order/1", MUST, "not in the document: gearmand 1.1 and 2.0 do this", requires=("options",)
+)
 def order(it: ServerKit) -> None:
-    """Requests of several kinds that come at once are answered in their order."""
+    """Pipelined requests of different types are answered in order."""
     client = it.client()
     handle = client.submit(kind=SubmitJobBg)
     again = SubmitJobBg(it.function, b"", b"data")
@@ -78,7 +80,7 @@ def _send_pieces(line: Line, other: Line, packet: bytes, *ends: int) -> None:
 
 @case("wire/split/1", MUST, _HEADER, requires=("echo",))
 def split(it: ServerKit) -> None:
-    """A packet may come in pieces, cut in its magic, its type, its size or its data."""
+    """A packet can arrive in pieces, split within its magic, type, size or data."""
     client, other = it.client(), it.client()
     for ends in ((2,), (6,), (10,), (12,), (15,), (1, 5, 9, 12, 14)):
         _send_pieces(client, other, client.connection.send(EchoReq(b"pieces")), *ends)
@@ -87,7 +89,7 @@ def split(it: ServerKit) -> None:
 
 @case("wire/split/2", MUST, _HEADER)
 def by_the_byte(it: ServerKit) -> None:
-    """Packets may come byte by byte."""
+    """Packets can arrive byte by byte."""
     client, worker = it.client(), it.worker()
     for byte in client.connection.send(SubmitJobBg(it.function, b"", b"da\0ta")):
         client.send_raw(bytes([byte]))
@@ -101,7 +103,7 @@ def by_the_byte(it: ServerKit) -> None:
     known={"nothing happens": ("perl",)},
 )
 def bad_magic(it: ServerKit) -> str | None:
-    """A packet that begins with neither of the two magics ends the connection."""
+    """The server closes the connection after a packet with an invalid magic."""
     client = it.client()
     client.send_raw(HEADER.pack(b"\0BAD", _ECHO, 0))
     reaction = client.reaction()
@@ -120,7 +122,7 @@ def bad_magic(it: ServerKit) -> str | None:
     },
 )
 def response_magic(it: ServerKit) -> str:
-    """What a server does with a request that has the magic of responses.
+    """Reaction to a request with the response magic.
 
     Source: not in the document: gearmand 1.1 and 2.0 answer with ERROR INVALID_MAGIC
     """
@@ -131,7 +133,7 @@ def response_magic(it: ServerKit) -> str:
 
 @case("wire/magic/3", SHOULD, 'Binary Packet: ""\\0RES" for responses"', requires=("echo",))
 def magic_of_answers(it: ServerKit) -> None:
-    """What a server sends has the magic of responses."""
+    """All packets from the server have the response magic."""
     client = it.client()
     client.send(
         EchoReq(b"data"), SubmitJob(it.function, b"", b"data"), GetStatus(b"H:conformance:nobody")
@@ -145,7 +147,7 @@ def magic_of_answers(it: ServerKit) -> None:
 
 @case("wire/type/1", SHOULD, known={"refused with ERROR": ("perl",)})
 def unknown_type(it: ServerKit) -> str | None:
-    """A packet of a type that does not exist ends the connection.
+    """The server closes the connection after a packet of an unknown type.
 
     Source: Binary Packet: "an enumerated packet type"; gearmand 1.1 and 2.0 close the connection
     """
@@ -160,7 +162,7 @@ def unknown_type(it: ServerKit) -> str | None:
 
 @case("wire/unexpected/1", SHOULD, 'ERROR: "whenever the server encounters an error"')
 def unexpected(it: ServerKit) -> None:
-    """What only servers send is answered with ERROR, and the connection goes on."""
+    """A packet that only servers send is answered with ERROR, and the connection stays open."""
     client = it.client()
     client.send_anyway(Noop(), JobCreated(b"H:conformance:1"))
     client.send_raw(HEADER.pack(MAGIC_REQUEST, 5, 0))
@@ -176,7 +178,7 @@ def unexpected(it: ServerKit) -> None:
     requires=("echo",),
 )
 def all_yours(it: ServerKit) -> str:
-    """What a server does with ALL_YOURS, which is in the document, and was never in use.
+    """Reaction to ALL_YOURS, which is documented but was never used.
 
     Source: ALL_YOURS: "Not yet implemented"
     """
@@ -187,9 +189,9 @@ def all_yours(it: ServerKit) -> str:
 
 @case("wire/body/1", SHOULD, requires=("grab",))
 def body(it: ServerKit) -> None:
-    """Data in a packet that has no arguments is read, and means nothing.
+    """The server ignores data in a packet whose type has no arguments.
 
-    Source: GRAB_JOB: "Arguments: - None."; gearmand 1.1 and 2.0 ignore them
+    Source: GRAB_JOB: "Arguments: - None."; gearmand 1.1 and 2.0 ignore it
     """
     worker = it.worker()
     worker.send_raw(pack(BY_NAME["PRE_SLEEP"], [b"a body", b"of two"], MAGIC_REQUEST))
@@ -203,7 +205,7 @@ def body(it: ServerKit) -> None:
 
 @case("wire/empty/1", MUST, 'SUBMIT_JOB, WORK_COMPLETE: "Opaque data"')
 def empty(it: ServerKit) -> None:
-    """The data of a job and its result may be empty; the NULs before them are there anyhow."""
+    """The data and the result of a job can be empty, but the NULs before them remain."""
     client, worker = it.client(), it.worker()
     handle = client.submit(b"")
     worker.run(b"", data=b"")
@@ -214,7 +216,7 @@ def empty(it: ServerKit) -> None:
 
 @case("wire/large/1", MUST, 'Binary Packet: "the size of the data being sent after the header"')
 def large(it: ServerKit) -> None:
-    """A megabyte passes whole, as a job's data and as its result."""
+    """Data and results of one megabyte are forwarded unchanged."""
     client, worker = it.client(), it.worker()
     handle = client.submit(_MEGABYTE)
     worker.run(_MEGABYTE[::-1], data=_MEGABYTE)
@@ -223,7 +225,7 @@ def large(it: ServerKit) -> None:
 
 @case("wire/text/1", SHOULD, requires=("text", "echo"))
 def mixed(it: ServerKit) -> None:
-    """Packets and lines of text may come mixed, and are answered in their order.
+    """Packets and text commands on the same connection are answered in order.
 
     Source: Administrative Protocol: "differentiates between the two by looking at the first
     character"
@@ -239,32 +241,32 @@ def mixed(it: ServerKit) -> None:
 
 @case("wire/nul/1", SHOULD, 'Binary Packet: "separated by a NULL byte"', requires=("echo",))
 def missing_nul(it: ServerKit) -> None:
-    """A submit that lacks a NUL makes no job, and others do not notice."""
+    """A submit that lacks a NUL creates no job and does not affect other connections."""
     other, worker, client = it.client(), it.worker(), it.client()
     client.send_raw(pack(BY_NAME["SUBMIT_JOB_BG"], [it.function, b"data"], MAGIC_REQUEST))
     client.send_anyway(EchoReq(b"behind"))
     reaction = client.reaction()
-    demand(reaction in ("closed", "ERROR"), "the end of the connection, or an ERROR", reaction)
+    demand(reaction in ("closed", "ERROR"), "the end of the connection or an ERROR", reaction)
     worker.grab_nothing()
     other.nothing()
 
 
 @case("wire/truncated/1", MUST, 'Binary Packet: "the size of the data being sent after the header"')
 def truncated(it: ServerKit) -> None:
-    """A submit of which only a part has come when its connection ends makes no job."""
+    """A submit that is cut off by the end of the connection creates no job."""
     for less in (1, 10):
         client, worker = it.client(), it.worker()
         packet = client.connection.send(SubmitJobBg(it.function, b"", b"long data"))
         client.send_raw(packet[:-less])
         client.half_close()
-        # Once the server has closed too, it has read all bytes.
-        demand(client.rest() == b"", "nothing", "an answer")
+        # Once the server has closed the connection as well, it has read all bytes.
+        demand(client.rest() == b"", "no reply", "one")
         worker.grab_nothing()
 
 
-@case("wire/others/1", MUST, "not in the document: servers read from all connections at once")
+@case("wire/others/1", MUST, "not in the document: servers read from all connections concurrently")
 def others(it: ServerKit) -> None:
-    """A packet of which only a part has come keeps nobody waiting but its own connection."""
+    """An incomplete packet delays only its own connection."""
     slow, client, worker = it.client(), it.client(), it.worker()
     packet = slow.connection.send(SubmitJob(it.function, b"", b"slow"))
     slow.send_raw(packet[:-2])
@@ -279,9 +281,9 @@ def others(it: ServerKit) -> None:
 
 @case("wire/end/1", INFO, known={"answered": (), "not answered": ()}, requires=("echo",))
 def half_closed(it: ServerKit) -> str:
-    """Whether a client that has ended its side of the connection still gets the answers.
+    """Replies to a client that has half-closed its connection.
 
-    Source: not in the document: gearmand 1.1 and 2.0 mostly send nothing more
+    Source: not in the document: gearmand 1.1 and 2.0 usually send no replies
     """
     client = it.client()
     client.send(EchoReq(b"data"))
