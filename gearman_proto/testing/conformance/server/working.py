@@ -29,14 +29,14 @@ _STATUS: Final = 'WORK_STATUS: "update the server (and any listening clients)"'
 _COMPLETE: Final = 'WORK_COMPLETE: "Opaque data that is returned to the client as a response"'
 _FAIL: Final = 'WORK_FAIL: "notify the server (and any listening clients) that the job failed"'
 _BACKGROUND: Final = 'SUBMIT_JOB_BG: "the client is not updated with status or notified"'
-_HOLDER: Final = "not in the document: gearmand 1.1, 2.0 and Perl's server do"
-_SAYS: Final = "not in the document: gearmand 1.1, 2.0 and Perl's server answer with ERROR"
-_HEARS: Final = {"ERROR": EVERY, "nothing": ()}
+_HOLDER: Final = "not in the document: gearmand 1.1, gearmand 2.0 and Perl's server do this"
+_REFUSES: Final = "not in the document: gearmand 1.1, gearmand 2.0 and Perl's server send ERROR"
+_REACTIONS: Final = {"ERROR": EVERY, "nothing": ()}
 _PIECES: Final = (b"", b"a\0b\0", bytes(range(256)))
 
 
 def _all_about(handle: bytes, it: ServerKit) -> list[Event]:
-    """Return one packet of each kind that workers send about a job."""
+    """Return one packet of each type that workers send about a job."""
     makers: list[Callable[[bytes, bytes], Event]] = [WorkException, WorkComplete]
     if "data" in it.has:
         makers = [WorkData, WorkWarning, *makers]
@@ -45,7 +45,7 @@ def _all_about(handle: bytes, it: ServerKit) -> list[Event]:
 
 
 def _passes(it: ServerKit, kind: type[WorkData | WorkWarning]) -> None:
-    """Demand that packets of this kind reach the client and do not end the job."""
+    """Check that packets of this type reach the client and do not end the job."""
     client, worker, handle = it.running()
     for piece in _PIECES:
         worker.send(kind(handle, piece))
@@ -56,19 +56,19 @@ def _passes(it: ServerKit, kind: type[WorkData | WorkWarning]) -> None:
 
 @case("work/data/1", MUST, _DATA, requires=("data",))
 def data(it: ServerKit) -> None:
-    """WORK_DATA reaches the client byte for byte, and the job goes on."""
+    """WORK_DATA reaches the client byte for byte and does not end the job."""
     _passes(it, WorkData)
 
 
 @case("work/warning/1", MUST, _WARNING, requires=("data",))
 def warning(it: ServerKit) -> None:
-    """WORK_WARNING reaches the client byte for byte, and the job goes on."""
+    """WORK_WARNING reaches the client byte for byte and does not end the job."""
     _passes(it, WorkWarning)
 
 
 @case("work/status/1", MUST, _STATUS)
 def status(it: ServerKit) -> None:
-    """WORK_STATUS reaches the client with its two numbers, and the job goes on."""
+    """WORK_STATUS reaches the client with both numbers and does not end the job."""
     client, worker, handle = it.running()
     for numbers in ((b"0", b"100"), (b"70", b"100"), (b"4294967295", b"1")):
         worker.send(WorkStatus(handle, *numbers))
@@ -79,46 +79,46 @@ def status(it: ServerKit) -> None:
 
 @case("work/status/2", INFO, known={"the same bytes": EVERY, "others": ()})
 def odd_status(it: ServerKit) -> str:
-    """Whether numbers of a WORK_STATUS that are written oddly reach the client as they are.
+    """Forwarding of unusual number formats in a WORK_STATUS.
 
-    Source: not in the document: gearmand 1.1 and 2.0 forward the bytes as they are
+    Source: not in the document: gearmand 1.1 and 2.0 forward the bytes unchanged
     """
     client, worker, handle = it.running()
     worker.send(WorkStatus(handle, b"007", b"1.5"))
-    came = client.expect(WorkStatus, handle=handle)
+    got = client.expect(WorkStatus, handle=handle)
     worker.complete(handle)
     client.expect(WorkComplete, handle=handle)
-    same = (came.numerator, came.denominator) == (b"007", b"1.5")
+    same = (got.numerator, got.denominator) == (b"007", b"1.5")
     return "the same bytes" if same else "others"
 
 
 @case("work/order/1", MUST, _FORWARDS, requires=("data",))
 def order(it: ServerKit) -> None:
-    """What a worker says about a job reaches the client in the same order, each packet once."""
+    """The packets about a job reach the client exactly once each, in the order sent."""
     client, worker, handle = it.running()
-    said = [WorkData(handle, b"1"), WorkStatus(handle, b"1", b"2"), WorkWarning(handle, b"2")]
-    said += [WorkData(handle, b"3"), WorkData(handle, b"3"), WorkComplete(handle, b"4")]
-    worker.send(*said)
-    client.gets(*said)
+    sent = [WorkData(handle, b"1"), WorkStatus(handle, b"1", b"2"), WorkWarning(handle, b"2")]
+    sent += [WorkData(handle, b"3"), WorkData(handle, b"3"), WorkComplete(handle, b"4")]
+    worker.send(*sent)
+    client.gets(*sent)
     client.nothing()
 
 
 @case("work/clients/1", SHOULD, _STATUS, requires=("coalescing",))
 def all_clients(it: ServerKit) -> None:
-    """All clients that wait for a job get what its worker says about it."""
+    """All clients that wait for a job receive the packets of its worker."""
     clients, worker = [it.client() for _ in range(3)], it.worker()
     handles = [client.submit(unique=it.another("unique")) for client in clients]
     handle = worker.grab().handle
-    demand(set(handles) == {handle}, "one handle", handles)
-    said = [WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"2")]
-    worker.send(*said)
+    demand(set(handles) == {handle}, "the same handle for all clients", handles)
+    sent = [WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"2")]
+    worker.send(*sent)
     for client in clients:
-        client.gets(*said)
+        client.gets(*sent)
 
 
 @case("work/clients/2", MUST, _FORWARDS)
 def no_other_client(it: ServerKit) -> None:
-    """What a worker says about a job reaches no client that waits for another job."""
+    """A worker's packets about a job do not reach the clients of other jobs."""
     client, worker, handle = it.running(unique=it.another("unique"))
     other = it.client()
     second = other.submit(unique=it.another("unique2"))
@@ -132,7 +132,7 @@ def no_other_client(it: ServerKit) -> None:
 
 @case("work/background/1", MUST, _BACKGROUND)
 def background(it: ServerKit) -> None:
-    """The client of a background job hears nothing of it after its JOB_CREATED."""
+    """The client of a background job receives no packet about it after JOB_CREATED."""
     client, worker, handle = it.running(SubmitJobBg)
     worker.send(WorkStatus(handle, b"1", b"2"))
     if "data" in it.has:
@@ -143,7 +143,7 @@ def background(it: ServerKit) -> None:
 
 @case("work/complete/1", MUST, "Binary Packet: arguments are separated by a NULL byte")
 def empty_result(it: ServerKit) -> None:
-    """An empty result reaches the client with the NUL behind its handle."""
+    """WORK_COMPLETE with an empty result keeps the NUL after its handle."""
     client, worker, handle = it.running()
     worker.complete(handle, b"")
     client.expect(WorkComplete, handle=handle, data=b"")
@@ -151,7 +151,7 @@ def empty_result(it: ServerKit) -> None:
 
 @case("work/complete/2", MUST, _COMPLETE)
 def result_with_nul(it: ServerKit) -> None:
-    """A result reaches the client byte for byte, NULs among them."""
+    """A result reaches the client byte for byte, including NULs."""
     client, worker = it.client(), it.worker()
     for result in (b"\0", b"a\0b\0", bytes(range(256))):
         handle = client.submit()
@@ -161,7 +161,7 @@ def result_with_nul(it: ServerKit) -> None:
 
 @case("work/complete/3", MUST, _COMPLETE)
 def large_result(it: ServerKit) -> None:
-    """A result of a megabyte reaches the client."""
+    """A result of one megabyte reaches the client."""
     client, worker, handle = it.queued()
     worker.run(bytes(range(256)) * 4096)
     client.expect(WorkComplete, handle=handle, data=bytes(range(256)) * 4096)
@@ -169,7 +169,7 @@ def large_result(it: ServerKit) -> None:
 
 @case("work/fail/1", MUST, 'WORK_FAIL: "Job handle."')
 def fail(it: ServerKit) -> None:
-    """WORK_FAIL reaches the client with the handle, and not even a NUL behind that."""
+    """WORK_FAIL reaches the client with the bare handle, without a NUL after it."""
     client, worker, handle = it.running()
     worker.send(WorkFail(handle))
     client.expect(WorkFail, handle=handle, reason=None)
@@ -178,64 +178,64 @@ def fail(it: ServerKit) -> None:
 
 @case("work/fail/2", MUST, _FAIL)
 def failed_is_gone(it: ServerKit) -> None:
-    """A job that has failed is not run again."""
+    """A failed job does not run again."""
     client, worker, handle = it.running(SubmitJobBg)
     worker.send(WorkFail(handle))
     worker.grab_nothing()
     status = client.status(handle)
-    demand(status.known == b"0", "a job that is not known", status)
+    demand(status.known == b"0", "an unknown job", status)
 
 
 @case(
     "work/fail/3", INFO, known={"with it": GEARMANDS, "the bare handle": (), "nothing": ("perl",)}
 )
 def reason(it: ServerKit) -> str:
-    """Whether a WORK_FAIL with something behind its handle reaches the client with it.
+    """Forwarding of a WORK_FAIL that has data after its handle.
 
-    Source: not in the document: gearmand 1.1 and 2.0 forward it
+    Source: not in the document: gearmand 1.1 and 2.0 forward the data
     """
     client, worker, handle = it.running()
     worker.send_anyway(WorkFail(handle, b"reason"))
     worker.heard()
-    came = client.settle()
-    if not came:
+    got = client.settle()
+    if not got:
         worker.send(WorkFail(handle))
         client.expect(WorkFail, handle=handle)
         return "nothing"
-    return "with it" if came == [WorkFail(handle, b"reason")] else "the bare handle"
+    return "with it" if got == [WorkFail(handle, b"reason")] else "the bare handle"
 
 
 @case("work/foreign/1", MUST, _HOLDER)
 def foreign(it: ServerKit) -> None:
-    """What a worker says about another one's job changes nothing, and its connection stays."""
+    """Packets about another worker's job have no effect, and the connection stays open."""
     (client, worker, handle), other = it.running(), it.worker()
     other.send(*_all_about(handle, it))
-    came = other.heard()
-    demand(set(came) <= {"ERROR"}, "ERROR, or nothing", came)
+    got = other.heard()
+    demand(set(got) <= {"ERROR"}, "only ERROR, or nothing", got)
     client.nothing()
     worker.complete(handle)
     client.expect(WorkComplete, handle=handle, data=b"result")
     other.grab_nothing()
 
 
-@case("work/foreign/2", INFO, _SAYS, known=_HEARS)
+@case("work/foreign/2", INFO, _REFUSES, known=_REACTIONS)
 def foreign_answer(it: ServerKit) -> str:
-    """What a worker hears that says something about a job that another one holds."""
+    """Reply to a worker that completes a job of another worker."""
     (_, worker, handle), other = it.running(SubmitJobBg), it.worker()
     other.send(WorkComplete(handle, b"foreign"))
-    came = other.heard()
+    got = other.heard()
     worker.send(WorkComplete(handle, b"result"))
     worker.heard()
-    return "ERROR" if came else "nothing"
+    return "ERROR" if got else "nothing"
 
 
 @case("work/unknown/1", SHOULD, _HOLDER)
 def unknown(it: ServerKit) -> None:
-    """What a worker says about a job that never was is no reason to close its connection."""
+    """The server does not close the connection of a worker that sends an unknown handle."""
     client, worker = it.client(), it.worker()
     worker.send(*_all_about(b"H:conformance:nobody", it))
-    came = worker.heard()
-    demand(set(came) <= {"ERROR"}, "ERROR, or nothing", came)
+    got = worker.heard()
+    demand(set(got) <= {"ERROR"}, "only ERROR, or nothing", got)
     handle = client.submit()
     worker.run()
     client.expect(WorkComplete, handle=handle)
@@ -243,7 +243,7 @@ def unknown(it: ServerKit) -> None:
 
 @case("work/ended/1", MUST, _HOLDER)
 def after_the_end(it: ServerKit) -> None:
-    """What a worker says about a job that it has ended does not reach the client."""
+    """A worker's packets about a completed job do not reach the client."""
     client, worker, handle = it.running()
     worker.send(WorkComplete(handle, b"result"), *_all_about(handle, it))
     worker.heard()
@@ -254,7 +254,7 @@ def after_the_end(it: ServerKit) -> None:
 
 @case("work/ended/2", MUST, _HOLDER)
 def after_failure(it: ServerKit) -> None:
-    """A job that has failed does not end once more: the client gets one packet that ends it."""
+    """A worker's packets about a failed job do not reach the client."""
     client, worker, handle = it.running()
     worker.send(WorkFail(handle), *_all_about(handle, it))
     worker.heard()
@@ -262,9 +262,9 @@ def after_failure(it: ServerKit) -> None:
     client.nothing()
 
 
-@case("work/ended/3", INFO, _SAYS, known=_HEARS)
+@case("work/ended/3", INFO, _REFUSES, known=_REACTIONS)
 def after_the_end_answer(it: ServerKit) -> str:
-    """What a worker hears that ends a job twice."""
+    """Reply to a worker that completes a job twice."""
     _, worker, handle = it.running(SubmitJobBg)
     worker.complete(handle)
     worker.send(WorkComplete(handle, b"again"))
@@ -273,7 +273,7 @@ def after_the_end_answer(it: ServerKit) -> str:
 
 @case("order/handles/1", MUST)
 def handles(it: ServerKit) -> None:
-    """The results of a client's jobs come with their handles, in whatever order they end.
+    """A client's jobs can end in any order, and each result has its job's handle.
 
     Source: JOB_ASSIGN: "All communication about the job … should use the handle"
     """
@@ -288,13 +288,13 @@ def handles(it: ServerKit) -> None:
     client.nothing()
 
 
-@case("order/both/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 know no roles")
+@case("order/both/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 do not distinguish roles")
 def client_and_worker(it: ServerKit) -> None:
-    """One connection may be a client and a worker at once, even of the same job."""
+    """One connection can be a client and a worker at once, even of the same job."""
     line = it.worker()
     handle = line.submit(b"for myself")
     line.grab(handle=handle)
-    said = WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result")
-    line.send(*said)
-    line.gets(*said)
+    sent = WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result")
+    line.send(*sent)
+    line.gets(*sent)
     line.nothing()
