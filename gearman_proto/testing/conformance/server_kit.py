@@ -268,11 +268,7 @@ class Line(Talk):
                 packet = self.packet()
             except TimeoutError:
                 packet = b""
-            demand(
-                packet,
-                "the answer to an ECHO_REQ or GET_STATUS",
-                "nothing, or the end of the connection",
-            )
+            demand(packet, "the answer to an ECHO_REQ or GET_STATUS", "no packet")
             kind = packet_of(packet)
             name = kind.name if kind else "TEXT"
             if name in ("ECHO_RES", "STATUS_RES") and (token in packet or _UNUSED in packet):

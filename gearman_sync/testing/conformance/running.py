@@ -77,7 +77,7 @@ class StartedServer:
         return program
 
     def restart(self) -> None:
-        """Kill the server, and start it again."""
+        """Kill the server and restart it."""
         self._program.end()
         self._program = self._start()
 

@@ -398,7 +398,7 @@ def out_of_range(it: ServerKit) -> str:
     connection
     """
     client = it.client()
-    client.send_anyway(SubmitJobEpoch(it.function, b"", b"9" * 30, b"data"), EchoReq(b"behind"))
+    client.send_anyway(SubmitJobEpoch(it.function, b"", b"9" * 30, b"data"), EchoReq(b"after"))
     return client.behaviour(JOB_CREATED="taken")
 
 

@@ -183,7 +183,7 @@ def all_yours(it: ServerKit) -> str:
     Source: ALL_YOURS: "Not yet implemented"
     """
     client = it.client()
-    client.send_anyway(AllYours(), EchoReq(b"behind"))
+    client.send_anyway(AllYours(), EchoReq(b"after"))
     return client.behaviour(ECHO_RES="taken")
 
 
@@ -244,7 +244,7 @@ def missing_nul(it: ServerKit) -> None:
     """A submit that lacks a NUL creates no job and does not affect other connections."""
     other, worker, client = it.client(), it.worker(), it.client()
     client.send_raw(pack(BY_NAME["SUBMIT_JOB_BG"], [it.function, b"data"], MAGIC_REQUEST))
-    client.send_anyway(EchoReq(b"behind"))
+    client.send_anyway(EchoReq(b"after"))
     reaction = client.reaction()
     demand(reaction in ("closed", "ERROR"), "the end of the connection or an ERROR", reaction)
     worker.grab_nothing()
