@@ -16,7 +16,7 @@ _DOES = {"goes on": (), "gives up": (), "waits": (), "does not ask": ()}
 
 @client_case("echo/ping/1", INFO, "ECHO_REQ: for testing or debugging", known=_DOES)
 def ping(it: ClientKit) -> str:
-    """What a client does that sends ECHO_REQ and gets its answer."""
+    """Reaction to the answer to ECHO_REQ."""
     client = it.accepted()
     client.send(WorkComplete(HANDLE, b"result"))
     did = it.does()
@@ -26,7 +26,7 @@ def ping(it: ClientKit) -> str:
 
 @client_case("option/silence/1", INFO, known=_DOES)
 def unanswered(it: ClientKit) -> str:
-    """What a client does whose OPTION_REQ is not answered.
+    """Reaction to an unanswered OPTION_REQ.
 
     Source: not in the document: gear 0.16 does not answer OPTION_REQ
     """
@@ -38,7 +38,7 @@ def unanswered(it: ClientKit) -> str:
 
 @client_case("option/error/1", INFO, 'OPTION_REQ: "or an ERROR packet on failure"', known=_DOES)
 def refused(it: ClientKit) -> str:
-    """What a client does whose OPTION_REQ is refused."""
+    """Reaction to a refused OPTION_REQ."""
     it.start()
     client = it.accept()
     client.refuse_options()

@@ -23,17 +23,17 @@ def plain(it: ClientKit) -> None:
 
 @client_case("fail/data/1", MUST, 'WORK_FAIL: notifies the clients "that the job failed"')
 def after_data(it: ClientKit) -> None:
-    """A job that ends with WORK_FAIL has failed, whatever it has sent before."""
+    """A job that ends with WORK_FAIL has failed, even after WORK_DATA."""
     it.accepted().send(WorkData(HANDLE, b"part"), WorkFail(HANDLE))
     it.fails()
 
 
 @client_case("fail/nul/1", MUST)
 def with_nul(it: ClientKit) -> None:
-    """WORK_FAIL with a NUL behind the handle is the end of the job as well.
+    """WORK_FAIL with a NUL after the handle ends the job as well.
 
-    Source: not in the document: gearmand 1.1 and 2.0 so send an exception to who did not ask for
-    them
+    Source: not in the document: gearmand 1.1 and 2.0 send it in place of WORK_EXCEPTION to clients
+    without the option `exceptions`
     """
     client = it.accepted()
     client.send_anyway(WorkFail(HANDLE + b"\0"))
@@ -42,9 +42,9 @@ def with_nul(it: ClientKit) -> None:
 
 @client_case("fail/magic/1", SHOULD)
 def with_magic(it: ClientKit) -> None:
-    """A client whose WORK_FAIL has the magic of a request does not wait for ever.
+    """A client stops waiting if WORK_FAIL has the magic code of a request.
 
-    Source: not in the document: gear 0.16 so ends the jobs of a worker that has gone
+    Source: not in the document: gear 0.16 sends it if a worker disconnects during a job
     """
     client = it.accepted()
     fail = client.packed(WorkFail(HANDLE))
@@ -54,7 +54,7 @@ def with_magic(it: ClientKit) -> None:
 
 @client_case("fail/exception/1", MUST, 'WORK_EXCEPTION: "the job failed with the given exception"')
 def exception(it: ClientKit) -> None:
-    """A job that ends with WORK_EXCEPTION has failed; no WORK_FAIL need follow."""
+    """A job that ends with WORK_EXCEPTION has failed, even without a WORK_FAIL."""
     it.accepted().send(WorkException(HANDLE, b"exception"))
     it.fails()
 
@@ -63,7 +63,7 @@ def exception(it: ClientKit) -> None:
 def both(it: ClientKit) -> None:
     """A job that ends with WORK_EXCEPTION and then WORK_FAIL has failed.
 
-    Source: not in the document: the Perl server sends both, where its worker does
+    Source: not in the document: the Perl server forwards both if its worker sends both
     """
     it.accepted().send(WorkException(HANDLE, b"exception"), WorkFail(HANDLE))
     it.fails()
@@ -75,7 +75,7 @@ def both(it: ClientKit) -> None:
     known={"on standard error": (), "on standard output": (), "nowhere": ()},
 )
 def told(it: ClientKit) -> str:
-    """Where a program prints what an exception says.
+    """The stream on which a program prints the text of an exception.
 
     Source: WORK_EXCEPTION: "Opaque data that is returned to the client as an exception"
     """
@@ -89,15 +89,17 @@ def told(it: ClientKit) -> str:
 
 @client_case("fail/error/1", MUST, 'ERROR: "whenever the server encounters an error"')
 def error(it: ClientKit) -> None:
-    """A job for which ERROR comes in place of JOB_CREATED has failed."""
+    """A job has failed if the server answers its submit with ERROR."""
     client, _ = it.submitted()
     client.send(Error(b"QUEUE_ERROR", b"Job queue is full"))
     it.fails()
 
 
-@client_case("fail/error/2", MUST, 'ERROR: "NULL byte terminated error code string", any of them')
+@client_case(
+    "fail/error/2", MUST, 'ERROR: "NULL byte terminated error code string"'
+)
 def unknown_error(it: ClientKit) -> None:
-    """An ERROR may have a code that no client knows, and no text."""
+    """A job has failed even if the ERROR has an unknown code and no text."""
     client, _ = it.submitted()
     client.send(Error(b"conformance_error", b""))
     it.fails()

@@ -6,10 +6,10 @@ from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD
 from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
 from gearman_proto.wire.packets import HEADER, MAGIC_RESPONSE, JobCreated, WorkComplete
 
-_LOST = "not in the document: a server stops, or its host does, at any time"
-_ODD = "not in the document: gearmand 1.1 and 2.0 do not send it"
+_LOST = "not in the document: a server or its host can stop at any time"
+_ODD = "not in the document: gearmand 1.1 and 2.0 never send it"
 _AGAIN = {"tries again": ()}
-# In seconds. Few clients have a timeout of their own that is this short.
+# In seconds. Few clients have a shorter timeout of their own.
 _LONG = 5.0
 _PATIENCE = {"gives up": (), "waits": ()}
 _DOES = {"goes on": (), "gives up": (), "waits": ()}
@@ -17,7 +17,7 @@ _DOES = {"goes on": (), "gives up": (), "waits": ()}
 
 @client_case("life/refused/1", MUST, _LOST)
 def refused(it: ClientKit) -> None:
-    """A client whose server does not listen fails."""
+    """A client fails if its server does not listen."""
     it.stop_listening()
     it.start()
     it.fails(it.timeout)
@@ -25,7 +25,7 @@ def refused(it: ClientKit) -> None:
 
 @client_case("life/close/1", MUST, _LOST, known=_AGAIN)
 def before_acknowledged(it: ClientKit) -> str | None:
-    """A client whose server closes before JOB_CREATED fails, or submits the job again."""
+    """If the server disconnects before JOB_CREATED, a client fails or submits the job again."""
     client, _ = it.submitted()
     client.close()
     return it.gives_up()
@@ -33,14 +33,14 @@ def before_acknowledged(it: ClientKit) -> str | None:
 
 @client_case("life/close/2", MUST, _LOST, known=_AGAIN)
 def acknowledged(it: ClientKit) -> str | None:
-    """A client whose server closes before the job's end fails, or submits the job again."""
+    """If the server disconnects before the job's end, a client fails or submits it again."""
     it.accepted().close()
     return it.gives_up()
 
 
 @client_case("life/reset/1", MUST, _LOST, known=_AGAIN)
 def reset_before(it: ClientKit) -> str | None:
-    """A client whose connection is reset before JOB_CREATED fails, or submits the job again."""
+    """If the connection is reset before JOB_CREATED, a client fails or submits the job again."""
     client, _ = it.submitted()
     client.reset()
     return it.gives_up()
@@ -48,14 +48,14 @@ def reset_before(it: ClientKit) -> str | None:
 
 @client_case("life/reset/2", MUST, _LOST, known=_AGAIN)
 def reset_after(it: ClientKit) -> str | None:
-    """A client whose connection is reset before the job's end fails, or submits it again."""
+    """If the connection is reset before the job's end, a client fails or submits it again."""
     it.accepted().reset()
     return it.gives_up()
 
 
 @client_case("life/half/1", MUST, _LOST, known=_AGAIN)
 def half(it: ClientKit) -> str | None:
-    """A WORK_COMPLETE that ends in the middle is no result."""
+    """An incomplete WORK_COMPLETE is not a result."""
     client = it.accepted()
     client.send_raw(client.packed(WorkComplete(HANDLE, b"0123456789"))[:-5])
     client.close()
@@ -64,7 +64,7 @@ def half(it: ClientKit) -> str | None:
 
 @client_case("life/half/2", MUST, _LOST, known=_AGAIN)
 def half_handle(it: ClientKit) -> str | None:
-    """A JOB_CREATED that ends in the middle acknowledges nothing."""
+    """An incomplete JOB_CREATED does not acknowledge the job."""
     client, _ = it.submitted()
     client.send_raw(client.packed(JobCreated(HANDLE))[:-5])
     client.close()
@@ -73,7 +73,7 @@ def half_handle(it: ClientKit) -> str | None:
 
 @client_case("life/last/1", MUST, _LOST)
 def last(it: ClientKit) -> None:
-    """A result that came before the end of the connection counts."""
+    """A result counts even if the server disconnects immediately after it."""
     client = it.accepted()
     client.send(WorkComplete(HANDLE, b"result"))
     client.close()
@@ -82,7 +82,7 @@ def last(it: ClientKit) -> None:
 
 @client_case("life/garbage/1", SHOULD, '4 byte magic code: "\\0RES" for responses', known=_AGAIN)
 def garbage(it: ClientKit) -> str | None:
-    """A client that gets what is no packet fails, though the connection stays."""
+    """A client that receives garbage in reply to its submit fails without waiting."""
     client, _ = it.submitted()
     client.send_raw(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
     return it.gives_up()
@@ -90,32 +90,32 @@ def garbage(it: ClientKit) -> str | None:
 
 @client_case("life/garbage/2", SHOULD, '4 byte magic code: "\\0RES" for responses', known=_AGAIN)
 def garbage_later(it: ClientKit) -> str | None:
-    """A client that gets what is no packet in place of its job's end fails."""
+    """A client that receives garbage before its job's end fails without waiting."""
     it.accepted().send_raw(b"ERR conformance no+packet\r\n" * 3)
     return it.gives_up()
 
 
 @client_case("life/stray/1", INFO, _ODD, known=_DOES)
 def noop(it: ClientKit) -> str:
-    """What a client makes of a NOOP, which is for workers."""
+    """Reaction to a NOOP, which only workers should receive."""
     return _stray(it, 6)
 
 
 @client_case("life/stray/2", INFO, _ODD, known=_DOES)
 def echo(it: ClientKit) -> str:
-    """What a client makes of an ECHO_RES for which it has not asked."""
+    """Reaction to an unrequested ECHO_RES."""
     return _stray(it, 17, b"conformance")
 
 
 @client_case("life/stray/3", INFO, _ODD, known=_DOES)
 def created(it: ClientKit) -> str:
-    """What a client makes of a JOB_CREATED for which it has not asked."""
+    """Reaction to an unrequested JOB_CREATED."""
     return _stray(it, 8, b"H:conformance:2")
 
 
 @client_case("life/stray/4", INFO, _ODD, known=_DOES)
 def unknown(it: ClientKit) -> str:
-    """What a client makes of a packet of a type that there is not."""
+    """Reaction to an unknown packet type."""
     return _stray(it, 4242)
 
 
@@ -130,13 +130,13 @@ def _stray(it: ClientKit, number: int, body: bytes = b"") -> str:
 
 @client_case("life/silent/1", INFO, _LOST, known=_PATIENCE, slow=True)
 def silent(it: ClientKit) -> str:
-    """What a client does when nothing at all comes for its submit for five seconds."""
+    """Reaction to a submit that is not answered for five seconds."""
     it.submitted()
     return it.does(_LONG)
 
 
 @client_case("life/silent/2", INFO, _LOST, known=_PATIENCE, slow=True)
 def silent_later(it: ClientKit) -> str:
-    """What a client does when nothing comes of an acknowledged job for five seconds."""
+    """Reaction to an acknowledged job without any packet for five seconds."""
     it.accepted()
     return it.does(_LONG)

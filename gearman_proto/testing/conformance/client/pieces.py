@@ -6,12 +6,12 @@ from gearman_proto.testing.conformance.case import MUST
 from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
 from gearman_proto.wire.packets import JobCreated, WorkComplete, WorkStatus
 
-_SOURCE = "size: it tells where a packet ends, and the pieces in which TCP delivers it do not"
+_SOURCE = "size: only the size marks the end of a packet; TCP can split and join packets"
 
 
 @client_case("wire/pieces/1", MUST, _SOURCE)
 def single_bytes(it: ClientKit) -> None:
-    """Packets that come byte by byte are understood."""
+    """A client accepts packets that arrive byte by byte."""
     client, _ = it.submitted()
     for byte in client.packed(JobCreated(HANDLE), WorkComplete(HANDLE, b"result")):
         client.send_raw(bytes([byte]))
@@ -20,7 +20,7 @@ def single_bytes(it: ClientKit) -> None:
 
 @client_case("wire/pieces/2", MUST, _SOURCE)
 def across(it: ClientKit) -> None:
-    """A piece may end in the middle of a header, and hold the end of one packet and the next."""
+    """A client accepts packets that are split anywhere, even within a header."""
     client, _ = it.submitted()
     created = client.packed(JobCreated(HANDLE))
     whole = created + client.packed(WorkStatus(HANDLE, b"1", b"2"), WorkComplete(HANDLE, b"result"))
@@ -32,7 +32,7 @@ def across(it: ClientKit) -> None:
 
 @client_case("wire/joined/1", MUST, _SOURCE)
 def joined(it: ClientKit) -> None:
-    """Several packets that come at once are understood, from JOB_CREATED to the job's end."""
+    """A client accepts all packets of a job at once, from JOB_CREATED to its end."""
     client, _ = it.submitted()
     status = WorkStatus(HANDLE, b"1", b"2")
     client.send(JobCreated(HANDLE), *[status] * 100, WorkComplete(HANDLE, b"result"))

@@ -19,14 +19,14 @@ def plain(it: ClientKit) -> None:
 
 @client_case("result/empty/1", MUST, 'WORK_COMPLETE: "Opaque data that is returned to the client"')
 def empty(it: ClientKit) -> None:
-    """A result without a byte is a result."""
+    """An empty result is a result."""
     it.accepted().send(WorkComplete(HANDLE, b""))
     it.prints(b"")
 
 
 @client_case("result/bytes/1", MUST, 'WORK_COMPLETE: "Opaque data that is returned to the client"')
 def all_bytes(it: ClientKit) -> None:
-    """A result may have all bytes, and NULs at its beginning and its end."""
+    """A result can contain any bytes, with NULs at its beginning and its end."""
     result = b"\0\0" + bytes(range(256)) + b"\0"
     it.accepted().send(WorkComplete(HANDLE, result))
     it.prints(result)
@@ -34,9 +34,9 @@ def all_bytes(it: ClientKit) -> None:
 
 @client_case("result/packet/1", MUST)
 def packet(it: ClientKit) -> None:
-    """A result that looks like packets is nothing but a result.
+    """A client prints a result that looks like packets unchanged.
 
-    Source: size: the data's size alone tells where a packet ends, not its bytes
+    Source: size: only the size of the data marks the end of a packet
     """
     client = it.accepted()
     result = client.packed(WorkComplete(HANDLE, b"other")) * 2
@@ -46,7 +46,7 @@ def packet(it: ClientKit) -> None:
 
 @client_case("result/large/1", MUST, "size: of the data being sent after the header")
 def large(it: ClientKit) -> None:
-    """A result of a million bytes arrives whole."""
+    """A result of a million bytes arrives complete."""
     result = (b"0123456789" * _LARGE)[:_LARGE]
     it.accepted().send(WorkComplete(HANDLE, result))
     it.prints(result)
@@ -54,9 +54,9 @@ def large(it: ClientKit) -> None:
 
 @client_case("result/newline/1", INFO, known={"kept": (), "added": (), "cut": ()})
 def newline(it: ClientKit) -> str:
-    """What a program makes of the end of a line that is the end of a result.
+    """Treatment of a newline at the end of a result.
 
-    Source: not in the document: how programs print a result that ends a line
+    Source: not in the document: programs choose their output format
     """
     it.accepted().send(WorkComplete(HANDLE, b"result\n"))
     demand(it.ended() == 0, "the exit status 0", f"{it.program.status}")
@@ -68,7 +68,7 @@ def newline(it: ClientKit) -> str:
 
 @client_case("result/data/1", MUST, 'WORK_DATA: "when it needs to send updates"')
 def data(it: ClientKit) -> None:
-    """WORK_DATA before the result is not the end of the job, and the result comes last."""
+    """WORK_DATA does not end a job, and a program prints the result last."""
     client = it.accepted()
     client.send(WorkData(HANDLE, b"part "), WorkData(HANDLE, b"of it "))
     client.send(WorkComplete(HANDLE, b"result"))
@@ -79,9 +79,9 @@ def data(it: ClientKit) -> None:
 
 @client_case("result/data/2", INFO, known={"printed": (), "not printed": ()})
 def printed_data(it: ClientKit) -> str:
-    """Whether a program prints WORK_DATA beside the result.
+    """Output of WORK_DATA in addition to the result.
 
-    Source: not in the document: what a program prints of it
+    Source: not in the document: programs choose their output format
     """
     it.accepted().send(WorkData(HANDLE, b"part "), WorkComplete(HANDLE, b"result"))
     demand(it.ended() == 0, "the exit status 0", f"{it.program.status}")
@@ -90,7 +90,7 @@ def printed_data(it: ClientKit) -> str:
 
 @client_case("result/status/1", MUST, 'WORK_STATUS: "the status of a running job"')
 def status(it: ClientKit) -> None:
-    """WORK_STATUS is neither a result nor the end of a job, not even when it says 1/1."""
+    """WORK_STATUS is neither a result nor the end of a job, not even with 1/1."""
     client = it.accepted()
     client.send(WorkStatus(HANDLE, b"1", b"2"), WorkStatus(HANDLE, b"1", b"1"))
     client.send(WorkComplete(HANDLE, b"result"))
@@ -99,10 +99,9 @@ def status(it: ClientKit) -> None:
 
 @client_case("result/status/2", INFO, known={"printed": (), "not printed": ()})
 def printed_status(it: ClientKit) -> str:
-    """Whether a program prints WORK_STATUS beside the result.
+    """Output of WORK_STATUS in addition to the result.
 
-    Source: WORK_STATUS: "of the status of a running job"; no document says where a program prints
-    it
+    Source: WORK_STATUS: "of the status of a running job"; programs choose their output format
     """
     it.accepted().send(WorkStatus(HANDLE, b"1", b"2"), WorkComplete(HANDLE, b"result"))
     it.prints_also(b"result")
@@ -111,7 +110,7 @@ def printed_status(it: ClientKit) -> str:
 
 @client_case("result/status/3", SHOULD)
 def odd_status(it: ClientKit) -> None:
-    """WORK_STATUS whose numbers are no whole ones, or no numbers, does not end a client.
+    """A client survives WORK_STATUS with fractional, negative or invalid numbers.
 
     Source: not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it
     is
@@ -124,7 +123,7 @@ def odd_status(it: ClientKit) -> None:
 
 @client_case("result/status/4", SHOULD)
 def of_nothing(it: ClientKit) -> None:
-    """WORK_STATUS that says 0/0, as of a job that has nothing to do, does not end a client.
+    """A client survives WORK_STATUS with 0/0, for a job without any work.
 
     Source: not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it
     is
@@ -136,7 +135,7 @@ def of_nothing(it: ClientKit) -> None:
 
 @client_case("result/warning/1", SHOULD)
 def warning(it: ClientKit) -> None:
-    """WORK_WARNING is neither a result, nor a part of one, nor the end of a job.
+    """WORK_WARNING is neither part of the result nor the end of the job.
 
     Source: WORK_WARNING: "should be treated as a warning instead of normal response data"
     """
@@ -146,9 +145,9 @@ def warning(it: ClientKit) -> None:
 
 @client_case("result/handle/1", MUST)
 def long_handle(it: ClientKit) -> None:
-    """A handle may have 63 bytes.
+    """A handle can be 63 bytes long.
 
-    Source: "job handle arguments must not be longer than 64 bytes" with a NUL
+    Source: "must not be longer than 64 bytes, including NULL terminator"
     """
     client, _ = it.submitted()
     handle = b"H:".ljust(63, b"x")
@@ -158,7 +157,7 @@ def long_handle(it: ClientKit) -> None:
 
 @client_case("result/handle/2", SHOULD, 'JOB_CREATED: "Job handle assigned by server"')
 def odd_handle(it: ClientKit) -> None:
-    """A handle is any text that the server likes, and need not look like gearmand's."""
+    """A client accepts any handle, not only those in gearmand's format."""
     client, _ = it.submitted()
     handle = b"::FFFF:127.0.0.1 \xc3\xa9"
     client.send(JobCreated(handle), WorkComplete(handle, b"result"))
@@ -167,10 +166,9 @@ def odd_handle(it: ClientKit) -> None:
 
 @client_case("result/short/1", INFO, known={"goes on": (), "gives up": (), "waits": GEARMANDS})
 def short(it: ClientKit) -> str:
-    """What a client makes of a WORK_COMPLETE that has a handle, and no NUL behind it.
+    """Reaction to a WORK_COMPLETE without a NUL after the handle.
 
-    Source: not in the document: gearmand sends the NUL behind the handle, whatever a worker has
-    sent
+    Source: not in the document: gearmand always sends the NUL, even if the worker has omitted it
     """
     client = it.accepted()
     whole = client.packed(WorkComplete(HANDLE, b""))

@@ -32,7 +32,7 @@ def _complete(payload: bytes) -> WorkComplete:
 
 @client_case("order/backwards/1", MUST, requires=_SEVERAL)
 def backwards(it: ClientKit) -> None:
-    """Jobs may end in any order, and each gets its own result.
+    """Jobs can end in any order, and each gets its own result.
 
     Source: JOB_ASSIGN: "All communication about the job" uses the handle
     """
@@ -43,10 +43,10 @@ def backwards(it: ClientKit) -> None:
 
 @client_case("order/early/1", MUST, requires=_SEVERAL)
 def early(it: ClientKit) -> None:
-    """A job may end before the next one of the connection is acknowledged.
+    """A job can end before the next one on the connection is acknowledged.
 
-    Source: not in the document: gearmand 1.1 and 2.0 send what has ended before they answer what
-    follows
+    Source: not in the document: gearmand 1.1 and 2.0 can send a job's end before they answer the
+    next submit
     """
     it.start(b"1", b"2", b"3")
     client = it.accept()
@@ -58,7 +58,7 @@ def early(it: ClientKit) -> None:
 
 @client_case("order/error/1", MUST, known={"gives up at once": ()}, requires=_SEVERAL)
 def error(it: ClientKit) -> str | None:
-    """An ERROR between two JOB_CREATED is the answer to the submit between them.
+    """An ERROR between two JOB_CREATED answers the submit between them.
 
     Source: not in the document: gearmand 1.1 and 2.0 send ERROR in the order of the submits
     """
@@ -80,7 +80,7 @@ def error(it: ClientKit) -> str | None:
 
 @client_case("order/fail/1", MUST, requires=_SEVERAL)
 def one_fails(it: ClientKit) -> None:
-    """That one of several jobs fails is told, and does not keep the others from their ends.
+    """A client reports the failure of one of several jobs, and completes the others.
 
     Source: WORK_FAIL: notifies the clients "that the job failed"
     """
@@ -91,7 +91,7 @@ def one_fails(it: ClientKit) -> None:
 
 @client_case("order/alike/1", MUST, requires=_SEVERAL)
 def longer_first(it: ClientKit) -> None:
-    """Of two handles one of which begins as the other, the longer one's job may end first.
+    """If a handle is a prefix of another, the job of the longer one can end first.
 
     Source: not in the document: gearmand's handles end with a number, and 10 begins as 1 does
     """
@@ -102,7 +102,7 @@ def longer_first(it: ClientKit) -> None:
 
 @client_case("order/alike/2", MUST, requires=_SEVERAL)
 def shorter_first(it: ClientKit) -> None:
-    """Of two handles one of which begins as the other, the shorter one's job may end first.
+    """If a handle is a prefix of another, the job of the shorter one can end first.
 
     Source: not in the document: gearmand's handles end with a number, and 10 begins as 1 does
     """
@@ -113,10 +113,10 @@ def shorter_first(it: ClientKit) -> None:
 
 @client_case("order/same/1", MUST, requires=_SEVERAL)
 def joined(it: ClientKit) -> None:
-    """Two submits may get one handle, and both end when its end comes for each of them.
+    """If two submits get the same handle, the client accepts an end for each of them.
 
-    Source: SUBMIT_JOB: "may attach this request to the already existing job"; gearmand sends all
-    twice
+    Source: SUBMIT_JOB: "may attach this request to the already existing job"; gearmand sends
+    each packet twice
     """
     client, _ = it.several(b"same", b"same", handle=_the_same)
     client.send(*[WorkComplete(HANDLE, b"result")] * 2)
@@ -125,9 +125,9 @@ def joined(it: ClientKit) -> None:
 
 @client_case("order/same/2", MUST, requires=_SEVERAL)
 def joined_late(it: ClientKit) -> None:
-    """Updates of a handle may come before it is the answer to a second submit as well.
+    """Updates of a job can arrive before a second submit gets the same handle.
 
-    Source: SUBMIT_JOB: "This includes jobs already in progress", whose updates do not wait
+    Source: SUBMIT_JOB: "This includes jobs already in progress", which send updates meanwhile
     """
     it.start(b"same", b"same")
     client, status = it.accept(), WorkStatus(HANDLE, b"1", b"2")
@@ -145,9 +145,9 @@ def joined_late(it: ClientKit) -> None:
     requires=_SEVERAL,
 )
 def joined_once(it: ClientKit) -> str:
-    """What becomes of two submits that have got one handle, whose end comes once.
+    """Reaction to a single end for two submits that have the same handle.
 
-    Source: not in the document: servers other than gearmand may tell a connection once
+    Source: not in the document: other servers than gearmand can send one end per connection
     """
     client, _ = it.several(b"same", b"same", handle=_the_same)
     client.send(WorkComplete(HANDLE, b"result"))
@@ -160,7 +160,7 @@ def joined_once(it: ClientKit) -> str:
 
 @client_case("order/mixed/1", MUST, "WORK_STATUS, WORK_WARNING: by job handle", requires=_SEVERAL)
 def updates(it: ClientKit) -> None:
-    """Updates of several jobs may come in any order, and change no result."""
+    """Updates of several jobs can arrive in any order, and do not change the results."""
     client, came = it.several(b"1", b"2", b"3")
     for each in (*came, *reversed(came)):
         client.send(WorkStatus(_handle(each), b"1", b"2"), WorkWarning(_handle(each), b"warning"))
@@ -170,7 +170,7 @@ def updates(it: ClientKit) -> None:
 
 @client_case("order/twice/1", MUST)
 def fails_first(it: ClientKit) -> None:
-    """Of two ends of one job the first one counts, where that is WORK_FAIL.
+    """A job has failed if WORK_FAIL is its first end, even if WORK_COMPLETE follows.
 
     Source: not in the document: gearmand 1.1 and 2.0 send a second end after `cancel job`
     """
@@ -180,9 +180,9 @@ def fails_first(it: ClientKit) -> None:
 
 @client_case("order/twice/2", MUST, requires=_SEVERAL)
 def ends_twice(it: ClientKit) -> None:
-    """Of two ends of one job the first one counts, and the second one harms no other job.
+    """If a job ends twice, the first end counts, and the second affects no other job.
 
-    Source: not in the document: gearmand 1.1 and 2.0 send it where one connection joins a job twice
+    Source: not in the document: gearmand 1.1 and 2.0 do so if a connection submits the job twice
     """
     client, came = it.several(b"1", b"2")
     client.send(_complete(came[0]), WorkComplete(_handle(came[0]), b"other"), _complete(came[1]))
@@ -191,9 +191,9 @@ def ends_twice(it: ClientKit) -> None:
 
 @client_case("order/foreign/1", SHOULD)
 def foreign(it: ClientKit) -> None:
-    """Packets for a handle that the client does not have are ignored.
+    """A client ignores packets with an unknown handle.
 
-    Source: not in the document: what servers still send of a job that the client has given up
+    Source: not in the document: servers can still send packets about an abandoned job
     """
     client = it.accepted()
     client.send(WorkStatus(_handle(b"2"), b"1", b"2"), _complete(b"3"), WorkFail(_handle(b"4")))

@@ -21,7 +21,7 @@ _LONGEST_UNIQUE = 63
 
 @client_case("submit/bytes/1", MUST, 'SUBMIT_JOB: "Opaque data that is given to the function"')
 def text(it: ClientKit) -> None:
-    """The function and the payload arrive as they were given, byte for byte."""
+    """A client sends the function name and the payload unchanged, byte for byte."""
     payload = 'a "b" \\c\\n\td\r\n {e} %s $f é ☃ '.encode()
     _, submit = it.submitted(payload)
     demand(submit.function == it.function, f"the function {it.function!r}", submit.function)
@@ -30,9 +30,9 @@ def text(it: ClientKit) -> None:
 
 @client_case("submit/bytes/2", INFO, known={"as they are": (), "changed": ()})
 def not_text(it: ClientKit) -> str:
-    """What becomes of a payload that is no UTF-8, where it is an argument of a program.
+    """Treatment of a payload on the command line that is not valid UTF-8.
 
-    Source: SUBMIT_JOB: "Opaque data"; languages have arguments of programs as text
+    Source: SUBMIT_JOB: "Opaque data"; many languages decode command-line arguments to text
     """
     payload = bytes(range(1, 256))
     _, submit = it.submitted(payload)
@@ -41,10 +41,10 @@ def not_text(it: ClientKit) -> str:
 
 @client_case("submit/empty/1", SHOULD, known={"refused": ()})
 def empty(it: ClientKit) -> str | None:
-    """A payload without a byte is submitted.
+    """A client submits an empty payload.
 
-    Source: SUBMIT_JOB: "Opaque data": gearmand 1.1 and 2.0 take none as well, libgearman refuses
-    that
+    Source: SUBMIT_JOB: "Opaque data": gearmand 1.1 and 2.0 accept an empty payload, libgearman
+    refuses it
     """
     it.start(b"")
     client = it.again()
@@ -61,17 +61,18 @@ def empty(it: ClientKit) -> str | None:
 
 @client_case("submit/large/1", MUST, "size: of the data being sent after the header")
 def large(it: ClientKit) -> None:
-    """A payload of 100000 bytes arrives as it is."""
+    """A client sends a payload of 100000 bytes unchanged."""
     payload = (b"0123456789" * _LARGE)[:_LARGE]
     _, submit = it.submitted(payload)
-    demand(submit.data == payload, f"{_LARGE} bytes", f"{len(submit.data)} bytes, or others")
+    got = f"a different payload of {len(submit.data)} bytes"
+    demand(submit.data == payload, f"the payload of {_LARGE} bytes", got)
 
 
 @client_case("submit/unique/1", MUST)
 def unique(it: ClientKit) -> None:
-    """The unique has 63 bytes at most.
+    """A unique is at most 63 bytes long.
 
-    Source: not in the document: gearmand 1.1 and 2.0 refuse 65 bytes, and 64 break the job's
+    Source: not in the document: gearmand 1.1 and 2.0 refuse 65 bytes, and 64 bytes corrupt the
     payload
     """
     _, submit = it.submitted()
@@ -81,7 +82,7 @@ def unique(it: ClientKit) -> None:
 
 @client_case("submit/unique/2", INFO, known={"none": (), "by payload": (), "of its own": ()})
 def unique_kind(it: ClientKit) -> str:
-    """What unique a client gives a job when it was told none.
+    """Default unique of a job.
 
     Source: SUBMIT_JOB: "The unique ID can be used by the server to reduce queue length"
     """
@@ -91,7 +92,7 @@ def unique_kind(it: ClientKit) -> str:
 
 @client_case("submit/unique/3", MUST, requires=("several",))
 def uniques(it: ClientKit) -> None:
-    """Jobs of different payloads never have one unique, as then they would be one job.
+    """Jobs with different payloads have different uniques, so they are not coalesced.
 
     Source: SUBMIT_JOB: "the server may attach this request to the already existing job"
     """
@@ -103,15 +104,15 @@ def uniques(it: ClientKit) -> None:
 
 @client_case("submit/foreground/1", MUST, "SUBMIT_JOB_BG: the client is not notified when it ends")
 def foreground(it: ClientKit) -> None:
-    """A client that waits for the result submits a foreground job, of any priority."""
+    """A client that waits for the result submits a foreground job of any priority."""
     _, submit = it.submitted()
     kinds = (SubmitJob, SubmitJobHigh, SubmitJobLow)
-    demand(isinstance(submit, kinds), "a submit in foreground", submit)
+    demand(isinstance(submit, kinds), "a foreground submit", submit)
 
 
 @client_case("submit/once/1", MUST, "SUBMIT_JOB: issued when a job needs to be run")
 def once(it: ClientKit) -> None:
-    """One job is submitted once, where nothing goes wrong."""
+    """A client submits a job only once if no error occurs."""
     client = it.accepted()
     client.send(WorkComplete(HANDLE, b"result"))
     it.prints(b"result")
@@ -122,7 +123,7 @@ def once(it: ClientKit) -> None:
 
 @client_case("submit/binary/1", MUST, '"All communication between workers or clients" is binary')
 def binary(it: ClientKit) -> None:
-    """All that a client sends is packets that are requests."""
+    """A client sends only request packets."""
     client = it.accepted()
     client.send(WorkComplete(HANDLE, b"result"))
     it.prints(b"result")
