@@ -95,9 +95,7 @@ def error(it: ClientKit) -> None:
     it.fails()
 
 
-@client_case(
-    "fail/error/2", MUST, 'ERROR: "NULL byte terminated error code string"'
-)
+@client_case("fail/error/2", MUST, 'ERROR: "NULL byte terminated error code string"')
 def unknown_error(it: ClientKit) -> None:
     """A job has failed even if the ERROR has an unknown code and no text."""
     client, _ = it.submitted()

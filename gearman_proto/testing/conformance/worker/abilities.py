@@ -9,30 +9,28 @@ from gearman_proto.wire.packets import CanDo, CanDoTimeout, NoJob, PreSleep, Set
 
 @worker_case("ability/register/1", MUST)
 def register(it: WorkerKit) -> None:
-    """A worker has registered for a function before it asks for a job or goes to sleep.
+    """A worker registers for a function before it asks for a job or sleeps.
 
     Source: Gearman Protocol: "Initially, the workers register functions they can perform"
     """
     worker = it.connected()
     event = worker.asked()
-    demand(worker.functions, "a CAN_DO or CAN_DO_TIMEOUT before", event)
+    demand(worker.functions, "a CAN_DO or CAN_DO_TIMEOUT first", event)
 
 
 @worker_case("ability/name/1", MUST, "CAN_DO: the only argument is the function name")
 def name(it: WorkerKit) -> None:
-    """A worker registers for the bare name, without a NUL byte behind it.
-
-    A NUL would be a part of the name, and no job has a function of that name.
-    """
+    """A worker registers the bare name of a function, without a NUL after it."""
+    # A NUL would become part of the name. No job would match it.
     for function in it.ready().functions:
         demand(function and b"\0" not in function, "a name without a NUL", function)
 
 
 @worker_case("ability/limit/1", MUST)
 def limit(it: WorkerKit) -> None:
-    """If a worker tells how long a job may run, that is a number in decimal digits.
+    """The timeout in CAN_DO_TIMEOUT is a decimal number.
 
-    Source: CAN_DO_TIMEOUT: "Timeout value (in milliseconds)"; a number in digits
+    Source: CAN_DO_TIMEOUT: "Timeout value (in milliseconds)"; numbers are decimal text
     """
     for event in it.ready().events:
         if isinstance(event, CanDoTimeout):
@@ -41,9 +39,9 @@ def limit(it: WorkerKit) -> None:
 
 @worker_case("ability/later/1", INFO, known={"before it asks": (), "while it asks": ()})
 def when(it: WorkerKit) -> str:
-    """Does a worker register for all its functions before it first asks for a job or sleeps?
+    """Order of the registrations and the first grab or PRE_SLEEP.
 
-    Source: CAN_DO: "is then put on a list to be woken up"; when, the document does not say
+    Source: CAN_DO: "is then put on a list to be woken up"; the document does not say when
     """
     worker = it.connected()
     event = worker.asked()
@@ -56,7 +54,7 @@ def when(it: WorkerKit) -> str:
 
 @worker_case("ability/limit/2", INFO, known={"CAN_DO": (), "CAN_DO_TIMEOUT": (), "both": ()})
 def kind(it: WorkerKit) -> str:
-    """With which packets does a worker register?
+    """Types of packets used for registration.
 
     Source: CAN_DO_TIMEOUT: "Same as CAN_DO, but with a timeout value"
     """
@@ -69,7 +67,7 @@ def kind(it: WorkerKit) -> str:
 
 @worker_case("ability/id/1", INFO, known={"it has a name": (), "it has none": ()})
 def identity(it: WorkerKit) -> str:
-    """Does a worker tell the server a name by which it is known in lists?
+    """Use of SET_CLIENT_ID, the worker's name in the server's lists.
 
     Source: SET_CLIENT_ID: "commands can uniquely identify the various workers"
     """
@@ -80,10 +78,10 @@ def identity(it: WorkerKit) -> str:
 
 @worker_case("ability/again/1", MUST)
 def again(it: WorkerKit) -> None:
-    """After a lost connection a worker registers again, for the same functions.
+    """After a lost connection, a worker registers for the same functions again.
 
-    Source: CAN_DO: "notify the server"; servers forget a connection that has ended (gearmand 1.1,
-    2.0)
+    Source: CAN_DO: "notify the server"; gearmand 1.1 and 2.0 forget the functions of a closed
+    connection
     """
     worker = it.ready()
     worker.close()
@@ -92,12 +90,11 @@ def again(it: WorkerKit) -> None:
 
 @worker_case("ability/unknown/1", SHOULD, known={"connects again": ()})
 def unknown(it: WorkerKit) -> str | None:
-    """A worker that gets a job of a function it has not registered for goes on with the next job.
+    """A worker that receives a job for an unknown function continues with the next job.
 
-    It may say that the job has failed, or nothing about it.
-
-    Source: JOB_ASSIGN: "the worker should run the given function"; what if it has none is not said
+    Source: JOB_ASSIGN: "the worker should run the given function"; no rule for unknown functions
     """
     worker = it.ready()
+    # The worker can report the job as failed or ignore it.
     stray = worker.give(b"data", function=it.function + b"-unknown", handle=b"H:conformance:stray")
     return it.goes_on(worker, despite=stray)

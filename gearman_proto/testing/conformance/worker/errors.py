@@ -15,7 +15,7 @@ _NOT_FOUND = Error(b"JOB_NOT_FOUND", b"Job given in work result not found")
 
 @worker_case("error/idle/1", SHOULD, _ERROR, known={"connects again": ()})
 def idle(it: WorkerKit) -> str | None:
-    """A worker that gets an ERROR while it sleeps goes on with the next job."""
+    """A worker that receives an ERROR while it sleeps continues with the next job."""
     worker = it.ready()
     worker.send(_NOT_FOUND)
     return it.goes_on(worker)
@@ -23,10 +23,8 @@ def idle(it: WorkerKit) -> str | None:
 
 @worker_case("error/result/1", SHOULD, _ERROR, known={"connects again": ()})
 def result(it: WorkerKit) -> str | None:
-    """A worker whose result is refused with an ERROR goes on with the next job.
-
-    Servers do that if they have taken the job away from the worker.
-    """
+    """A worker whose result is refused with an ERROR continues with the next job."""
+    # Servers refuse the result of a job that they have taken away from the worker.
     worker = it.ready()
     worker.serve()
     worker.send(_NOT_FOUND)
@@ -35,7 +33,7 @@ def result(it: WorkerKit) -> str | None:
 
 @worker_case("error/grab/1", SHOULD, _ERROR, known={"connects again": ()})
 def grab(it: WorkerKit) -> str | None:
-    """A worker that gets an ERROR in place of the answer to a grab asks again some time."""
+    """A worker whose grab is answered with an ERROR asks for a job again."""
     worker = it.ready()
     worker.grabs()
     worker.send(Error(b"server_error", b"no such command"))
@@ -44,7 +42,7 @@ def grab(it: WorkerKit) -> str | None:
 
 @worker_case("error/option/1", SHOULD, known={"asks for none": (), "connects again": ()})
 def option(it: WorkerKit) -> str | None:
-    """A worker that asks for an option and is refused it does its jobs without.
+    """A worker whose OPTION_REQ is refused runs jobs without the option.
 
     Source: OPTION_REQ: "Returns a OPTION_RES packet on success, or an ERROR packet on failure"
     """

@@ -15,15 +15,15 @@ _FEW = 10
 
 @worker_case("grab/asks/1", MUST, 'GRAB_JOB: "to request any available jobs on the queue"')
 def asks(it: WorkerKit) -> None:
-    """A worker that has registered asks for a job, or says that it sleeps and asks when woken."""
+    """A registered worker asks for a job at once, or sleeps and asks after a NOOP."""
     it.connected().grabs()
 
 
 @worker_case("grab/first/1", INFO, known={"asks first": (), "sleeps first": ()})
 def first(it: WorkerKit) -> str:
-    """Does a worker that has connected ask for a job at once, or sleep until it is woken?
+    """The first packet after the registration: a grab or PRE_SLEEP.
 
-    Source: GRAB_JOB, PRE_SLEEP: which of them is first is not said; servers take either
+    Source: GRAB_JOB, PRE_SLEEP: the document prescribes no order; servers accept both
     """
     event = it.connected().asked()
     return "sleeps first" if isinstance(event, PreSleep) else "asks first"
@@ -31,7 +31,7 @@ def first(it: WorkerKit) -> str:
 
 @worker_case("grab/kind/1", INFO, known={"GRAB_JOB": (), "GRAB_JOB_UNIQ": (), "GRAB_JOB_ALL": ()})
 def kind(it: WorkerKit) -> str:
-    """With which packet does a worker ask for a job?
+    """Type of the packet that asks for a job.
 
     Source: GRAB_JOB_UNIQ: "Just like GRAB_JOB, but return JOB_ASSIGN_UNIQ"
     """
@@ -40,10 +40,8 @@ def kind(it: WorkerKit) -> str:
 
 @worker_case("grab/all/1", MUST, 'GRAB_JOB_ALL: "return JOB_ASSIGN_ALL when there is a job"')
 def everything(it: WorkerKit) -> None:
-    """A worker that asks with GRAB_JOB_ALL takes JOB_ASSIGN_ALL, of a job without a reducer.
-
-    (gearmand sends JOB_ASSIGN_UNIQ then.) Whatever it asks with, it takes the answer that fits.
-    """
+    """A worker accepts the answer to its grab, even JOB_ASSIGN_ALL without a reducer."""
+    # If a job has no reducer, gearmand answers GRAB_JOB_ALL with JOB_ASSIGN_UNIQ.
     worker = it.ready()
     grab = worker.grabs()
     job: Any = worker.job_for(grab, b"data")
@@ -56,7 +54,7 @@ def everything(it: WorkerKit) -> None:
 
 @worker_case("grab/sleep/1", SHOULD)
 def sleep(it: WorkerKit) -> None:
-    """A worker that was told that there is no job says that it sleeps, so that it is woken.
+    """After NO_JOB, a worker sends PRE_SLEEP, so that the server wakes it for the next job.
 
     Source: PRE_SLEEP: "about to sleep, and that it should be woken up with a NOOP packet"
     """
@@ -68,7 +66,7 @@ def sleep(it: WorkerKit) -> None:
 
 @worker_case("grab/wake/1", MUST, 'NOOP: "to wake up a sleeping worker so that it may grab"')
 def wake(it: WorkerKit) -> None:
-    """A worker that is woken asks for a job, and does it."""
+    """A worker that is woken asks for a job and runs it."""
     worker = it.ready()
     worker.end_of(worker.assign(worker.wakes(), b"data"))
     worker.serve()
@@ -76,9 +74,9 @@ def wake(it: WorkerKit) -> None:
 
 @worker_case("grab/wake/2", MUST)
 def nothing(it: WorkerKit) -> None:
-    """A worker that was woken and then got no job sleeps again, and is woken again.
+    """A worker that is woken but gets NO_JOB sleeps again until the next NOOP.
 
-    Source: NOOP, NO_JOB: another worker may have been faster; gearmand 1.1, 2.0
+    Source: NOOP, NO_JOB: another worker can be faster (gearmand 1.1, 2.0)
     """
     worker = it.ready()
     for _ in range(3):
@@ -90,9 +88,9 @@ def nothing(it: WorkerKit) -> None:
 
 @worker_case("grab/noop/1", MUST)
 def between(it: WorkerKit) -> None:
-    """A NOOP that comes before the answer to a grab is not that answer: the job behind it is.
+    """If a NOOP arrives between a grab and a job, the worker runs the job.
 
-    Source: not in the document: on gearmand 1.1, 2.0 a NOOP may lie between a grab and its answer
+    Source: not in the document: gearmand 1.1 and 2.0 can send a NOOP before the answer to a grab
     """
     worker = it.ready()
     grab = worker.grabs()
@@ -103,9 +101,9 @@ def between(it: WorkerKit) -> None:
 
 @worker_case("grab/noop/2", MUST)
 def refused(it: WorkerKit) -> None:
-    """The same where the answer behind the NOOP is that there is no job.
+    """If a NOOP arrives between a grab and NO_JOB, the worker sleeps until the next NOOP.
 
-    Source: not in the document: on gearmand 1.1, 2.0 a NOOP may lie between a grab and its answer
+    Source: not in the document: gearmand 1.1 and 2.0 can send a NOOP before the answer to a grab
     """
     worker = it.ready()
     worker.grabs()
@@ -116,9 +114,9 @@ def refused(it: WorkerKit) -> None:
 
 @worker_case("grab/noop/3", MUST)
 def working(it: WorkerKit) -> None:
-    """NOOPs that come while a worker does a job harm nothing.
+    """A worker finishes its job even if NOOPs arrive meanwhile.
 
-    Source: NOOP: "so that it may grab a pending job"; it is no order, and no answer
+    Source: NOOP: "so that it may grab a pending job", not a command and not an answer
     """
     worker = it.ready()
     handle = worker.give(b"slow")
@@ -127,9 +125,9 @@ def working(it: WorkerKit) -> None:
     worker.serve()
 
 
-@worker_case("grab/noop/4", MUST, "NOOP: nothing says that a server sends only one")
+@worker_case("grab/noop/4", MUST, "NOOP: the document does not limit their number")
 def several(it: WorkerKit) -> None:
-    """Several NOOPs at once wake a worker that sleeps as one does."""
+    """Several NOOPs at once wake a sleeping worker like a single one."""
     worker = it.ready()
     worker.send(Noop(), Noop(), Noop())
     worker.serve()
@@ -138,19 +136,19 @@ def several(it: WorkerKit) -> None:
 
 @worker_case("grab/busy/1", SHOULD, slow=True)
 def busy(it: WorkerKit) -> None:
-    """A worker for which there is no job does not ask for one again and again.
+    """A worker without jobs does not poll in a busy loop.
 
     Source: PRE_SLEEP: "should be woken up with a NOOP packet if a job comes in"
     """
     count = it.ready().grabs_within(1.0)
-    demand(count <= _FEW, f"{_FEW} GRAB_JOB in a second at the most", f"{count} of them")
+    demand(count <= _FEW, f"at most {_FEW} grabs per second", str(count))
 
 
 @worker_case("grab/late/1", MUST, slow=True, known={"connects again": ()})
 def late(it: WorkerKit) -> str | None:
-    """An answer to a grab that comes after two seconds is taken like any other.
+    """A worker accepts an answer to its grab that arrives after two seconds.
 
-    Source: GRAB_JOB: "The server will respond"; how soon is not said
+    Source: GRAB_JOB: "The server will respond", without a time limit
     """
     worker = it.ready()
     grab = worker.grabs()
@@ -173,9 +171,9 @@ def late(it: WorkerKit) -> str | None:
     known={"waits": (), "asks again": (), "something else": ()},
 )
 def unanswered(it: WorkerKit) -> str:
-    """What does a worker do within three seconds if the server does not answer its grab?
+    """Reaction to a grab that is not answered for three seconds.
 
-    Source: GRAB_JOB: "The server will respond"; what if it does not is not said
+    Source: GRAB_JOB: "The server will respond"; no rule for a missing answer
     """
     worker = it.ready()
     worker.grabs()

@@ -8,14 +8,14 @@ from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Failed, d
 from gearman_proto.testing.conformance.program_kit import RECONNECT, WorkerKit, worker_case
 from gearman_proto.testing.conformance.session import ENDS
 
-_LOST = "not in the document: gearmand 1.1 and 2.0 give the jobs of a lost connection to others"
-_BACK = "not in the document: workers of gearmand's library, Perl and Python connect again"
-_SIGNAL = "not in the document: what a service manager sends to a worker that is to end"
+_LOST = "not in the document: gearmand 1.1 and 2.0 requeue the jobs of a lost connection"
+_BACK = "not in the document: workers of libgearman, Perl and Python reconnect"
+_SIGNAL = "not in the document: service managers stop workers with this signal"
 
 
 @worker_case("life/term/1", SHOULD, _SIGNAL)
 def idle(it: WorkerKit) -> None:
-    """A worker that has nothing to do ends when it gets SIGTERM, and its connection with it."""
+    """On SIGTERM, an idle worker disconnects and exits."""
     worker = it.ready()
     worker.serve()
     worker.refuse()
@@ -26,7 +26,7 @@ def idle(it: WorkerKit) -> None:
 
 @worker_case("life/term/2", SHOULD, _SIGNAL, known={"drops the job": ()})
 def working(it: WorkerKit) -> str | None:
-    """A worker that gets SIGTERM while it does a job does that to its end, says so, and ends."""
+    """On SIGTERM, a busy worker finishes its job, reports the end, and exits."""
     worker = it.ready()
     handle = worker.give(b"slow")
     it.program.signal()
@@ -40,7 +40,7 @@ def working(it: WorkerKit) -> str | None:
 
 @worker_case("life/back/1", SHOULD, _BACK)
 def closed(it: WorkerKit) -> None:
-    """A worker whose server closes the connection is back within ten seconds, and does jobs."""
+    """If the server disconnects, a worker reconnects within ten seconds and runs jobs."""
     worker = it.ready()
     worker.serve()
     worker.close()
@@ -49,7 +49,7 @@ def closed(it: WorkerKit) -> None:
 
 @worker_case("life/back/2", SHOULD, _BACK)
 def reset(it: WorkerKit) -> None:
-    """The same if the connection is reset in the middle of a packet."""
+    """If the connection is reset within a packet, a worker reconnects and runs jobs."""
     worker = it.ready()
     worker.grabs()
     worker.send_raw(b"\0RES\0\0\0\x0b\0\0\0\x40H:conformance")
@@ -59,7 +59,7 @@ def reset(it: WorkerKit) -> None:
 
 @worker_case("life/back/3", SHOULD, _BACK)
 def twice(it: WorkerKit) -> None:
-    """The same if the server is started again two times."""
+    """If the server restarts twice, a worker reconnects and runs jobs each time."""
     worker = it.ready()
     for _ in range(2):
         it.stop_listening()
@@ -71,10 +71,8 @@ def twice(it: WorkerKit) -> None:
 
 @worker_case("life/lost/1", MUST, _LOST)
 def lost(it: WorkerKit) -> None:
-    """The result of a job whose connection was lost is not sent over another connection.
-
-    Some servers would take it for the result of another job of the same handle.
-    """
+    """A worker does not send the result of a lost connection's job on another connection."""
+    # Some servers would accept it as the result of another job with the same handle.
     worker = it.ready()
     worker.give(b"slow", handle=b"H:conformance:lost")
     worker.close()
@@ -91,7 +89,7 @@ def lost(it: WorkerKit) -> None:
     known={"waits for it": (), "ends": (), "does not come": ()},
 )
 def down(it: WorkerKit) -> str:
-    """Does a worker that is started while its server is down wait for it, or end?"""
+    """Reaction to a server that is down when the worker starts."""
     it.stop_listening()
     it.start()
     try:

@@ -9,7 +9,7 @@ from gearman_proto.wire.packets import EchoReq, EchoRes, StatusRes
 
 @worker_case("wire/requests/1", MUST, 'Binary Packet: "\\0REQ for requests"; Worker Requests')
 def requests(it: WorkerKit) -> None:
-    """All that a worker sends is sound packets of requests that workers may send."""
+    """A worker sends only well-formed requests of the types defined for workers."""
     worker = it.ready()
     for payload in (b"data", b"updates", b"fail"):
         worker.serve(payload)
@@ -18,9 +18,9 @@ def requests(it: WorkerKit) -> None:
 
 @worker_case("wire/stray/1", SHOULD, known={"connects again": ()})
 def stray(it: WorkerKit) -> str | None:
-    """A sound packet that a worker has not asked for does not end it.
+    """A worker survives a well-formed packet that it has not requested.
 
-    Source: not in the document: gearmand's own library drops what nobody has asked for
+    Source: not in the document: libgearman drops unrequested packets
     """
     worker = it.ready()
     worker.send(StatusRes(b"H:conformance:nobody", b"0", b"0", b"0", b"0"), EchoRes(b"nobody"))
@@ -29,9 +29,9 @@ def stray(it: WorkerKit) -> str | None:
 
 @worker_case("wire/garbage/1", SHOULD)
 def garbage(it: WorkerKit) -> None:
-    """A worker that is sent what is no packet closes the connection, and connects again.
+    """A worker that receives garbage closes the connection and reconnects.
 
-    Source: Binary Packet: "4 byte magic code"; what is done about others is not said
+    Source: Binary Packet: "4 byte magic code"; no rule for other codes
     """
     worker = it.ready()
     worker.send_raw(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
@@ -41,7 +41,7 @@ def garbage(it: WorkerKit) -> None:
 
 @worker_case("wire/echo/1", INFO, known={"sends ECHO_REQ": (), "sends none": ()})
 def echo(it: WorkerKit) -> str:
-    """Does a worker that has just begun ask the server for an echo, to see whether it is there?
+    """Use of ECHO_REQ by a starting worker to check its connection.
 
     Source: ECHO_REQ: "primarily used for testing or debugging"
     """

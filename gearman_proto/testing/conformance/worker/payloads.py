@@ -12,7 +12,7 @@ _HEADER = 'Binary Packet: "the size of the data being sent after the header"'
 
 @worker_case("payload/empty/1", MUST, _DATA)
 def empty(it: WorkerKit) -> None:
-    """A job without any data is a job."""
+    """A worker runs a job with an empty payload."""
     worker = it.ready()
     worker.serve(b"")
     worker.serve(b"data")
@@ -20,7 +20,7 @@ def empty(it: WorkerKit) -> None:
 
 @worker_case("payload/bytes/1", MUST, _DATA)
 def everything(it: WorkerKit) -> None:
-    """The data of a job may be any bytes, NULs and what looks like a packet among them."""
+    """A payload can contain any bytes, such as NULs or a complete packet."""
     worker = it.ready()
     for data in (b"\0", b"a\0b\0", bytes(range(256)), b"\0RES\0\0\0\6\0\0\0\0", b"\r\n.\r\n"):
         worker.serve(data)
@@ -28,7 +28,7 @@ def everything(it: WorkerKit) -> None:
 
 @worker_case("payload/large/1", MUST, _HEADER)
 def large(it: WorkerKit) -> None:
-    """The data of a job may be a megabyte."""
+    """A payload can be a megabyte long."""
     worker = it.ready()
     worker.serve(b"0123456789abcdef" * 65536)
     worker.serve()
@@ -36,7 +36,7 @@ def large(it: WorkerKit) -> None:
 
 @worker_case("payload/unique/1", MUST, 'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"')
 def unique(it: WorkerKit) -> None:
-    """The unique of a job may be empty, as long as it may be, or odd, where it is asked for."""
+    """A worker that asks for uniques accepts empty, binary and maximum-length ones."""
     worker = it.ready()
     for text in (b"", b"-", b"u" * 63, b"a b\t%\xff"):
         job = worker.job_for(worker.grabs(), b"data", unique=text)
@@ -46,7 +46,7 @@ def unique(it: WorkerKit) -> None:
 
 @worker_case("payload/split/1", MUST, _HEADER)
 def split(it: WorkerKit) -> None:
-    """A job that comes byte by byte is the same as one that comes at once."""
+    """A worker accepts a job that arrives byte by byte."""
     worker = it.ready()
     worker.piece = 1
     worker.serve(b"a\0b")
@@ -55,7 +55,7 @@ def split(it: WorkerKit) -> None:
 
 @worker_case("payload/split/2", MUST, _HEADER)
 def halves(it: WorkerKit) -> None:
-    """A packet may end in one piece of what comes, and another one begin there."""
+    """Packets can be split anywhere, and a piece can contain parts of two packets."""
     worker = it.ready()
     worker.piece = 17
     for size in range(1, 20):
@@ -66,7 +66,7 @@ def halves(it: WorkerKit) -> None:
 
 @worker_case("payload/joined/1", MUST, _HEADER)
 def joined(it: WorkerKit) -> None:
-    """Several packets may come at once: a NOOP, a job, and a NOOP."""
+    """A worker accepts a NOOP, a job and another NOOP at once."""
     worker = it.ready()
     job = worker.job_for(worker.grabs(), b"data")
     worker.send(Noop(), job, Noop())

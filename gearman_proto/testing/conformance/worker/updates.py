@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 @worker_case("order/updates/1", MUST)
 def updates(it: WorkerKit) -> None:
-    """WORK_DATA, WORK_WARNING and WORK_STATUS are about the job in hand, and come before its end.
-
-    (A job whose payload is `updates` is to send some, if that can be arranged.)
+    """WORK_DATA, WORK_WARNING and WORK_STATUS refer to the current job and precede its end.
 
     Source: WORK_DATA: "to update the client with data from a running job"
     """
+    # The judged worker should send updates for jobs with this payload, if possible.
     worker = it.ready()
     worker.serve(b"updates")
     worker.serve(b"updates")
@@ -28,14 +27,16 @@ def updates(it: WorkerKit) -> None:
 
 @worker_case("order/status/1", SHOULD, 'WORK_STATUS: "percent complete numerator", "denominator"')
 def status(it: WorkerKit) -> None:
-    """How far a job is, is told in two decimal numbers of up to eleven digits.
-
-    gearmand closes the connection where the second is longer.
-    """
+    """WORK_STATUS contains two decimal numbers of at most eleven digits."""
+    # gearmand closes the connection if the denominator is longer.
     came: list[Event] = []
     worker = it.ready()
     worker.end_of(worker.give(b"updates"), came)
     for event in came:
         if isinstance(event, WorkStatus):
             for number in (event.numerator, event.denominator):
-                demand(number.isdigit() and len(number) <= 11, "two numbers", event)
+                demand(
+                    number.isdigit() and len(number) <= 11,
+                    "two decimal numbers of at most 11 digits",
+                    event,
+                )
