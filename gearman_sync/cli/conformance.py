@@ -16,7 +16,7 @@ from .signals import handled, not_ignored
 
 
 def _on_signal(number: int) -> None:
-    # An Exception would be caught as a failure of the running case.
+    # The running case would catch an Exception and report it as a failure.
     raise SystemExit(exits.SIGNALLED + number)
 
 
@@ -30,61 +30,62 @@ class Side(enum.StrEnum):
 
 
 def conformance(
-    side: Annotated[Side, typer.Argument(help="What is judged; or `list`, for the cases.")],
+    side: Annotated[Side, typer.Argument(help="The kind of program, or `list` for the cases.")],
     target: Annotated[
         list[str] | None,
-        typer.Argument(help="HOST:PORT of a server; or, behind --, a command that is started."),
+        typer.Argument(help="HOST:PORT of a server, or a command after --."),
     ] = None,
     *,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="CASE", help="Only this case, or those below it.")
+        list[str] | None, typer.Option(metavar="CASE", help="Run only this case or group of cases.")
     ] = None,
     skip: Annotated[
-        list[str] | None, typer.Option(metavar="CASE", help="Not this case, nor those below it.")
+        list[str] | None, typer.Option(metavar="CASE", help="Skip this case or group of cases.")
     ] = None,
-    slow: Annotated[bool, typer.Option("--slow", help="Those that take long, too.")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="Run slow cases too.")] = False,
     without: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Take a capability for missing, such as `epoch`."),
+        typer.Option(metavar="NAME", help="Treat a capability, such as `epoch`, as missing."),
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="What it is held to: document, gearmand-1.1, gearmand-2.0, perl.")
+        str,
+        typer.Option(help="Required behaviour: document, gearmand-1.1, gearmand-2.0, perl."),
     ] = "document",
     timeout: Annotated[
         float,
-        typer.Option(
-            min=0.01, help="Seconds that an answer is waited for.", callback=check_seconds
-        ),
+        typer.Option(min=0.01, help="Seconds to wait for an answer.", callback=check_seconds),
     ] = 5.0,
     trace: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write what passes in each failure into a file there."),
+        typer.Option(metavar="DIR", help="Directory for recordings of failed cases."),
     ] = None,
     replay: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Run the exchange of such a file again.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Replay a recording. Run no cases."),
     ] = None,
     expected_failures: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Cases that may fail, each with a reason behind it."),
+        typer.Option(metavar="FILE", help="Cases that are expected to fail, with reasons."),
     ] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Write that file anew, from what fails.")
+        bool, typer.Option("--update", help="Rewrite the file of expected failures.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Tell it in JSON.")] = False,
-    junit: Annotated[bool, typer.Option("--junit", help="Tell it in JUnit's XML.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Tell it in a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
+    junit: Annotated[bool, typer.Option("--junit", help="Report in JUnit XML.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Report in a table.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Name the cases that pass, too.")
+        bool, typer.Option("--verbose", "-v", help="Include the cases that pass or are skipped.")
     ] = False,
 ) -> int:
-    """Judge a Gearman server, worker or client from its bytes.
+    """Test a Gearman server, worker or client against the protocol.
 
-    A server is one that runs, or one that is started, at a free {port}. A worker or client is a
-    command, which is started for each case with the {address} of a server. A client submits a
-    {payload} to a {function}, prints the result, and ends with the status 0, or another if the job
-    fails; one that takes {payloads} submits them all at once, and prints a result a line.
+    A server is an address, or a command that starts one at a free {port}. A worker or client is a
+    command that is started for each case with the {address} of a server. A client submits a
+    {payload} to a {function} and prints the result. It exits with status 0, or another status if
+    the job fails. A client with {payloads} submits all of them at once, and prints one result per
+    line.
 
-    Exit status: 0 all is as it should be, 1 something failed, 2 usage, 3 the server is not there.
+    Exit status: 0 passed, 1 failed, 2 usage error, 3 server not available.
 
     Examples:
       gearmanctl conformance server 127.0.0.1:4730
@@ -93,7 +94,7 @@ def conformance(
       gearmanctl conformance client -- ./submit {address} {function} {payload}
       gearmanctl conformance list
     """
-    # The cases and their dependencies import more slowly than all other commands.
+    # Import late: the cases and their dependencies would slow down all other commands.
     from gearman_sync.testing.conformance import command  # noqa: PLC0415
 
     forms = {"json": as_json, "junit": junit, "markdown": markdown, "verbose": verbose}
@@ -114,7 +115,7 @@ def conformance(
         if side is Side.LIST:
             print(command.listing(options))  # noqa: T201
             return exits.DONE
-        # On SIGTERM, end the started programs.
+        # On SIGTERM, stop the started programs.
         with Bars(total=True) as bars, handled(not_ignored([signal.SIGTERM]), _on_signal):
             text, is_good = command.run(options, bars.count)
     except command.Gone as gone:

@@ -92,7 +92,7 @@ def test_command_with_a_failure_exits_with_1(wrong: str, capfd: pytest.CaptureFi
     assert status == 1
     pattern = rf"""fail         {ECHO}  .*
     must; ECHO_REQ: .*
-.*expected EchoRes\(data=b'.*and got what is out of place \(ECHO_RES answers nothing\)
+.*expected EchoRes\(data=b'.*and got a protocol error \(ECHO_RES answers nothing\)
 (?s:.*)client   -> REQ ECHO_REQ.*\[00524551000000100000000461006200\]
 (?s:.*)client   <- RES ECHO_RES(?s:.*)
 1 case of {wrong}: 1 fail
@@ -130,14 +130,14 @@ def test_junit_contains_the_failures(
     status, out = judged(capfd, right, "--junit", "--without", "echo")
     assert status == 0
     (case,) = ET.fromstring(out)
-    assert [node.attrib["message"] for node in case] == ["unsupported: it lacks echo"]
+    assert [node.attrib["message"] for node in case] == ["unsupported: requires echo"]
 
 
 def test_help_names_the_profiles(capfd: pytest.CaptureFixture[str]) -> None:
     """List the profiles in the help, spelled out so that other commands don't import the suite."""
     status, out, _ = tried(capfd, "--help")
     assert status == 0
-    assert f"held to: {', '.join(PROFILES)}." in " ".join(out.split())
+    assert f"Required behaviour: {', '.join(PROFILES)}." in " ".join(out.split())
 
 
 def test_list_prints_the_cases(capfd: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +170,7 @@ def test_expected_failures_exit_with_0(
     assert status == 1
     assert out.startswith(f"stale        {ECHO}  ")
     (case,) = ET.fromstring(judged(capfd, right, *options, "--junit")[1])
-    assert case[0].attrib["message"] == "it is expected to fail, and does not"
+    assert case[0].attrib["message"] == "was expected to fail, but did not"
     status, _ = judged(capfd, right, *options, "--update")
     assert status == 0
     assert path.read_text() == ""
@@ -180,7 +180,7 @@ def test_expected_failures_exit_with_0(
 def test_list_with_an_error_is_refused(line: str, tmp_path: Path) -> None:
     path = tmp_path / "failures"
     path.write_text(line)
-    with pytest.raises(ValueError, match="a case and why it fails are expected"):
+    with pytest.raises(ValueError, match="the line needs a case, listed only once, and a reason"):
         expected.load(path, SUITES["server"].cases)
 
 
@@ -196,7 +196,7 @@ def test_trace_of_a_failure_replays(
     assert recording.name == ECHO
     assert "expected EchoRes" in recording.notes
     status, out, _ = tried(capfd, "server", wrong, "--replay", str(path))
-    assert (status, out) == (0, "all has passed as it is recorded\n")
+    assert (status, out) == (0, "the exchange matches the recording\n")
     status, out, _ = tried(capfd, "server", right, "--replay", str(path))
     assert status == 1
     assert "expected RES ECHO_RES 'a-b-'" in out
@@ -212,7 +212,7 @@ def test_trace_of_a_client_replays(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert "expected the output b'result', and got b''" in out
     replay = ["client", "--replay", str(tmp_path / "result-plain-1.json")]
     status, out, _ = tried(capfd, *replay, "--", *forgetful)
-    assert (status, out) == (0, "all has passed as it is recorded\n")
+    assert (status, out) == (0, "the exchange matches the recording\n")
     status, out, _ = tried(
         capfd, *replay, "--timeout", "0.5", "--", sys.executable, "-c", "pass", "{address}"
     )
@@ -226,20 +226,20 @@ def test_trace_of_a_client_replays(tmp_path: Path, capfd: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["server"], "which server?"),
+        (["server"], "give an address or a command after --"),
         (["server", "x:1", "--profile", "other"], "there is no profile other"),
         (["server", "x:1", "--update"], "--update needs --expected-failures"),
         (["server", "x:1", "--without", "sense"], "there is no capability sense"),
         (["server", "x:1", "--only", "no/such"], "there is no case no/such"),
-        (["server", "x:1", "--json", "--junit"], "it is told in one form: json, junit"),
+        (["server", "x:1", "--json", "--junit"], "give only one of --json, --junit"),
         (["server", "x:1", "--expected-failures", "/no/such/file"], "/no/such/file: No such file"),
         (["server", "x:65536"], "port 65536 is not between 1 and 65535"),
         (["server", "x:1", "--timeout", "0"], "0.0 is not in the range x>=0.01"),
         (["server", "--", sys.executable], "the command has neither {port} nor {address}"),
         (["worker", "x:1"], "there is no program x:1"),
         (["server", "x:1", "--replay", __file__], "is no recording"),
-        (["list", "other"], "there is no such case, or side"),
-        (["list", "--only", "no/such"], "there is no such case, or side"),
+        (["list", "other"], "no case matches; the sides are server"),
+        (["list", "--only", "no/such"], "no case matches; the sides are server"),
         (["other"], "'other' is not one of"),
         (["client", "--", "/no/such/program"], "there is no program /no/such/program"),
         (["server", "--", "/no/such/server", "{port}"], "there is no program /no/such/server"),
@@ -256,7 +256,7 @@ def test_usage_error_exits_with_2(
 def test_command_without_a_server_fails(capfd: pytest.CaptureFixture[str]) -> None:
     status, _, err = tried(capfd, "server", f"127.0.0.1:{free_port()}")
     assert status == 3
-    assert "nobody listens at 127.0.0.1:" in err
+    assert "no server listens at 127.0.0.1:" in err
     status, _, err = tried(
         capfd, "server", "--", sys.executable, "-c", "raise SystemExit('no')", "{port}"
     )

@@ -87,7 +87,7 @@ def test_judge_with_a_server_that_dies_restarts_it() -> None:
         while is_there(subject.address):
             pass
         subject.look_after(outcome)
-        assert outcome.got == "death; and the server has died"
+        assert outcome.got == "death; then the server died"
         assert is_there(subject.address)
     assert not is_there(subject.address)
 
@@ -105,7 +105,7 @@ def test_judge_with_an_external_server_that_dies_stops() -> None:
             kit.client().send_raw(b"die")
         while is_there(subject.address):
             pass
-        with pytest.raises(Gone, match="has died in a/b/1"):
+        with pytest.raises(Gone, match="the server died in a/b/1"):
             subject.look_after(Outcome(case_of(told(None)), Verdict.FAIL))
         with (
             pytest.raises(Failed, match="expected a connection"),
@@ -118,7 +118,7 @@ def test_judge_of_a_peer_that_is_not_a_server_stops() -> None:
     """Skip the cases: each one would wait for its timeout."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         subject = ServerSubject(silent.getsockname(), [], (), 0.05)
-        with pytest.raises(Gone, match="is no server"), subject:
+        with pytest.raises(Gone, match="is not a Gearman server"), subject:
             pass
 
 
@@ -146,7 +146,7 @@ def test_program_returns_its_output() -> None:
 def test_program_that_does_not_exit_fails() -> None:
     program = Program([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(99)"])
     try:
-        with pytest.raises(Failed, match=r"the end of the program, and got nothing in 0\.1"):
+        with pytest.raises(Failed, match=r"the program's exit, and got nothing in 0\.1"):
             wait_for(SocketPlace(), program, 0.1)
         program.signal(signal.SIGKILL)
         assert wait_for(SocketPlace(), program, 20) == -signal.SIGKILL
@@ -160,7 +160,7 @@ def test_client_that_does_not_connect_fails() -> None:
     with subject as entered, entered.kit(case_of(told(None))) as kit:
         assert isinstance(kit, ClientKit)
         assert kit.errors == b""
-        with pytest.raises(Failed, match="and got the end of the program, with status 3"):
+        with pytest.raises(Failed, match="and got the program's exit with status 3"):
             kit.submitted(b"one", b"two")
         assert kit.program.output == b"['one', 'two']\n"
         assert kit.errors == b"why"

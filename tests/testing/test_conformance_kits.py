@@ -102,8 +102,8 @@ KNOWN: Final = {"other": ("perl",)}
         (told("other"), MUST, "document", Verdict.ALLOWED, "other"),
         (told("other"), INFO, "document", Verdict.INFO, "other"),
         (told("other"), INFO, "perl", Verdict.PASS, "other"),
-        (told(None), MUST, "perl", Verdict.FAIL, "what the document demands"),
-        (told("strange"), INFO, "document", Verdict.ERROR, "does not say what 'strange' is"),
+        (told(None), MUST, "perl", Verdict.FAIL, "the documented behaviour"),
+        (told("strange"), INFO, "document", Verdict.ERROR, "does not list 'strange' as known"),
         (raises(Failed("a", "b")), MUST, "document", Verdict.FAIL, "b"),
         (raises(Failed("a", "b")), INFO, "document", Verdict.INFO, "something else: b"),
         (raises(Failed("a", "b")), INFO, "perl", Verdict.FAIL, "b"),
@@ -123,9 +123,9 @@ def test_judge_of_a_case_returns_its_verdict(
 def test_judge_that_skips_returns_the_reason() -> None:
     check = raises(AssertionError("it is run"))
     lacking = Judge(no_kit).judge(case_of(check, requires=("sense",)))
-    assert (lacking.verdict, lacking.got) == (Verdict.UNSUPPORTED, "it lacks sense")
+    assert (lacking.verdict, lacking.got) == (Verdict.UNSUPPORTED, "requires sense")
     slow = Judge(no_kit).judge(case_of(check, slow=True))
-    assert (slow.verdict, slow.got) == (Verdict.SKIPPED, "it takes long")
+    assert (slow.verdict, slow.got) == (Verdict.SKIPPED, "slow")
     skipped = Judge(no_kit, selection=Selection(skip=["a/b"])).judge(case_of(check))
     assert skipped.verdict is Verdict.SKIPPED
 
@@ -160,7 +160,7 @@ def test_suite_with_a_second_case_of_the_same_name_raises() -> None:
     suite.case("a/b/1", MUST, "nowhere")(check)
     with pytest.raises(ValueError, match="there are two cases a/b/1"):
         suite.case("a/b/1", MUST, "nowhere")(check)
-    with pytest.raises(ValueError, match="or it has no docstring"):
+    with pytest.raises(ValueError, match="the check of case a/b/2 has no docstring"):
         suite.case("a/b/2", MUST, "nowhere")(told(None))
 
 
@@ -205,7 +205,7 @@ GARBAGE: Final = b"\0XYZ" + bytes(8)
         (b"", Closed, "the end of the connection", True, False),
         (ConnectionResetError("reset"), Closed, "reset", True, False),
         (TimeoutError(), Failed, "nothing in 20 s", False, True),
-        (GARBAGE, Failed, "what is out of place", False, False),
+        (GARBAGE, Failed, "a protocol error", False, False),
     ],
 )
 def test_talk_without_an_event_fails_ends_or_is_silent(
@@ -513,11 +513,11 @@ def test_worker_kit_skips_connections_of_other_functions() -> None:
 def test_worker_kit_whose_worker_ends_is_unsupported() -> None:
     with worker_kit(status=1) as it:
         it.ready()
-        with pytest.raises(Unsupported, match="ends when its connection is lost"):
+        with pytest.raises(Unsupported, match="exits when its connection is lost"):
             it.again()
     with worker_kit(status=1) as it:
         it.ready()
-        with pytest.raises(Failed, match="the end of the program, with status 1"):
+        with pytest.raises(Failed, match="the program's exit with status 1"):
             it.again(may_end=False)
 
 
@@ -543,7 +543,7 @@ def test_client_kit_whose_client_resubmits_reports_it() -> None:
         assert it.gives_up() == "tries again"
     with client_kit(*[script(b"") for _ in range(300)], status=0) as it:
         it.start()
-        with pytest.raises(Failed, match="an exit status, or another submit"):
+        with pytest.raises(Failed, match="the client's exit or another submit"):
             it.gives_up()
 
 

@@ -1,4 +1,4 @@
-"""Probe a server for its capabilities, before any case runs.
+"""Probe a server for its capabilities before the cases run.
 
 A server without a capability answers with ERROR, closes the connection, or stays silent.
 """
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
 
     from .server_kit import Line, ServerKit
 
-#: The capabilities, with their meanings.
+#: The capabilities and their meanings.
 CAPABILITIES: Final = {
-    "echo": "ECHO_REQ is answered",
-    "options": "OPTION_REQ `exceptions` is granted",
-    "unique-status": "GET_STATUS_UNIQUE is answered",
-    "epoch": "SUBMIT_JOB_EPOCH makes a job",
-    "reduce": "SUBMIT_REDUCE_JOB_BACKGROUND makes a job",
-    "coalescing": "a submit of a unique that is queued is joined to it",
+    "echo": "the server answers ECHO_REQ",
+    "options": "the server grants OPTION_REQ `exceptions`",
+    "unique-status": "the server answers GET_STATUS_UNIQUE",
+    "epoch": "SUBMIT_JOB_EPOCH creates a job",
+    "reduce": "SUBMIT_REDUCE_JOB_BACKGROUND creates a job",
+    "coalescing": "the server coalesces queued jobs with the same unique",
     "grab": "GRAB_JOB gets a job",
     "grab-uniq": "GRAB_JOB_UNIQ gets a job",
     "grab-all": "GRAB_JOB_ALL gets a job",
-    "data": "WORK_DATA comes to the client",
-    "timeouts": "CAN_DO_TIMEOUT registers for a function",
-    "text": "`version` is answered",
-    "workers": "`workers` is answered with a list",
-    "status": "`status` is answered with a list",
-    "maxqueue": "`maxqueue` is answered",
-    "cancel": "`cancel job` is a known command",
-    "restart": "the server was started by the suite, which can start it again",
+    "data": "WORK_DATA reaches the client",
+    "timeouts": "CAN_DO_TIMEOUT registers a function",
+    "text": "the server answers `version`",
+    "workers": "the server answers `workers` with a list",
+    "status": "the server answers `status` with a list",
+    "maxqueue": "the server answers `maxqueue`",
+    "cancel": "the server knows `cancel job`",
+    "restart": "the suite has started the server, and can restart it",
 }
 
 
@@ -63,9 +63,9 @@ def probe(
     """Return the capabilities of a server, except `restart`.
 
     Args:
-        make_kit: Makes a kit. Called with the capabilities that were found so far.
-        revive: Called with the name of each capability after its probe. It starts the server
-            again if the probe has crashed it.
+        make_kit: Called with the capabilities found so far. Returns a kit.
+        revive: Called with the name of a capability after each probe. Restarts the server if the
+            probe has crashed it.
     """
     found: set[str] = set()
     for name, question in _QUESTIONS.items():
@@ -92,7 +92,7 @@ def _answers(kit: ServerKit, ask: Callable[[Line], None], answer: type[Event]) -
 
 
 def _grabs(kit: ServerKit, name: str, grab: Event, *answers: type[Event]) -> bool:
-    """Return whether a kind of grab gets a job."""
+    """Return whether a grab of this type gets a job."""
     function = kit.another(name)
     kit.client().submit(kind=SubmitJobBg, function=function)
     worker = kit.worker(function)
@@ -147,7 +147,7 @@ def knows(kit: ServerKit, command: bytes) -> bool:
     return not is_unknown(kit.admin().text(command))
 
 
-#: In this order, because later questions use the answers to earlier ones.
+#: The probes by capability. Their order matters: later ones use the results of earlier ones.
 _QUESTIONS: Final[dict[str, Callable[[ServerKit], bool]]] = {
     "echo": lambda kit: _answers(kit, lambda line: line.send(EchoReq(b"?")), EchoRes),
     "grab-uniq": lambda kit: _grabs(kit, "grab-uniq", GrabJobUniq(), JobAssignUniq),

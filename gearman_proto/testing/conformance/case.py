@@ -1,4 +1,4 @@
-"""A case: one demand on a server, a worker or a client, and the check of it."""
+"""A case: one demand on a server, a worker or a client, with its check."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ INFO: Final = Level.INFO
 #: The models that a server can follow. A case lists its known behaviours, each with the profiles
 #: that require it. The default, ``document``, requires only the demands of the protocol document.
 PROFILES: Final = {
-    "document": "what the protocol document demands",
-    "gearmand-1.1": "what gearmand 1.1 does (tried: 1.1.21)",
-    "gearmand-2.0": "what gearmand 2.0 does (tried: 2.0.0)",
-    "perl": "what Perl's Gearman::Server does (tried: 1.130.1)",
+    "document": "the demands of the protocol document",
+    "gearmand-1.1": "the behaviour of gearmand 1.1 (tested: 1.1.21)",
+    "gearmand-2.0": "the behaviour of gearmand 2.0 (tested: 2.0.0)",
+    "perl": "the behaviour of Perl's Gearman::Server (tested: 1.130.1)",
 }
-#: Profiles of the servers that were tried: those of gearmand, and all.
+#: The profiles of gearmand, and those of all tested servers.
 GEARMANDS: Final = ("gearmand-1.1", "gearmand-2.0")
 EVERY: Final = (*GEARMANDS, "perl")
 
@@ -51,12 +51,12 @@ class Verdict(enum.Enum):
 
     Attributes:
         PASS: The judged side meets the demand.
-        ALLOWED: It shows another known behaviour, which peers can handle.
-        INFO: The case has the level INFO, and reports the behaviour.
+        ALLOWED: The judged side shows another known behaviour, which peers can handle.
+        INFO: The case has the level INFO and reports a behaviour.
         FAIL: The judged side does not meet the demand.
-        UNSUPPORTED: It lacks a required capability.
+        UNSUPPORTED: The judged side lacks a required capability.
         SKIPPED: The case was not selected.
-        ERROR: The suite itself has failed.
+        ERROR: The suite has failed.
     """
 
     PASS = "pass"  # noqa: S105 - no password
@@ -68,8 +68,13 @@ class Verdict(enum.Enum):
     ERROR = "error"
 
 
+def mismatch(expected: str, got: str) -> str:
+    """Return the message about an expectation that was not met."""
+    return f"expected {expected}, and got {got}"
+
+
 class Failed(Exception):
-    """Raised by a case, or by a function that it calls, if a demand is not met.
+    """Raised by the check of a case if the demand is not met.
 
     Args:
         expected: The expectation, in a few words.
@@ -77,17 +82,17 @@ class Failed(Exception):
     """
 
     def __init__(self, expected: str, got: str) -> None:
-        super().__init__(f"expected {expected}, and got {got}")
+        super().__init__(mismatch(expected, got))
         self.expected: str = expected
         self.got: str = got
 
 
 class Closed(Failed):
-    """Raised if a demand is not met because the other side has closed the connection."""
+    """Raised if a demand is not met because the peer has closed the connection."""
 
 
 class Unsupported(Exception):
-    """Raised by a case that can't decide because the judged side lacks a feature."""
+    """Raised by the check of a case if the judged side lacks a required feature."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +101,16 @@ class Case:
 
     Attributes:
         id: The name, ``area/topic/number``, which never changes.
-        demand: The demand or the question, in a sentence: the docstring of `check`.
+        demand: The demand, from the docstring of `check`. With the level INFO, the subject of the
+            report.
         source: The source of the demand: a quotation from the protocol document, or the practice
             of servers if the document is silent.
         level: The weight of the demand.
-        check: Called with the kit of its side. Returns None if the demand is met, or the name of
-            the `known` behaviour that it has seen. Otherwise, raises `Failed`.
+        check: Called with a kit. Returns None if the demand is met, or the name of the observed
+            `known` behaviour. Otherwise, raises `Failed`.
         known: Other behaviours by name, each with the profiles that require it.
         requires: The required capabilities.
-        slow: True if the case must wait for time to pass.
+        slow: True if the case takes seconds because it waits for time to pass.
     """
 
     id: str
@@ -117,7 +123,7 @@ class Case:
     slow: bool = False
 
     def wanted_by(self, profile: str) -> str | None:
-        """Return which of the known behaviours a profile asks for, if it asks for one."""
+        """Return the known behaviour that a profile requires, or None."""
         return next((name for name, profiles in self.known.items() if profile in profiles), None)
 
 
@@ -125,14 +131,14 @@ _Check = TypeVar("_Check", bound="Callable[[Any], str | None]")
 
 
 class Suite:
-    """The cases of one side, in their order.
+    """The cases of one side, in execution order.
 
     Args:
         side: "server", "worker" or "client".
 
     Attributes:
         side: As given.
-        cases: The cases, by their names.
+        cases: The cases, by name.
     """
 
     def __init__(self, side: str) -> None:
@@ -141,7 +147,7 @@ class Suite:
 
     def case(
         self,
-        id: str,  # noqa: A002 - its name everywhere
+        id: str,  # noqa: A002 - named like the field
         level: Level,
         source: str = "",
         *,
@@ -149,22 +155,24 @@ class Suite:
         requires: tuple[str, ...] = (),
         slow: bool = False,
     ) -> Callable[[_Check], _Check]:
-        """Decorate the function that checks a case. Its docstring is the demand.
+        """Add a case to the suite. Decorates its check, whose docstring states the demand.
 
-        The arguments are those fields of `Case`. If the source is omitted, it is the paragraph of
-        the docstring that begins with "Source: ".
+        The arguments are fields of `Case`. The default source is the paragraph of the docstring
+        that begins with "Source: ".
 
         Raises:
-            ValueError: The suite has a case of that name, or the function has no docstring.
+            ValueError: The suite already has a case with this name, or the check has no docstring.
         """
 
         def add(check: _Check) -> _Check:
-            demanded = inspect.getdoc(check)
-            if id in self.cases or not demanded:
-                raise ValueError(f"there are two cases {id}, or it has no docstring")
-            told, _, found = " ".join(demanded.split()).partition(" Source: ")
+            if id in self.cases:
+                raise ValueError(f"there are two cases {id}")
+            text = inspect.getdoc(check)
+            if not text:
+                raise ValueError(f"the check of case {id} has no docstring")
+            stated, _, found = " ".join(text.split()).partition(" Source: ")
             self.cases[id] = Case(
-                id, told, source or found, level, check, known or {}, requires, slow
+                id, stated, source or found, level, check, known or {}, requires, slow
             )
             return check
 
@@ -172,12 +180,12 @@ class Suite:
 
 
 def demand(holds: object, expected: str, got: object) -> None:
-    """Raise `Failed` unless something holds.
+    """Raise `Failed` unless a condition holds.
 
     Args:
         holds: The condition.
         expected: The expectation, in a few words.
-        got: The observation: a text, or any object, which is shown by `repr`.
+        got: The observation: a text, or an object, which the message shows with `repr`.
     """
     if not holds:
         raise Failed(expected, got if isinstance(got, str) else shortened(got))

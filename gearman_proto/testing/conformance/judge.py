@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .case import INFO, Failed, Unsupported, Verdict
+from .case import INFO, Failed, Unsupported, Verdict, mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -23,11 +23,11 @@ class Outcome:
     Attributes:
         case: The case.
         verdict: The verdict.
-        expected: The demand, if it was not met.
-        got: The unexpected event, the name of a known behaviour, or the reason to skip the case.
+        expected: The expectation, if the case has failed.
+        got: The observation, the name of a known behaviour, or the reason to skip the case.
         recording: A recording of the connections, or None.
         errors: The end of the standard error of the judged program.
-        seconds: The duration.
+        seconds: The duration of the case.
     """
 
     case: Case
@@ -43,14 +43,19 @@ class Outcome:
         """True if the case has failed."""
         return self.verdict in (Verdict.FAIL, Verdict.ERROR)
 
+    @property
+    def message(self) -> str:
+        """The reason for a failure: the expectation and the observation, or an error."""
+        return self.got if self.verdict is Verdict.ERROR else mismatch(self.expected, self.got)
+
 
 @dataclass
 class Selection:
     """A choice of cases.
 
     Attributes:
-        only: Prefixes of the names of the cases to run; none means all.
-        skip: Prefixes of the names of the cases to skip.
+        only: The cases to run: names, or prefixes of names such as "wire/echo". Empty for all.
+        skip: The cases to skip, in the same form.
         slow: True to run slow cases too.
     """
 
@@ -71,18 +76,18 @@ class Selection:
         return [case for case in cases if not self.only or self.means(case)]
 
     def means(self, case: Case) -> bool:
-        """Return whether `only` names a case."""
+        """Return whether `only` selects a case."""
         return _begins(case, self.only)
 
     def why_not(self, case: Case) -> str:
-        """Return why a case is not run, or an empty text if it is."""
+        """Return the reason to skip a case, or an empty text to run it."""
         if _begins(case, self.skip):
-            return "it was not asked for"
-        return "it takes long" if case.slow and not self.slow else ""
+            return "excluded"
+        return "slow" if case.slow and not self.slow else ""
 
 
 def _begins(case: Case, words: Iterable[str]) -> bool:
-    """Return whether one of the words is a case's name, or a folder of that."""
+    """Return whether one of the words is the name of a case, or a parent in its path."""
     return any(case.id == word or case.id.startswith(word.rstrip("/") + "/") for word in words)
 
 
@@ -91,9 +96,9 @@ class Judge:
     """Runs cases.
 
     Attributes:
-        make_kit: Makes the kit of a case.
+        make_kit: Called with a case. Returns its kit as a context manager.
         has: The capabilities of the judged side.
-        profile: The profile, which decides between known behaviours.
+        profile: The profile, which selects one of the known behaviours.
         selection: The cases to run.
     """
 
@@ -111,7 +116,7 @@ class Judge:
         if why := self.selection.why_not(case):
             return Outcome(case, Verdict.SKIPPED, got=why)
         if missing := [name for name in case.requires if name not in self.has]:
-            return Outcome(case, Verdict.UNSUPPORTED, got=f"it lacks {', '.join(missing)}")
+            return Outcome(case, Verdict.UNSUPPORTED, got=f"requires {', '.join(missing)}")
         try:
             with self.make_kit(case) as kit:
                 return self.check(case, kit)
@@ -121,7 +126,7 @@ class Judge:
     def check(self, case: Case, kit: Kit) -> Outcome:
         """Return the outcome of a case with this kit."""
         try:
-            told = case.check(kit)
+            shown = case.check(kit)
         except Failed as failed:
             if case.level is INFO and case.wanted_by(self.profile) is None:
                 return Outcome(case, Verdict.INFO, got=f"something else: {failed.got}")
@@ -130,12 +135,12 @@ class Judge:
             return Outcome(case, Verdict.UNSUPPORTED, got=str(why))
         except Exception:  # noqa: BLE001 - an error of the case
             return Outcome(case, Verdict.ERROR, got=traceback.format_exc())
-        if told is not None and told not in case.known:
-            return Outcome(case, Verdict.ERROR, got=f"the case does not say what {told!r} is")
+        if shown is not None and shown not in case.known:
+            return Outcome(case, Verdict.ERROR, got=f"the case does not list {shown!r} as known")
         if (wanted := case.wanted_by(self.profile)) is not None:
-            if told == wanted:
-                return Outcome(case, Verdict.PASS, got=told)
-            return Outcome(case, Verdict.FAIL, wanted, told or "what the document demands")
-        if told is None:
+            if shown == wanted:
+                return Outcome(case, Verdict.PASS, got=shown)
+            return Outcome(case, Verdict.FAIL, wanted, shown or "the documented behaviour")
+        if shown is None:
             return Outcome(case, Verdict.PASS)
-        return Outcome(case, Verdict.INFO if case.level is INFO else Verdict.ALLOWED, got=told)
+        return Outcome(case, Verdict.INFO if case.level is INFO else Verdict.ALLOWED, got=shown)

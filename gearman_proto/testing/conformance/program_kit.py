@@ -1,7 +1,6 @@
-"""The kits of cases for workers and clients: the judged program, and the server's side.
+"""Kits for workers and clients: start the judged program and act as its server.
 
-The suite is the server. It starts the program with its address, and each connection of the program
-is a `Session` of the case.
+The program is started with the address of the suite. Each of its connections is a `Session`.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ CLIENT: Final = Suite("client")
 worker_case: Final = WORKER.case
 client_case: Final = CLIENT.case
 
-#: The handle of the job in cases for clients that have only one.
+#: The handle in cases for clients with a single job.
 HANDLE: Final = b"H:conformance:1"
-# Maximum number of seconds between the end of a job and the end of its client.
+# Maximum number of seconds between the end of a job and the exit of its client.
 _SOON: Final = 6.0
 #: Maximum number of seconds until a worker reconnects after a short outage.
 RECONNECT: Final = 10.0
 
-# Seconds between two checks whether the program still runs, while a connection is awaited.
+# While waiting for a connection, seconds between two checks that the program is running.
 _ACCEPT: Final = 0.05
-# Seconds between two checks whether the program has ended.
+# While waiting for the program's exit, seconds between two checks.
 _LOOK: Final = 0.005
 
 
 class Running(Protocol):
-    """The judged program, once it was started."""
+    """The judged program after its start."""
 
     @property
     def status(self) -> int | None:
-        """The exit status, or None while it runs."""
+        """The exit status, or None while the program is running."""
 
     @property
     def output(self) -> bytes:
@@ -54,14 +53,14 @@ class Running(Protocol):
         """The program's standard error."""
 
     def signal(self, number: int = 15) -> None:
-        """Send it a signal, by default SIGTERM."""
+        """Send a signal to the program."""
 
     def end(self) -> None:
-        """Kill it, and all processes that it has started."""
+        """Kill the program and its child processes."""
 
 
 class ProgramPlace(Place, Protocol):
-    """A place that starts programs, and is the server of their connections."""
+    """A place that starts a program and accepts its connections."""
 
     def start(self, function: str, payloads: Sequence[str]) -> Running:
         """Start the program.
@@ -75,7 +74,7 @@ class ProgramPlace(Place, Protocol):
         """Return the program's next connection.
 
         Args:
-            seconds: Seconds to wait for it.
+            seconds: Seconds to wait.
             side: "worker" or "client", for recordings.
 
         Raises:
@@ -83,43 +82,43 @@ class ProgramPlace(Place, Protocol):
         """
 
     def sleep(self, seconds: float) -> None:
-        """Let so many seconds pass."""
+        """Sleep for this number of seconds."""
 
     def stop_listening(self) -> None:
-        """Refuse connections, as a host does whose server is down."""
+        """Refuse connections, as if the server were down."""
 
     def listen_again(self) -> None:
         """Accept connections again, at the same address."""
 
     def close(self) -> None:
-        """Stop listening for good."""
+        """Stop listening permanently."""
 
 
 def wait_for(place: Any, running: Running, seconds: float) -> int:
-    """Wait for the end of a program, and return its exit status.
+    """Wait for a program to exit, and return its status.
 
     Args:
-        place: The place, for its clock.
+        place: The place that provides the clock.
         running: The program.
         seconds: Seconds to wait.
 
     Raises:
-        Failed: It does not end in time.
+        Failed: The program does not exit in time.
     """
     deadline = place.now + seconds
     while (status := running.status) is None:
         if place.now >= deadline:
-            raise Failed("the end of the program", f"nothing in {seconds:g} s")
+            raise Failed("the program's exit", f"nothing in {seconds:g} s")
         place.sleep(_LOOK)
     return status
 
 
 class ProgramKit(Kit):
-    """The kit of a case for workers or clients.
+    """The kit of a case for programs.
 
     Args:
         place: The place that starts the program.
-        name: The name of a function that no other case uses, for programs that take one.
+        name: The name of a function that no other case uses.
         timeout: Seconds to wait for an answer.
 
     Attributes:
@@ -133,17 +132,17 @@ class ProgramKit(Kit):
         self._program: Running | None = None
         self._stack.callback(place.close)
 
-    # The program.
+    # The program
 
     @property
     def program(self) -> Running:
-        """The program, once it was started."""
+        """The program after its start."""
         assert self._program is not None
         return self._program
 
     @property
     def errors(self) -> bytes:
-        """The standard error of the program, if it was started."""
+        """The standard error of the program, empty before its start."""
         return self._program.errors if self._program is not None else b""
 
     def _start(self, payloads: Sequence[bytes] = (b"",)) -> None:
@@ -152,20 +151,20 @@ class ProgramKit(Kit):
         self._stack.callback(self._program.end)
 
     def wait(self, seconds: float) -> int:
-        """Wait for the end of the program, and return its exit status.
+        """Wait for the program to exit, and return its status.
 
         Raises:
-            Failed: It does not end in time.
+            Failed: The program does not exit in time.
         """
         return wait_for(self.place, self.program, seconds)
 
-    # The server.
+    # The server
 
     def accept(self, seconds: float | None = None) -> Session:
         """Wait for the program's next connection.
 
         Args:
-            seconds: Seconds to wait, in place of the usual time.
+            seconds: Seconds to wait, `timeout` by default.
 
         Raises:
             Failed: The program has not connected in time.
@@ -178,9 +177,9 @@ class ProgramKit(Kit):
                 stream = self.place.accept(_ACCEPT, self.side)
                 break
             except TimeoutError:
-                # A program can connect just before it ends, so `status` is older.
+                # Read `status` first, because a program can connect just before it exits.
                 if status is not None:
-                    got = f"the end of the program, with status {status}"
+                    got = f"the program's exit with status {status}"
                     raise Failed("a connection", got) from None
                 if self.now >= deadline:
                     raise Failed("a connection", f"nothing in {seconds:g} s") from None
@@ -190,7 +189,7 @@ class ProgramKit(Kit):
         return session
 
     def stop_listening(self) -> None:
-        """Refuse connections, as a host does whose server is down."""
+        """Refuse connections, as if the server were down."""
         self.place.stop_listening()
 
     def listen_again(self) -> None:
@@ -202,7 +201,7 @@ class WorkerKit(ProgramKit):
     """The kit of a case for workers."""
 
     side = "worker"
-    # The registered functions of the connection that `ready` has returned.
+    # The functions that the worker has registered on the connection from `ready`.
     _functions: frozenset[bytes] = frozenset()
 
     def start(self) -> None:
@@ -210,15 +209,15 @@ class WorkerKit(ProgramKit):
         self._start()
 
     def connected(self) -> Session:
-        """Start the worker, and accept its connection. Receive nothing."""
+        """Start the worker, and accept its connection without receiving anything."""
         self.start()
         return self.accept()
 
     def ready(self) -> Session:
-        """Start the worker, and answer its grabs until it sleeps. It has registered by then.
+        """Start the worker, and answer its grabs until it sleeps.
 
         Raises:
-            Failed: The worker does not go to sleep, or has registered for no function.
+            Failed: The worker does not sleep, or has not registered for a function by then.
         """
         self.start()
         session = self.next_ready()
@@ -235,15 +234,15 @@ class WorkerKit(ProgramKit):
     def again(self, *, may_end: bool = True) -> Session:
         """Wait until the worker has reconnected and sleeps.
 
-        A worker can consist of several processes with one connection each, and with different
-        functions. Skip connections with other functions than the one that `ready` has returned.
+        A worker can consist of several processes, each with its own connection and functions.
+        Skip connections whose functions differ from those of the connection from `ready`.
 
         Args:
-            may_end: False to fail if the worker ends instead, as `life/back/1` does.
+            may_end: False to fail if the worker exits instead, as `life/back/1` does.
 
         Raises:
-            Unsupported: The worker has ended, and `may_end` is true.
-            Failed: No connection has registered for the same functions in time.
+            Unsupported: The worker has exited, and `may_end` is true.
+            Failed: The worker has not registered for the same functions in time.
         """
         seconds = max(self.timeout, RECONNECT)
         deadline = self.now + seconds
@@ -251,12 +250,12 @@ class WorkerKit(ProgramKit):
             try:
                 session = self.next_ready(seconds)
             except Closed:
-                # A worker that is slow to notice the loss connects once more.
+                # A worker that was slow to notice the loss reconnects once more.
                 if self.now >= deadline:
                     raise
             except Failed:
                 if may_end and self.program.status is not None:
-                    raise Unsupported("the worker ends when its connection is lost") from None
+                    raise Unsupported("the worker exits when its connection is lost") from None
                 raise
             else:
                 if session.functions.keys() == self._functions:
@@ -267,14 +266,14 @@ class WorkerKit(ProgramKit):
             seconds = self.timeout
 
     def goes_on(self, session: Session, despite: bytes = b"") -> str | None:
-        """Check that the worker does another job.
+        """Check that the worker runs another job.
 
         Args:
             session: The connection of the worker.
-            despite: The handle of a job. Packets about it are skipped.
+            despite: The handle of an earlier job. Packets about it are ignored.
 
         Returns:
-            None if the worker uses the same connection, otherwise "connects again".
+            None if the worker keeps its connection, otherwise "connects again".
         """
         try:
             session.end_of(session.assign(session.asks_despite(despite), b"data"))
@@ -291,44 +290,45 @@ class ClientKit(ProgramKit):
 
     @property
     def _soon(self) -> float:
-        """Maximum number of seconds between the end of the job and that of the client."""
-        # Some clients give up by themselves after ten seconds. That must not count.
+        """Maximum number of seconds between the end of the job and the client's exit."""
+        # Some clients time out after ten seconds. Their exit must not count as a reaction.
         return min(self.timeout, _SOON)
 
     def start(self, *payloads: bytes) -> None:
-        """Start the client with one payload, or several."""
+        """Start the client with one or several payloads."""
         self._start(payloads or (b"payload",))
 
     def submitted(self, *payloads: bytes) -> tuple[Session, Submit]:
-        """Start the client, and return its connection and its first submit, which is unanswered."""
+        """Start the client. Return its connection and its first submit, without an answer to it."""
         self.start(*payloads)
         session = self.accept()
         return session, session.submitted()
 
     def _ended_well(self) -> bytes:
-        """Check that the client ends with status 0, and return its output."""
+        """Check that the client exits with status 0, and return its output."""
         status = self.wait(self._soon)
-        demand(status == 0, "the exit status 0", f"{status}, with {self.errors[-200:]!r}")
+        demand(status == 0, "exit status 0", f"{status} (stderr: {self.errors[-200:]!r})")
         return self.program.output
 
     def prints(self, *results: bytes) -> None:
-        """Check that the client ends with status 0, and has printed the results, a line each."""
+        """Check that the client exits with status 0 and has printed the results, one per line."""
         printed = self._ended_well()
         wanted = b"\n".join(results)
         if printed not in (wanted, wanted + b"\n"):
             raise Failed(f"the output {_shown(wanted)}", _shown(printed))
 
     def fails(self, seconds: float | None = None) -> None:
-        """Check that the client ends with a status other than 0.
+        """Check that the client exits with a status other than 0.
 
         Args:
-            seconds: Seconds to wait, if the client was not told the end of its job.
+            seconds: Seconds to wait if the client does not receive the end of its job.
         """
         status = self.wait(self._soon if seconds is None else seconds)
-        demand(status != 0, "an exit status other than 0", f"0, with {_shown(self.program.output)}")
+        got = f"0 (stdout: {_shown(self.program.output)})"
+        demand(status != 0, "an exit status other than 0", got)
 
     def accepted(self, payload: bytes = b"payload") -> Session:
-        """Start the client, and acknowledge its job, whose handle is `HANDLE`."""
+        """Start the client, and acknowledge its job with the handle `HANDLE`."""
         session, _ = self.submitted(payload)
         session.send(JobCreated(HANDLE))
         return session
@@ -338,12 +338,12 @@ class ClientKit(ProgramKit):
     ) -> tuple[Session, list[bytes]]:
         """Start the client with several payloads, and receive their submits.
 
-        Acknowledge each submit at once, because some clients wait for that before the next one.
+        Acknowledge each submit immediately, because some clients send the next one only then.
 
         Args:
             payloads: The payloads.
-            handle: Called with each payload; returns the handle. The default handle ends with the
-                payload.
+            handle: Called with a payload. Returns the handle, which ends with the payload by
+                default.
 
         Returns:
             The connection, and the payloads in the order of their submits.
@@ -359,14 +359,14 @@ class ClientKit(ProgramKit):
         return session, came
 
     def ended(self, seconds: float | None = None) -> int | None:
-        """Return the client's exit status, or None if it does not end in time."""
+        """Return the client's exit status, or None if it does not exit in time."""
         try:
             return self.wait(self.timeout if seconds is None else seconds)
         except Failed:
             return None
 
     def again(self) -> Session | None:
-        """Return the client's next connection, or None if the client has ended without one."""
+        """Return the client's next connection, or None if the client exits first."""
         deadline = self.now + self.timeout
         while True:
             has_ended = self.program.status is not None
@@ -376,24 +376,24 @@ class ClientKit(ProgramKit):
                 if has_ended:
                     return None
                 if self.now >= deadline:
-                    wanted = "an exit status, or another connection"
+                    wanted = "the client's exit or another connection"
                     raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
 
     def gives_up(self) -> str | None:
-        """Check that the client fails after a lost connection, or submits its job again.
+        """Check that the client fails or retries its job after a lost connection.
 
         Returns:
-            None if it fails, or "tries again" if the second attempt succeeds.
+            None if the client fails, or "tries again" if the second attempt succeeds.
         """
         deadline = self.now + self.timeout
         while (session := self.again()) is not None:
             try:
                 session.submitted()
             except Failed:
-                # Some clients reconnect without submitting again.
+                # Some clients reconnect without a submit.
                 if self.now < deadline:
                     continue
-                wanted = "an exit status, or another submit"
+                wanted = "the client's exit or another submit"
                 raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
             session.send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
             self.prints(b"result")
@@ -402,9 +402,9 @@ class ClientKit(ProgramKit):
         return None
 
     def prints_also(self, *results: bytes) -> None:
-        """Check that the client ends with status 0, and has printed the results in order.
+        """Check that the client exits with status 0 and has printed the results in order.
 
-        Other output is allowed: programs can print the progress of a job, for example.
+        Other output is allowed, such as the progress of a job.
         """
         printed = self._ended_well()
         at = 0
@@ -414,13 +414,14 @@ class ClientKit(ProgramKit):
             at += len(result)
 
     def does(self, seconds: float | None = None) -> str:
-        """Return the client's behaviour after the end of its job, whose result is "result".
+        """Return the client's behaviour after the result "result".
 
         Args:
-            seconds: Seconds to wait, in place of the usual time.
+            seconds: Seconds to wait, `timeout` by default.
 
         Returns:
-            "goes on" if it prints the result, "gives up" if it ends without, or else "waits".
+            "goes on" if the client prints the result, "gives up" if it exits without the result,
+            or "waits".
         """
         status = self.ended(seconds)
         if status is None:

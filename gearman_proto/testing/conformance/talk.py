@@ -57,7 +57,7 @@ class Talk(Peer):
         except TimeoutError:
             raise Failed(wanted, f"nothing in {self.sock.gettimeout():g} s") from None
         except RemoteProtocolError as error:
-            raise Failed(wanted, f"what is out of place ({error})") from None
+            raise Failed(wanted, f"a protocol error ({error})") from None
         except OSError as error:
             raise Closed(wanted, str(error)) from None
 

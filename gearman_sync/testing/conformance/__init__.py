@@ -1,4 +1,4 @@
-"""The conformance suite over sockets: servers and programs to judge, reports, and the command line.
+"""The conformance suite over sockets: judged servers and programs, reports, and the command.
 
 The kits and the cases are in `gearman_proto.testing.conformance`.
 """

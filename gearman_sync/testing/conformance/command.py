@@ -1,4 +1,4 @@
-"""The implementation of ``gearmanctl conformance``, called with a parsed command line."""
+"""The implementation of ``gearmanctl conformance``."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def form_of(names: Sequence[str]) -> str:
         ValueError: The command line requests several formats.
     """
     if len(names) > 1:
-        raise ValueError(f"it is told in one form: {', '.join(names)}")
+        raise ValueError(f"give only one of {', '.join(f'--{name}' for name in names)}")
     return names[0] if names else "text"
 
 
@@ -87,7 +87,7 @@ def listing(options: Options) -> str:
     Raises:
         ValueError: No case matches.
     """
-    # `Selection.of` would raise for a name that one of the sides lacks.
+    # `Selection.of` would raise for a case that exists only on another side.
     lines = [
         f"{side}\t{case.id}\t{case.level.value}\t{case.demand}"
         for side, suite in SUITES.items()
@@ -96,7 +96,7 @@ def listing(options: Options) -> str:
         if not options.selection.only or options.selection.means(case)
     ]
     if not lines:
-        raise ValueError(f"there is no such case, or side: {', '.join(SUITES)}")
+        raise ValueError(f"no case matches; the sides are {', '.join(SUITES)}")
     return "\n".join(lines)
 
 
@@ -108,8 +108,8 @@ def run(options: Options, count: Callable[[int, int], object]) -> tuple[str, boo
         count: Called as `count(done, total)` before the first case and after each case.
 
     Returns:
-        The text to print, and True on success. Unexpected failures, stale expected failures and
-        differences from a recording make it False.
+        The text to print, and True on success. The run fails on an unexpected failure, a stale
+        expected failure, or a difference from a recording.
 
     Raises:
         Gone: The server can't be reached, does not start, or has died.
@@ -117,14 +117,15 @@ def run(options: Options, count: Callable[[int, int], object]) -> tuple[str, boo
         ValueError: An option is invalid.
     """
     if options.profile not in PROFILES:
-        raise ValueError(f"there is no profile {options.profile}, but {', '.join(PROFILES)}")
+        names = ", ".join(PROFILES)
+        raise ValueError(f"there is no profile {options.profile}; the profiles are {names}")
     if options.update and options.expected_failures is None:
         raise ValueError("--update needs --expected-failures")
     address = _address(options)
     check_capabilities(options.without)
     if options.replay is not None:
         differences = _replayed(options, options.replay, address)
-        return differences or "all has passed as it is recorded", not differences
+        return differences or "the exchange matches the recording", not differences
     suite = SUITES[options.side]
     cases = options.selection.of(suite.cases.values())
     reasons = _reasons(options, suite.cases)
@@ -151,11 +152,12 @@ def _address(options: Options) -> tuple[str, int] | None:
     """Return the address of a running server, or None if the words are a command.
 
     Raises:
-        ValueError: The words are neither an address nor a command with a placeholder for one.
+        ValueError: The words are neither an address nor a command with a placeholder for it.
     """
     words = options.words
     if not words:
-        raise ValueError(f"which {options.side}? give an address, or a command behind --")
+        address = "an address or " if options.side == "server" else ""
+        raise ValueError(f"give {address}a command after --")
     if shutil.which(words[0]) is None:
         if options.side == "server" and len(words) == 1:
             server = parse_address(words[0])
@@ -184,12 +186,12 @@ def _write_traces(folder: Path, outcomes: Sequence[Outcome]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for outcome in outcomes:
         if outcome.is_bad and outcome.recording is not None:
-            outcome.recording.notes = f"expected {outcome.expected}, and got {outcome.got}"
+            outcome.recording.notes = outcome.message
             outcome.recording.save(folder / f"{outcome.case.id.replace('/', '-')}.json")
 
 
 def _replayed(options: Options, path: Path, address: tuple[str, int] | None) -> str:
-    """Replay a recording. Return the differences as text, which is empty if all answers match."""
+    """Replay a recording. Return the differences, or an empty text if all answers match."""
     words, timeout = options.words, options.timeout
     if options.side != "server":
         return replay_program(path, launcher(words), timeout)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Tap:
-    """A recorded socket, with the methods that a `Peer` needs.
+    """A socket that records its data, with the methods that a `Peer` needs.
 
     Args:
         sock: The socket.
@@ -75,7 +75,7 @@ class Exchange:
         self._names: dict[str, int] = {}
 
     def name(self, side: str) -> str:
-        """Return a name for a connection: "client", "client2" and so on."""
+        """Return a unique name for a connection: "client", "client2" and so on."""
         count = self._names[side] = self._names.get(side, 0) + 1
         return side if count == 1 else f"{side}{count}"
 

@@ -23,7 +23,7 @@ DECIDED = (Verdict.PASS, Verdict.ALLOWED, Verdict.INFO)
 
 
 def load(path: str | os.PathLike[str], known: Collection[str]) -> dict[str, str]:
-    """Return the reasons by the name of the case.
+    """Return the reasons, by the name of the case.
 
     Args:
         path: The file.
@@ -40,7 +40,7 @@ def load(path: str | os.PathLike[str], known: Collection[str]) -> dict[str, str]
             continue
         if name not in known or name in reasons or not reason.strip():
             raise ValueError(
-                f"{path}, line {number}: a case and why it fails are expected, and each case once"
+                f"{path}, line {number}: the line needs a case, listed only once, and a reason"
             )
         reasons[name] = reason.strip()
     return reasons
@@ -49,7 +49,7 @@ def load(path: str | os.PathLike[str], known: Collection[str]) -> dict[str, str]
 def update(
     path: str | os.PathLike[str], outcomes: Iterable[Outcome], reasons: Mapping[str, str]
 ) -> None:
-    """Rewrite the file with the cases that fail now.
+    """Rewrite the file to list the cases that fail now.
 
     Listed cases keep their reasons. Cases that neither passed nor failed keep their lines.
 
@@ -59,8 +59,7 @@ def update(
     lines = dict(reasons)
     for outcome in outcomes:
         if outcome.is_bad:
-            reason = f"expected {outcome.expected}, and got {outcome.got}"
-            lines.setdefault(outcome.case.id, " ".join(reason.split()))
+            lines.setdefault(outcome.case.id, " ".join(outcome.message.split()))
         elif outcome.verdict in DECIDED:
             lines.pop(outcome.case.id, None)
     text = "".join(f"{name} {reason}\n" for name, reason in sorted(lines.items()))

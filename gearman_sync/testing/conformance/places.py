@@ -1,4 +1,4 @@
-"""Places of kits over sockets: the clocks, the connections, and a recording of them."""
+"""Places over sockets, which give a kit clocks, connections and a recording."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from .program import Launch
 
-# Connections of a program that the suite has not accepted yet.
+# Maximum number of connections that wait for `accept`.
 _BACKLOG: Final = 16
 
 
 class ResettableSocket(socket.socket):
-    """A TCP socket without Nagle's delay, which can be reset.
+    """A TCP socket without Nagle's algorithm that can be reset.
 
     Args:
-        sock: The connected socket that it replaces.
+        sock: The connected socket to replace.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -40,7 +40,7 @@ class ResettableSocket(socket.socket):
 
 
 class SocketPlace:
-    """The real clocks, and a recording.
+    """A place with the real clocks and a recording.
 
     Attributes:
         exchange: The recording.
@@ -59,11 +59,11 @@ class SocketPlace:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep for so many seconds."""
+        """Sleep for this number of seconds."""
         time.sleep(seconds)
 
     def record(self, sock: socket.socket, side: str, sender: str) -> Tap:
-        """Return a connection that is recorded.
+        """Return a connection that records its data.
 
         Args:
             sock: The socket.
@@ -74,12 +74,12 @@ class SocketPlace:
 
 
 class SocketServerPlace(SocketPlace):
-    """A server.
+    """A place that connects to a server.
 
     Args:
-        address: Its address.
+        address: The address of the server.
         timeout: Seconds to wait for a connection.
-        restart: Restarts it, if the suite has started it.
+        restart: Restarts the server. None if the suite has not started it.
     """
 
     def __init__(
@@ -97,20 +97,20 @@ class SocketServerPlace(SocketPlace):
         """Connect to the server.
 
         Raises:
-            OSError: It can't be reached.
+            OSError: The server can't be reached.
         """
         return self.record(socket.create_connection(self.address, self._timeout), side, side)
 
 
 class SocketProgramPlace(SocketPlace):
-    """A listening socket, and a program that is started with its address.
+    """A place that starts a program and listens for its connections.
 
     Args:
         launch: Starts the program.
 
     Attributes:
-        address: The address of the socket.
-        told: The address for the program, which is the same unless a proxy stands between.
+        address: The address of the listening socket.
+        told: The address to give to the program. It differs from `address` if a proxy is used.
     """
 
     def __init__(self, launch: Launch) -> None:

@@ -1,4 +1,4 @@
-"""Start and stop programs to judge, and fill in the placeholders in their commands."""
+"""Start and stop judged programs, and fill in the placeholders of their commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gearman_proto.testing.conformance.program_kit import Running
 
 #: The placeholder for several payloads. Each payload becomes a separate word of the command.
 PAYLOADS: Final = "{payloads}"
-#: Maximum number of bytes to read from each output of a program. The rest is ignored.
+#: Maximum number of bytes to read from the standard output or the standard error.
 _MOST: Final = 1 << 20
 
 
@@ -51,7 +51,7 @@ class Program:
 
     Args:
         words: The program and its arguments.
-        data: The contents of its standard input.
+        data: The standard input of the program.
 
     Raises:
         OSError: The program can't be started.

@@ -1,4 +1,4 @@
-"""Replay an exchange from a file that `--trace` or a recorder has written."""
+"""Replay a recording, such as those that `--trace` writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def replay_server(path: str | os.PathLike[str], address: tuple[str, int], timeout: float) -> str:
-    """Play the recorded clients and workers against a server.
+    """Replay the recorded clients and workers against a server.
 
     Returns:
         The differences from the recorded answers, one per line, or an empty text.
@@ -29,10 +29,9 @@ def replay_server(path: str | os.PathLike[str], address: tuple[str, int], timeou
 
 
 def replay_program(path: str | os.PathLike[str], launch: Launch, timeout: float) -> str:
-    """Start a worker or client, and play the recorded server against it.
+    """Start a worker or client with `launch`, and replay the recorded server against it.
 
-    The parameters are those of `replay_server`, except for `launch`, which starts the program.
-    The result and the exceptions are the same.
+    The other parameters, the result and the exceptions are those of `replay_server`.
     """
     recording = Recording.load(path)
     server = ReplayServer(recording, timeout=timeout)

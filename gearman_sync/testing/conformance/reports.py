@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
     from gearman_proto.testing.conformance.judge import Outcome
 
-# Maximum number of hex digits to show of a packet. Traces contain complete packets.
+# Maximum number of hex digits per packet. (Traces contain complete packets.)
 _HEX: Final = 64
-#: Characters that XML 1.0 does not allow.
+#: Matches a character that XML 1.0 forbids.
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+# The message about a case that is listed as an expected failure but has not failed.
+_STALE: Final = "was expected to fail, but did not"
 
 
 @dataclass
@@ -70,14 +73,14 @@ class Report:
                 expected failures.
         """
         for outcome in self.outcomes:
-            yield from self._told(outcome, verbose=verbose)
+            yield from self._details(outcome, verbose=verbose)
         for outcome in self.stale:
-            yield f"stale        {outcome.case.id}  is expected to fail, and does not"
+            yield f"stale        {outcome.case.id}  {_STALE}"
         numbers = ", ".join(f"{number} {name}" for name, number in self.counts.items())
         cases = "case" if len(self.outcomes) == 1 else "cases"
         yield f"{len(self.outcomes)} {cases} of {self.subject}: {numbers}"
 
-    def _told(self, outcome: Outcome, *, verbose: bool) -> Iterator[str]:
+    def _details(self, outcome: Outcome, *, verbose: bool) -> Iterator[str]:
         case, verdict = outcome.case, outcome.verdict
         if outcome.is_bad:
             reason = self.reasons.get(case.id)
@@ -87,10 +90,7 @@ class Report:
                 yield f"    {reason}"
                 return
             yield f"    {case.level.value}; {case.source}"
-            if verdict is Verdict.FAIL:
-                yield f"    expected {outcome.expected}, and got {outcome.got}"
-            else:
-                yield from (f"    {line}" for line in outcome.got.splitlines())
+            yield from (f"    {line}" for line in outcome.message.splitlines())
             yield from exchange(outcome)
         elif outcome.got and (verbose or verdict in (Verdict.ALLOWED, Verdict.INFO)):
             yield f"{verdict.value:12} {case.id}  {case.demand} - {outcome.got}"
@@ -133,7 +133,7 @@ class Report:
         return row
 
     def to_junit(self) -> str:
-        """Return the report as JUnit XML, which separates failures, errors and skipped cases."""
+        """Return the report as JUnit XML."""
         bad = {outcome.case.id for outcome in [*self.unexpected, *self.stale]}
         skipped = (Verdict.SKIPPED, Verdict.UNSUPPORTED)
         verdicts = [outcome.verdict for outcome in self.outcomes]
@@ -166,9 +166,9 @@ class Report:
             ET.SubElement(item, "skipped", message=_xml(f"{verdict.value}: {told}"))
         elif is_bad:
             kind = "error" if verdict is Verdict.ERROR else "failure"
-            message = f"expected {outcome.expected}, and got {told}"
+            message = outcome.message
             if not outcome.is_bad:
-                message = "it is expected to fail, and does not"
+                message = _STALE
             node = ET.SubElement(item, kind, type=verdict.value, message=_xml(message))
             node.text = _xml("\n".join([outcome.case.demand, *exchange(outcome)]))
         elif told:
@@ -178,12 +178,12 @@ class Report:
 
     def to_markdown(self) -> str:
         """Return the report as a Markdown table."""
-        rows = ["| case | level | what is demanded | verdict |", "| --- | --- | --- | --- |"]
+        rows = ["| case | level | demand | verdict |", "| --- | --- | --- | --- |"]
         for outcome in self.outcomes:
             case = outcome.case
             told = outcome.verdict.value
             if outcome.verdict is Verdict.FAIL:
-                told = f"**fail**: expected {outcome.expected}, and got {outcome.got}"
+                told = f"**fail**: {outcome.message}"
             elif outcome.got:
                 told = f"{told}: {outcome.got}"
             cells = [f"`{case.id}`", case.level.value, _cell(case.demand), _cell(told)]
@@ -192,7 +192,7 @@ class Report:
 
 
 def exchange(outcome: Outcome) -> Iterator[str]:
-    """Yield the exchange of a case: a line for each packet, both decoded and in hex.
+    """Yield the packets of a case, one per line, both decoded and in hex.
 
     The standard error of the judged program follows, unless it is empty.
     """
@@ -205,7 +205,7 @@ def exchange(outcome: Outcome) -> Iterator[str]:
         shown = data if len(data) <= _HEX else f"{data[:_HEX]}..."
         yield f"    {element.conn:8} {way} {element.decoded}   [{shown}]"
     if outcome.errors:
-        yield "    what the program has written to standard error:"
+        yield "    standard error of the program:"
         yield from (f"    | {line}" for line in outcome.errors.splitlines())
 
 

@@ -1,4 +1,4 @@
-"""Subjects to judge: a running server, a server that the suite starts, or a program."""
+"""The judged subjects: running servers, servers that the suite starts, and programs."""
 
 # ruff: noqa: D102 - the methods inherit their docstrings
 
@@ -30,10 +30,10 @@ def _name(case_id: str) -> str:
 
 
 class Subject:
-    """A subject to judge. Use it as a context manager.
+    """A judged server or program. Use it as a context manager.
 
     Attributes:
-        has: Its capabilities.
+        has: The capabilities of the subject.
     """
 
     has: frozenset[str] = frozenset()
@@ -51,7 +51,7 @@ class Subject:
     def look_after(self, outcome: Outcome) -> None:
         """Ensure that the subject is alive after a case.
 
-        A program needs no check, because it is started for each case.
+        Programs need no check, because each case starts its own.
 
         Raises:
             Gone: The subject has died, and the suite can't restart it.
@@ -59,10 +59,10 @@ class Subject:
 
 
 class ServerSubject(Subject):
-    """A server.
+    """A judged server.
 
     Args:
-        address: The address of a running server, or None to start one.
+        address: The address of a running server, or None to start a server.
         words: The command that starts a server.
         without: Capabilities to treat as missing.
         timeout: Seconds to wait for an answer.
@@ -86,12 +86,13 @@ class ServerSubject(Subject):
             self._started = StartedServer(self._words)
             self._address = self._started.address
         elif not is_there(self._address):
-            raise Gone(f"nobody listens at {self._address[0]}:{self._address[1]}")
+            raise Gone(f"no server listens at {self._address[0]}:{self._address[1]}")
         try:
             has = probe(self._kit_with, self._revive)
             if not has:
                 # Without this check, every case would time out.
-                raise Gone(f"what listens at {self.address[0]}:{self.address[1]} is no server")
+                where = f"{self.address[0]}:{self.address[1]}"
+                raise Gone(f"the program that listens at {where} is not a Gearman server")
             if self._started is not None:
                 has |= {"restart"}
             self.has: frozenset[str] = has.difference(self._without)
@@ -111,20 +112,20 @@ class ServerSubject(Subject):
         return self._address
 
     def _kit_with(self, has: frozenset[str]) -> ServerKit:
-        # Servers without a capability can stay silent. A short timeout keeps the probes fast.
+        # A server that lacks a capability can stay silent. A short timeout keeps the probes fast.
         timeout = min(self._timeout, 1.0)
         return ServerKit(SocketServerPlace(self.address, timeout), _name("probe"), timeout, has)
 
     def _revive(self, where: str) -> bool:
-        """Restart the server if it has died. Return True if it had died.
+        """Restart the server if it has died, and return True in this case.
 
         Raises:
-            Gone: The server has died, and the suite had not started it.
+            Gone: The server has died, and the suite has not started it.
         """
         if is_there(self.address):
             return False
         if self._started is None:
-            raise Gone(f"the server has died in {where}")
+            raise Gone(f"the server died in {where}")
         self._started.restart()
         return True
 
@@ -135,11 +136,11 @@ class ServerSubject(Subject):
 
     def look_after(self, outcome: Outcome) -> None:
         if outcome.is_bad and self._revive(outcome.case.id):
-            outcome.got += "; and the server has died"
+            outcome.got += "; then the server died"
 
 
 class ProgramSubject(Subject):
-    """A worker or a client.
+    """A judged worker or client.
 
     Args:
         side: "worker" or "client".

@@ -59,7 +59,7 @@ def newline(it: ClientKit) -> str:
     Source: not in the document: programs choose their output format
     """
     it.accepted().send(WorkComplete(HANDLE, b"result\n"))
-    demand(it.ended() == 0, "the exit status 0", f"{it.program.status}")
+    demand(it.ended() == 0, "exit status 0", f"{it.program.status}")
     ways = {b"result\n": "kept", b"result\n\n": "added", b"result": "cut"}
     if it.program.output not in ways:
         raise Failed("the result", repr(it.program.output))
@@ -72,7 +72,7 @@ def data(it: ClientKit) -> None:
     client = it.accepted()
     client.send(WorkData(HANDLE, b"part "), WorkData(HANDLE, b"of it "))
     client.send(WorkComplete(HANDLE, b"result"))
-    demand(it.ended() == 0, "the exit status 0", f"{it.program.status}")
+    demand(it.ended() == 0, "exit status 0", f"{it.program.status}")
     printed = it.program.output
     demand(printed.rstrip(b"\n").endswith(b"result"), "the result at the end", printed)
 
@@ -84,7 +84,7 @@ def printed_data(it: ClientKit) -> str:
     Source: not in the document: programs choose their output format
     """
     it.accepted().send(WorkData(HANDLE, b"part "), WorkComplete(HANDLE, b"result"))
-    demand(it.ended() == 0, "the exit status 0", f"{it.program.status}")
+    demand(it.ended() == 0, "exit status 0", f"{it.program.status}")
     return "printed" if b"part" in it.program.output else "not printed"
 
 
@@ -112,8 +112,7 @@ def printed_status(it: ClientKit) -> str:
 def odd_status(it: ClientKit) -> None:
     """A client survives WORK_STATUS with fractional, negative or invalid numbers.
 
-    Source: not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it
-    is
+    Source: not in the document: gearmand 1.1 and 2.0 forward the worker's numbers unchanged
     """
     client = it.accepted()
     client.send(WorkStatus(HANDLE, b"0.5", b""), WorkStatus(HANDLE, b"half", b"-1"))
@@ -125,8 +124,7 @@ def odd_status(it: ClientKit) -> None:
 def of_nothing(it: ClientKit) -> None:
     """A client survives WORK_STATUS with 0/0, for a job without any work.
 
-    Source: not in the document: gearmand 1.1 and 2.0 pass on what the worker has said, whatever it
-    is
+    Source: not in the document: gearmand 1.1 and 2.0 forward the worker's numbers unchanged
     """
     client = it.accepted()
     client.send(WorkStatus(HANDLE, b"0", b"0"), WorkComplete(HANDLE, b"result"))

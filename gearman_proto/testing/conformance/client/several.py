@@ -93,7 +93,7 @@ def one_fails(it: ClientKit) -> None:
 def longer_first(it: ClientKit) -> None:
     """If a handle is a prefix of another, the job of the longer one can end first.
 
-    Source: not in the document: gearmand's handles end with a number, and 10 begins as 1 does
+    Source: not in the document: gearmand's handles end with a number, and 1 is a prefix of 10
     """
     client, _ = it.several(b"1", b"10")
     client.send(_complete(b"10"), _complete(b"1"))
@@ -104,7 +104,7 @@ def longer_first(it: ClientKit) -> None:
 def shorter_first(it: ClientKit) -> None:
     """If a handle is a prefix of another, the job of the shorter one can end first.
 
-    Source: not in the document: gearmand's handles end with a number, and 10 begins as 1 does
+    Source: not in the document: gearmand's handles end with a number, and 1 is a prefix of 10
     """
     client, _ = it.several(b"10", b"1")
     client.send(_complete(b"1"), _complete(b"10"))

@@ -35,8 +35,5 @@ def status(it: WorkerKit) -> None:
     for event in came:
         if isinstance(event, WorkStatus):
             for number in (event.numerator, event.denominator):
-                demand(
-                    number.isdigit() and len(number) <= 11,
-                    "two decimal numbers of at most 11 digits",
-                    event,
-                )
+                is_valid = number.isdigit() and len(number) <= 11
+                demand(is_valid, "two decimal numbers of at most 11 digits", event)
