@@ -75,7 +75,7 @@ def both(it: ClientKit) -> None:
     known={"on standard error": (), "on standard output": (), "nowhere": ()},
 )
 def told(it: ClientKit) -> str:
-    """The stream on which a program prints the text of an exception.
+    """The stream that receives the text of an exception.
 
     Source: WORK_EXCEPTION: "Opaque data that is returned to the client as an exception"
     """
