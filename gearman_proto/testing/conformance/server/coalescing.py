@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MAY: Final = 'SUBMIT_JOB: "the server may attach this request to the already existing job"'
 _RUNNING: Final = 'SUBMIT_JOB: "This includes jobs already in progress"'
-_KEY: Final = "not in the document: gearmand 1.1 and 2.0 do"
+_KEY: Final = "not in the document: gearmand 1.1 and 2.0 do this"
 _NEEDS: Final = ("coalescing",)
 
 
@@ -31,7 +31,7 @@ def _demand_one(handle: bytes, other: bytes) -> None:
 def _joined(
     it: ServerKit, kind: type[PlainSubmit], joins: type[PlainSubmit]
 ) -> tuple[Line, Line, Line, bytes]:
-    """Return a client, another one that has joined its job, a worker, and the handle."""
+    """Return a client, a second client that has joined its job, a worker, and the handle."""
     client, worker, handle = it.queued(kind, unique=it.another("u"))
     other = it.client()
     _demand_one(handle, other.submit(unique=it.another("u"), kind=joins))
@@ -40,7 +40,7 @@ def _joined(
 
 @case("submit/coalesce/1", SHOULD, _MAY, requires=_NEEDS)
 def two_clients(it: ServerKit) -> None:
-    """Two clients that submit the same unique share a job, which is run once, and its result."""
+    """If two clients submit the same unique, the job runs once and both receive its result."""
     client, other, worker, handle = _joined(it, SubmitJob, SubmitJob)
     worker.run()
     for each in (client, other):
@@ -51,7 +51,7 @@ def two_clients(it: ServerKit) -> None:
 
 @case("submit/coalesce/2", SHOULD, _MAY, requires=_NEEDS)
 def background_joined(it: ServerKit) -> None:
-    """A client that joins a background job gets its result; the first client gets nothing."""
+    """If a foreground submit joins a background job, only its client receives the result."""
     client, other, worker, handle = _joined(it, SubmitJobBg, SubmitJob)
     worker.run()
     other.expect(WorkComplete, handle=handle, data=b"result")
@@ -61,7 +61,7 @@ def background_joined(it: ServerKit) -> None:
 
 @case("submit/coalesce/3", SHOULD, _MAY, requires=_NEEDS)
 def background_joins(it: ServerKit) -> None:
-    """A background submit that is joined to a foreground job hears nothing of its end."""
+    """If a background submit joins a foreground job, its client does not receive the result."""
     client, other, worker, handle = _joined(it, SubmitJob, SubmitJobBg)
     worker.run()
     client.expect(WorkComplete, handle=handle, data=b"result")
@@ -71,7 +71,7 @@ def background_joins(it: ServerKit) -> None:
 
 @case("submit/coalesce/4", MUST, _KEY)
 def other_function(it: ServerKit) -> None:
-    """The same unique of another function is another job."""
+    """Jobs of different functions are never coalesced, even if their uniques are equal."""
     client, other = it.client(), it.another("other")
     handle = client.submit(unique=it.another("u"), kind=SubmitJobBg)
     second = client.submit(unique=it.another("u"), kind=SubmitJobBg, function=other)
@@ -82,7 +82,7 @@ def other_function(it: ServerKit) -> None:
 
 @case("submit/coalesce/5", MUST, _KEY)
 def empty_unique(it: ServerKit) -> None:
-    """Jobs with an empty unique are never joined, not even with the same data."""
+    """Jobs with an empty unique are never coalesced, even if their data is equal."""
     client, other, worker = it.client(), it.client(), it.worker()
     made = [each.submit(kind=SubmitJobBg) for each in (client, other, client)]
     demand(len(set(made)) == len(made), "three handles", made)
@@ -91,22 +91,22 @@ def empty_unique(it: ServerKit) -> None:
 
 @case("submit/coalesce/6", SHOULD, requires=_NEEDS)
 def by_data(it: ServerKit) -> None:
-    """The unique `-` stands for the data: the same data is the same job, and other data another.
+    """Jobs with the unique `-` are coalesced if and only if their data is equal.
 
-    Source: not in the document: gearmand 1.1, 2.0 and Perl's server do
+    Source: not in the document: gearmand 1.1, gearmand 2.0 and Perl's server do this
     """
     client, worker = it.client(), it.worker()
     handle = client.submit(it.another("a"), unique=b"-", kind=SubmitJobBg)
     _demand_one(handle, client.submit(it.another("a"), unique=b"-", kind=SubmitJobBg))
     second = client.submit(it.another("b"), unique=b"-", kind=SubmitJobBg)
-    demand(second != handle, "another handle", second)
+    demand(second != handle, "a different handle", second)
     worker.run_all(2)
     worker.grab_nothing()
 
 
 @case("submit/coalesce/7", MUST, _KEY)
 def after_the_end(it: ServerKit) -> None:
-    """When a job has ended, its unique makes a new one."""
+    """A submit with the unique of a finished job creates a new job."""
     client, worker = it.client(), it.worker()
     handles = []
     for data in (b"first", b"second"):
@@ -117,7 +117,7 @@ def after_the_end(it: ServerKit) -> None:
 
 @case("submit/coalesce/8", SHOULD, _KEY, requires=_NEEDS)
 def first_data(it: ServerKit) -> None:
-    """A submit that is joined to a job leaves its data as it is."""
+    """A submit that joins a job does not change the job's data."""
     client, worker = it.client(), it.worker()
     for data in (b"first", b"second"):
         client.submit(data, unique=it.another("u"), kind=SubmitJobBg)
@@ -127,7 +127,7 @@ def first_data(it: ServerKit) -> None:
 
 @case("submit/coalesce/9", SHOULD, _RUNNING, requires=_NEEDS)
 def while_running(it: ServerKit) -> None:
-    """A client that is joined to a job that runs gets what is sent from then on."""
+    """A client that joins a running job receives all later packets about it."""
     client, worker, handle = it.running(unique=it.another("u"))
     other = it.client()
     worker.tell(WorkStatus(handle, b"1", b"3"))
@@ -141,7 +141,7 @@ def while_running(it: ServerKit) -> None:
 
 @case("submit/coalesce/12", MUST, _KEY)
 def alike(it: ServerKit) -> None:
-    """Uniques that only look alike are those of two jobs: all bytes of them count."""
+    """Jobs are coalesced only if all bytes of their uniques are equal."""
     client, worker = it.client(), it.worker()
     uniques = [it.another(name) for name in ("unique", "uniqu", "Unique", "unique ")]
     made = [client.submit(unique=unique, kind=SubmitJobBg) for unique in uniques]
@@ -151,7 +151,7 @@ def alike(it: ServerKit) -> None:
 
 @case("submit/coalesce/10", INFO, known={"once": (), "twice": EVERY}, requires=_NEEDS)
 def same_connection(it: ServerKit) -> str:
-    """How often a connection that has submitted a unique twice gets what is sent about the job.
+    """Number of results sent to a connection that has submitted the same unique twice.
 
     Source: not in the document: gearmand 1.1 and 2.0 send each packet twice
     """
@@ -160,18 +160,18 @@ def same_connection(it: ServerKit) -> str:
     handle = client.expect(JobCreated).handle
     client.expect(JobCreated, handle=handle)
     worker.run()
-    came = [client.expect(WorkComplete, handle=handle), *client.settle()]
-    demand(came == came[:1] * len(came) and len(came) <= 2, "one result or two", came)
-    return "once" if len(came) == 1 else "twice"
+    got = [client.expect(WorkComplete, handle=handle), *client.settle()]
+    demand(got == got[:1] * len(got) and len(got) <= 2, "one or two equal results", got)
+    return "once" if len(got) == 1 else "twice"
 
 
 @case(
     "submit/coalesce/11", INFO, known={"stays as it was": EVERY, "is raised": ()}, requires=_NEEDS
 )
 def priority(it: ServerKit) -> str:
-    """What becomes of the priority of a job to which a submit of a higher one is joined.
+    """Priority of a queued job after a submit of higher priority has joined it.
 
-    Source: not in the document: gearmand 1.1 and 2.0 leave it as it is
+    Source: not in the document: gearmand 1.1 and 2.0 do not change it
     """
     client, worker = it.client(), it.worker()
     first = client.submit()

@@ -19,14 +19,14 @@ from gearman_proto.wire.packets import (
 _OPTION: Final = 'OPTION_REQ: "Forward WORK_EXCEPTION packets to the client"'
 _ANSWER: Final = 'OPTION_REQ: "Returns a OPTION_RES packet on success, or an ERROR packet"'
 _LISTENING: Final = 'WORK_EXCEPTION: "notify the server (and any listening clients)"'
-_ENDS: Final = "not in the document: with gearmand 1.1 and 2.0, WORK_EXCEPTION ends the job"
+_ENDS: Final = "not in the document: for gearmand 1.1 and 2.0, WORK_EXCEPTION ends the job"
 _NUL: Final = "WORK_FAIL with a NUL behind the handle"
 _SILENCE: Final = "nothing, until the worker sends WORK_FAIL"
 _NEEDS: Final = ("options",)
 
 
 def _thrown(worker: Line, data: bytes = b"exception") -> bytes:
-    """Get a job, send an exception for it, and return its handle."""
+    """Grab a job, send WORK_EXCEPTION for it, and return its handle."""
     handle = worker.grab().handle
     worker.send(WorkException(handle, data))
     worker.heard()
@@ -34,28 +34,28 @@ def _thrown(worker: Line, data: bytes = b"exception") -> bytes:
 
 
 def _fails_too(worker: Line, handle: bytes) -> None:
-    """End a job with WORK_FAIL, since WORK_EXCEPTION does not end it on some servers."""
+    """Send WORK_FAIL, because WORK_EXCEPTION does not end a job on some servers."""
     worker.send(WorkFail(handle))
     worker.heard()
 
 
 def _failed(client: Line, worker: Line, handle: bytes) -> str | None:
-    """Demand that the server reports a failed job to a client without the option.
+    """Check that the server reports a failed job to a client without the option.
 
-    Return the name of a known behaviour, or None if the client gets a plain WORK_FAIL.
+    Return the name of a known deviation, or None if the client receives a plain WORK_FAIL.
     """
-    came = client.settle()
-    if not came:
+    got = client.settle()
+    if not got:
         worker.send(WorkFail(handle))
         client.expect(WorkFail, handle=handle)
         return _SILENCE
-    demand(came in ([WorkFail(handle)], [WorkFail(handle, b"")]), f"{WorkFail(handle)}", came)
-    return None if came == [WorkFail(handle)] else _NUL
+    demand(got in ([WorkFail(handle)], [WorkFail(handle, b"")]), f"{WorkFail(handle)}", got)
+    return None if got == [WorkFail(handle)] else _NUL
 
 
 @case("exception/forward/1", MUST, _OPTION, requires=_NEEDS)
 def forwarded(it: ServerKit) -> None:
-    """A client with the option `exceptions` gets WORK_EXCEPTION, byte for byte."""
+    """A client with the option `exceptions` receives WORK_EXCEPTION with the same bytes."""
     client, worker = it.client(exceptions=True), it.worker()
     for data in (b"exception", b"", b"a\0b\0"):
         handle = client.submit()
@@ -66,8 +66,8 @@ def forwarded(it: ServerKit) -> None:
 
 
 @case("exception/forward/2", SHOULD, _OPTION, requires=_NEEDS)
-def option_comes_late(it: ServerKit) -> None:
-    """The option is good for jobs that were submitted before it, too."""
+def late_option(it: ServerKit) -> None:
+    """The option also applies to jobs that the client submitted before the OPTION_REQ."""
     client, worker, handle = it.queued()
     client.send(OptionReq(b"exceptions"))
     client.expect(OptionRes)
@@ -78,7 +78,7 @@ def option_comes_late(it: ServerKit) -> None:
 
 @case("exception/fail/1", MUST, known={_NUL: GEARMANDS, _SILENCE: ("perl",)}, requires=_NEEDS)
 def not_asked_for(it: ServerKit) -> str | None:
-    """A client without the option gets WORK_FAIL with the bare handle for a WORK_EXCEPTION.
+    """For a WORK_EXCEPTION, a client without the option receives WORK_FAIL with only the handle.
 
     Source: not in the document: gearmand 1.1 and 2.0 send WORK_FAIL
     """
@@ -97,7 +97,7 @@ def not_asked_for(it: ServerKit) -> str | None:
     requires=("options", "coalescing"),
 )
 def mixed_clients(it: ServerKit) -> str | None:
-    """Of two clients of a job, the one with the option gets WORK_EXCEPTION, the other WORK_FAIL."""
+    """Clients of one job receive WORK_EXCEPTION with the option, and WORK_FAIL without it."""
     client, other, worker = it.client(exceptions=True), it.client(), it.worker()
     for each in (client, other):
         each.submit(unique=it.another("unique"))
@@ -108,7 +108,7 @@ def mixed_clients(it: ServerKit) -> str | None:
 
 @case("exception/end/1", INFO, _ENDS, known={"it has ended": GEARMANDS, "it goes on": ("perl",)})
 def end(it: ServerKit) -> str:
-    """Whether a job has ended when its worker has sent WORK_EXCEPTION."""
+    """State of a job after its worker has sent WORK_EXCEPTION."""
     client, worker, _ = it.queued(SubmitJobBg)
     handle = _thrown(worker)
     known = client.status(handle).known != b"0"
@@ -117,8 +117,8 @@ def end(it: ServerKit) -> str:
 
 
 @case("exception/end/2", INFO, _ENDS, known={"ERROR": GEARMANDS, "nothing": ("perl",)})
-def fail_behind(it: ServerKit) -> str:
-    """What a worker hears that sends WORK_FAIL behind its WORK_EXCEPTION, as Perl's do."""
+def fail_after_exception(it: ServerKit) -> str:
+    """Reaction to a WORK_FAIL that follows WORK_EXCEPTION, as Perl's workers send it."""
     _, worker, _ = it.queued(SubmitJobBg)
     handle = _thrown(worker)
     worker.send(WorkFail(handle))
@@ -133,20 +133,20 @@ def fail_behind(it: ServerKit) -> str:
     requires=_NEEDS,
 )
 def both(it: ServerKit) -> str:
-    """What a client with the option gets of a WORK_EXCEPTION with a WORK_FAIL behind it."""
+    """Packets to a client with the option after WORK_EXCEPTION and WORK_FAIL from the worker."""
     client, worker = it.client(exceptions=True), it.worker()
     handle = client.submit()
     _thrown(worker)
     _fails_too(worker, handle)
     client.expect(WorkException, handle=handle)
-    came = client.settle()
-    demand(came in ([], [WorkFail(handle)]), "nothing, or WORK_FAIL", came)
-    return "both" if came else "WORK_EXCEPTION"
+    got = client.settle()
+    demand(got in ([], [WorkFail(handle)]), "nothing, or WORK_FAIL", got)
+    return "both" if got else "WORK_EXCEPTION"
 
 
 @case("option/exceptions/1", MUST, _ANSWER, requires=_NEEDS)
 def granted(it: ServerKit) -> None:
-    """OPTION_REQ for `exceptions` is answered with OPTION_RES and the same name."""
+    """A server answers OPTION_REQ for `exceptions` with OPTION_RES and the same name."""
     for line in (it.client(), it.worker()):
         for _ in range(2):
             line.send(OptionReq(b"exceptions"))
@@ -156,7 +156,7 @@ def granted(it: ServerKit) -> None:
 
 @case("option/exceptions/2", MUST, _OPTION, requires=_NEEDS)
 def usual_ends(it: ServerKit) -> None:
-    """With the option, the other ends of jobs are as they are without it."""
+    """The option changes neither WORK_COMPLETE nor WORK_FAIL."""
     client, worker = it.client(exceptions=True), it.worker()
     handle = client.submit()
     worker.run()
@@ -169,7 +169,7 @@ def usual_ends(it: ServerKit) -> None:
 
 @case("option/unknown/1", MUST, _ANSWER, requires=_NEEDS)
 def unknown(it: ServerKit) -> None:
-    """An option that does not exist is answered with ERROR, and the connection stays."""
+    """OPTION_REQ for an unknown option is answered with ERROR, and the connection stays open."""
     client = it.client()
     for option in (b"conformance", b"", b"exceptions2"):
         client.send(OptionReq(option))
@@ -179,7 +179,7 @@ def unknown(it: ServerKit) -> None:
 
 @case("option/case/1", INFO, known={"granted": GEARMANDS, "refused": ("perl",)}, requires=_NEEDS)
 def case_of_letters(it: ServerKit) -> str:
-    """Whether the option may be written in capital letters.
+    """Reaction to OPTION_REQ with the option's name in capitals.
 
     Source: not in the document: gearmand 1.1 and 2.0 grant it
     """

@@ -1,4 +1,4 @@
-"""Cases about the answers to workers that ask for a job."""
+"""Cases about the answers to the three kinds of GRAB_JOB."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _ONCE: Final = f'{_FIRST} it"'
 
 
 @case("grab/none/1", MUST, 'NO_JOB: "there are no pending jobs that need to run"')
-def nothing_there(it: ServerKit) -> None:
-    """Each kind of GRAB_JOB is answered with NO_JOB where there is no job."""
+def empty_queue(it: ServerKit) -> None:
+    """Each kind of GRAB_JOB is answered with NO_JOB if the queue is empty."""
     worker = it.worker()
     kinds = {"grab": GrabJob(), "grab-uniq": GrabJobUniq(), "grab-all": GrabJobAll()}
     for name, grab in kinds.items():
@@ -45,7 +45,7 @@ def nothing_there(it: ServerKit) -> None:
 
 @case("grab/none/2", MUST, _GRAB)
 def nothing_registered(it: ServerKit) -> None:
-    """A connection that has registered for nothing is answered with NO_JOB, whatever waits."""
+    """A connection without registered functions receives NO_JOB, even if jobs are queued."""
     client, worker = it.client(), it.client()
     client.submit(kind=SubmitJobBg)
     worker.grab_nothing()
@@ -55,7 +55,7 @@ def nothing_registered(it: ServerKit) -> None:
 
 @case("grab/plain/1", MUST, _GRAB, requires=("grab",))
 def plain(it: ServerKit) -> None:
-    """GRAB_JOB gets a job's handle, its function and its data, NULs among them."""
+    """JOB_ASSIGN contains the job's handle, function and data, including any NULs."""
     client, worker = it.client(), it.worker()
     for data in (b"", b"a\0b\0", bytes(range(256))):
         handle = client.submit(data, unique=it.another("unique"), kind=SubmitJobBg)
@@ -66,7 +66,7 @@ def plain(it: ServerKit) -> None:
 
 @case("grab/unique/1", MUST, _ASSIGNED, requires=("grab-uniq",))
 def with_unique(it: ServerKit) -> None:
-    """GRAB_JOB_UNIQ gets a job's unique as well, as its client has said it."""
+    """JOB_ASSIGN_UNIQ also contains the job's unique as its client has sent it."""
     client, worker, unique = it.client(), it.worker(), it.another("unique")
     for data in (b"", b"a\0b\0", bytes(range(256))):
         handle = client.submit(data, unique=unique, kind=SubmitJobBg)
@@ -75,14 +75,14 @@ def with_unique(it: ServerKit) -> None:
 
 @case("grab/unique/2", SHOULD, _ASSIGNED, requires=("grab-uniq",))
 def without_unique(it: ServerKit) -> None:
-    """The unique of a job that has none is empty."""
+    """JOB_ASSIGN_UNIQ contains an empty unique if the job has none."""
     _, worker, handle = it.queued(SubmitJobBg)
     worker.run(handle=handle, unique=b"")
 
 
 @case("grab/all/1", SHOULD, _ALL, requires=("grab-all", "reduce"))
 def with_reducer(it: ServerKit) -> None:
-    """GRAB_JOB_ALL gets the reducer of a job that has one."""
+    """JOB_ASSIGN_ALL contains the job's reducer."""
     client, worker, unique = it.client(), it.worker(), it.another("unique")
     handle = client.created(
         SubmitReduceJobBackground(it.function, unique, b"reducer", b"", b"data\0")
@@ -94,21 +94,21 @@ def with_reducer(it: ServerKit) -> None:
 
 @case("grab/all/2", SHOULD, _ALL, requires=("grab-all",), known={"JOB_ASSIGN_UNIQ": GEARMANDS})
 def without_reducer(it: ServerKit) -> str | None:
-    """GRAB_JOB_ALL gets an empty reducer for a job that has none."""
+    """GRAB_JOB_ALL is answered with JOB_ASSIGN_ALL even if the job has no reducer."""
     client, worker, unique = it.client(), it.worker(), it.another("unique")
     handle = client.submit(b"data\0", unique=unique, kind=SubmitJobBg)
     worker.send(GrabJobAll())
-    came = worker.next()
+    got = worker.next()
     plain = JobAssignUniq(handle, it.function, unique, b"data\0")
     job = JobAssignAll(handle, it.function, unique, b"", b"data\0")
-    demand(came in (plain, job), f"{job}", came)
+    demand(got in (plain, job), f"{job}", got)
     worker.complete(handle)
-    return "JOB_ASSIGN_UNIQ" if came == plain else None
+    return "JOB_ASSIGN_UNIQ" if got == plain else None
 
 
 @case("grab/all/3", SHOULD, _UNIQUE, requires=("grab-uniq", "reduce"))
 def reducer_not_asked_for(it: ServerKit) -> None:
-    """GRAB_JOB_UNIQ gets a job that has a reducer, without that."""
+    """GRAB_JOB_UNIQ is answered with JOB_ASSIGN_UNIQ even if the job has a reducer."""
     client, worker, unique = it.client(), it.worker(), it.another("unique")
     handle = client.created(
         SubmitReduceJobBackground(it.function, unique, b"reducer", b"", b"data")
@@ -118,7 +118,7 @@ def reducer_not_asked_for(it: ServerKit) -> None:
 
 @case("grab/order/1", MUST, _GRAB)
 def many_grabs(it: ServerKit) -> None:
-    """Each of many grabs that are sent at once has one answer; the oldest job comes first."""
+    """Each of several pipelined grabs gets one answer, and jobs are assigned oldest first."""
     client, worker = it.client(), it.worker()
     handles = [client.submit(b"%d" % number, kind=SubmitJobBg) for number in range(5)]
     worker.ask(12)
@@ -128,9 +128,9 @@ def many_grabs(it: ServerKit) -> None:
     worker.complete_all(handles)
 
 
-@case("grab/order/2", MUST, "not in the document: gearmand 1.1 and 2.0 do", requires=("echo",))
+@case("grab/order/2", MUST, "not in the document: gearmand 1.1 and 2.0 do this", requires=("echo",))
 def in_order(it: ServerKit) -> None:
-    """Grabs and other requests of one connection are answered in their order."""
+    """A server answers grabs and other requests of one connection in order."""
     worker = it.worker()
     worker.ask()
     worker.send(EchoReq(b"echo"))
@@ -138,9 +138,9 @@ def in_order(it: ServerKit) -> None:
     worker.gets(NoJob(), EchoRes(b"echo"), NoJob())
 
 
-@case("grab/several/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 do")
+@case("grab/several/1", SHOULD, "not in the document: gearmand 1.1 and 2.0 do this")
 def several_held(it: ServerKit) -> None:
-    """A worker may hold several jobs, and end them in another order than it got them."""
+    """A worker may hold several jobs and complete them in any order."""
     client, worker = it.client(), it.worker()
     handles = [client.submit(b"%d" % number) for number in range(3)]
     for handle in handles:
@@ -153,7 +153,7 @@ def several_held(it: ServerKit) -> None:
 
 @case("grab/once/1", MUST, _ONCE)
 def one_worker(it: ServerKit) -> None:
-    """A job that a worker has is not given to another one, not even while that sends updates."""
+    """A running job is not assigned again, even after an update from its worker."""
     client, worker, other = it.client(), it.worker(), it.worker()
     handle = client.submit(kind=SubmitJobBg)
     worker.grab()
@@ -167,7 +167,7 @@ def one_worker(it: ServerKit) -> None:
 
 @case("grab/once/2", MUST, _ONCE)
 def shared(it: ServerKit) -> None:
-    """Two workers of one function share its jobs: each is given once, in the order of submits."""
+    """Each job of a function with two workers is assigned once, in the order of submission."""
     client, workers = it.client(), (it.worker(), it.worker())
     handles = [client.submit(kind=SubmitJobBg) for _ in range(6)]
     for number, handle in enumerate(handles):
@@ -181,7 +181,7 @@ def shared(it: ServerKit) -> None:
 
 @case("grab/next/1", MUST, 'WORK_COMPLETE: "the job completed successfully"')
 def next_one(it: ServerKit) -> None:
-    """A worker may ask for the next job right behind the end of one, and gets that in turn."""
+    """A worker that sends GRAB_JOB right after WORK_COMPLETE receives the next job."""
     client, worker = it.client(), it.worker()
     handles = [client.submit() for _ in range(3)]
     worker.grab()
