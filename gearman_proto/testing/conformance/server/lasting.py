@@ -19,8 +19,8 @@ from gearman_proto.wire.packets import (
 
 _ID: Final = 'SET_CLIENT_ID: "monitoring and reporting commands can uniquely identify the various'
 _NAMES: Final = f'{_ID} workers"'
-_LIVES: Final = "not in the document: all servers do"
-#: Invalid packets, and incomplete ones.
+_LIVES: Final = "not in the document: all known servers do this"
+#: Invalid and incomplete packets.
 _GARBAGE: Final = (
     b"\0XXX" + bytes(60),
     b"\0REQ\0\0\0\xff\0\0\0\0",
@@ -34,7 +34,7 @@ _UNREAD: Final = 1 << 22
 
 
 def _works(it: ServerKit) -> None:
-    """Demand that a job can be submitted and completed."""
+    """Check that a client can submit a job and a worker can complete it."""
     client, worker, handle = it.queued()
     worker.run()
     client.expect(WorkComplete, handle=handle, data=b"result")
@@ -42,25 +42,27 @@ def _works(it: ServerKit) -> None:
 
 @case("id/set/1", SHOULD, _NAMES, requires=("workers",))
 def shown(it: ServerKit) -> None:
-    """The id of SET_CLIENT_ID is shown by the command `workers`."""
+    """The command `workers` lists the id that a worker has sent in SET_CLIENT_ID."""
     worker, name = it.worker(), it.another("id")
     worker.tell(SetClientId(name))
     lines = it.admin().list(b"workers")
     demand(any(name in line.split(b" ") for line in lines), f"a line with {name!r}", lines)
 
 
-@case("id/set/2", SHOULD, "not in the document: gearmand 1.1 and 2.0 do", requires=("workers",))
+@case(
+    "id/set/2", SHOULD, "not in the document: gearmand 1.1 and 2.0 do this", requires=("workers",)
+)
 def last_one(it: ServerKit) -> None:
-    """The last SET_CLIENT_ID of a connection is the one that counts."""
+    """If a connection sends SET_CLIENT_ID several times, the last id counts."""
     worker, names = it.worker(), [it.another("id"), it.another("name")]
     worker.tell(*map(SetClientId, names))
     words = b" ".join(it.admin().list(b"workers")).split()
-    demand(names[1] in words and names[0] not in words, f"{names[1]!r} alone", words)
+    demand(names[1] in words and names[0] not in words, f"only the id {names[1]!r}", words)
 
 
 @case("id/answer/1", MUST, 'Worker Requests: SET_CLIENT_ID, "Unique string"')
 def not_answered(it: ServerKit) -> None:
-    """SET_CLIENT_ID is not answered, and a worker that has sent it gets its jobs."""
+    """A worker that sends SET_CLIENT_ID receives no answer to it, and still receives jobs."""
     client, worker = it.client(), it.worker()
     worker.tell(SetClientId(it.another("id")))
     client.submit(kind=SubmitJobBg)
@@ -69,7 +71,7 @@ def not_answered(it: ServerKit) -> None:
 
 @case("life/garbage/1", MUST, _LIVES)
 def garbage(it: ServerKit) -> None:
-    """Bytes that are no packets do no harm to other connections."""
+    """Invalid bytes on one connection do not affect other connections."""
     client, worker = it.client(), it.worker()
     lines = [it.client() for _ in _GARBAGE]
     for line, data in zip(lines, _GARBAGE, strict=True):
@@ -84,7 +86,7 @@ def garbage(it: ServerKit) -> None:
 
 @case("life/many/1", MUST, _LIVES)
 def many(it: ServerKit) -> None:
-    """A hundred connections that come and go, some in the midst of a packet, do no harm."""
+    """A hundred connections that disconnect, even in mid-packet, do not affect the others."""
     client, worker, handle = it.queued()
     job = worker.grab()
     for number in range(100):
@@ -98,7 +100,7 @@ def many(it: ServerKit) -> None:
 
 @case("life/many/2", MUST, _LIVES)
 def many_at_once(it: ServerKit) -> None:
-    """A hundred connections at once are served."""
+    """A server serves a hundred connections at the same time."""
     worker, clients = it.worker(), [it.client() for _ in range(100)]
     handles = [client.submit() for client in clients]
     for _ in clients:
@@ -109,7 +111,7 @@ def many_at_once(it: ServerKit) -> None:
 
 @case("life/unread/1", MUST, _LIVES, requires=("echo",))
 def does_not_read(it: ServerKit) -> None:
-    """A client that does not read what it is sent does not stop the others."""
+    """A client that does not read its answers does not block other clients."""
     line, request = it.client(), pack_event(EchoReq(bytes(1 << 16)), MAGIC_REQUEST)
     # `flood` also returns if the server stops reading or closes the connection.
     line.flood(request, _UNREAD)
@@ -118,7 +120,7 @@ def does_not_read(it: ServerKit) -> None:
 
 @case("life/restart/1", MUST, _LIVES, requires=("restart",))
 def restart(it: ServerKit) -> None:
-    """After a restart, the connections are closed, and new ones are served."""
+    """A restart closes all connections, and the server accepts new ones afterwards."""
     client, worker = it.client(), it.worker()
     client.submit()
     it.restart()
@@ -134,9 +136,9 @@ def restart(it: ServerKit) -> None:
     requires=("restart",),
 )
 def old_handle(it: ServerKit) -> str:
-    """What the handle of a job from before a restart is, once there is a new job.
+    """Meaning of an old handle after a restart and a new submit.
 
-    Source: not in the document: gearmand 1.1 and 2.0 begin to count anew
+    Source: not in the document: gearmand 1.1 and 2.0 restart the numbers of handles
     """
     it.restart()
     old = it.client().submit(kind=SubmitJobBg)

@@ -8,7 +8,7 @@ from gearman_proto.testing.conformance.case import EVERY, GEARMANDS, INFO, MUST,
 from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
 from gearman_proto.wire.packets import SubmitJobBg, WorkComplete, WorkStatus
 
-_GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do"
+_GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do this"
 _RUNNING: Final = 'SUBMIT_JOB: "This includes jobs already in progress"'
 _JOINED: Final = ("unique-status", "coalescing")
 
@@ -20,9 +20,9 @@ _JOINED: Final = ("unique-status", "coalescing")
     requires=("unique-status",),
 )
 def queued(it: ServerKit) -> str:
-    """What becomes of a job that waits and whose only client leaves.
+    """Fate of a queued job whose only client has disconnected.
 
-    Source: not in the document: gearmand 1.1 and 2.0 keep it until a worker asks, and do not run it
+    Source: not in the document: gearmand 1.1 and 2.0 discard it when a worker sends GRAB_JOB
     """
     client, worker, handle = it.queued(unique=it.another("u"))
     it.gone(client, it.another("u"))
@@ -43,9 +43,9 @@ def queued(it: ServerKit) -> str:
     requires=("unique-status",),
 )
 def again(it: ServerKit) -> str:
-    """What becomes of a submit of the unique of a job that waits and whose client has left.
+    """Fate of a submit with the unique of a queued job whose client has disconnected.
 
-    Source: not in the document: gearmand 1.1 and 2.0 join it to that job, which is never run
+    Source: not in the document: gearmand 1.1 and 2.0 join it to that job, which never runs
     """
     client, worker, _ = it.queued(unique=it.another("u"))
     it.gone(client, it.another("u"))
@@ -60,9 +60,9 @@ def again(it: ServerKit) -> str:
 
 @case("leave/queued/3", INFO, known={"run": (), "lost": GEARMANDS}, requires=_JOINED)
 def joined_background(it: ServerKit) -> str:
-    """What becomes of a background job that a client has joined that leaves.
+    """Fate of a background job after a client joined it and disconnected.
 
-    Source: not in the document: gearmand 1.1 and 2.0 lose it
+    Source: not in the document: gearmand 1.1 and 2.0 lose the job
     """
     _, worker, _ = it.queued(SubmitJobBg, unique=it.another("u"))
     other = it.client()
@@ -73,42 +73,47 @@ def joined_background(it: ServerKit) -> str:
 
 @case("leave/queued/4", MUST, 'SUBMIT_JOB_BG: "it is detached"')
 def background(it: ServerKit) -> None:
-    """A background job is run though its client has left."""
+    """A background job runs although its client has disconnected."""
     worker, client, other = it.worker(), it.client(), it.client()
     handle = client.submit(kind=SubmitJobBg)
     client.half_close()
     # Once the server has closed too, it has noticed the disconnect.
     client.rest()
     status = other.status(handle)
-    demand(status.known == b"1", f"a job {handle.decode()}", status)
+    demand(status.known == b"1", f"a known job {handle.decode()}", status)
     worker.run(handle=handle)
 
 
 def _one_of_two_leaves(it: ServerKit, *, runs: bool) -> tuple[Line, Line, bytes]:
-    """Submit a job of two clients, one of which leaves.
+    """Submit a job from two clients, and disconnect the first one.
 
-    Return the other client, a worker, which runs the job or not, and the handle.
+    Args:
+        it: The kit.
+        runs: True to start the job before the second submit.
+
+    Returns:
+        The second client, a worker, and the handle.
     """
     unique = it.another("u")
     client, worker, handle = (it.running if runs else it.queued)(unique=unique)
     other = it.client()
     other.submit(unique=unique)
     client.close()
-    it.until(lambda: other.status_unique(unique).clients == b"1", "one client that waits")
+    it.until(lambda: other.status_unique(unique).clients == b"1", "one waiting client")
     return other, worker, handle
 
 
 @case("leave/queued/5", SHOULD, _GEARMAND, requires=_JOINED)
 def one_of_two(it: ServerKit) -> None:
-    """A job for which two clients wait is run though one leaves, and the other gets the result."""
+    """If one of a queued job's two clients disconnects, the other still receives the result."""
     other, worker, handle = _one_of_two_leaves(it, runs=False)
     worker.run()
     other.expect(WorkComplete, handle=handle, data=b"result")
 
 
 @case("leave/queued/6", SHOULD, _GEARMAND, requires=("unique-status",))
-def behind(it: ServerKit) -> None:
-    """A job that waits behind one whose client has left is given to the next worker that asks."""
+def next_job(it: ServerKit) -> None:
+    """A job whose client has disconnected does not block the jobs queued after it."""
     client, other, worker = it.client(), it.client(), it.worker()
     left = client.submit(unique=it.another("u"))
     handle = other.submit()
@@ -122,7 +127,7 @@ def behind(it: ServerKit) -> None:
 
 @case("leave/queued/7", SHOULD, _GEARMAND, requires=("unique-status",))
 def other_jobs(it: ServerKit) -> None:
-    """When a client leaves that has several jobs, a job of another client is still run."""
+    """If a client with several jobs disconnects, other clients' jobs still run."""
     client, other, worker = it.client(), it.client(), it.worker()
     handle = other.submit(b"other")
     for number in range(3):
@@ -130,12 +135,12 @@ def other_jobs(it: ServerKit) -> None:
     it.gone(client, it.another("0"))
     worker.run()
     other.expect(WorkComplete, handle=handle)
-    it.until(lambda: not worker.runs(), "an end of the jobs")
+    it.until(lambda: not worker.runs(), "an empty queue")
 
 
 @case("leave/running/1", SHOULD, _GEARMAND, requires=("unique-status",))
 def running(it: ServerKit) -> None:
-    """What a worker sends about a job whose client has left is taken, and it gets the next job."""
+    """A worker may complete a job whose client has disconnected, and then receives the next job."""
     client, worker, handle = it.running(unique=it.another("u"))
     it.gone(client, it.another("u"))
     worker.tell(WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result"))
@@ -147,7 +152,7 @@ def running(it: ServerKit) -> None:
 
 @case("leave/running/2", SHOULD, _RUNNING, requires=_JOINED)
 def rejoined(it: ServerKit) -> None:
-    """A job that runs can be joined though its client has left, and the new one gets the result."""
+    """A client may join a running job whose client has disconnected, and receives the result."""
     client, worker, handle = it.running(unique=it.another("u"))
     it.gone(client, it.another("u"))
     other = it.client()
@@ -159,7 +164,7 @@ def rejoined(it: ServerKit) -> None:
 
 @case("leave/running/3", SHOULD, _GEARMAND, requires=_JOINED)
 def one_of_two_running(it: ServerKit) -> None:
-    """When one of two clients leaves while their job runs, the other gets all that comes then."""
+    """If one of a running job's two clients disconnects, the other still receives its packets."""
     other, worker, handle = _one_of_two_leaves(it, runs=True)
     said = WorkStatus(handle, b"1", b"2"), WorkComplete(handle, b"result")
     worker.tell(*said)

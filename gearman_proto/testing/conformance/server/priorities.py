@@ -1,4 +1,4 @@
-"""Cases about priorities, and about the order of queued jobs."""
+"""Cases about priorities and the order of queued jobs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gearman_proto.wire.packets import (
 )
 
 _LEVELS: Final = 'SUBMIT_JOB: "three levels: normal, high, and low"'
-_ORDER: Final = "not in the document: gearmand 1.1 and 2.0 do"
-_GLOBAL: Final = 'SUBMIT_JOB, of 2.0: "applied globally across registered functions"'
+_ORDER: Final = "not in the document: gearmand 1.1 and 2.0 do this"
+_GLOBAL: Final = 'SUBMIT_JOB in 2.0: "applied globally across registered functions"'
 
 
 def _run(worker: Line, count: int) -> list[bytes]:
@@ -31,17 +31,17 @@ def _run(worker: Line, count: int) -> list[bytes]:
 
 @case("grab/priority/1", SHOULD, _LEVELS)
 def levels(it: ServerKit) -> None:
-    """Jobs of high priority come before normal ones, and those before low ones."""
+    """Jobs of high priority are assigned before normal jobs, and normal jobs before low ones."""
     client, worker = it.client(), it.worker()
     for data, kind in ((b"l", SubmitJobLowBg), (b"n", SubmitJobBg), (b"h", SubmitJobHighBg)):
         client.submit(data, kind=kind)
     got = _run(worker, 3)
-    demand(got == [b"h", b"n", b"l"], "the high, the normal and the low job", got)
+    demand(got == [b"h", b"n", b"l"], "the high, then the normal, then the low job", got)
 
 
 @case("grab/priority/2", SHOULD, _ORDER)
 def oldest_first(it: ServerKit) -> None:
-    """Within a priority, the oldest job is the first."""
+    """Jobs of equal priority are assigned in the order of submission."""
     client, worker = it.client(), it.worker()
     for number in (b"1", b"2"):
         for data, kind in ((b"l", SubmitJobLowBg), (b"n", SubmitJobBg), (b"h", SubmitJobHighBg)):
@@ -52,7 +52,7 @@ def oldest_first(it: ServerKit) -> None:
 
 @case("grab/priority/3", SHOULD, _LEVELS)
 def foreground_and_background(it: ServerKit) -> None:
-    """Whether somebody waits for a job makes no difference to its turn."""
+    """Foreground and background jobs of equal priority are assigned in the order of submission."""
     client, worker = it.client(), it.worker()
     kinds = (SubmitJobLow, SubmitJobLowBg, SubmitJobBg, SubmitJob, SubmitJobHighBg, SubmitJobHigh)
     handles = [client.submit(b"%d" % number, kind=kind) for number, kind in enumerate(kinds)]
@@ -72,8 +72,8 @@ def foreground_and_background(it: ServerKit) -> None:
         "another order": (),
     },
 )
-def over_functions(it: ServerKit) -> str:
-    """Whether a job of high priority comes before a normal one of another function."""
+def across_functions(it: ServerKit) -> str:
+    """Order of jobs with different priorities and different functions."""
     client, other = it.client(), it.another("other")
     worker = it.worker(it.function, other)
     client.submit(b"first", kind=SubmitJobBg, function=other)
@@ -97,7 +97,7 @@ def over_functions(it: ServerKit) -> str:
     },
 )
 def turns(it: ServerKit) -> str:
-    """Which is the next of several jobs of one priority and two functions.
+    """Order of jobs with equal priority and different functions.
 
     Source: not in the document: gearmand 1.1 and 2.0 differ
     """

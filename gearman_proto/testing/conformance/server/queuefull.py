@@ -8,7 +8,7 @@ from gearman_proto.testing.conformance.case import SHOULD, demand
 from gearman_proto.testing.conformance.server_kit import ServerKit, case
 from gearman_proto.wire.packets import Error, JobCreated, SubmitJobBg
 
-_SIZE: Final = 'maxqueue: "sets the maximum queue size for a function"; gearmand refuses with ERROR'
+_SIZE: Final = 'maxqueue: "sets the maximum queue size for a function"; gearmand sends ERROR'
 _NONE: Final = 'maxqueue: "A zero or negative size indicates no limit"'
 
 
@@ -19,7 +19,7 @@ def _limit(it: ServerKit, size: int) -> None:
 
 @case("submit/queue-full/1", SHOULD, _SIZE, requires=("maxqueue",))
 def refused(it: ServerKit) -> None:
-    """A submit to a queue that is full gets ERROR in place of JOB_CREATED, and makes no job."""
+    """A submit to a full queue is answered with ERROR and creates no job."""
     client, worker = it.client(), it.worker()
     _limit(it, 2)
     client.send(*[SubmitJobBg(it.function, b"", b"data")] * 4)
@@ -34,7 +34,7 @@ def refused(it: ServerKit) -> None:
 
 @case("submit/queue-full/2", SHOULD, _SIZE, requires=("maxqueue", "coalescing"))
 def joined(it: ServerKit) -> None:
-    """A submit that is joined to a job is taken though the queue is full."""
+    """A submit that joins a job is accepted even if the queue is full."""
     client, worker = it.client(), it.worker()
     _limit(it, 1)
     handle = client.submit(unique=it.another("u"), kind=SubmitJobBg)
@@ -46,7 +46,7 @@ def joined(it: ServerKit) -> None:
 
 @case("submit/queue-full/3", SHOULD, _SIZE, requires=("maxqueue",))
 def free_again(it: ServerKit) -> None:
-    """When a job of a full queue has ended, a submit is taken again."""
+    """A full queue accepts a submit again after one of its jobs has ended."""
     client, worker = it.client(), it.worker()
     _limit(it, 1)
     for _ in range(2):
@@ -59,7 +59,7 @@ def free_again(it: ServerKit) -> None:
 
 @case("submit/queue-full/4", SHOULD, _NONE, requires=("maxqueue",))
 def no_limit(it: ServerKit) -> None:
-    """A limit of zero is none."""
+    """A `maxqueue` of 0 removes the limit."""
     client, worker = it.client(), it.worker()
     _limit(it, 1)
     _limit(it, 0)
