@@ -411,8 +411,8 @@ def test_session_skips_the_failure_after_an_exception() -> None:
         ([GetStatus(b"h")], Session.submitted, Failed, "GetStatus"),
         ([GetStatus(b"h")], lambda it: it.end_of(b"h"), Failed, "GetStatus"),
         ([PreSleep()] * 20, Session.wakes, Failed, "PRE_SLEEP 20 times"),
-        ([b""], lambda it: it.grabs_within(1.0), Closed, "a worker that waits"),
-        ([GARBAGE], lambda it: it.grabs_within(1.0), Failed, "a worker that waits"),
+        ([b""], lambda it: it.grabs_within(1.0), Closed, "a waiting worker"),
+        ([GARBAGE], lambda it: it.grabs_within(1.0), Failed, "a waiting worker"),
         ([PreSleep(), TimeoutError()], Session.rest_of, Failed, "none in 20 s"),
         ([PreSleep(), GARBAGE], Session.rest_of, Failed, "expected the end"),
     ],
@@ -432,7 +432,7 @@ def test_session_of_a_closed_connection_fails_to_send() -> None:
         raise BrokenPipeError("broken")
 
     stream.sendall = refuse  # type: ignore[method-assign, assignment]
-    with pytest.raises(Closed, match="a connection that stays"):
+    with pytest.raises(Closed, match="an open connection"):
         it.send_raw(b"data")
 
 

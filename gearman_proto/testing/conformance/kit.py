@@ -19,7 +19,7 @@ class ResettableStream(ByteStream, Protocol):
 
 
 class Place(Protocol):
-    """The place of the other side: in memory, or at the other end of sockets."""
+    """The environment of the other side: in memory, or reached through sockets."""
 
     @property
     def now(self) -> float:
@@ -30,11 +30,11 @@ class Place(Protocol):
 
 
 class Kit:
-    """The argument of a case, inside of its ``with``.
+    """The argument of a case, used as a context manager.
 
     Args:
-        place: The place of the other side.
-        name: The name of a function that no other case uses.
+        place: The environment of the other side.
+        name: A function name that no other case uses.
         timeout: Seconds to wait for an answer.
 
     Attributes:
@@ -47,7 +47,7 @@ class Kit:
         self.place: Any = place
         self.function: bytes = name.encode()
         self.timeout: float = timeout
-        # Closes the connections at the end.
+        # Closes the connections on exit.
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -69,5 +69,5 @@ class Kit:
 
     @property
     def errors(self) -> bytes:
-        """The standard error of the program."""
+        """The program's standard error output."""
         return b""

@@ -1,4 +1,4 @@
-"""A server's end of a connection to a judged worker or client."""
+"""The server's end of a connection to the judged worker or client."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Submit: TypeAlias = (
 GRABS: Final = (GrabJob, GrabJobUniq, GrabJobAll)
 ENDS: Final = (WorkComplete, WorkFail, WorkException)
 UPDATES: Final = (WorkData, WorkWarning, WorkStatus)
-# What a worker may send before it asks for a job.
+# Packets that a worker may send before a grab.
 _REGISTRATIONS: Final = (CanDo, CanDoTimeout, CantDo, SetClientId)
 SUBMITS: Final = (
     SubmitJob,
@@ -72,22 +72,22 @@ SUBMITS: Final = (
     SubmitJobLowBg,
 )
 
-# Maximum number of NO_JOB answers until a worker must sleep. Several grabs can be in flight.
+# Maximum number of grabs before a worker must sleep. Several grabs can be in flight.
 _MOST_GRABS: Final = 20
 # Minimum timeout in seconds. A timeout of 0 would make a socket non-blocking.
 _LEAST: Final = 0.001
 
 
 class Session(Talk):
-    """The server's end of a connection. It answers OPTION_REQ and ECHO_REQ by itself.
+    """The server's end of a connection. It answers OPTION_REQ and ECHO_REQ automatically.
 
     Args:
         stream: The connection.
-        place: The place of the kit, for its clock.
+        place: The kit's place, for its clock.
 
     Attributes:
-        functions: The registered functions of the worker, in the order of registration.
-        asleep: True if the worker has sent PRE_SLEEP and was not woken since.
+        functions: The worker's registered functions, in the order of registration.
+        asleep: True if the worker has sent PRE_SLEEP and has not been woken since.
         grants_options: True to answer OPTION_REQ.
         answers_echoes: True to answer ECHO_REQ.
         piece: Maximum number of bytes per write (0 means unlimited).
@@ -110,7 +110,7 @@ class Session(Talk):
         self.functions: dict[bytes, None] = {}
 
     def receive(self) -> Event:
-        """Return the next packet or line, except OPTION_REQ and ECHO_REQ, which are answered."""
+        """Answer OPTION_REQ and ECHO_REQ, and return the next other packet or line."""
         while isinstance(event := super().receive(), (EchoReq, OptionReq)):
             if isinstance(event, OptionReq):
                 self._answer(event)
@@ -135,18 +135,18 @@ class Session(Talk):
         return event
 
     def send(self, *events: Event) -> None:
-        """Send packets in one write, even if their order is wrong."""
+        """Send packets in one write, even if the connection's state does not allow them."""
         self.send_raw(b"".join(map(self._bytes_of, events)))
 
     def _bytes_of(self, event: Event) -> bytes:
-        # The connection tracks packets in order; it refuses the others.
+        # The connection refuses a packet that its state does not allow.
         try:
             return self.connection.send(event)
         except LocalProtocolError:
             return pack_event(event, MAGIC_RESPONSE)
 
     def send_raw(self, data: bytes) -> None:
-        """Send any bytes.
+        """Send raw bytes.
 
         Raises:
             Closed: The other side has closed the connection.
@@ -156,12 +156,12 @@ class Session(Talk):
             for start in range(0, len(data), size):
                 super().send_raw(data[start : start + size])
         except OSError as error:
-            raise Closed("a connection that stays", str(error)) from None
+            raise Closed("an open connection", str(error)) from None
 
-    # With a worker.
+    # Methods for workers.
 
-    def asked(self, wanted: str = "a GRAB_JOB or a PRE_SLEEP") -> Event:
-        """Return the next GRAB_JOB of any kind, or PRE_SLEEP. Skip registrations before it.
+    def asked(self, wanted: str = "a GRAB_JOB or PRE_SLEEP") -> Event:
+        """Skip registrations, and return the next GRAB_JOB of any kind or PRE_SLEEP.
 
         Raises:
             Failed: The worker sends another packet, or none in time.
@@ -178,7 +178,7 @@ class Session(Talk):
         self.send(Noop())
 
     def grabs(self) -> Grab:
-        """Return the next grab. Wake a sleeping worker."""
+        """Wake the worker if it sleeps, and return its next grab."""
         while True:
             if self.asleep:
                 self.wake()
@@ -195,7 +195,7 @@ class Session(Talk):
         handle: bytes = b"",
         unique: bytes | None = None,
     ) -> JobAssign | JobAssignUniq:
-        """Return a JOB_ASSIGN of the kind that a grab asks for."""
+        """Return the JOB_ASSIGN or JOB_ASSIGN_UNIQ that answers a grab."""
         self._given += 1
         handle = handle or b"H:conformance:%d" % self._given
         function = function if function is not None else next(iter(self.functions))
@@ -220,7 +220,7 @@ class Session(Talk):
         """Answer grabs with NO_JOB until the worker sleeps.
 
         Raises:
-            Failed: It keeps asking.
+            Failed: The worker keeps asking.
         """
         grabs = 0
         while not self.asleep:
@@ -234,7 +234,7 @@ class Session(Talk):
 
         Args:
             handle: The handle of the job.
-            updates: A list for its WORK_DATA, WORK_WARNING and WORK_STATUS.
+            updates: The list to append the job's WORK_DATA, WORK_WARNING and WORK_STATUS to.
 
         Raises:
             Failed: Another job ends, or the worker sends another packet, or none in time.
@@ -247,7 +247,7 @@ class Session(Talk):
                 demand(event.handle == handle, wanted, shortened(event))
                 return event
             if isinstance(event, UPDATES):
-                demand(event.handle == handle, f"something about {about}", event)
+                demand(event.handle == handle, f"an update of {about}", event)
                 if updates is not None:
                     updates.append(event)
             elif isinstance(event, GRABS):
@@ -266,11 +266,11 @@ class Session(Talk):
             event: Any = self.asked("a GRAB_JOB")
             if not isinstance(event, PreSleep):
                 return event  # type: ignore[no-any-return]
-            # It was in flight, after one of several grabs.
+            # After several grabs in flight, the worker can send several PRE_SLEEPs.
         raise Failed("a GRAB_JOB", f"PRE_SLEEP {_MOST_GRABS} times")
 
     def asks_despite(self, handle: bytes) -> Grab:
-        """Return the next grab. Skip packets about a job, and wake a sleeping worker."""
+        """Skip packets about a job, wake the worker if it sleeps, and return its next grab."""
         while True:
             if self.asleep:
                 self.wake()
@@ -285,11 +285,11 @@ class Session(Talk):
 
         Args:
             seconds: The duration.
-            answer: True to answer each with NO_JOB at once.
+            answer: True to answer each grab with NO_JOB at once.
 
         Raises:
             Closed: The worker closes the connection.
-            Failed: The worker sends bytes that are not Gearman.
+            Failed: The worker sends invalid bytes.
         """
         deadline = self._place.now + seconds
         count = 0
@@ -299,16 +299,16 @@ class Session(Talk):
             except TimeoutError:
                 break
             except RemoteProtocolError as error:
-                raise Failed("a worker that waits", str(error)) from None
+                raise Failed("a waiting worker", str(error)) from None
             except OSError as error:
-                raise Closed("a worker that waits", str(error)) from None
+                raise Closed("a waiting worker", str(error)) from None
             if isinstance(event, GRABS):
                 count += 1
                 if answer:
                     self.send(NoJob())
         return count
 
-    # With a client.
+    # Methods for clients.
 
     def submitted(self) -> Submit:
         """Return the next submit.
@@ -323,7 +323,7 @@ class Session(Talk):
             demand(isinstance(event, SetClientId), "a SUBMIT_JOB", event)
 
     def refuse_options(self) -> None:
-        """From now on, answer OPTION_REQ with an ERROR."""
+        """Answer OPTION_REQ with an ERROR from now on."""
         self._refuses_options = True
 
     def _answer(self, event: OptionReq) -> None:
@@ -332,16 +332,16 @@ class Session(Talk):
         elif self.grants_options:
             self.send(OptionRes(event.option))
 
-    # With either.
+    # Methods for both.
 
     def rest_of(self, take: Callable[[Event], object] | None = None) -> None:
-        """Receive until the other side closes.
+        """Receive until the other side closes the connection.
 
         Args:
             take: Called with each event.
 
         Raises:
-            Failed: The other side does not close in time.
+            Failed: The other side does not close it in time.
         """
         seconds = self.sock.gettimeout() or 0.0
         deadline = self._place.now + seconds
@@ -361,5 +361,5 @@ class Session(Talk):
         raise Failed("the end of the connection", f"none in {seconds:g} s")
 
     def packed(self, *events: Event) -> bytes:
-        """Return the bytes of packets, to send them in pieces or with others in one write."""
+        """Return packets as bytes, to send them in pieces or together with other bytes."""
         return b"".join([self.connection.send(event) for event in events])

@@ -1,4 +1,4 @@
-"""One end of a connection in a case. An unexpected event is a failure of the case."""
+"""One end of a connection in a case. An unexpected event fails the case."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ E = TypeVar("E", bound=Event)
 
 
 class Talk(Peer):
-    """One end of a connection whose other end is judged."""
+    """One end of a connection to the judged side."""
 
     def receive(self) -> Event:
-        """Return the next packet or line. Skip `Unanswered`, which is neither."""
+        """Return the next packet or line. `Unanswered` is neither, so skip it."""
         while isinstance(event := super().receive(), Unanswered):
             pass
         return event
@@ -44,11 +44,11 @@ class Talk(Peer):
         """Return the next packet or line, of any kind.
 
         Args:
-            wanted: The expected event, for the failure's text.
+            wanted: The expected event, for the failure message.
 
         Raises:
             Failed: The other side has closed the connection, has sent nothing in time, or has sent
-                bytes that are not Gearman.
+                invalid bytes.
         """
         try:
             return self.receive()
@@ -62,7 +62,7 @@ class Talk(Peer):
             raise Closed(wanted, str(error)) from None
 
     def ends(self) -> None:
-        """Check that the other side closes the connection without sending anything before."""
+        """Check that the other side closes the connection without sending anything first."""
         wanted = "the end of the connection"
         try:
             event: object = self.receive()
@@ -75,7 +75,7 @@ class Talk(Peer):
         raise Failed(wanted, shortened(event))
 
     def within(self, seconds: float, take: Callable[[], E]) -> E:
-        """Call `take` with another timeout, in seconds, for its calls of `receive`."""
+        """Call `take` with a receive timeout of `seconds`."""
         before = self.sock.gettimeout()
         self.sock.settimeout(seconds)
         try:
@@ -84,7 +84,7 @@ class Talk(Peer):
             self.sock.settimeout(before)
 
     def is_silent(self, seconds: float) -> bool:
-        """Return whether the connection stays open and silent for so many seconds."""
+        """Return True if the connection stays open and silent for `seconds`."""
         try:
             self.within(seconds, self.receive)
         except TimeoutError:
@@ -98,7 +98,7 @@ class Talk(Peer):
         self.sock.reset()
 
     def flood(self, data: bytes, size: int) -> None:
-        """Send `data` again and again, up to `size` bytes or until the buffers are full."""
+        """Send `data` repeatedly until `size` bytes are sent or the buffers are full."""
         self.sock.settimeout(0)
         with contextlib.suppress(OSError):
             for _ in range(size // len(data)):
