@@ -335,7 +335,7 @@ class Session(Talk):
     # Methods for both.
 
     def rest_of(self, take: Callable[[Event], object] | None = None) -> None:
-        """Receive until the other side closes the connection.
+        """Receive until the other side closes the connection. Answer grabs with NO_JOB.
 
         Args:
             take: Called with each event.
@@ -348,6 +348,8 @@ class Session(Talk):
         while True:
             try:
                 event: Event = self.within(max(deadline - self._place.now, _LEAST), self.receive)
+                if isinstance(event, GRABS):
+                    self.send(NoJob())
             except TimeoutError:
                 break
             except (OSError, Closed):

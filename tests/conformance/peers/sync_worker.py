@@ -10,6 +10,8 @@ from typing import Any
 
 
 def reverse(worker: Any, job: Any) -> Any:
+    if job.data.startswith(b"slow"):
+        time.sleep(1)  # A case stops the worker during such a job.
     return job.data[::-1]
 
 
