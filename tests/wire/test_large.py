@@ -202,9 +202,10 @@ def test_send_payload_too_large_for_header_is_refused(monkeypatch: pytest.Monkey
     for send in (client.send, client.send_with_data_passthrough):
         with pytest.raises(LocalProtocolError, match="100005 bytes do not fit a packet"):
             send(SubmitJob(b"f", b"uu", LARGE))
+    client.send(EchoReq(LARGE + b"1234"))
     with pytest.raises(LocalProtocolError, match="100005 bytes"):
         client.send(EchoReq(LARGE + b"12345"))
-    assert client.unanswered == 1
+    assert client.unanswered == 2
 
 
 def test_sending_large_payload_copies_at_most_once() -> None:
