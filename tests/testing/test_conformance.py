@@ -1,4 +1,4 @@
-"""The conformance suite in memory: our engines pass each case, and a lie makes it fail."""
+"""The conformance suite in memory: a lie makes each case fail. Our engines pass: tests/engines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from tests.conformance.memory import ClientWorld, LyingWorld, WorkerWorld
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gearman_proto.testing.conformance.case import Case
     from tests.conformance.lying import Lie, Lies
 
 
@@ -55,18 +54,23 @@ def make_kit(side: str, name: str, lies: Sequence[Lie] = (), timeout: float = IM
 
 
 @pytest.mark.parametrize(
-    ("side", "case"),
+    ("side", "name", "got"),
     [
-        pytest.param(side, case, id=case.id)
-        for side in ("worker", "client")
-        for case in SUITES[side].cases.values()
+        ("worker", "error/grab/1", ""),
+        ("worker", "wire/stray/1", "connects again"),
+        ("client", "result/status/1", ""),
+        ("client", "life/refused/1", ""),
+        ("client", "life/close/1", ""),
+        ("client", "life/silent/1", "waits"),
+        ("client", "life/stray/1", "gives up"),
+        ("client", "option/silence/1", "goes on"),
     ],
 )
-def test_engine_in_memory_passes_the_case(side: str, case: Case) -> None:
-    judge = Judge(lambda _: make_kit(side, case.id, timeout=PATIENCE), HAS, selection=ALL)
-    outcome = judge.judge(case)
+def test_kit_of_a_correct_program_returns_its_behaviour(side: str, name: str, got: str) -> None:
+    judge = Judge(lambda _: make_kit(side, name, timeout=PATIENCE), HAS, selection=ALL)
+    outcome = judge.judge(SUITES[side].cases[name])
     assert not outcome.is_bad, outcome
-    assert outcome.verdict is not Verdict.UNSUPPORTED
+    assert outcome.got == got
 
 
 @pytest.mark.parametrize(
