@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 HAS: Final = frozenset(CAPABILITIES) | {"several"}
 ALL: Final = Selection(slow=True)
-#: The time limit of a case, in seconds of virtual time.
-PATIENCE: Final = 20.0
-#: The time limit of a case with programs. A worker polls for jobs every 0.5 seconds.
-IMPATIENCE: Final = 0.25
+#: Time limits in seconds of virtual time. Cases that poll a liar use all of them.
+OF_SERVERS: Final = 2.0
+OF_LYING_PROGRAMS: Final = 0.25
+OF_CORRECT_PROGRAMS: Final = 20.0
 LIES: Final[dict[str, dict[str, list[Lies]]]] = {
     "server": {**LIES_OF_JOBS, **LIES_OF_WORK},
     "worker": LIES_OF_WORKERS,
@@ -44,10 +44,12 @@ def make_engine(wall_clock: Callable[[], float]) -> ServerEngine:
     return ServerEngine(rng=random.Random(1), wall_clock=wall_clock)
 
 
-def make_kit(side: str, name: str, lies: Sequence[Lie] = (), timeout: float = IMPATIENCE) -> Any:
+def make_kit(
+    side: str, name: str, lies: Sequence[Lie] = (), timeout: float = OF_LYING_PROGRAMS
+) -> Any:
     function = f"conformance-{name}"
     if side == "server":
-        return ServerKit(LyingWorld(make_engine, lies), function, PATIENCE, HAS)
+        return ServerKit(LyingWorld(make_engine, lies), function, OF_SERVERS, HAS)
     if side == "worker":
         return WorkerKit(WorkerWorld(lies), function, timeout)
     return ClientKit(ClientWorld(lies), function, timeout)
@@ -56,6 +58,7 @@ def make_kit(side: str, name: str, lies: Sequence[Lie] = (), timeout: float = IM
 @pytest.mark.parametrize(
     ("side", "name", "got"),
     [
+        ("worker", "ability/later/1", "before it asks"),
         ("worker", "error/grab/1", ""),
         ("worker", "wire/stray/1", "connects again"),
         ("client", "result/status/1", ""),
@@ -67,7 +70,7 @@ def make_kit(side: str, name: str, lies: Sequence[Lie] = (), timeout: float = IM
     ],
 )
 def test_kit_of_a_correct_program_returns_its_behaviour(side: str, name: str, got: str) -> None:
-    judge = Judge(lambda _: make_kit(side, name, timeout=PATIENCE), HAS, selection=ALL)
+    judge = Judge(lambda _: make_kit(side, name, timeout=OF_CORRECT_PROGRAMS), HAS, selection=ALL)
     outcome = judge.judge(SUITES[side].cases[name])
     assert not outcome.is_bad, outcome
     assert outcome.got == got

@@ -272,7 +272,7 @@ def make_engine(wall_clock: Callable[[], float]) -> ServerEngine:
 
 
 def server_kit(*lies: Lie, has: frozenset[str] = ALL) -> ServerKit:
-    return ServerKit(LyingWorld(make_engine, lies), "f", PATIENCE, has)
+    return ServerKit(LyingWorld(make_engine, lies), "f", 2.0, has)
 
 
 def test_probe_of_server_engine_finds_all_capabilities() -> None:
