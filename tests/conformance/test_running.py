@@ -19,6 +19,7 @@ from gearman_sync.testing.conformance.program import Program, filled, launcher
 from gearman_sync.testing.conformance.running import Gone, Judge, is_there
 from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject
 from tests.conformance.__main__ import PEERS
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,17 +28,17 @@ if TYPE_CHECKING:
 
 #: A server that reports its version, and stops on request.
 MORTAL: Final = """
-import socket, sys
+import os, socket, sys, threading
+def serve(sock):
+    with sock:
+        data = sock.recv(1000)
+        if b"die" in data:
+            os._exit(0)
+        if b"version" in data:
+            sock.sendall(b"OK 1\\n")
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 while True:
-    sock, _ = listener.accept()
-    data = sock.recv(1000)
-    if b"die" in data:
-        raise SystemExit
-    if b"version" in data:
-        sock.sendall(b"OK 1\\n")
-    else:
-        sock.close()
+    threading.Thread(target=serve, args=[listener.accept()[0]]).start()
 """
 #: A client that submits nothing, prints its arguments and an error, and fails.
 ECHO: Final = "import sys; print(sys.argv[1:]); sys.stderr.write('why'); sys.exit(3)"
@@ -84,15 +85,13 @@ def test_judge_with_a_server_that_dies_restarts_it() -> None:
             line = kit.client()
             line.send_raw(b"die")
             line.ends()
-        while is_there(subject.address):
-            pass
+        eventually(lambda: not is_there(subject.address), "the end of the server")
         subject.look_after(outcome)
         assert outcome.got == "death; then the server died"
         assert is_there(subject.address)
     assert not is_there(subject.address)
 
 
-@pytest.mark.slow
 def test_judge_with_an_external_server_that_dies_stops() -> None:
     words = [sys.executable, "-c", MORTAL, "{port}"]
     with contextlib.ExitStack() as stack:
@@ -103,8 +102,7 @@ def test_judge_with_an_external_server_that_dies_stops() -> None:
             with pytest.raises(Unsupported):
                 kit.restart()
             kit.client().send_raw(b"die")
-        while is_there(subject.address):
-            pass
+        eventually(lambda: not is_there(subject.address), "the end of the server")
         with pytest.raises(Gone, match="the server died in a/b/1"):
             subject.look_after(Outcome(case_of(told(None)), Verdict.FAIL))
         with (

@@ -412,10 +412,8 @@ def test_streams(role: Role) -> None:
         check_meaning(make, stream.data, [*stream.events, events.ConnectionClosed()])
     assert sum(len(stream.events) for stream in found) > 50
     assert any(stream.asked for stream in found) == (role is not Role.SERVER)
-    plainest(
-        strategies.streams(role),
-        lambda each: any(isinstance(event, TextLine) for event in each.events),
-    )
+    # A line is rare. Find one, without the time to shrink it.
+    find(strategies.streams(role), has(TextLine), settings=settings(QUICK, phases=[Phase.generate]))
 
 
 # Hostile streams.
