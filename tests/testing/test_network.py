@@ -27,7 +27,7 @@ from gearman_proto.wire.packets import EchoReq, Role
 from .cast import Cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.testing import Call
@@ -458,33 +458,21 @@ def test_slow_link_with_small_send_buffer_leaves_the_rest_to_the_driver(tunnel: 
     cast.net.check()
 
 
-def freeze_server(cast: Cast) -> None:
-    cast.server.freeze(cast.net.now + 10.0)
-
-
-def freeze_client(cast: Cast) -> None:
-    cast.client.freeze(cast.net.now + 10.0)
-
-
-def stall(cast: Cast) -> None:
-    cast.net.break_(Fault(cast.net.now, "stall", "client1>server1", 10.0))
-
-
 @pytest.mark.parametrize(
-    ("interrupt", "options", "moved"),
+    ("kind", "target", "options", "moved"),
     [
-        (freeze_server, {"receive_buffer": 0}, 0),
-        (freeze_server, {"receive_buffer": 30_000}, 30_000),
-        (freeze_client, {"capacity": 10_000}, 10_000),
-        (stall, {}, 0),
+        ("freeze", "server1", {"receive_buffer": 0}, 0),
+        ("freeze", "server1", {"receive_buffer": 30_000}, 30_000),
+        ("freeze", "client1", {"capacity": 10_000}, 10_000),
+        ("stall", "client1>server1", {}, 0),
     ],
 )
 def test_interrupted_upload_moves_only_what_fits_into_buffers(
-    interrupt: Callable[[Cast], object], options: dict[str, Any], moved: int
+    kind: str, target: str, options: dict[str, Any], moved: int
 ) -> None:
     cast, end = uploading(**options)
     before = end.unacknowledged
-    interrupt(cast)
+    cast.net.break_(Fault(cast.net.now, kind, target, 10.0))
     cast.run(9.0)
     assert before - end.unacknowledged == pytest.approx(moved, abs=4_000)
     # Afterwards, the link has its original rate again.

@@ -271,8 +271,8 @@ def test_time_limit(server: EmbeddedServer, task: str, queue: Callable[..., Any]
 
     request = queue("ab")
     before = signal.getsignal(signal.SIGALRM)
-    under_test = WorkerUnderTest({task: callback}, server.address, timeout=1.0)
-    with pytest.raises(TimeoutError, match=rf"after 1\.?0? .*{request.job.handle}.*; 0 were done"):
+    under_test = WorkerUnderTest({task: callback}, server.address, timeout=2.0)
+    with pytest.raises(TimeoutError, match=rf"after 2\.?0? .*{request.job.handle}.*; 0 were done"):
         under_test.drain()
     assert left.is_set()
     assert signal.getsignal(signal.SIGALRM) is before

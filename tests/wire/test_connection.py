@@ -245,31 +245,31 @@ def test_send_nul_in_plain_argument_is_refused(event_class: type[PacketEvent], n
     assert end.unanswered == 0
 
 
-SIZES: list[tuple[Callable[[bytes], PacketEvent], str, int]] = [
-    (lambda value: SubmitJob(value, b"", b""), "function", 7986),
-    (CanDo, "function", 7986),
-    (lambda value: SubmitJob(b"f", value, b""), "unique", 63),
-    (lambda value: SubmitReduceJob(b"f", value, b"", b"", b""), "unique", 63),
-    (lambda value: SubmitReduceJob(b"f", b"", value, b"", b""), "reducer", 64),
-    (GetStatus, "handle", 63),
-    (GetStatusUnique, "unique", 63),
-    (OptionReq, "option", 63),
-    (SetClientId, "client_id", 127),
-    (lambda value: WorkStatus(b"h", value, b"1"), "numerator", 11),
-    (lambda value: WorkStatus(b"h", b"1", value), "denominator", 11),
-    (WorkFail, "handle", 65536),
-]
-
-
-@pytest.mark.parametrize(("make", "name", "limit"), SIZES)
+@pytest.mark.parametrize(
+    ("kind", "name", "limit"),
+    [
+        (SubmitJob, "function", 7986),
+        (CanDo, "function", 7986),
+        (SubmitJob, "unique", 63),
+        (SubmitReduceJob, "unique", 63),
+        (SubmitReduceJob, "reducer", 64),
+        (GetStatus, "handle", 63),
+        (GetStatusUnique, "unique", 63),
+        (OptionReq, "option", 63),
+        (SetClientId, "client_id", 127),
+        (WorkStatus, "numerator", 11),
+        (WorkStatus, "denominator", 11),
+        (WorkFail, "handle", 65536),
+    ],
+)
 def test_send_longest_argument_arrives_longer_is_refused(
-    make: Callable[[bytes], PacketEvent], name: str, limit: int, both: Pair
+    kind: type[PacketEvent], name: str, limit: int, both: Pair
 ) -> None:
-    largest = make(b"1" * limit)
+    largest = replaced(sample(kind), **{name: b"1" * limit})
     assert both.request(largest) == largest
     before = both.near.unanswered
     with pytest.raises(LocalProtocolError, match=f"the {name} has {limit + 1} bytes, more than"):
-        both.near.send(make(b"1" * (limit + 1)))
+        both.near.send(replaced(largest, **{name: b"1" * (limit + 1)}))
     assert both.near.unanswered == before
 
 
@@ -288,23 +288,21 @@ def test_send_server_sends_long_names(worker: Pair) -> None:
     assert worker.answer(long) == GrabJobUniq()
 
 
-NUMBERS: list[tuple[Callable[[bytes], PacketEvent], int]] = [
-    (lambda value: CanDoTimeout(b"f", value), 2**31 - 1),
-    (lambda value: SubmitJobEpoch(b"f", b"", value, b""), 2**63 - 1),
-]
-
-
-@pytest.mark.parametrize(("make", "largest"), NUMBERS)
+@pytest.mark.parametrize(
+    ("kind", "name", "largest"),
+    [(CanDoTimeout, "timeout", 2**31 - 1), (SubmitJobEpoch, "epoch", 2**63 - 1)],
+)
 def test_send_bad_number_is_refused(
-    make: Callable[[bytes], PacketEvent], largest: int, both: Pair
+    kind: type[PacketEvent], name: str, largest: int, both: Pair
 ) -> None:
     bad = [b"", b"-1", b"+1", b" 1", b"1 ", b"1.0", b"abc", b"\xb2", b"0" * 20, b"5" * 20]
     for value in (*bad, b"%d" % (largest + 1)):
         with pytest.raises(LocalProtocolError, match=f"not a number from 0 to {largest}"):
-            both.near.send(make(value))
+            both.near.send(replaced(sample(kind), **{name: value}))
     assert both.near.unanswered == 0
     for value in (b"0", b"0001", b"%d" % largest):
-        assert both.request(make(value)) == make(value)
+        event = replaced(sample(kind), **{name: value})
+        assert both.request(event) == event
 
 
 def test_all_yours_is_received_but_not_sent(worker: Pair) -> None:
