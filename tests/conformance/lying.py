@@ -111,11 +111,6 @@ def after(name: str, *data: bytes, first: int = 0, last: int = MANY) -> Lie:
     return Lie(name, lambda args: _unit(name, args) + b"".join(data), first, last)
 
 
-def as_kind(name: str, other: str) -> Lie:
-    """Change the packets' type to another one with the same arguments."""
-    return Lie(name, lambda args: packet(other, *args))
-
-
 def stuck(name: str, number: int) -> Lie:
     """Repeat the first packet's value of an argument in all packets."""
     first: list[bytes] = []
@@ -150,10 +145,15 @@ def _unit(name: str, args: list[bytes]) -> bytes:
     return args[0] if name[1:] == "TEXT" else packet(name, *args)
 
 
-def typed(name: str, other: str) -> Lie:
+def as_kind(name: str, other: str) -> Lie:
     """Change the packets' type to one with at least as many arguments; fill up with empty ones."""
     count = len(BY_NAME[other[1:]].args)
     return Lie(name, lambda args: packet(other, *(args + [b""] * count)[:count]))
+
+
+def until_nul(data: bytes) -> bytes:
+    """Return the data up to the first NUL, as a C string."""
+    return data.split(b"\0")[0]
 
 
 def later(lie: Lie, since: int = 1) -> Lie:

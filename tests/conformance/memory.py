@@ -89,19 +89,18 @@ class LyingStream:
         return data
 
     def shutdown(self, how: int) -> None:
-        self._inner.sendall(self._end(self._out))
-        if not self._hides_end(self._out):
-            self._inner.shutdown(how)
+        self._finish(lambda: self._inner.shutdown(how))
 
     def close(self) -> None:
-        self._inner.sendall(self._end(self._out))
-        if not self._hides_end(self._out):
-            self._inner.close()
+        self._finish(self._inner.close)
 
     def reset(self) -> None:
+        self._finish(self._inner.reset)
+
+    def _finish(self, end: Callable[[], object]) -> None:
         self._inner.sendall(self._end(self._out))
         if not self._hides_end(self._out):
-            self._inner.reset()
+            end()
 
     def _hides_end(self, way: str) -> bool:
         return any(lie.name == f"{way}END" for lie in self._lies)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.jobs.encoder import DataEncoder
+from gearman_proto.jobs.submitting import make_requests
 from tests.engines.harness import Peer, World
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ class Counting(DataEncoder):
         if decodable_string == b"bad":
             raise ZeroDivisionError
         return decodable_string.decode()
+
+
+def make(*, background: bool = False, **job: Any) -> GearmanJobRequest:
+    """Return a request for a job, with `job` as more of its attributes."""
+    (request,) = make_requests([{"task": "t", "data": b"d", **job}], background=background)
+    return request
 
 
 def submit(*requests: GearmanJobRequest) -> Peer:

@@ -23,17 +23,12 @@ from gearman_proto.jobs import tracking
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest, ended
-from gearman_proto.jobs.submitting import make_requests, prepare, submit_event
+from gearman_proto.jobs.submitting import prepare, submit_event
 from gearman_proto.jobs.updates import MAX_REASON, JobEnded
 from tests.engines.harness import World
-from tests.jobs.played import Counting, played, submit
+from tests.jobs.played import Counting, make, played, submit
 
 CREATED = events.JobCreated(b"H:1")
-
-
-def make(*, background: bool = False, **job: Any) -> GearmanJobRequest:
-    (request,) = make_requests([{"task": "t", "data": b"d", **job}], background=background)
-    return request
 
 
 def test_constructor_takes_all_options() -> None:

@@ -20,12 +20,7 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests, prepare, submit_event
-from tests.jobs.played import Counting
-
-
-def make(*, background: bool = False, **job: Any) -> GearmanJobRequest:
-    (request,) = make_requests([{"task": "t", "data": b"d", **job}], background=background)
-    return request
+from tests.jobs.played import Counting, make
 
 
 def prepared(encoder: Any = NoopEncoder, **job: Any) -> GearmanJobRequest:

@@ -57,12 +57,10 @@ def doing() -> Cast:
 
 
 @pytest.fixture
-def done() -> Cast:
+def done(doing: Cast) -> Cast:
     """The worker has executed a job."""
-    cast = Cast()
-    cast.submit()
-    cast.run(5.0)
-    return cast
+    doing.run(4.5)
+    return doing
 
 
 @pytest.fixture

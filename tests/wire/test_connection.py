@@ -5,7 +5,6 @@ Unless a test needs bytes, it connects two ends in memory and sends events throu
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,14 +91,6 @@ def drain(end: Connection) -> list[Event]:
         if isinstance(event, ConnectionClosed):
             break
     return events
-
-
-def outcome(end: Connection) -> object:
-    """Return the next event, or the error that `next_event` raises."""
-    try:
-        return end.next_event()
-    except RemoteProtocolError as error:
-        return error
 
 
 class Pair:
@@ -551,18 +542,20 @@ def test_header_with_unknown_type_is_refused(role: Role, magic: bytes, number: i
         end.next_event()
 
 
-@pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER, BOTH])
-@pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: packet.name)
+@pytest.mark.parametrize(
+    ("role", "packet"),
+    [
+        pytest.param(role, packet, id=f"{packet.name}-{role.name}")
+        for role in (Role.CLIENT, Role.WORKER, BOTH)
+        for packet in PACKETS
+        if not packet.receiver & role
+    ],
+)
 def test_packet_for_other_role_is_refused(role: Role, packet: packets.PacketType) -> None:
     end = Connection(role)
     end.receive_data(header(packet.number, 0))
-    if packet.receiver & role:
-        # The role is right, but some of these empty packets lack NULs or answer nothing.
-        if isinstance(refusal := outcome(end), RemoteProtocolError):
-            assert re.search("has 0 NULs|answers nothing", str(refusal))
-    else:
-        with pytest.raises(RemoteProtocolError, match=f"{packet.name} is not for"):
-            end.next_event()
+    with pytest.raises(RemoteProtocolError, match=f"{packet.name} is not for"):
+        end.next_event()
 
 
 def test_client_accepts_request_magic(both: Pair) -> None:

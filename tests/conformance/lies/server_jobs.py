@@ -20,6 +20,7 @@ from tests.conformance.lying import (
     packet,
     stuck,
     twice,
+    until_nul,
 )
 
 
@@ -37,11 +38,6 @@ def _line(name: str, old: bytes, new: bytes) -> Lie:
 def _without(part: bytes) -> Lie:
     """Drop the reply lines that contain a part."""
     return Lie("<TEXT", lambda args: b"" if part in args[0] else args[0])
-
-
-def _cut(data: bytes) -> bytes:
-    """Return the data up to the first NUL, as a C string."""
-    return data.split(b"\0")[0]
 
 
 def _refused(first: int) -> Lie:
@@ -66,7 +62,7 @@ LIES: Final[dict[str, list[Lies]]] = {
         lambda: late("<JOB_CREATED", "<OPTION_RES"),
     ],
     "wire/split/1": [field_of("<ECHO_RES", 0, lambda data: data.replace(b"pieces", b"ieces"))],
-    "wire/split/2": [drop(">SUBMIT_JOB_BG"), field_of(">SUBMIT_JOB_BG", 2, _cut)],
+    "wire/split/2": [drop(">SUBMIT_JOB_BG"), field_of(">SUBMIT_JOB_BG", 2, until_nul)],
     "wire/magic/1": [becomes(">LOST", packet(">ECHO_REQ", b""))],
     "wire/magic/3": [
         Lie("<ECHO_RES", lambda args: packet(">ECHO_RES", *args)),
@@ -131,8 +127,8 @@ LIES: Final[dict[str, list[Lies]]] = {
         becomes("<JOB_ASSIGN_UNIQ", _NO_JOB),
     ],
     "submit/order/4": [lambda: [stuck("<WORK_COMPLETE", 0)], lambda: [stuck("<WORK_STATUS", 0)]],
-    "submit/payload/1": [field_of("<JOB_ASSIGN_UNIQ", 3, _cut)],
-    "submit/payload/2": [field_of("<WORK_COMPLETE", 1, _cut)],
+    "submit/payload/1": [field_of("<JOB_ASSIGN_UNIQ", 3, until_nul)],
+    "submit/payload/2": [field_of("<WORK_COMPLETE", 1, until_nul)],
     "submit/function/1": [
         field_of(">CAN_DO", 0, lambda name: name.removesuffix(b"-more")),
         field_of("<JOB_ASSIGN_UNIQ", 1, lambda name: name[:-1]),

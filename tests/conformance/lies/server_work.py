@@ -18,6 +18,7 @@ from tests.conformance.lying import (
     late,
     packet,
     twice,
+    until_nul,
 )
 
 _ASSIGN: Final = "<JOB_ASSIGN_UNIQ"
@@ -34,11 +35,6 @@ _ONE_FUNCTION: Final = field_of(">CAN_DO", 0, lambda name: name.removesuffix(b"-
 _FAILURE: Final = Lie("<WORK_EXCEPTION", lambda args: packet("<WORK_FAIL", args[0]))
 #: Replace WORK_FAIL by WORK_EXCEPTION.
 _EXCEPTION: Final = Lie("<WORK_FAIL", lambda args: packet("<WORK_EXCEPTION", args[0], b"exception"))
-
-
-def _until_nul(name: str) -> Lie:
-    """Truncate the data at the first NUL."""
-    return field_of(name, 1, lambda data: data.split(b"\0")[0])
 
 
 def _swapped(name: str, number: int, one: bytes, other: bytes) -> Lie:
@@ -128,8 +124,11 @@ LIES: Final[dict[str, list[Lies]]] = {
     "sleep/register/1": [drop(">CAN_DO", first=1)],
     "sleep/grab/1": [becomes("<NOOP", _NOOP, _NO_JOB), drop("<NO_JOB")],
     "sleep/holding/1": [drop("<NOOP"), becomes(_ASSIGN, _NO_JOB, first=1)],
-    "work/data/1": [_until_nul("<WORK_DATA"), as_kind("<WORK_DATA", "<WORK_COMPLETE")],
-    "work/warning/1": [_until_nul("<WORK_WARNING"), as_kind("<WORK_WARNING", "<WORK_DATA")],
+    "work/data/1": [field_of("<WORK_DATA", 1, until_nul), as_kind("<WORK_DATA", "<WORK_COMPLETE")],
+    "work/warning/1": [
+        field_of("<WORK_WARNING", 1, until_nul),
+        as_kind("<WORK_WARNING", "<WORK_DATA"),
+    ],
     "work/status/1": [drop("<WORK_STATUS"), _swapped("<WORK_STATUS", 1, b"70", b"100")],
     "work/order/1": [
         lambda: late("<WORK_DATA", "<WORK_STATUS"),
@@ -139,7 +138,7 @@ LIES: Final[dict[str, list[Lies]]] = {
     "work/clients/2": [field_of(">SUBMIT_JOB", 1, b"conformance")],
     "work/background/1": [as_kind(">SUBMIT_JOB_BG", ">SUBMIT_JOB")],
     "work/complete/1": [_WITHOUT_NUL, field_of("<WORK_COMPLETE", 1, b"0")],
-    "work/complete/2": [_until_nul("<WORK_COMPLETE")],
+    "work/complete/2": [field_of("<WORK_COMPLETE", 1, until_nul)],
     "work/complete/3": [field_of("<WORK_COMPLETE", 1, lambda data: data[: 1 << 16])],
     "work/fail/1": [twice("<WORK_FAIL"), field_of("<WORK_FAIL", 0, lambda handle: handle + b"\0")],
     "work/fail/2": [drop(">WORK_FAIL")],
@@ -152,7 +151,7 @@ LIES: Final[dict[str, list[Lies]]] = {
         field_of("<WORK_COMPLETE", 0, b"H:1"),
     ],
     "order/both/1": [drop("<WORK_STATUS"), drop("<WORK_COMPLETE")],
-    "exception/forward/1": [_FAILURE, _until_nul("<WORK_EXCEPTION")],
+    "exception/forward/1": [_FAILURE, field_of("<WORK_EXCEPTION", 1, until_nul)],
     "exception/forward/2": [_FAILURE],
     "exception/fail/1": [drop("<WORK_FAIL"), _EXCEPTION],
     "exception/fail/2": [_FAILURE, _EXCEPTION],
