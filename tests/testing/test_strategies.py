@@ -454,11 +454,6 @@ def test_faults_shrink_to_the_simplest(fault: str) -> None:
     assert stream == HostileStream(FAULTS[fault], (fault,))
 
 
-def test_hostile_streams_shrink_to_the_simplest() -> None:
-    for role in ROLES:
-        assert plainest(strategies.hostile_streams(role)).data == b"\0"
-
-
 def test_hostile_replies_raise_only_known_errors() -> None:
     found = drawn(strategies.hostile_replies())
     for data in found:

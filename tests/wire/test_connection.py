@@ -264,11 +264,6 @@ def test_send_longest_argument_arrives_longer_is_refused(
     assert both.near.unanswered == before
 
 
-def test_largest_names_fit_largest_packet_of_gearmand() -> None:
-    assign = JobAssignAll(b"h" * 63, b"f" * 7986, b"u" * 63, b"r" * 64, b"")
-    assert len(raw("JOB_ASSIGN_ALL", *JobAssignAll.arguments(assign))) == 8192
-
-
 def test_send_server_sends_long_names(worker: Pair) -> None:
     """A server has no limits for names. Its errors are about NULs, whatever the size."""
     worker.request(GrabJobUniq())
@@ -294,13 +289,6 @@ def test_send_bad_number_is_refused(
     for value in (b"0", b"0001", b"%d" % largest):
         event = replaced(sample(kind), **{name: value})
         assert both.request(event) == event
-
-
-def test_all_yours_is_received_but_not_sent(worker: Pair) -> None:
-    with pytest.raises(LocalProtocolError, match="ALL_YOURS"):
-        worker.near.send(AllYours())
-    worker.server.receive_data(raw("ALL_YOURS", magic=MAGIC_REQUEST))
-    assert drain(worker.server) == [AllYours()]
 
 
 @pytest.mark.parametrize("reason", [b"", b"why"])
@@ -344,14 +332,6 @@ ANSWERS: list[tuple[PacketEvent, PacketEvent]] = [
     (GrabJobAll(), JobAssignUniq(b"h", b"f", b"u", b"d")),
     (GrabJobAll(), JobAssignAll(b"h", b"f", b"u", b"r", b"d")),
 ]
-
-
-@pytest.mark.parametrize(("request_", "reply"), ANSWERS)
-def test_error_answers_any_request(request_: PacketEvent, reply: PacketEvent, both: Pair) -> None:
-    both.request(request_, "refused")
-    both.request(GetStatus(b"other"), "next")
-    assert both.answer(Error(b"SOME_CODE", b"text\0")) == "refused"
-    assert both.answer(StatusRes(b"other", b"0", b"0", b"0", b"0")) == "next"
 
 
 @pytest.mark.parametrize("code", [b"JOB_NOT_FOUND", b"not_worker"])
