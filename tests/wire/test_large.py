@@ -106,6 +106,17 @@ def test_receiving_large_payload_copies_nothing() -> None:
     assert kept[-1] == WorkComplete(b"H:1", b"x" * 4 * MB)
 
 
+@pytest.mark.parametrize("begun", [0, 5, 20], ids=["nothing", "a header", "a payload"])
+def test_received_packet_is_released_at_the_next_call(begun: int) -> None:
+    """The buffer keeps only the part of the next packet that has arrived."""
+    server = Connection(Role.SERVER)
+    packet = pack(EchoReq.packet, (b"x" * 50_000,), MAGIC_REQUEST)
+    server.receive_data(packet + packet[:begun])
+    assert server.next_event() == EchoReq(b"x" * 50_000)
+    assert server.next_event() is connection.NEED_DATA
+    assert len(server._buffer.data) == server.buffered == begun
+
+
 def test_claimed_size_allocates_no_memory() -> None:
     server = Connection(Role.SERVER, max_packet_size=2**31)
 

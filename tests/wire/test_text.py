@@ -298,6 +298,12 @@ def test_table_keeps_odd_names(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("ending", [b".\n", b".\r\n"])
+def test_list_ends_at_dot_with_either_line_ending(ending: bytes) -> None:
+    assert read(text.show_unique_jobs(), ending) == ()
+    assert read(text.show_unique_jobs(), b"u\n" + ending) == ("u",)
+
+
 def test_table_ambiguous_name_becomes_two_rows() -> None:
     # A name with a line feed, whose first line looks like a row.
     assert read(text.status(), b"a\t1\t2\t3\nb\t7\t8\t9\n.\n") == (
