@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 HAS: Final = frozenset(CAPABILITIES) | {"several"}
 ALL: Final = Selection(slow=True)
-#: Time limits in seconds of virtual time. Cases that poll a liar use all of them.
-OF_SERVERS: Final = 2.0
-OF_LYING_PROGRAMS: Final = 0.25
-OF_CORRECT_PROGRAMS: Final = 20.0
+#: Time limits in virtual seconds. A case that polls a liar takes its whole time limit.
+SERVER_TIMEOUT: Final = 2.0
+LIAR_TIMEOUT: Final = 0.25
+PROGRAM_TIMEOUT: Final = 20.0
 LIES: Final[dict[str, dict[str, list[Lies]]]] = {
     "server": {**LIES_OF_JOBS, **LIES_OF_WORK},
     "worker": LIES_OF_WORKERS,
@@ -44,12 +44,10 @@ def make_engine(wall_clock: Callable[[], float]) -> ServerEngine:
     return ServerEngine(rng=random.Random(1), wall_clock=wall_clock)
 
 
-def make_kit(
-    side: str, name: str, lies: Sequence[Lie] = (), timeout: float = OF_LYING_PROGRAMS
-) -> Any:
+def make_kit(side: str, name: str, lies: Sequence[Lie] = (), timeout: float = LIAR_TIMEOUT) -> Any:
     function = f"conformance-{name}"
     if side == "server":
-        return ServerKit(LyingWorld(make_engine, lies), function, OF_SERVERS, HAS)
+        return ServerKit(LyingWorld(make_engine, lies), function, SERVER_TIMEOUT, HAS)
     if side == "worker":
         return WorkerKit(WorkerWorld(lies), function, timeout)
     return ClientKit(ClientWorld(lies), function, timeout)
@@ -70,7 +68,7 @@ def make_kit(
     ],
 )
 def test_kit_of_a_correct_program_returns_its_behaviour(side: str, name: str, got: str) -> None:
-    judge = Judge(lambda _: make_kit(side, name, timeout=OF_CORRECT_PROGRAMS), HAS, selection=ALL)
+    judge = Judge(lambda _: make_kit(side, name, timeout=PROGRAM_TIMEOUT), HAS, selection=ALL)
     outcome = judge.judge(SUITES[side].cases[name])
     assert not outcome.is_bad, outcome
     assert outcome.got == got

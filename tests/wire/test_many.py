@@ -175,6 +175,17 @@ def test_next_created_ends_at_packet_of_same_size() -> None:
     assert client.next_event() == WorkFail(handles[0])
 
 
+def test_next_created_takes_the_largest_handles_and_leaves_larger_ones() -> None:
+    client = asking(*submits(4))
+    largest, too_large = b"H" * 65536, b"H" * 65537
+    client.receive_data(created(largest, largest))
+    assert client.next_created() == ([largest] * 2, [0, 1])
+    client.receive_data(created(too_large, too_large))
+    assert client.next_created() == ([], [])
+    with pytest.raises(RemoteProtocolError, match="claims 65537 bytes"):
+        client.next_event()
+
+
 def test_next_created_of_server_is_empty() -> None:
     server = Connection(Role.SERVER)
     server.receive_data(created(b"H:1", b"H:2"))
@@ -261,6 +272,12 @@ def test_is_drained_follows_buffer() -> None:
     server.receive_data(b"us\n")
     assert not server.is_drained()
     assert server.next_event() == TextLine(b"status", b"\n")
+    assert server.is_drained()
+    server.receive_data(request(SubmitJob, b"f", b"u", b"x" * 100_000)[:-1])
+    assert server.next_event() is NEED_DATA
+    assert not server.is_drained()
+    server.receive_data(b"x")
+    assert isinstance(server.next_event(), SubmitJob)
     assert server.is_drained()
     server.receive_eof()
     assert not server.is_drained()
@@ -350,5 +367,6 @@ def test_send_args_after_error_is_refused() -> None:
     with pytest.raises(RemoteProtocolError):
         server.next_event()
     assert list(server.requests()) == []
+    assert not server.is_drained()
     with pytest.raises(LocalProtocolError, match="has failed"):
         server.send_args(Noop, ())
