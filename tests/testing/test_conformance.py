@@ -56,7 +56,6 @@ def make_kit(side: str, name: str, lies: Sequence[Lie] = (), timeout: float = LI
 @pytest.mark.parametrize(
     ("side", "name", "got"),
     [
-        ("worker", "ability/later/1", "before it asks"),
         ("worker", "error/grab/1", ""),
         ("worker", "wire/stray/1", "connects again"),
         ("client", "result/status/1", ""),

@@ -390,6 +390,13 @@ def test_session_tracks_the_functions_of_a_worker() -> None:
     assert it.asleep
 
 
+def test_session_wakes_a_sleeping_worker_until_it_grabs() -> None:
+    it, stream = session(PreSleep(), PreSleep(), GrabJob())
+    it.receive()
+    assert it.grabs() == GrabJob()
+    assert stream.sent == pack_event(Noop(), MAGIC_RESPONSE) * 2
+
+
 def test_session_without_replies_ignores_echoes_and_options() -> None:
     it, stream = session(EchoReq(b"1"), OptionReq(b"o"), PreSleep())
     it.answers_echoes = it.grants_options = False
