@@ -1,6 +1,6 @@
-"""Checks of the numbers that applications give, and the deadlines that some of them mean.
+"""Checks of arguments, and the deadlines that follow from timeouts.
 
-All raise errors that say which argument it is, what it is to be, and what it is.
+The error of a failed check names the argument, the required value, and the given value.
 """
 
 from __future__ import annotations

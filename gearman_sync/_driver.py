@@ -32,7 +32,7 @@ Exceptions of signal handlers
     Four rules make it harmless:
 
     * `_busy` is true from before the engine or the sockets are used until they are consistent
-      again. After an exception in between, nobody knows their state, so `_interrupted` replaces the
+      again. After an exception in between, their state is unknown, so `_interrupted` replaces the
       engine, closes all connections and the selector, and ends all calls. `_busy` stays true until
       that is done. If `_interrupted` is interrupted itself, the next thread that takes the lock
       does it again.

@@ -366,7 +366,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
     def _on_event(self, link: AdminLink, event: Event, now: float) -> None:
         question = link.asked
         if question is None or link.unsent:
-            raise RemoteProtocolError(f"{link.address} sent {event!r:.200}, which nobody asked for")
+            raise RemoteProtocolError(f"{link.address} sent {event!r:.200} without a request")
         reply = question.reply
         try:
             if isinstance(event, TextLine) and reply is not None:

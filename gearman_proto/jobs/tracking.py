@@ -42,7 +42,7 @@ REQUEST_STATES: Final[dict[str, dict[str, str]]] = {
     },
     JOB_CREATED: {
         JOB_COMPLETE: "WORK_COMPLETE",
-        JOB_FAILED: "WORK_FAIL, WORK_EXCEPTION, updates that nobody read",
+        JOB_FAILED: "WORK_FAIL, WORK_EXCEPTION, too many unread updates",
         JOB_UNKNOWN: "the connection was lost, or the server has lost the job",
     },
     JOB_COMPLETE: {},

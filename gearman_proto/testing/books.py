@@ -212,7 +212,7 @@ class Books:
         self.counts[f"requests {state.lower()}"] += 1
         if state == JOB_COMPLETE:
             if entry.background or key is None or error is not None:
-                self._fail(f"{entry} has a result, and nobody waited for one: {request!r}")
+                self._fail(f"{entry} has a result, although no call waits for it: {request!r}")
             if not self._was_given(key, "complete", request.result):
                 self._fail(
                     f"{entry} has the result {request.result!r}, which no execution of it gave"
@@ -314,7 +314,7 @@ class Books:
         handle, function, unique, data = job
         uniques = self._submitted.get((function, data))
         if uniques is None:
-            self._fail(f"{worker.name} was given a job that nobody has submitted: {job}")
+            self._fail(f"{worker.name} was given a job that was not submitted: {job}")
         if unique is not None and unique not in uniques and None not in uniques:
             self._fail(f"{worker.name} was given a job of another unique: {job}")
         key = server.name, handle

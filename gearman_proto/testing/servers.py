@@ -205,7 +205,7 @@ class Witness(ServerEngine):
             del self._joined[key]
         for job in self.queue.jobs.values():
             if (job in self._places) != (job.state is JobState.QUEUED):
-                self._fail(f"{job.handle!r} is {job.state.name}, which nobody was told")
+                self._fail(f"{job.handle!r} is {job.state.name} without notice")
             since, limit = self._begun.get(job, (0.0, 0.0))
             if (job in self._begun) != (job.state is JobState.RUNNING):
                 self._fail(f"{job.handle!r} is {job.state.name} since {since}, for {limit}")

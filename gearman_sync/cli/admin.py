@@ -106,8 +106,8 @@ def jobs(
 ) -> int:
     """Show the jobs.
 
-    Beside the handle: how often it came back from a worker, whether nobody wants it any more, and
-    whether it is a background job. They are sorted by handle, or by unique.
+    The columns after the handle: how often a worker has lost the job, whether the job is ignored
+    since no client waits for it, and whether it is a background job. The rows are sorted.
 
     Examples:
       gearmanctl jobs

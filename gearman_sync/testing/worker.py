@@ -243,5 +243,5 @@ class Gate:
         """Wait until the gate is open, and run the job."""
         self.begun.set()
         if not self.open.wait(self._timeout):
-            raise AssertionError("nobody has opened a gate")
+            raise AssertionError("a gate was never opened")
         return self._function(job)

@@ -232,7 +232,7 @@ def test_bytes_before_the_first_question_fail_it(world: World) -> None:
     question = world.ask(timeout=10)
     server = world.serve()
     server.send(raw(Error(b"busy", b"come back later")))
-    fails(question, RemoteProtocolError, "which nobody asked for")
+    fails(question, RemoteProtocolError, "without a request")
     assert server.closed
     # The engine does not retry.
     assert len(world.peers) == 1

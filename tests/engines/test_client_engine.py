@@ -346,7 +346,7 @@ def test_request_with_too_many_unread_updates_fails(monkeypatch: pytest.MonkeyPa
         all_updates(read)
     for request in (unread, alone):
         assert request.state == JOB_FAILED
-        assert "nobody read" in str(request.error)
+        assert "unread updates" in str(request.error)
         assert len(request.data_updates) + len(request.warning_updates) == 4
     assert read.state == JOB_CREATED
     assert not wait.done

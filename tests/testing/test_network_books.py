@@ -120,7 +120,7 @@ def test_background_job_with_a_result_fails(idle: Cast) -> None:
     idle.run(5.0)
     lie(idle.request, state=JOB_COMPLETE, _gm_raw_result=b"result")
     idle.entry.outcome = None
-    idle.fails("nobody waited for one", partial(idle.books.told, idle.entry))
+    idle.fails("although no call waits", partial(idle.books.told, idle.entry))
 
 
 def test_request_lost_although_servers_were_reachable_fails() -> None:
@@ -186,7 +186,7 @@ def test_job_executed_twice_without_a_fault_fails(done: Cast) -> None:
 def test_execution_of_a_job_never_submitted_fails(idle: Cast) -> None:
     idle.submit()
     idle.books._submitted.clear()
-    idle.fails("that nobody has submitted")
+    idle.fails("that was not submitted")
 
 
 def test_execution_with_another_unique_fails(idle: Cast) -> None:
@@ -577,7 +577,7 @@ def test_job_dropped_before_its_retries_are_used_fails(doing: Cast) -> None:
 
 @pytest.mark.parametrize(
     ("state", "problem"),
-    [(JobState.QUEUED, "which nobody was told"), (JobState.DELAYED, "is DELAYED since")],
+    [(JobState.QUEUED, "without notice"), (JobState.DELAYED, "is DELAYED since")],
 )
 def test_job_in_an_unreported_state_fails(doing: Cast, state: JobState, problem: str) -> None:
     doing.job.state = state

@@ -200,7 +200,7 @@ class Answers:
         if unread:
             link.jobs[to_text(event.handle)].detach(unread)
             error = GearmanError(
-                f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of updates that nobody read"
+                f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of unread updates"
             )
             for request in unread:
                 tracking.finish(request, JOB_FAILED, error)

@@ -416,7 +416,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if self._life is not WORKING and link.alive:
             self._retire(link, now)
         if self._stream is not None:
-            self._set_poll(now)  # While it was done, nobody has waited.
+            self._set_poll(now)  # The caller could not wait while it did the job.
         self._grab_more(now)
         self._check_end()
 
