@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto import events
 from gearman_proto.constants import (
     JOB_COMPLETE,
     JOB_CREATED,
@@ -35,9 +34,7 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest, next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
-from gearman_proto.testing import pack
 from gearman_proto.wire.packets import (
-    MAGIC_REQUEST,
     Error,
     Event,
     GetStatus,
@@ -93,39 +90,6 @@ def data_of(sent_events: list[Event]) -> list[bytes]:
 
 
 # Submitting.
-
-
-def test_foreground_request_ends_with_its_result() -> None:
-    world = World()
-    request = world.request(data=b"in")
-    wait = world.submit(request)
-    assert request.state == JOB_PENDING
-    server = world.serve()
-    assert server.take() == [SubmitJob(b"task", wire(request), b"in")]
-    assert request.connection_attempts == 1
-    assert request.job.connection == server.link.address
-    server.send(JobCreated(b"H:1"))
-    assert (request.state, request.job.handle) == (JOB_CREATED, "H:1")
-    assert not wait.done
-    server.send(WorkComplete(b"H:1", b"out\0"))
-    assert wait.done
-    wait.raise_error()
-    assert (request.state, request.result) == (JOB_COMPLETE, b"out\0")
-    assert (wait.timed_out, request.timed_out, request._gm_link) == (False, False, None)
-
-
-def test_background_request_ends_when_it_is_acknowledged() -> None:
-    world = World()
-    request = world.request(background=True)
-    wait = world.submit(request)
-    server = world.serve()
-    assert server.take() == [SubmitJobBg(b"task", wire(request), b"data")]
-    assert not wait.done
-    server.send(JobCreated(b"H:1"))
-    assert wait.done
-    server.send(WorkComplete(b"H:1", b"a foreground submit's"))
-    server.lose()
-    assert (request.state, request.handle, request.result) == (JOB_CREATED, "H:1", None)
 
 
 @pytest.mark.parametrize("timeout", [None, 1.0])
@@ -243,38 +207,6 @@ def test_exceptions_are_requested_first_unless_disabled(asks: bool) -> None:
     assert request.exception == (b"why" if asks else None)
 
 
-@pytest.mark.parametrize("answer", [raw(Error(b"UNKNOWN_OPTION", b"")), b""])
-def test_refused_or_unanswered_option_does_not_affect_requests(answer: bytes) -> None:
-    world = World()
-    requests = [world.request() for _ in range(2)]
-    wait = world.submit(*requests)
-    server = world.serve()
-    server.grants_options = False
-    server.take()
-    server.send_raw(answer + raw(JobCreated(b"H:1"), Error(b"0", b"denied\0")))
-    # Python gear's server reports a lost worker in a packet with the magic of a request.
-    server.send_raw(pack(WorkFail.packet, (b"H:1",), MAGIC_REQUEST))
-    assert wait.done
-    wait.raise_error()
-    assert states(requests) == [JOB_FAILED, JOB_FAILED]
-    assert [str(request.error) for request in requests] == ["None", "0: denied"]
-    assert not server.closed
-
-
-def test_packets_about_no_job_are_dropped() -> None:
-    world = World()
-    early, ended = world.request(), world.request()
-    _, server = sent(world, early, ended)
-    server.send(WorkComplete(b"H:1", b"early"), JobCreated(b"H:1"))
-    # gearmand sends this sequence after `cancel job` on a running job.
-    server.send(JobCreated(b"H:2"), WorkFail(b"H:2"), WorkComplete(b"H:2", b"late"))
-    server.send(WorkData(b"H:2", b"later"), WorkStatus(b"H:9", b"1", b"2"), WorkFail(b"H:8"))
-    server.send_raw(raw(Error(b"JOB_NOT_FOUND", b"")))
-    assert states([early, ended]) == [JOB_CREATED, JOB_FAILED]
-    assert (ended.result, all_updates(ended)) == (None, [])
-    assert not server.closed
-
-
 # Updates.
 
 
@@ -315,24 +247,6 @@ def test_update_stream_yields_each_update_and_the_end() -> None:
     assert [stream.take() for _ in range(3)] == [JobData(b"b"), ended, None]
 
 
-def test_update_stream_times_out() -> None:
-    world = World()
-    server = world.idle_server()
-    request = world.job(server)
-    stream = world.updates(request, timeout=2.0)
-    server.send(WorkData(b"H:1", b"a"))
-    world.sleep(2.0)
-    assert stream.done
-    assert stream.timed_out
-    assert request.timed_out
-    # The update from before the timeout is available, without an end.
-    assert [stream.take() for _ in range(2)] == [JobData(b"a"), None]
-    world.release(stream)
-    server.send(WorkComplete(b"H:1", b"out"))
-    assert not request.timed_out
-    assert (request.state, wakes(stream)) == (JOB_COMPLETE, 2)
-
-
 def test_request_with_too_many_unread_updates_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gearman_proto.jobs.updates.MAX_UNREAD_UPDATES", 1000)
     world = World()
@@ -367,22 +281,6 @@ def coalesced(world: World, count: int = 2) -> tuple[Peer, list[GearmanJobReques
     server.send(JobCreated(b"H:1"))
     assert states(requests) == [JOB_CREATED] * count
     return server, requests
-
-
-def test_coalesced_requests_receive_each_update_once() -> None:
-    """Servers attach a connection either once per submit or once for all submits."""
-    world = World()
-    server, requests = coalesced(world, 3)
-    server.send(*(WorkData(b"H:1", value) for value in (b"a", b"b", b"b")))
-    server.send(WorkStatus(b"H:1", b"1", b"2"), WorkWarning(b"H:1", b"w"))
-    server.send(*[WorkComplete(b"H:1", b"out")] * 3)
-    for request in requests:
-        data = [JobData(b"a"), JobData(b"b"), JobData(b"b")]
-        assert all_updates(request) == [*data, JobProgress(1, 2), JobWarning(b"w")]
-        assert (request.state, request.result) == (JOB_COMPLETE, b"out")
-    # The next request of this unique is a new job.
-    world.submit(world.request(unique="u"))
-    assert server.take() == [SubmitJob(b"task", b"u", b"data")]
 
 
 @pytest.mark.parametrize("first", [{"unique": "v"}, {"task": "other"}, {"background": True}, {}])
@@ -464,27 +362,6 @@ def test_released_wait_does_not_affect_its_requests() -> None:
     assert [request.result for request in requests] == [b"1", None, b"3"]
     assert states(requests) == [JOB_COMPLETE, JOB_FAILED, JOB_COMPLETE]
     assert (wakes(wait), wait.done) == (0, False)
-
-
-def test_several_waits_for_one_request_end_independently() -> None:
-    world = World()
-    request = world.request()
-    waits = [
-        world.submit(request),
-        world.submit(request, timeout=1.0),
-        world.wait_completed(request),
-    ]
-    stream = world.as_completed(request)
-    server = world.serve()
-    assert len(server.take()) == 1
-    world.sleep(1.0)
-    assert [wait.done for wait in waits] == [False, True, False]
-    world.release(waits[1])
-    assert request._gm_waits == (waits[0], waits[2], stream)
-    server.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
-    assert [wait.done for wait in (*waits, stream)] == [True] * 4
-    assert [wakes(wait) for wait in waits] == [1, 1, 1]
-    assert not request.timed_out
 
 
 def test_request_listed_twice_counts_once() -> None:
@@ -583,27 +460,6 @@ def test_forgetting_ended_requests_keeps_a_new_request_with_their_handle() -> No
     assert kept.result == b"other"
 
 
-def test_packets_and_losses_of_unreferenced_requests_change_nothing() -> None:
-    world = World()
-    server = world.idle_server()
-    for handle in (b"H:1", b"H:2", b"H:3"):
-        world.job(server, handle, unique=handle)
-    world.job(server, b"H:5")
-    gc.collect()
-    kept = world.job(server, b"H:4")
-    server.send(WorkComplete(b"H:1", b"out"), WorkStatus(b"H:2", b"1", b"2"))
-    server.send(WorkComplete(b"H:4", b"out"))
-    assert kept.result == b"out"
-    assert set(server.link.jobs) == {"H:2", "H:3"}
-    world.job(server, b"H:6")
-    gc.collect()
-    server.lose()
-    assert world.engine.next_action() is None
-    assert world.engine.dropped
-    world.submit(world.request())
-    assert not world.engine.dropped
-
-
 def test_some_of_several_coalesced_requests_are_forgotten() -> None:
     world = World()
     server, requests = coalesced(world, 3)
@@ -648,43 +504,6 @@ def test_forgotten_requests_of_one_unique_take_linear_time() -> None:
 # Statuses.
 
 
-def test_status_by_handle() -> None:
-    world = World()
-    server = world.idle_server()
-    request = world.job(server, background=True)
-    wait = world.statuses(request)
-    assert server.take() == [GetStatus(b"H:1")]
-    world.sleep(5.0)
-    server.send(StatusRes(b"H:1", b"1", b"1", b"3", b"4"))
-    assert wait.done
-    wait.raise_error()
-    assert request.status == {
-        "handle": "H:1",
-        "known": True,
-        "running": True,
-        "numerator": 3,
-        "denominator": 4,
-        "time_received": EPOCH + 5,
-    }
-
-
-def test_status_by_unique() -> None:
-    world = World()
-    request = world.request(unique="u")
-    submit = world.submit(request)
-    wait = world.statuses(request)
-    server = world.serve()
-    assert server.take() == [SubmitJob(b"task", b"u", b"data"), GetStatusUnique(b"u")]
-    server.send(JobCreated(b"H:1"), StatusResUnique(b"u", b"1", b"0", b"0", b"0", b"2"))
-    assert wait.done
-    assert not submit.done
-    assert (request.status["client_count"], request.status["handle"]) == (2, "H:1")
-    assert (request.status["known"], request.status["running"]) == (True, False)
-    # The request has a handle now.
-    world.statuses(request, by_unique=True)
-    assert server.take() == [GetStatusUnique(b"u")]
-
-
 def test_statuses_of_stored_handles_and_uniques_are_requested_from_their_servers() -> None:
     world = World(["a", "b"])
     by_handle = GearmanJobRequest.from_handle("H:1", "a")
@@ -692,11 +511,15 @@ def test_statuses_of_stored_handles_and_uniques_are_requested_from_their_servers
     wait = world.statuses(by_handle, by_unique)
     a, b = world.serve("a"), world.serve("b")
     assert (a.take(), b.take()) == ([GetStatus(b"H:1")], [GetStatusUnique(b"u")])
-    a.send(status(known=b"0"))
+    world.sleep(5.0)
+    a.send(StatusRes(b"H:1", b"1", b"0", b"3", b"4"))
     assert not wait.done
-    b.send(StatusResUnique(b"u", b"1", b"1", b"1", b"2", b"0"))
+    b.send(StatusResUnique(b"u", b"0", b"1", b"1", b"2", b"7"))
     assert wait.done
-    assert [r.status["known"] for r in (by_handle, by_unique)] == [False, True]
+    fields = ["handle", "known", "running", "numerator", "denominator", "time_received"]
+    assert [by_handle.status[field] for field in fields] == ["H:1", True, False, 3, 4, EPOCH + 5]
+    fields.append("client_count")
+    assert [by_unique.status[field] for field in fields] == [None, False, True, 1, 2, EPOCH + 5, 7]
 
 
 KNOWN, UNKNOWN, REFUSED = status(), status(known=b"0"), Error(b"ERR", b"no")
@@ -920,20 +743,6 @@ def test_unsent_submits_move_without_counting_an_attempt() -> None:
     assert request.connection_attempts == 1
 
 
-def test_unsent_submits_stop_after_their_retries() -> None:
-    world = World()
-    request = world.request(retries=2)
-    wait = world.submit(request)
-    for attempt in range(3):
-        assert request.connection_attempts == attempt
-        world.serve_again().lose()
-    assert wait.done
-    assert request.connection_attempts == 3
-    with pytest.raises(ExceededConnectionAttempts):
-        wait.raise_error()
-    assert world.act() == []
-
-
 def test_call_fails_if_all_servers_refuse_connections() -> None:
     world = World(3)
     requests = [world.request(retries=retries) for retries in range(7)]
@@ -961,21 +770,6 @@ def test_call_fails_if_all_servers_refuse_connections() -> None:
     for peer in world.alive()[1:]:
         peer.refuse()
     assert len(world.serve().take()) == 7
-
-
-def test_server_that_refuses_is_avoided_until_it_has_cooled_down() -> None:
-    world = World(2)
-    requests = [world.request() for _ in range(6)]
-    world.submit(*requests)
-    down, up = world.peers
-    down.refuse()
-    assert len(data_of(up.up().take())) == 6
-    assert {request.connection_attempts for request in requests} == {1}
-    world.submit(*[world.request() for _ in range(4)])
-    assert len(world.peers) == 2
-    world.sleep(1.0)
-    world.submit(*[world.request() for _ in range(4)])
-    assert [peer.host for peer in world.peers] == [down.host, up.host, down.host]
 
 
 def test_answer_resets_the_failures_of_a_server() -> None:
@@ -1025,24 +819,6 @@ def test_connect_timeout_restarts_after_a_pause_between_calls() -> None:
 
 
 # Bytes.
-
-
-@pytest.mark.parametrize(
-    "garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", raw(events.Noop()), raw(JobCreated(b"H:2"))]
-)
-def test_packets_before_garbage_are_processed(garbage: bytes) -> None:
-    world = World()
-    done, created = world.request(), world.request()
-    wait, server = sent(world, done, created)
-    good = raw(JobCreated(b"H:1"), JobCreated(b"H:3"), WorkComplete(b"H:1", b"out"))
-    server.send_raw(good + garbage)
-    assert server.closed
-    assert not server.link.alive
-    assert wait.done
-    wait.raise_error()
-    assert states([done, created]) == [JOB_COMPLETE, JOB_UNKNOWN]
-    assert done.result == b"out"
-    assert world.engine.pool.servers[0].failures == 1
 
 
 # Closing.

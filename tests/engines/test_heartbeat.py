@@ -25,6 +25,7 @@ from gearman_proto.jobs.submitting import prepare
 from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
+    Error,
     Event,
     GetStatus,
     GetStatusUnique,
@@ -41,9 +42,6 @@ from gearman_proto.wire.packets import (
 from .harness import Peer, World, raw
 
 ECHO = EchoReq(b"heartbeat")
-
-
-ENDED = WorkComplete(b"H:0", b"out")
 
 
 def known(handle: bytes, *, running: bool = True) -> StatusRes:
@@ -75,8 +73,8 @@ def test_silent_server_is_asked_about_all_jobs_oldest_first() -> None:
     world.sleep(0.1)
     asked = [GetStatus(b"H:%d" % n) for n in range(67)]
     assert server.take() == asked[:64]
-    # Each answer allows another question. Ended jobs are skipped.
-    server.send(WorkComplete(b"H:64", b""), known(b"H:0"))
+    # Each answer allows another question, even a refusal. Ended jobs are skipped.
+    server.send(WorkComplete(b"H:64", b""), Error(b"ACL", b"not for you"))
     assert server.take() == [asked[65]]
     for n in range(1, 66):
         if n != 64:
@@ -323,18 +321,6 @@ def test_a_job_that_the_server_has_lost(asked_by: str) -> None:
     prepare([lost], NoopEncoder)
     world.submit(lost)
     assert any(isinstance(event, SubmitJob) for event in server.take())
-
-
-@pytest.mark.parametrize(
-    ("events", "state"),
-    [([ENDED, unknown(b"H:0")], JOB_COMPLETE), ([unknown(b"H:0"), ENDED], JOB_UNKNOWN)],
-)
-def test_first_of_a_result_and_an_unknown_status_decides(events: list[Event], state: str) -> None:
-    world, server, (request,) = make_jobs(1)
-    world.sleep(30.0)
-    server.take()
-    server.send(*events)
-    assert (request.state, request.error is None) == (state, state == JOB_COMPLETE)
 
 
 def test_unknown_status_by_unique_does_not_lose_the_job() -> None:

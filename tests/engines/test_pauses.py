@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING
 from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.servers import FIRST_COOL_DOWN, LONGEST_COOL_DOWN
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
@@ -307,16 +307,6 @@ def waiting() -> tuple[harness.World, GearmanJobRequest, RequestsWait]:
     return world, request, wait
 
 
-def test_timeout_during_the_pause_before_a_retry() -> None:
-    world = harness.World()
-    request = world.request(retries=1000)
-    wait = world.submit(request, timeout=3.0)
-    times = spend(world, 3.0, close_after_submit)
-    assert len(times) <= 5
-    assert (wait.done, wait.timed_out, world.now) == (True, True, 3.0)
-    assert (request.state, request.timed_out) == (JOB_PENDING, True)
-
-
 def test_new_request_ends_the_pause_of_a_retry() -> None:
     world, first, wait = waiting()
     second = world.request()
@@ -336,20 +326,3 @@ def test_query_connects_during_the_pause_of_a_retry() -> None:
     assert len(world.act()) == 1
     assert len(world.serve().take()) == 1
     assert first.state == JOB_PENDING
-
-
-@pytest.mark.parametrize("ends", ["close", "abandon", "is refused"])
-def test_end_during_the_pause_before_a_retry(ends: str) -> None:
-    world, request, wait = waiting()
-    if ends == "close":
-        world.close()  # The World checks that the engine closes only opened connections.
-        world.release(wait)
-    elif ends == "abandon":
-        assert world.engine.abandon(KeyError("a bug")) == [wait]
-    else:
-        spend(world, LONGEST_COOL_DOWN, HOSTILE["refuses"], most=1)
-        with pytest.raises(ServerUnavailable):
-            wait.raise_error()
-    assert wait.done
-    assert request.state == JOB_UNKNOWN
-    assert ends == "is refused" or world.engine.next_deadline() is None

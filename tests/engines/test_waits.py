@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import weakref
-from typing import Any
 
 import pytest
 
 from gearman_proto.engines.timers import Timers
-from gearman_proto.engines.waits import RequestsWait, Stream, Wait
+from gearman_proto.engines.waits import RequestsWait, Wait
 from gearman_proto.errors import ConnectionError, GearmanError, ServerUnavailable
 from gearman_proto.jobs.submitting import make_requests
 
@@ -108,40 +107,6 @@ def test_wake_is_called_once() -> None:
     assert wakes(wait) == 1
 
 
-def requests_wait(count: int, kind: Any = RequestsWait) -> tuple[Any, Any]:
-    """Return a Wait for `count` pending requests, and a request."""
-    requests = make_requests([{"task": "t", "data": b""}])
-    wait = kind(requests, None, Bell())
-    wait.unaccepted = wait.open = count
-    return wait, requests[0]
-
-
-def test_wait_ends_after_acceptance_and_end_of_its_requests() -> None:
-    wait, request = requests_wait(2)
-    wait.request_accepted()
-    wait.request_ended(request)
-    wait.request_accepted()
-    assert not wait.done
-    wait.request_ended(request)
-    assert wait.done
-    wait.raise_error()
-
-
-def test_failure_ends_a_wait_once_all_are_accepted() -> None:
-    wait, request = requests_wait(3)
-    first = ServerUnavailable("first")
-    wait.request_failed(first)
-    wait.request_ended(request)
-    wait.request_accepted()
-    wait.request_failed(ServerUnavailable("second"))
-    wait.request_accepted()
-    assert not wait.done
-    wait.request_accepted()
-    assert wait.done
-    assert wait.open == 2
-    assert wait.error is first
-
-
 @pytest.mark.parametrize(
     ("error", "kind", "match"),
     [
@@ -151,29 +116,9 @@ def test_failure_ends_a_wait_once_all_are_accepted() -> None:
     ],
 )
 def test_wait_raises_its_error(error: Exception, kind: type[Exception], match: str) -> None:
-    wait, _ = requests_wait(1)
+    wait = RequestsWait(make_requests([{"task": "t", "data": b""}]), None, Bell())
     wait.error = error
     with pytest.raises(kind, match=match) as caught:
         wait.raise_error()
     assert getattr(caught.value, "job_requests", wait.requests) is wait.requests
     assert isinstance(error, GearmanError) or caught.value.__cause__ is error
-
-
-def test_stream_wakes_its_caller_once_until_it_is_read() -> None:
-    stream, request = requests_wait(2, Stream)
-    stream.unaccepted = 0
-    assert not stream.ready
-    stream.tell()
-    stream.tell()
-    assert stream.ready
-    assert wakes(stream) == 1
-    stream.news = False
-    stream.request_ended(request)
-    assert wakes(stream) == 2
-    assert not stream.done
-    assert [stream.take(), stream.take()] == [request, None]
-    assert not stream.ready
-    stream.request_failed(ServerUnavailable("is in request.error"))
-    stream.request_ended(request)
-    assert stream.done
-    assert stream.error is None
