@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gearman_proto import text
 from gearman_proto.address import parse_host_list
@@ -27,7 +25,6 @@ from gearman_proto.wire.packets import (
     TextLine,
     WorkComplete,
 )
-from tests.profiles import examples
 
 from .admin_harness import Peer, World
 from .harness import raw, wakes
@@ -254,19 +251,6 @@ def test_bytes_after_an_answer_do_not_affect_the_next_question(
     check_usable(world, *waiting)
 
 
-def test_events_of_a_dead_link_are_ignored(world: World) -> None:
-    _, server = asked(world, timeout=1)
-    world.sleep(1)
-    new = version(world)
-    server.send(STATUS)
-    server.send(b"\0garbage that no peer sends")
-    server.up()
-    server.refuse()
-    server.lose()
-    assert server.take() == []
-    check_usable(world, new)
-
-
 # The connection ends.
 
 
@@ -289,15 +273,6 @@ def test_lost_connection_fails_the_question_in_flight(
     assert server.closed == (error is None)
     assert not other.done
     check_usable(world, other)
-
-
-def test_lost_idle_connection_is_opened_again_for_a_question(world: World) -> None:
-    check_usable(world)
-    world.serve().lose()
-    assert not world.engine.server.connected
-    assert len(world.peers) == 1
-    check_usable(world)
-    assert len(world.peers) == 2
 
 
 def test_connection_lost_before_the_question_is_sent_fails_it(world: World) -> None:
@@ -536,69 +511,4 @@ def test_close_and_abandon_end_all_questions(world: World, stage: str, how: str)
         with pytest.raises(InvalidAdminClientState, match="has been shut down"):
             ask()
     world.call(world.engine.close, world.now)
-    world.check_rest()
-
-
-# Arbitrary replies, and hostile servers.
-
-COMMANDS = [text.status(), text.workers(), text.version(), text.drop_function("f"), None]
-PIECES = st.sampled_from(
-    [
-        *(b"\n", b"\r\n", b".\n", STATUS, b"OK\r\n", b"OK 7\n", b"ERR NO\r\n", b"ERR", b"\0"),
-        *(b"4 ::1 - : f\n", b"f\t1\t2\t3\n", b"\0RES", raw(Noop()), raw(Error(b"E", b"text"))),
-        *(raw(EchoRes(b"gearman-sansio ping")), raw(EchoRes(b"")), raw(JobCreated(b"H:1"))),
-    ]
-)
-REPLY = st.lists(PIECES | st.binary(max_size=20), max_size=8)
-
-
-@examples(5)
-@given(
-    command=st.sampled_from(COMMANDS),
-    before=REPLY,
-    reply=REPLY,
-    ends=st.sampled_from([None, "lose", "release"]),
-    is_waiting=st.booleans(),
-)
-def test_arbitrary_replies_end_their_question_only(
-    command: Any, before: list[bytes], reply: list[bytes], ends: str | None, is_waiting: bool
-) -> None:
-    world = World(max_reply_size=1000)
-    question = world.ask(command, 5) if command else world.ping(5)
-    waiting = [version(world, 9)] if is_waiting else []
-    server = world.serve()
-    server.send(b"".join(before[:1]))
-    world.call(world.engine.data_to_send, server.link, world.now)
-    server.send(b"", *reply)
-    if ends == "lose":
-        server.lose()
-    elif ends == "release":
-        world.release(question)
-    world.sleep(5)
-    assert question.done or ends == "release"
-    assert not any(each.done for each in waiting)
-    expected = (InvalidAdminClientState, RemoteProtocolError, ServerError, ServerUnavailable)
-    assert question.error is None or isinstance(question.error, expected)
-    check_usable(world, *waiting)
-
-
-@pytest.mark.parametrize(
-    "behave",
-    [
-        lambda peer: peer.refuse(),
-        lambda peer: peer.up().lose(),
-        lambda peer: peer.up().send(b"HTTP/1.1 400 Bad Request\r\n"),
-        lambda peer: (peer.up().take(), peer.lose()),
-        lambda peer: (peer.up().take(), peer.send(STATUS), peer.lose()),
-    ],
-    ids=["refuses", "closes at accept", "garbage", "closes", "answers once and closes"],
-)
-def test_number_of_connections_is_limited_by_questions(behave: Callable[[Peer], object]) -> None:
-    """Each question causes at most one connection, so the engine needs no backoff."""
-    world = World()
-    questions = [world.ask() for _ in range(10)]
-    while any(not question.done for question in questions):
-        behave(world.peer())
-    world.sleep(3600.0)
-    assert len(world.peers) <= len(questions)
     world.check_rest()
