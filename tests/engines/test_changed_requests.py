@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_UNKNOWN
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.errors import ConnectionError, LocalProtocolError
+from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.wire.packets import (
     JobCreated,
+    SubmitJob,
     SubmitJobBg,
     WorkComplete,
 )
@@ -102,3 +104,31 @@ def test_ended_request_attached_to_an_interrupted_engine_keeps_its_result() -> N
     assert World().wait_completed(request).done
     assert (request.state, request.result, request.error) == (JOB_COMPLETE, b"out", None)
     assert request._gm_link is None
+
+
+def test_invalid_number_of_attempts_fails_only_its_request() -> None:
+    """The other request of the lost link is sent again."""
+    world = World()
+    changed: Any = world.request(retries=1)
+    other = world.request(retries=1)
+    world.submit(changed, other)
+    server = world.serve()
+    server.take()
+    changed.max_connection_attempts = "often"
+    server.lose()
+    changed.max_connection_attempts = 2
+    assert changed.state == JOB_UNKNOWN
+    assert isinstance(changed.error, LocalProtocolError)
+    (submit,) = world.serve().take()
+    assert isinstance(submit, SubmitJob)
+    assert other.state == JOB_PENDING
+
+
+def test_invalid_query_raises_an_error() -> None:
+    world = World()
+    world.statuses(GearmanJobRequest.from_handle("H:1"))
+    server = world.serve()
+    query: Any = server.link.outbox[-1]
+    query.event = object()
+    with pytest.raises(LocalProtocolError):
+        world.engine.data_to_send(server.link, world.now)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING
+from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.servers import FIRST_COOL_DOWN, LONGEST_COOL_DOWN
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
@@ -326,3 +326,12 @@ def test_query_connects_during_the_pause_of_a_retry() -> None:
     assert len(world.act()) == 1
     assert len(world.serve().take()) == 1
     assert first.state == JOB_PENDING
+
+
+def test_close_during_the_pause_of_a_retry_fails_its_request() -> None:
+    world, request, wait = waiting()
+    world.close()  # The World checks that the engine closes only opened connections.
+    assert wait.done
+    assert request.state == JOB_UNKNOWN
+    world.release(wait)
+    assert world.engine.next_deadline() is None

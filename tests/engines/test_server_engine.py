@@ -456,13 +456,16 @@ INCOMPLETE = b"ERR INVALID_ARGUMENTS An+incomplete+set+of+arguments+was+sent+to+
         (b"\xff\xfe bar", UNKNOWN_COMMAND + b"\xff\xfe"),
         (b"cancel", UNKNOWN_COMMAND + b"cancel"),
         (b"cancel job", UNKNOWN_COMMAND + b"cancel"),
+        (b"show", UNKNOWN_COMMAND + b"show"),
         (b"show unique", b"ERR UNKNOWN_SHOW_ARGUMENTS"),
         (b"cancel job a b", b"ERR UNKNOWN_ERROR"),
+        (b"maxqueue", INCOMPLETE + b"maxqueue"),
         (b"create", INCOMPLETE + b"create"),
         (b"CREATE x y", INCOMPLETE + b"CREATE"),
         (b"create function a b", INCOMPLETE + b"create"),
         (b"drop", INCOMPLETE + b"drop"),
         (b"drop x y", INCOMPLETE + b"drop"),
+        (b"drop function a", b"ERR function not found"),
         (b"drop function a b", INCOMPLETE + b"drop"),
         (b"shutdown now", INCOMPLETE + b"shutdown"),
         (b"shutdown graceful now", INCOMPLETE + b"shutdown"),
@@ -623,6 +626,15 @@ def test_abandon_ends_the_server() -> None:
 
 
 # Links.
+
+
+def test_end_of_stream_of_closed_link_is_ignored() -> None:
+    world = World()
+    gone = world.worker(b"f")
+    assert repr(gone.link) == "<ServerLink 1 from 127.0.0.1>"
+    gone.close()
+    world.call(world.engine.receive_eof, gone.link, world.now)
+    assert world.connect().ask(b"status") == b"f\t0\t0\t0\n.\n"
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,6 @@ class Peer(links.Server):
         self.grabs = 0
         self.last: Event | None = None
         self.may_sleep = False
-        # Bytes in flight to the engine, and the events that take effect at each position.
-        self._outgoing = b""
-        self._effects: deque[tuple[int, Event]] = deque()
 
     @property
     def grabbing(self) -> bool:
@@ -185,38 +182,17 @@ class Peer(links.Server):
 
     def send(self, *events: Event) -> None:
         """Send `events`. The server's Connection rejects events that are out of order."""
-        self.write(*events)
-        self.deliver(len(self._outgoing))
-
-    def write(self, *events: Event) -> None:
-        """Queue `events` without delivering them."""
+        data = b""
         for event in events:
-            self._outgoing += self.connection.send(event)
-            if not isinstance(event, Noop) and not is_about_a_job(event):
-                self.questions.popleft()
-            self._effects.append((len(self._outgoing), event))
-
-    def deliver(self, size: int) -> None:
-        """Deliver up to `size` of the queued bytes."""
-        data, self._outgoing = self._outgoing[:size], self._outgoing[size:]
-        effects = [(at - len(data), event) for at, event in self._effects]
-        self._effects = deque(effect for effect in effects if effect[0] > 0)
-        for at, event in effects:
-            if at <= 0:
-                self._said(event)
-        if data:
-            self.send_raw(data)
-
-    def _said(self, event: Event) -> None:
-        if isinstance(event, NoJob):
-            self.grabs -= 1
-            self.may_sleep = True
-        elif isinstance(event, (JobAssign, JobAssignUniq)):
-            self.grabs -= 1
-            self.may_sleep = False
-            self.held.setdefault(event.handle, []).append(event.function)
-        elif isinstance(event, Error) and not is_about_a_job(event):
-            self.grabs -= 1
+            data += self.connection.send(event)
+            if isinstance(event, Noop) or is_about_a_job(event):
+                continue
+            if isinstance(self.questions.popleft(), (GrabJob, GrabJobUniq)):
+                self.grabs -= 1
+                self.may_sleep = isinstance(event, NoJob)
+            if isinstance(event, (JobAssign, JobAssignUniq)):
+                self.held.setdefault(event.handle, []).append(event.function)
+        self.send_raw(data)
 
     def assign(self, number: int = 1, function: bytes = b"f", data: bytes = b"in") -> WorkerJob:
         """Assign a job to the worker and return it."""
