@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ from gearman_sync.testing.conformance.places import SocketPlace, SocketProgramPl
 from gearman_sync.testing.conformance.program import Program, filled, launcher
 from gearman_sync.testing.conformance.running import Gone, Judge, is_there
 from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject
+from tests.cli.support import is_alive
 from tests.conformance.__main__ import PEERS
 from tests.support import eventually
 
@@ -72,6 +74,24 @@ def test_judge_over_sockets_adds_the_recording_and_the_errors() -> None:
 
 
 # Servers that end.
+
+
+def test_interrupted_start_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    kill, killed = os.killpg, []
+
+    def read(*_: int) -> None:
+        raise KeyboardInterrupt  # Popen reads from a pipe until the program has been started.
+
+    def note(pid: int, number: int) -> None:
+        killed.append(pid)
+        kill(pid, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", read)
+        patch.setattr(os, "killpg", note)
+        with pytest.raises(KeyboardInterrupt):
+            Program([sys.executable, "-c", "import time; time.sleep(99)"])
+    assert not is_alive(*killed)
 
 
 def test_judge_with_a_server_that_dies_restarts_it() -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias
 
 from gearman_proto.testing.conformance.program_kit import Running
 
@@ -46,6 +46,27 @@ def launcher(command: Sequence[str]) -> Launch:
     return lambda values, payloads: Program(filled(command, values, payloads))
 
 
+class _Process(subprocess.Popen[bytes]):
+    """A process in its own session, which ends if an exception interrupts its start.
+
+    A signal handler, such as that of Ctrl-C, can raise while Popen waits for the new process.
+    """
+
+    def __init__(self, words: Sequence[str], **options: Any) -> None:
+        try:
+            super().__init__(words, start_new_session=True, **options)
+        except BaseException:
+            if getattr(self, "pid", None) is not None and self.returncode is None:
+                self.end()
+            raise
+
+    def end(self) -> None:
+        """Kill the process and its children."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
+
 class Program:
     """A process in its own session, so that `end` can kill its child processes too.
 
@@ -64,12 +85,8 @@ class Program:
             given.write(data)
             given.seek(0)
             try:
-                self._process = subprocess.Popen(  # noqa: S603 - the user's own command
-                    list(words),
-                    stdin=given,
-                    stdout=self._output,
-                    stderr=self._errors,
-                    start_new_session=True,
+                self._process = _Process(
+                    list(words), stdin=given, stdout=self._output, stderr=self._errors
                 )
             except BaseException:
                 self._output.close()
@@ -100,9 +117,7 @@ class Program:
 
     def end(self) -> None:
         """Kill the process and its children."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.end()
         self._output.close()
         self._errors.close()
 
