@@ -222,7 +222,7 @@ def serve(count: int) -> Callable[[], object]:
             for each in list(engine.links_to_write()):
                 while data := engine.data_to_send(each, 0.0):
                     replies[each] += data
-            if not link.behind:
+            if not link.has_backlog:
                 return replies
             engine.handle_timeout(0.0)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _INSIDE = (
     "Answer|Asked|BaseEngine|Callback|CallingNode|ConnectingEngine|Connector|End|ExcInfo|Fields|"
     "Function|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
-    "StatusWait|UpdateStream|Updates|Waited|Wanted|WorkStream"
+    "StatusWait|UpdateSubscription|Updates|Waited|Wanted|WorkSubscription"
 )
 
 project = "gearman-sansio"

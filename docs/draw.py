@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gearman_proto
 from gearman_proto.engines.base import LINK_STATES
 from gearman_proto.engines.server.links import SERVER_LIVES
-from gearman_proto.engines.worker.phases import (
+from gearman_proto.engines.worker.link import (
     PHASES,
     WORKER_LIVES,
 )

@@ -80,7 +80,7 @@ def working(servers: Sequence[Any]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, callbacks in WORKERS.items():
             # While a server restarts, the workers retry without a limit.
-            worker = gearman.GearmanWorker(servers, max_outage=None, look_again=1.0)
+            worker = gearman.GearmanWorker(servers, max_outage=None, poll_interval=1.0)
             worker.set_client_id(name)
             for callback in callbacks:
                 worker.register_task(callback.__name__, callback)

@@ -173,22 +173,22 @@ def submit(
 ) -> Iterator[GearmanJobRequest]:
     """Submit requests, and yield each one when it ends."""
     prepare(requests, NoopEncoder)
-    # The stream waits for the requests, so the submit's own Wait is not needed.
+    # The subscription waits for the requests, so the submit's own Wait is not needed.
     engine.release(engine.submit(clock(), wake, requests), clock())
-    stream = engine.as_completed(clock(), wake, requests, timeout=timeout)
+    subscription = engine.as_completed(clock(), wake, requests, timeout=timeout)
     try:
         while True:
-            over = stream.done
-            request = stream.take()
+            over = subscription.done
+            request = subscription.take()
             if request is not None:
                 yield request
             elif over:
                 break
             else:
-                run_until_ready(adapter, stream)
+                run_until_ready(adapter, subscription)
     finally:
-        engine.release(stream, clock())
-    stream.raise_error()
+        engine.release(subscription, clock())
+    subscription.raise_error()
 
 
 def wake() -> None:

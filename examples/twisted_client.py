@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 # Don't use the reactor's clock, which jumps when the system time is set.
 clock = time.monotonic
-chance = random.SystemRandom()
+rng = random.SystemRandom()
 log = Logger()
 
 # The adapter begins here.
@@ -193,9 +193,7 @@ class GearmanClient(Adapter):
 
     def __init__(self, reactor: Any, hosts: Iterable[HostSpec]) -> None:
         addresses = parse_host_list(hosts)
-        super().__init__(
-            reactor, partial(ClientEngine, addresses, rng=chance, wall_clock=time.time)
-        )
+        super().__init__(reactor, partial(ClientEngine, addresses, rng=rng, wall_clock=time.time))
 
     def submit(
         self, task: str, data: bytes, timeout: float | None = None
@@ -215,7 +213,7 @@ class GearmanWorker(Adapter):
         self.callbacks: dict[str, Callable[[WorkerJob], Any]] = {}
 
         def make_engine() -> WorkerEngine:
-            engine = WorkerEngine(addresses, rng=chance, max_jobs=max_jobs)
+            engine = WorkerEngine(addresses, rng=rng, max_jobs=max_jobs)
             for task in self.callbacks:
                 engine.register(clock(), task.encode(), None)
             return engine
@@ -231,7 +229,7 @@ class GearmanWorker(Adapter):
     def work(self) -> Deferred[None]:
         """Work until `stop` is called and the current jobs are done."""
         self.over: Deferred[None] = Deferred()
-        self.stream = self.engine.work(clock(), lambda: self.reactor.callLater(0, self.look))
+        self.subscription = self.engine.work(clock(), lambda: self.reactor.callLater(0, self.look))
         self.pump()
         return self.over
 
@@ -242,10 +240,10 @@ class GearmanWorker(Adapter):
         """Process new jobs, or the end of the work."""
         while (job := self.engine.next_job(clock())) is not None:
             self.do(job)
-        if self.stream.done and not self.over.called:
-            self.tell(self.engine.release, self.stream)
+        if self.subscription.done and not self.over.called:
+            self.tell(self.engine.release, self.subscription)
             try:
-                self.stream.raise_error()
+                self.subscription.raise_error()
             except GearmanError:
                 self.over.errback()
             else:

@@ -26,9 +26,9 @@ from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.client import engine as client_module
 from gearman_proto.engines.client.queries import Probe, StatusWait
-from gearman_proto.engines.waits import RequestsWait, Stream, Wait
+from gearman_proto.engines.waits import RequestsWait, Subscription, Wait
 from gearman_proto.errors import GearmanError, InvalidClientState, LocalProtocolError
-from gearman_proto.jobs.batch import Supply
+from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
@@ -188,10 +188,10 @@ class _Game(ConnectingGame[Peer]):
     def submit_many(self) -> None:
         program = self.program
         count = 4 + program.below(20)
-        supply = Supply(["f"] * count, [b"x"] * count, program.flag(), 1 + program.below(2))
+        batch = Batch(["f"] * count, [b"x"] * count, program.flag(), 1 + program.below(2))
 
         def submit(**options: Any) -> None:
-            wait = self.engine.submit(self.now, Bell(), supply, **options)
+            wait = self.engine.submit(self.now, Bell(), batch, **options)
             self.world.waits.append(wait)
 
         self._call(submit, accepted_only=program.flag())
@@ -231,7 +231,7 @@ class _Game(ConnectingGame[Peer]):
         self._release(self.program.pick(self.world.waits))
 
     def _release(self, wait: Wait) -> None:
-        if isinstance(wait, Stream):
+        if isinstance(wait, Subscription):
             while wait.take() is not None:
                 pass
         self.world.release(wait)

@@ -298,7 +298,7 @@ class _Game(Game[Peer]):
     def let_one_turn_pass(self) -> None:
         """Keep links with a backlog waiting from now on, or let them continue."""
         world = self.world
-        if world.is_behind:
+        if world.has_backlog:
             world.turn()
         world.goes_on = not world.goes_on
 
@@ -373,7 +373,7 @@ class _Game(Game[Peer]):
         assert self.wait.done == self.engine.closed
 
     def forget(self, dead: Sequence[Peer]) -> None:
-        super().forget([peer for peer in dead if not peer.link.behind])
+        super().forget([peer for peer in dead if not peer.link.has_backlog])
 
     def end(self) -> None:
         world, engine = self.world, self.engine

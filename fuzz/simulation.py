@@ -160,7 +160,7 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
             "limit": rng.choice(limits),
             "pause": rng.choice([0.0, 0.0, 0.05, 0.5]),
             "exceptions": chance() < 0.3,
-            "look_again": rng.choice([5.0, 5.0, 60.0]),
+            "poll_interval": rng.choice([5.0, 5.0, 60.0]),
             "max_outage": rng.choice([None, 60.0, 5.0]),
         }
         served = servers if name == "w0" else _some(rng, servers)

@@ -24,7 +24,7 @@ from gearman_proto.address import parse_address, parse_host_list
 from gearman_proto.engines.server.commands import Listing, reply
 from gearman_proto.errors import RemoteProtocolError, ServerError
 from gearman_proto.names import to_text
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 from gearman_proto.wire.connection import NEED_DATA, Connection
 from gearman_proto.wire.packets import (
     Role,
@@ -238,15 +238,15 @@ def check_address(data: bytes) -> None:
 
 def check_shown(data: bytes) -> None:
     """Check the printable form of foreign text."""
-    line = shown(data)
-    if not line.isprintable() or shown(line) != line:
+    line = printable(data)
+    if not line.isprintable() or printable(line) != line:
         raise Failure(f"{data!r} is shown as {line!r}")
     line.encode()
     if "\\udc" in line and b"\\udc" not in data:
         raise Failure(f"{data!r} is shown as {line!r}, which does not tell its bytes")
-    if shown(data.decode("utf-8", "surrogateescape")) != line:
+    if printable(data.decode("utf-8", "surrogateescape")) != line:
         raise Failure(f"{data!r} is shown as {line!r}, but not as text")
-    short = shown(data, 5)
+    short = printable(data, 5)
     if not line.startswith(short.removesuffix("…")) or not short.isprintable():
         raise Failure(f"{data!r} is cut to {short!r}")
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.engines.worker.phases import WorkerLife
+from gearman_proto.engines.worker.link import WorkerLife
 from gearman_proto.errors import (
     ConnectionError,
     GearmanError,
@@ -77,7 +77,7 @@ class _Game(ConnectingGame[Peer]):
             max_jobs=1 + program.below(4),
             connect_timeout=3.0,
             max_outage=program.pick([60.0, None, 0.0]),
-            look_again=program.pick([15.0, 1.0]),
+            poll_interval=program.pick([15.0, 1.0]),
             max_packet_size=_MAX_PACKET_SIZE,
         )
         super().__init__(program, world)
@@ -179,7 +179,7 @@ class _Game(ConnectingGame[Peer]):
         done = self.program.flag()
         if not job.ended:
             self._send(job, kind(*args), done=done)
-        if not (done and job._gm_is_over):
+        if not (done and job._gm_is_finished):
             self.engine.job_done(self.now, job, go_on=self.program.below(8) > 0)
 
     def release(self) -> None:

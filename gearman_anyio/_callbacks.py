@@ -1,6 +1,6 @@
 """Calls of the application's functions: async ones in the event loop, plain ones in threads.
 
-A plain callback gets an `InThread` in place of the worker. Its methods block instead of being
+A plain callback gets an `ThreadProxy` in place of the worker. Its methods block instead of being
 awaited, so a plain callback looks like one for the blocking worker, and can be used for both.
 """
 
@@ -47,7 +47,7 @@ _IN_THE_LOOP: Final = frozenset({"register_task", "set_client_id", "stop", "unre
 _LOOK: Final = 0.001
 
 
-class Escaped(Exception):
+class CallbackExit(Exception):
     """Raised if a callback in a thread has raised a BaseException, such as SystemExit.
 
     In the event loop, that exception itself would end more than the job.
@@ -58,7 +58,7 @@ class Escaped(Exception):
         self.error = error
 
 
-class Host:
+class WorkTask:
     """The task that `work` runs in, and whether it is being cancelled."""
 
     def __init__(self) -> None:
@@ -111,14 +111,14 @@ async def call_back(
     the job waits for one: other workers in the same container would not get one either.
 
     Raises:
-        Escaped: The callback ran in a thread, and raised a BaseException that is not an Exception.
+        CallbackExit: The callback ran in a thread, and raised a BaseException that is not an Exception.
     """
     callback = ability.callback
     if ability.is_async:
         with guard(job):
             return await callback(worker, job)
     calls = _Calls()
-    view = InThread(worker, calls)
+    view = ThreadProxy(worker, calls)
     try:
         is_waiting = False
         while not calls.has_begun:
@@ -152,7 +152,7 @@ def _contained(
     except Exception:
         raise
     except BaseException as error:
-        raise Escaped(error) from error
+        raise CallbackExit(error) from error
 
 
 class _Calls:
@@ -170,11 +170,11 @@ class _Calls:
         self.has_begun = False
         self._lock = threading.Lock()
         self._under_way = 0
-        self._is_over = False
+        self._is_finished = False
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._is_over:
+            if self._is_finished:
                 raise ConnectionError(
                     "this job was given up: its server gives it to another worker"
                 )
@@ -187,7 +187,7 @@ class _Calls:
     async def end(self) -> None:
         """Refuse further calls, and wait for those in progress."""
         with self._lock:
-            self._is_over = True
+            self._is_finished = True
         with anyio.CancelScope(shield=True):
             # A thread can't wake this task safely, so poll. It does not take long: the job's
             # connection is closed, which ends every call that waits for it.
@@ -195,7 +195,7 @@ class _Calls:
                 await anyio.sleep(_LOOK)
 
 
-class InThread:
+class ThreadProxy:
     """A proxy of the worker for a callback in a thread, with the blocking worker's methods.
 
     In the event loop's thread, the methods are those of the worker itself.

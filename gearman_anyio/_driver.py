@@ -7,7 +7,7 @@ it can't truncate a packet:
 
     caller  -> engine -> _pump -> send_now, or the writer's bell ... stream.send
     stream.receive ... reader  \
-    readable (a Plain, asyncio) -> engine -> Wait.wake -> the caller's bell
+    readable (a RawStream, asyncio) -> engine -> Wait.wake -> the caller's bell
 
 The tasks of a connection read and write its stream, with two exceptions for Plain streams. On
 asyncio, such a stream has no reader task; the event loop calls `_readable` instead. And `_pump`
@@ -54,10 +54,10 @@ from gearman_proto.handlers import is_from_handler, reraise_from_handler
 
 from . import _sockets
 from ._calls import Bell, Call, Event
-from ._plain import Plain, PlainOnAsyncio
+from ._raw import RawStream, RawStreamOnAsyncio
 from ._streams import (
     Ended,
-    Ends,
+    HangupWatcher,
     end_stream,
     failure,
     reason,
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("gearman")
 
 #: The source of all randomness. It has no state.
-chance: Final = random.SystemRandom()
+rng: Final = random.SystemRandom()
 
 # Bytes to send at a time: asyncio copies the bytes that the socket does not accept at once.
 _WRITE_SIZE: Final = 256 * 1024
@@ -98,7 +98,7 @@ class _Wire:
         #: Rings when the engine might have data to send.
         self.writable = Bell(make_event)
         #: The stream, if it can send without waiting.
-        self.plain: Plain | None = None
+        self.plain: RawStream | None = None
         #: True while the writer waits for `writable`.
         self.is_idle = False
         #: True if data was received since the last `send_now` on `plain`.
@@ -139,7 +139,7 @@ class Driver(BaseDriver[E_]):
         self._thread = 0
         self._is_forked = False
         self._wires: dict[Any, _Wire] = {}
-        self._ends = Ends()
+        self._hangups = HangupWatcher()
         self._clock = anyio.current_time
         self._make_event: Callable[[], Event] = anyio.Event
         self._alarm: anyio.CancelScope | None = None
@@ -184,8 +184,8 @@ class Driver(BaseDriver[E_]):
         Returns:
             The Wait of the call, which is done.
         """
-        if self._ends.any():
-            await self._ends.look()
+        if self._hangups.any():
+            await self._hangups.wait_for_readers()
         try:
             with self.start(method, *args, **options) as call:
                 await call.block()
@@ -200,8 +200,8 @@ class Driver(BaseDriver[E_]):
         self, method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs
     ) -> W_:
         """Do the same as `run`, but let no other tasks run if the call ends at once."""
-        if self._ends.any():
-            await self._ends.look()
+        if self._hangups.any():
+            await self._hangups.wait_for_readers()
         with self.start(method, *args, **options) as call:
             if not call.wait.ready:
                 await call.block()
@@ -257,7 +257,7 @@ class Driver(BaseDriver[E_]):
         finally:
             self._pump()
 
-    def tell(self, function: Callable[[E_, float], object]) -> None:
+    def call_or_post(self, function: Callable[[E_, float], object]) -> None:
         """Call the engine, or post the call if a signal handler makes it inside another one."""
         if self._busy and threading.get_ident() == self._thread:
             self._posted.append(function)
@@ -281,7 +281,7 @@ class Driver(BaseDriver[E_]):
         """Refuse all calls, in the child of a fork: it shares the event loop with the parent."""
         self._is_forked = True
         self._thread = 0  # The number of no thread, so all calls are refused.
-        self._ends = Ends()
+        self._hangups = HangupWatcher()
         with contextlib.suppress(Exception):
             self.engine.abandon(ConnectionError("the process was forked"))
 
@@ -499,15 +499,15 @@ class Driver(BaseDriver[E_]):
     async def _converse(self, link: Any, wire: _Wire, stream: ByteStream) -> None:
         """Receive and send on an open connection until it ends, and close it."""
         try:
-            with self._ends.watching(stream):
+            with self._hangups.watching(stream):
                 async with anyio.create_task_group() as tasks:
                     # Neither runs in this task, which can be the application's (`serve`): asyncio's
                     # own cancellation of that task would look like an error of the stream.
                     tasks.start_soon(self._write, link, wire, stream)
                     wire.sock = _sockets.socket_of(stream)
-                    if isinstance(stream, Plain):
+                    if isinstance(stream, RawStream):
                         wire.plain = stream
-                    if isinstance(stream, PlainOnAsyncio):
+                    if isinstance(stream, RawStreamOnAsyncio):
                         stream.watch(functools.partial(self._readable, link, wire, stream))
                     else:
                         tasks.start_soon(self._read, link, wire, stream)
@@ -530,11 +530,11 @@ class Driver(BaseDriver[E_]):
                 self._lost(link, failure(error))
                 return
             self._received(link, wire, data)
-            while link.behind:
+            while link.has_backlog:
                 # Let all other tasks run.
                 await anyio.lowlevel.checkpoint()
 
-    def _readable(self, link: Any, wire: _Wire, stream: PlainOnAsyncio) -> None:
+    def _readable(self, link: Any, wire: _Wire, stream: RawStreamOnAsyncio) -> None:
         """Receive data without a task. The links of clients and workers have no backlog."""
         try:
             data = stream.receive_now(READ_SIZE)

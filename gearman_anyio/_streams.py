@@ -109,7 +109,7 @@ async def _wrap(stream: ByteStream, context: ssl.SSLContext, hostname: str | Non
     # This imports `ssl`, which is slow to import.
     from anyio.streams.tls import TLSStream  # noqa: PLC0415
 
-    shared = _Shared(stream)
+    shared = _LockedStream(stream)
     # Nothing in the protocol depends on how a stream ends, and servers do not say goodbye.
     secured = await TLSStream.wrap(
         shared,
@@ -148,7 +148,7 @@ class Ended(Exception):
     """
 
 
-class _Shared(ByteStream):
+class _LockedStream(ByteStream):
     """The stream below TLS. The reader and the writer can both send and receive on it.
 
     TLS has to answer some messages of the peer (a new key, a renegotiation, a request for a
@@ -195,7 +195,7 @@ class _Shared(ByteStream):
         await self._stream.aclose()
 
 
-class Ends:
+class HangupWatcher:
     """A check for ended connections before data is sent on them.
 
     Their readers will notice the end soon, but jobs that are submitted before would be lost.
@@ -236,7 +236,7 @@ class Ends:
         # The system can't check streams that have no socket.
         return bool(self._others or (self._sockets and self._poll.poll(0)))
 
-    async def look(self) -> None:
+    async def wait_for_readers(self) -> None:
         """Wait until the readers of all ended connections have noticed that."""
         for turn in range(_TURNS):
             if self._others and turn < _TURNS_IN_PROCESS:

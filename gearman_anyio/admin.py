@@ -14,7 +14,7 @@ from gearman_proto.checks import to_seconds
 from gearman_proto.surface import AdminClient
 
 from ._driver import Driver
-from ._opened import Opened, SSLContext, make_opener
+from ._opening import SingleUse, SSLContext, make_opener
 
 if TYPE_CHECKING:
     import ssl
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class GearmanAdminClient(AdminClient[Server, SSLContext], Opened[AdminEngine]):
+class GearmanAdminClient(AdminClient[Server, SSLContext], SingleUse[AdminEngine]):
     """Asks one Gearman server about itself, and tells it what to do.
 
     From python-gearman (`gearman.GearmanAdminClient`), with the same methods, which are awaited. It

@@ -16,8 +16,8 @@ from gearman_proto.engines.driver import T_
 from gearman_proto.surface.client import Client, Requests, make_job
 
 from ._callbacks import awaited
-from ._driver import Driver, chance
-from ._opened import Opened, SSLContext, make_opener
+from ._driver import Driver, rng
+from ._opening import SingleUse, SSLContext, make_opener
 
 if TYPE_CHECKING:
     import ssl
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Self
 
-    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Stream
+    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Subscription
 
     from ._calls import Call
     from ._streams import Connector
 
 
-class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
+class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
     """Submits jobs to Gearman servers, and waits for them.
 
     From python-gearman (`gearman.GearmanClient`), with the same methods, which are awaited. It is
@@ -71,7 +71,7 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._gm_connect)
         make_engine = functools.partial(
-            ClientEngine, addresses, rng=chance, wall_clock=time.time, **options
+            ClientEngine, addresses, rng=rng, wall_clock=time.time, **options
         )
         self._gm_driver = Driver(make_engine, opener)
 
@@ -191,12 +191,12 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
         timeout: float | None = None,
     ) -> bool:
         with self._gm_open.start(ClientEngine.watch, timeout=to_seconds(timeout)) as call:
-            stream = call.wait
-            while await awaited(callback_fxn(stream.news)):
-                if stream.done:
-                    stream.raise_error()
-                    return bool(stream.timed_out)
-                stream.news = False
+            subscription = call.wait
+            while await awaited(callback_fxn(subscription.news)):
+                if subscription.done:
+                    subscription.raise_error()
+                    return bool(subscription.timed_out)
+                subscription.news = False
                 await call.block()
         return False
 
@@ -206,7 +206,7 @@ class GearmanClient(Client[Server, SSLContext], Opened[ClientEngine]):
 
 
 class _Items(Generic[T_]):
-    """The items of a Stream, for ``async for``.
+    """The items of a Subscription, for ``async for``.
 
     It is no generator, because its user would have to close an unfinished generator, and a
     cancelled `__anext__` would end it.
@@ -221,30 +221,30 @@ class _Items(Generic[T_]):
     def __init__(
         self,
         driver: Driver[ClientEngine],
-        method: Callable[..., Stream],
+        method: Callable[..., Subscription],
         subject: object,
         timeout: float | None,
     ) -> None:
         self._driver = driver
         self._start = functools.partial(driver.start, method, subject, timeout=timeout)
-        self._call: Call[Stream] | None = None
-        self._is_over = False
+        self._call: Call[Subscription] | None = None
+        self._is_finished = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T_:
         await anyio.lowlevel.checkpoint()
-        if self._call is None and not self._is_over:
+        if self._call is None and not self._is_finished:
             self._call = self._start()
-        while not self._is_over:
+        while not self._is_finished:
             assert self._call is not None
-            stream = self._call.wait
-            done = stream.done
+            subscription = self._call.wait
+            done = subscription.done
             try:
-                item = stream.take()
+                item = subscription.take()
                 if item is None and done:
-                    stream.raise_error()
+                    subscription.raise_error()
             except Exception:
                 self._end()
                 raise
@@ -257,7 +257,7 @@ class _Items(Generic[T_]):
         raise StopAsyncIteration
 
     def _end(self) -> None:
-        self._is_over = True
+        self._is_finished = True
         call, self._call = self._call, None
         if call is not None:
             self._driver.release(call.wait)

@@ -20,8 +20,8 @@ from gearman_proto.engines.driver import BACKLOG
 from gearman_proto.tls import check_context
 
 from . import _sockets
-from ._driver import Driver, chance
-from ._opened import Opened, SSLContext, load_ssl
+from ._driver import Driver, rng
+from ._opening import SingleUse, SSLContext, load_ssl
 from ._racing import resolve
 from ._streams import accept_tls, pipe
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteStream, TaskStatus
 
 
-class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
+class JobServer(surface.JobServer[SSLContext], SingleUse[ServerEngine]):
     """A Gearman job server in this event loop, inside ``async with``.
 
     Leaving that stops it. ::
@@ -49,7 +49,7 @@ class JobServer(surface.JobServer[SSLContext], Opened[ServerEngine]):
             host=socket.gethostname(),
             pid=os.getpid(),
             wall_clock=self._gm_wall_clock or time.time,
-            rng=chance,
+            rng=rng,
             **options,
         )
         self._gm_driver = Driver(make_engine)

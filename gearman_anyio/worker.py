@@ -19,7 +19,7 @@ from gearman_proto import Server, WorkerEngine, WorkerJob, constants
 from gearman_proto.checks import to_seconds
 from gearman_proto.engines.worker.outcomes import (
     Ending,
-    Watch,
+    contain_errors,
     exc_info_of,
     leaves,
 )
@@ -27,9 +27,9 @@ from gearman_proto.jobs import tracking
 from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, logger
 from gearman_proto.wire.packets import WorkData, WorkException, WorkWarning
 
-from ._callbacks import NO_GUARD, Escaped, Host, awaited, call_back, guard
-from ._driver import Driver, chance
-from ._opened import SSLContext, make_opener
+from ._callbacks import NO_GUARD, CallbackExit, WorkTask, awaited, call_back, guard
+from ._driver import Driver, rng
+from ._opening import SSLContext, make_opener
 from ._tasks import Tasks
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gearman_proto import HostSpec, ServerAddress
-    from gearman_proto.engines.worker.engine import WorkStream
+    from gearman_proto.engines.worker.engine import WorkSubscription
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.packets import PacketEvent
 
@@ -64,7 +64,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     _gm_is_awaited = True
     # While it works.
-    _gm_host: Host
+    _gm_task: WorkTask
     _gm_limiter: anyio.CapacityLimiter
 
     def __init__(
@@ -76,7 +76,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
         ssl_context: ssl.SSLContext | None = None,
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         max_outage: float | None = constants.DEFAULT_MAX_OUTAGE,
-        look_again: float = constants.DEFAULT_LOOK_AGAIN,
+        poll_interval: float = constants.DEFAULT_POLL_INTERVAL,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
         connect: Connector | None = None,
     ) -> None:
@@ -88,13 +88,13 @@ class GearmanWorker(Worker[Server, SSLContext]):
             ssl_context=ssl_context,
             connect_timeout=connect_timeout,
             max_outage=max_outage,
-            look_again=look_again,
+            poll_interval=poll_interval,
             max_packet_size=max_packet_size,
         )
 
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         opener = make_opener(addresses, self._gm_connect)
-        make_engine = functools.partial(WorkerEngine, addresses, rng=chance, **options)
+        make_engine = functools.partial(WorkerEngine, addresses, rng=rng, **options)
         # The task of `work` enters and leaves the group. An exception of a job's task must cancel
         # that task.
         self._gm_driver = Driver(self._gm_engines(make_engine), opener, lambda _failed: Tasks())
@@ -118,7 +118,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
         with self._gm_driver.start(WorkerEngine.work, timeout=timeout) as call:
             # What `after_job` has raised; it is raised when all jobs are done.
             errors: list[BaseException] = []
-            self._gm_host = Host()
+            self._gm_task = WorkTask()
             self._gm_limiter = anyio.CapacityLimiter(self._gm_max_jobs)
             async with self._gm_driver:
                 try:
@@ -133,36 +133,42 @@ class GearmanWorker(Worker[Server, SSLContext]):
         call.wait.raise_error()
 
     async def _gm_work(self, call: Call[Any], errors: list[BaseException]) -> None:
-        stream = call.wait
-        while not stream.done:
+        subscription = call.wait
+        while not subscription.done:
             await call.block()
-            active, stream.active = stream.active, False
-            self._gm_driver.call(functools.partial(self._gm_start_jobs, stream, errors))
+            active, subscription.active = subscription.active, False
+            self._gm_driver.call(functools.partial(self._gm_start_jobs, subscription, errors))
             self._gm_log()
             if not await awaited(self.after_poll(active)):
                 self._gm_driver.call(WorkerEngine.stop)
 
     def _gm_start_jobs(
-        self, stream: WorkStream, errors: list[BaseException], engine: WorkerEngine, now: float
+        self,
+        subscription: WorkSubscription,
+        errors: list[BaseException],
+        engine: WorkerEngine,
+        now: float,
     ) -> None:
-        while stream.news and (job := engine.next_job(now)) is not None:
+        while subscription.news and (job := engine.next_job(now)) is not None:
             self._gm_driver.start_soon(self._gm_execute, job, errors)
 
-    def _gm_start_at_once(self, stream: WorkStream, errors: list[BaseException]) -> None:
+    def _gm_start_at_once(
+        self, subscription: WorkSubscription, errors: list[BaseException]
+    ) -> None:
         """Start each job when it is received, without waking `_gm_work`."""
-        wake = stream.wake
+        wake = subscription.wake
 
         def take(engine: WorkerEngine, now: float) -> None:
-            if stream.done or engine.notices:
+            if subscription.done or engine.notices:
                 wake()
             else:
-                self._gm_start_jobs(stream, errors, engine, now)
+                self._gm_start_jobs(subscription, errors, engine, now)
 
         # The engine calls `wake` while it is in use, so it can't be asked for a job there.
-        stream.wake = lambda: self._gm_driver.tell(take)
+        subscription.wake = lambda: self._gm_driver.call_or_post(take)
 
     def stop(self, timeout: float | None = None) -> None:
-        self._gm_driver.tell(self._gm_make_stop(timeout))
+        self._gm_driver.call_or_post(self._gm_make_stop(timeout))
 
     async def shutdown(self) -> None:
         self._gm_driver.close()
@@ -172,22 +178,22 @@ class GearmanWorker(Worker[Server, SSLContext]):
         """Do one job, and see to it that it ends."""
         tracking.use_encoder(job, self.data_encoder)
         ending = Ending(job, logger)
-        watch = Watch(self._gm_leaves, ending.hook_raised)
+        watch = contain_errors(self._gm_leaves, ending.hook_raised)
         # `call_back` has a guard of its own. A subclass's hook can fork too.
         with watch, NO_GUARD if self._gm_ends_at_once else guard(job):
             await awaited(self.on_job_execute(job))
         with watch:
             events = ending.to_send(self.data_encoder, *self._gm_how)
             await self._gm_send_all(job, events)
-        if tracking.is_over(job):
+        if tracking.is_finished(job):
             return
         go_on = False
-        with Watch(self._gm_leaves, errors.append):
+        with contain_errors(self._gm_leaves, errors.append):
             go_on = bool(await awaited(self.after_job()))
         self._gm_driver.call(WorkerEngine.job_done, job, go_on=go_on)
 
     def _gm_leaves(self, error: BaseException) -> bool:
-        return leaves(error, in_work=True, is_cancelled=self._gm_host.is_ending)
+        return leaves(error, in_work=True, is_cancelled=self._gm_task.is_ending)
 
     # Hooks. Those that are overridden may be plain.
 
@@ -196,7 +202,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
             ability = self._gm_registered[current_job.task]
             result = await call_back(ability, self, current_job, self._gm_limiter)
         except BaseException as error:
-            raised = error.error if isinstance(error, Escaped) else error
+            raised = error.error if isinstance(error, CallbackExit) else error
             if raised is error and self._gm_leaves(error):
                 raise
             return bool(await awaited(self.on_job_exception(current_job, exc_info_of(raised))))

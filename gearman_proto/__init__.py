@@ -13,7 +13,7 @@ from gearman_proto.engines.server.engine import ServerEngine
 from gearman_proto.engines.server.links import ServerLink
 from gearman_proto.engines.servers import Server
 from gearman_proto.engines.worker.engine import WorkerEngine
-from gearman_proto.engines.worker.phases import WorkerLink
+from gearman_proto.engines.worker.link import WorkerLink
 
 from . import constants, errors, surface
 from ._version import __version__
@@ -30,7 +30,7 @@ from .constants import (
 )
 from .engines.admin import AdminEngine, AdminLink, Question
 from .engines.base import Action, Close, Connect, Engine, StopListening
-from .engines.waits import Stream, Wait
+from .engines.waits import Subscription, Wait
 from .errors import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -125,7 +125,7 @@ __all__ = [
     "ServerLink",
     "ServerUnavailable",
     "StopListening",
-    "Stream",
+    "Subscription",
     "UnknownCommandError",
     "UpdateQueue",
     "Wait",

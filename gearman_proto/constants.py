@@ -13,13 +13,13 @@ __all__ = [
     "DEFAULT_GEARMAN_PORT",
     "DEFAULT_HEARTBEAT",
     "DEFAULT_JOB_RETRIES",
-    "DEFAULT_LOOK_AGAIN",
     "DEFAULT_MAX_ABANDONED",
     "DEFAULT_MAX_ABILITIES",
     "DEFAULT_MAX_MEMORY",
     "DEFAULT_MAX_OUTAGE",
     "DEFAULT_MAX_PACKET_SIZE",
     "DEFAULT_MAX_UNREAD",
+    "DEFAULT_POLL_INTERVAL",
     "JOB_COMPLETE",
     "JOB_CREATED",
     "JOB_FAILED",
@@ -38,8 +38,8 @@ __all__ = [
     "MAX_UNIQUE_SIZE",
     "MIN_CONNECT_TIMEOUT",
     "MIN_HEARTBEAT",
-    "MIN_LOOK_AGAIN",
     "MIN_PACKET_SIZE",
+    "MIN_POLL_INTERVAL",
     "PRIORITY_HIGH",
     "PRIORITY_LOW",
     "PRIORITY_NONE",
@@ -53,11 +53,11 @@ DEFAULT_ADMIN_TIMEOUT: Final = 10.0
 #: Seconds without any server after which `work` gives up.
 DEFAULT_MAX_OUTAGE: Final = 60.0
 #: Seconds that a worker sleeps before it looks for jobs that servers did not tell of.
-DEFAULT_LOOK_AGAIN: Final = 5.0
+DEFAULT_POLL_INTERVAL: Final = 5.0
 #: Seconds. Nobody could connect in less, and to try again and again would be a busy loop.
 MIN_CONNECT_TIMEOUT: Final = 0.001
 #: Seconds. To look more often would be a busy loop, as each look is a question to each server.
-MIN_LOOK_AGAIN: Final = 0.01
+MIN_POLL_INTERVAL: Final = 0.01
 #: Seconds that a server may be silent while a client waits for something, before it is asked.
 DEFAULT_HEARTBEAT: Final = 30.0
 #: Seconds. A server that is busy would be lost with less.

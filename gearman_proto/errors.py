@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, Any, Final
 
-from .printable import shown
+from .printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ class GearmanError(Exception):
     """The base of this library's exceptions. ``str()`` returns a line of printable characters."""
 
     def __str__(self) -> str:
-        return shown(super().__str__())
+        return printable(super().__str__())
 
 
 class ProtocolError(GearmanError):
@@ -104,7 +104,7 @@ class ServerError(GearmanError):
 
     `code` is the server's error code, such as gearmand's ``QUEUE_ERROR``. Other servers have their
     own codes. `text` is the server's explanation. Both attributes have the text that the server
-    sent. In the error's message, `shown` escapes them.
+    sent. In the error's message, `printable` escapes them.
     """
 
     def __init__(self, code: str, text: str = "") -> None:
@@ -113,4 +113,4 @@ class ServerError(GearmanError):
         self.text: str = text
 
     def __str__(self) -> str:
-        return shown(f"{self.code}: {self.text}" if self.text else self.code, _MAX_TEXT)
+        return printable(f"{self.code}: {self.text}" if self.text else self.code, _MAX_TEXT)

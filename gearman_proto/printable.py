@@ -2,7 +2,7 @@
 
 Servers send names, ids, and the texts of errors and warnings. Any client that can submit a job can
 choose such text. Unescaped, it could move a terminal's cursor, forge a log line, end a field in a
-pipe, or reverse the reading order of a line. Therefore the library escapes it with `shown` in its
+pipe, or reverse the reading order of a line. Therefore the library escapes it with `printable` in its
 own output: error messages, log records, and the output of gearmanctl. Applications get unescaped
 data, such as a job's result, the fields of a record, or the `code` and `text` of a ServerError.
 """
@@ -10,7 +10,7 @@ data, such as a job's result, the fields of a record, or the `code` and `text` o
 from __future__ import annotations
 
 
-def shown(text: str | bytes, limit: int | None = None) -> str:
+def printable(text: str | bytes, limit: int | None = None) -> str:
     r"""Return `text` as one line of printable characters.
 
     Printable characters (`str.isprintable`) remain unchanged. Other characters are escaped as in

@@ -66,7 +66,7 @@ from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError, S
 from gearman_proto.engines.driver import E_, W_, BaseDriver
 from gearman_proto.handlers import is_from_handler, reraise_from_handler
 
-from ._leader import Bell, Lock, Turns, sleep_until
+from ._leader import Bell, Leadership, Lock, sleep_until
 from ._poller import Listener, Poller
 from ._selector import READ, WRITE
 from ._transport import OPEN, Transport
@@ -90,7 +90,7 @@ _PEER: Final = ServerAddress("peer")
 #: The only clock.
 clock: Final = time.monotonic
 #: The source of all randomness. It has no state that two processes could share after a fork.
-chance: Final = random.SystemRandom()
+rng: Final = random.SystemRandom()
 
 
 def _with_text(error: Exception) -> Exception:
@@ -127,12 +127,12 @@ class Driver(BaseDriver[E_]):
         # Counts how many times the selector's results were processed.
         self._rounds = 0
         self._poller = Poller()
-        self._turns = Turns(self._lock)
+        self._leadership = Leadership(self._lock)
         # The last working address of each server.
         self._last_good: LastGood = {}
         # Links whose sockets accept data again.
         self._writable: set[Any] = set()
-        #: Called with the Wait of a finished Call, or None. Call `tidy` afterwards.
+        #: Called with the Wait of a finished Call, or None. Call `flush` afterwards.
         self.over = self._released.append
 
     # The driver's interface.
@@ -155,7 +155,7 @@ class Driver(BaseDriver[E_]):
                 call.block()
             finally:
                 self.over(call.wait)
-            self.tidy()
+            self.flush()
         call.wait.raise_error()
         return call.wait
 
@@ -181,7 +181,7 @@ class Driver(BaseDriver[E_]):
                 value = body(call)
             finally:
                 self.over(call.wait)
-            self.tidy()
+            self.flush()
         return value
 
     def begin(
@@ -198,7 +198,7 @@ class Driver(BaseDriver[E_]):
             try:
                 if self._poller.selector is None:
                     self._poller.open()
-                self._look()
+                self._check_sockets()
                 begin = getattr(self.engine, method.__name__)
                 call.wait = begin(clock(), call.bell.ring, *args, **options)
                 self._leave()
@@ -233,9 +233,9 @@ class Driver(BaseDriver[E_]):
                 raise
         return value
 
-    def tell(self, function: Callable[[E_, float], object]) -> None:
+    def call_or_post(self, function: Callable[[E_, float], object]) -> None:
         """Call the engine, or post the call if this thread is inside another one."""
-        if self._lock.is_mine():
+        if self._lock.owned():
             self.post(function)
         else:
             self.call(function)
@@ -251,23 +251,23 @@ class Driver(BaseDriver[E_]):
         with self._lock:
             self._guarded(self._block, wait, bell)
 
-    def tidy(self) -> None:
+    def flush(self) -> None:
         """Release ended calls. If a thread holds the lock, leave that to it.
 
         This never blocks. The garbage collector finalizes an unfinished generator in any thread,
         even in one that holds the lock of this driver or of another.
         """
-        self._lock.if_free(self._guarded, self._tidy)
+        self._lock.try_run(self._guarded, self._flush)
 
     def close(self) -> None:
         """Close the engine and all sockets. All blocked calls return."""
         try:
-            self.tell(lambda engine, now: engine.close(now))
+            self.call_or_post(lambda engine, now: engine.close(now))
         except ConnectionError:
             # The program has closed the descriptors. All connections have been dropped now, so
             # the second call only closes the engine.
-            self.tell(lambda engine, now: engine.close(now))
-        if not self._lock.is_mine():
+            self.call_or_post(lambda engine, now: engine.close(now))
+        if not self._lock.owned():
             with self._lock:
                 self._close_poller()
 
@@ -295,15 +295,15 @@ class Driver(BaseDriver[E_]):
             self._poller.listen(Listener(sock, accept, context))
 
     def _check_nesting(self) -> None:
-        if self._lock.is_mine():
+        if self._lock.owned():
             raise self._refusal(
                 "this is in the middle of another call of the same thread, as signal handlers and "
                 "finalizers may be: nothing that waits can be called here"
             )
 
-    def settle(self) -> None:
+    def clean_up(self) -> None:
         """Clean up after a call that an exception has ended."""
-        if not self._lock.is_mine():
+        if not self._lock.owned():
             self.call(lambda _engine, _now: None)
 
     # All methods below, up to the finalizer, are called with the lock held.
@@ -331,28 +331,28 @@ class Driver(BaseDriver[E_]):
                 raise closed from error
         self._interrupted(error)
 
-    def _look(self) -> None:
+    def _check_sockets(self) -> None:
         """Begin to use the engine, and process the sockets' events if no thread polls.
 
         Above all, detect connections that have ended: data sent on them would be lost.
         """
         self._enter()
         selector = self._poller.selector
-        if selector is not None and self._turns.leader is None and self._poller.transports:
+        if selector is not None and self._leadership.leader is None and self._poller.transports:
             ready = selector.select(0)
             if ready:
                 self._handle(ready, -math.inf)
 
     def _block(self, wait: Wait, bell: Bell) -> None:
-        on_top = self._turns.block(wait, bell, self._poll)
-        self._turns.hand_over()
+        on_top = self._leadership.block(wait, bell, self._poll)
+        self._leadership.hand_over()
         if on_top:
             # The deadline of the leader's interrupted sleep may have changed.
             self._poller.waker.wake()
 
     def _enter(self) -> float:
         """Begin to use the engine, and return the time."""
-        self._mend()
+        self._finish_recovery()
         self._busy = True
         now = clock()
         self._release_all(now)
@@ -363,16 +363,16 @@ class Driver(BaseDriver[E_]):
     def _leave(self) -> None:
         self._pump()
         self._busy = False
-        self._turns.hand_over()
+        self._leadership.hand_over()
 
-    def _tidy(self) -> None:
+    def _flush(self) -> None:
         if self._act(self._enter()):
             self._pump()
         self._busy = False
-        self._turns.hand_over()
+        self._leadership.hand_over()
         self._close_poller()
 
-    def _mend(self) -> None:
+    def _finish_recovery(self) -> None:
         """Complete a call of `_interrupted` that was interrupted in another thread."""
         if self._busy:
             self._interrupted(InterruptedError("twice"))
@@ -386,18 +386,18 @@ class Driver(BaseDriver[E_]):
             super()._interrupted(error)
             self._pump()
             self._busy = False
-        self._turns.hand_over()
+        self._leadership.hand_over()
         self._close_poller()
 
     def _replace(self, error: Exception) -> None:
         super()._replace(error)
         self._rounds += 1
-        self._poller.renew(asleep=self._turns.is_asleep)
+        self._poller.reset(asleep=self._leadership.is_asleep)
 
     def _close_poller(self) -> None:
         """Close all sockets if the engine is closed. If a thread leads, wake it to do that."""
         if self.engine.closed:
-            if self._turns.leader is None:
+            if self._leadership.leader is None:
                 self._poller.close()
             else:
                 self._poller.waker.wake()
@@ -406,7 +406,7 @@ class Driver(BaseDriver[E_]):
 
     def _poll(self) -> None:
         """Sleep until a socket is ready or a deadline passes, and process the events."""
-        self._mend()
+        self._finish_recovery()
         rounds, selector = self._rounds, self._poller.selector
         if selector is None:
             self._poller.open()
@@ -417,10 +417,10 @@ class Driver(BaseDriver[E_]):
         deadline = self._next_deadline()
         timeout = sleep_until(deadline)
         try:
-            ready = self._turns.sleep(deadline, selector.select, timeout)
+            ready = self._leadership.sleep(deadline, selector.select, timeout)
         finally:
             # If this call is nested, the outer call sleeps in the selector as well.
-            if self._turns.depth == 1:
+            if self._leadership.depth == 1:
                 if self.engine.closed:
                     self._poller.close()
                 if selector is not self._poller.selector:
@@ -487,7 +487,7 @@ class Driver(BaseDriver[E_]):
             return
         if events != READ:
             self._writable.add(link)
-        if events == WRITE or link.behind:
+        if events == WRITE or link.has_backlog:
             return
         while True:
             try:
@@ -539,8 +539,10 @@ class Driver(BaseDriver[E_]):
             changed = True
         if self._poller.touched:
             changed |= self._poller.refresh()
-        until = self._turns.sleeping_until
-        if until is not None and (changed or self._turns.is_done or self._next_deadline() < until):
+        until = self._leadership.sleeping_until
+        if until is not None and (
+            changed or self._leadership.is_done or self._next_deadline() < until
+        ):
             self._poller.waker.wake()
 
     def _act(self, now: float) -> bool:
@@ -649,7 +651,7 @@ class _Settling:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is not None:
-            self._driver.settle()
+            self._driver.clean_up()
 
 
 class Call(Generic[W_]):

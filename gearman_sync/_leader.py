@@ -10,7 +10,7 @@ Signals
     thread that sleeps here. The outer call can't continue until the nested call returns. A call
     nested in the leader's sleep leads itself: no other thread is allowed to, so no other thread
     would poll. A call nested in a follower's sleep follows as well, or leads when it is woken.
-    Among the Bells of one thread, that of the innermost call is the newest, so `Turns.hand_over`
+    Among the Bells of one thread, that of the innermost call is the newest, so `Leadership.hand_over`
     rings the newest Bell.
 
     A signal handler can raise an exception wherever CPython checks for signals: when a Python
@@ -29,7 +29,7 @@ Signals
 
     Longer operations, such as handing over, can be interrupted and are safe to repeat. Every thread
     that releases the lock ensures that a thread leads while there are followers (`Driver` calls
-    `Turns.hand_over`). A call that an exception has ended takes the lock once more to do that.
+    `Leadership.hand_over`). A call that an exception has ended takes the lock once more to do that.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Lock(_RLock):  # type: ignore[misc]
     __slots__ = ()
 
     #: Returns True if this thread holds the lock, that is, if the current call is nested.
-    is_mine: Callable[[], bool] = _RLock._is_owned  # noqa: SLF001
+    owned: Callable[[], bool] = _RLock._is_owned  # noqa: SLF001
 
     def sleep(self, function: Callable[..., T_], *args: object) -> T_:
         """Release the lock, call `function`, which sleeps, and acquire the lock again."""
@@ -90,9 +90,9 @@ class Lock(_RLock):  # type: ignore[misc]
         finally:
             self._acquire_restore(once)
 
-    def if_free(self, function: Callable[..., object], *args: object) -> None:
+    def try_run(self, function: Callable[..., object], *args: object) -> None:
         """Call `function` with the lock, unless a thread, even this one, already holds it."""
-        if self.is_mine():
+        if self.owned():
             return
         try:
             if self.acquire(blocking=False):
@@ -145,7 +145,7 @@ class Bell:
         self._lock.acquire(blocking=False)
 
 
-class Turns:
+class Leadership:
     """The leader and the followers of a driver.
 
     Args:

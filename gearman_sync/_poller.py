@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-    from ._selector import EpollSelector, PlainSelector
+    from ._selector import EpollSelector, SystemSelector
     from ._transport import Transport
 
 logger: Final = logging.getLogger("gearman")
@@ -68,7 +68,7 @@ class Poller:
         self.transports: dict[Any, Transport] = {}
         self.connecting: set[Any] = set()
         self.touched: set[Any] = set()
-        self.selector: EpollSelector | PlainSelector | None = None
+        self.selector: EpollSelector | SystemSelector | None = None
         self.waker: Waker | ClosedWaker = CLOSED
         self.is_open = True
         # File descriptor -> the events it is registered for.
@@ -226,7 +226,7 @@ class Poller:
                 "(os.closerange in a daemon?): make or use it after that"
             )
 
-    def renew(self, *, asleep: bool) -> None:
+    def reset(self, *, asleep: bool) -> None:
         """Close all connections and the selector, whose contents are uncertain.
 
         A signal handler's exception may have left the selector, the system and this object in
@@ -247,7 +247,7 @@ class Poller:
         if old is not None and not asleep:
             old.close()
 
-    def drop(self, selector: EpollSelector | PlainSelector) -> None:
+    def drop(self, selector: EpollSelector | SystemSelector) -> None:
         """Close a selector that `renew` could not close because a thread slept in it."""
         if self.waker.is_intact:
             selector.close()

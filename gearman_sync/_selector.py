@@ -62,7 +62,7 @@ class EpollSelector:
         _keep(self._epoll)
 
 
-class PlainSelector:
+class SystemSelector:
     """A selector of `selectors`, with the interface of EpollSelector, for other systems."""
 
     def __init__(self) -> None:
@@ -101,8 +101,8 @@ def _keep(thing: object) -> None:
 
 
 _HAS_EPOLL: Final = hasattr(select, "epoll")
-Selector: Final[type[EpollSelector | PlainSelector]] = (
-    EpollSelector if _HAS_EPOLL else PlainSelector
+Selector: Final[type[EpollSelector | SystemSelector]] = (
+    EpollSelector if _HAS_EPOLL else SystemSelector
 )
 READ: Final[int] = select.EPOLLIN if _HAS_EPOLL else selectors.EVENT_READ
 WRITE: Final[int] = select.EPOLLOUT if _HAS_EPOLL else selectors.EVENT_WRITE

@@ -45,7 +45,7 @@ def _start(thread: threading.Thread) -> None:
 class Pool:
     """The threads that run the jobs of a worker with several slots.
 
-    To end the pool, its user sets `is_over` and puts None into `jobs`. A method could be
+    To end the pool, its user sets `is_finished` and puts None into `jobs`. A method could be
     interrupted by a signal handler's exception before it did anything. At exit, Python waits for
     running jobs.
 
@@ -58,12 +58,12 @@ class Pool:
 
     Attributes:
         jobs: The queue of jobs to run.
-        is_over: True to drop the jobs that have not begun.
+        is_finished: True to drop the jobs that have not begun.
     """
 
     def __init__(self, size: int, work: Callable[[Any], object]) -> None:
         self.jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.is_over = False
+        self.is_finished = False
         self._size = size
         self._work = work
         self._count = 0
@@ -99,7 +99,7 @@ class Pool:
 
     def _run(self) -> None:
         while (job := self.jobs.get()) is not None:
-            if not self.is_over:
+            if not self.is_finished:
                 self._work(job)
             del job  # Free it now: the next job may arrive much later.
         self.jobs.put(None)  # End the other threads as well.

@@ -12,8 +12,8 @@ from gearman_proto.checks import to_seconds
 from gearman_proto.surface import AdminClient
 from gearman_proto.tls import make_contexts
 
+from ._closing import ClosesOnExit, SSLContext, load_ssl
 from ._driver import Driver
-from ._opened import Opened, SSLContext, load_ssl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class GearmanAdminClient(AdminClient[Server, SSLContext], Opened):
+class GearmanAdminClient(AdminClient[Server, SSLContext], ClosesOnExit):
     """A client for the admin commands of one Gearman server.
 
     From python-gearman (`gearman.GearmanAdminClient`). The client keeps its connection open between

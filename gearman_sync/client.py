@@ -13,18 +13,18 @@ from gearman_proto.checks import to_seconds
 from gearman_proto.surface.client import Client, Requests, make_job
 from gearman_proto.tls import make_contexts
 
-from ._driver import Call, Driver, chance
-from ._opened import Opened, SSLContext, load_ssl
+from ._closing import ClosesOnExit, SSLContext, load_ssl
+from ._driver import Call, Driver, rng
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Stream
+    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Subscription
     from gearman_proto.engines.driver import P_, Method
 
 
-class GearmanClient(Client[Server, SSLContext], Opened):
+class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
     """A client that submits jobs to Gearman servers and waits for them.
 
     From python-gearman (`gearman.GearmanClient`). Threads can share a client. After a fork, the
@@ -35,7 +35,7 @@ class GearmanClient(Client[Server, SSLContext], Opened):
 
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
         make_engine = functools.partial(
-            ClientEngine, addresses, rng=chance, wall_clock=time.time, **options
+            ClientEngine, addresses, rng=rng, wall_clock=time.time, **options
         )
         self._gm_driver = Driver(
             make_engine, make_contexts(addresses, load_ssl), InvalidClientState
@@ -120,31 +120,31 @@ class GearmanClient(Client[Server, SSLContext], Opened):
 
     def _gm_iterate(
         self,
-        method: Method[ClientEngine, P_, Stream],
+        method: Method[ClientEngine, P_, Subscription],
         *args: P_.args,
         **options: P_.kwargs,
     ) -> Iterator[Any]:
-        """Start a call at the first `next`, and yield the items of its Stream.
+        """Start a call at the first `next`, and yield the items of its Subscription.
 
         Takes the same arguments as `Driver.run`.
         """
-        call: Call[Stream] = Call(self._gm_driver)
+        call: Call[Subscription] = Call(self._gm_driver)
         try:
             call.begin(method, *args, **options)
-            stream = call.wait
+            subscription = call.wait
             while True:
-                done = stream.done
-                item = stream.take()
+                done = subscription.done
+                item = subscription.take()
                 if item is not None:
                     yield item
                 elif done:
-                    stream.raise_error()
+                    subscription.raise_error()
                     return
                 else:
                     call.block()
         finally:
             self._gm_driver.over(call.wait)
-            self._gm_driver.tidy()
+            self._gm_driver.flush()
 
     def get_job_status(
         self,
@@ -181,13 +181,13 @@ class GearmanClient(Client[Server, SSLContext], Opened):
         callback_fxn: Callable[[bool], object],
         timeout: float | None = None,
     ) -> bool:
-        def watch(call: Call[Stream]) -> bool:
-            stream = call.wait
-            while callback_fxn(stream.news):
-                if stream.done:
-                    stream.raise_error()
-                    return stream.timed_out
-                stream.news = False
+        def watch(call: Call[Subscription]) -> bool:
+            subscription = call.wait
+            while callback_fxn(subscription.news):
+                if subscription.done:
+                    subscription.raise_error()
+                    return subscription.timed_out
+                subscription.news = False
                 call.block()
             return False
 

@@ -18,9 +18,9 @@ from gearman_proto.checks import to_seconds
 from gearman_proto.engines.driver import BACKLOG
 from gearman_proto.tls import check_context
 
-from ._driver import Driver, chance
+from ._closing import load_ssl
+from ._driver import Driver, rng
 from ._leader import sleep_until
-from ._opened import load_ssl
 
 if TYPE_CHECKING:
     import ssl
@@ -42,7 +42,7 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
     def _gm_setup(self, options: dict[str, Any], ssl_context: ssl.SSLContext | None) -> None:
         def make_engine() -> ServerEngine:
             return ServerEngine(
-                rng=chance,
+                rng=rng,
                 wall_clock=self._gm_wall_clock or time.time,
                 host=socket.gethostname(),
                 pid=os.getpid(),

@@ -20,7 +20,7 @@ from gearman_proto.checks import to_seconds
 from gearman_proto.engines.worker.outcomes import (
     Ending,
     ForkGuard,
-    Watch,
+    contain_errors,
     exc_info_of,
     leaves,
 )
@@ -30,15 +30,15 @@ from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, logger
 from gearman_proto.tls import make_contexts
 from gearman_proto.wire.packets import WorkData, WorkException, WorkWarning
 
-from ._driver import Driver, chance
-from ._opened import Opened, SSLContext, load_ssl
+from ._closing import ClosesOnExit, SSLContext, load_ssl
+from ._driver import Driver, rng
 from ._threads import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import ServerAddress
-    from gearman_proto.engines.worker.engine import WorkStream
+    from gearman_proto.engines.worker.engine import WorkSubscription
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.packets import PacketEvent
 
@@ -60,7 +60,7 @@ _guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
 _NO_GUARD: Final = contextlib.nullcontext()
 
 
-class GearmanWorker(Worker[Server, SSLContext], Opened):
+class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
     """Does the jobs of Gearman servers.
 
     From python-gearman (`gearman.GearmanWorker`). With one slot (`max_jobs`) callbacks run in the
@@ -72,7 +72,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
     _gm_driver: Driver[WorkerEngine]
 
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
-        make_engine = functools.partial(WorkerEngine, addresses, rng=chance, **options)
+        make_engine = functools.partial(WorkerEngine, addresses, rng=rng, **options)
         self._gm_driver = Driver(
             self._gm_engines(make_engine), make_contexts(addresses, load_ssl), InvalidWorkerState
         )
@@ -85,13 +85,15 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         body = functools.partial(self._gm_work, errors=errors)
         timeout = to_seconds(poll_timeout)
         self._gm_look_at_hooks()
-        stream = self._gm_driver.during(body, WorkerEngine.work, timeout=timeout)
+        subscription = self._gm_driver.during(body, WorkerEngine.work, timeout=timeout)
         if errors:
             raise errors[0]
-        stream.raise_error()
+        subscription.raise_error()
 
-    def _gm_work(self, call: Call[WorkStream], errors: list[BaseException]) -> WorkStream:
-        stream = call.wait
+    def _gm_work(
+        self, call: Call[WorkSubscription], errors: list[BaseException]
+    ) -> WorkSubscription:
+        subscription = call.wait
         execute: Callable[[WorkerJob], None] = functools.partial(self._gm_execute, errors=errors)
         pool = None
         if self._gm_max_jobs > 1:
@@ -102,11 +104,12 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         try:
             if pool is not None:
                 pool.start()
-            while not stream.done:
+            while not subscription.done:
                 call.block()
-                active, stream.active = stream.active, False
+                active, subscription.active = subscription.active, False
                 while (
-                    stream.news and (job := self._gm_driver.call(WorkerEngine.next_job)) is not None
+                    subscription.news
+                    and (job := self._gm_driver.call(WorkerEngine.next_job)) is not None
                 ):
                     execute(job)
                 self._gm_log()
@@ -114,10 +117,10 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
                     self._gm_driver.call(WorkerEngine.stop)
         finally:
             if pool is not None:
-                pool.is_over = True
+                pool.is_finished = True
                 pool.jobs.put(None)
             self._gm_log()
-        return stream
+        return subscription
 
     def stop(self, timeout: float | None = None) -> None:
         self._gm_driver.post(self._gm_make_stop(timeout))
@@ -129,7 +132,7 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
         """Do one job, and see to it that it ends."""
         tracking.use_encoder(job, self.data_encoder)
         ending = Ending(job, logger)
-        watch = Watch(self._gm_leaves, ending.hook_raised)
+        watch = contain_errors(self._gm_leaves, ending.hook_raised)
         # `on_job_execute` has a guard around the callback. A subclass's hook can fork too.
         with watch, _NO_GUARD if self._gm_ends_at_once else _guard(job):
             self.on_job_execute(job)
@@ -138,10 +141,10 @@ class GearmanWorker(Worker[Server, SSLContext], Opened):
 
     def _gm_execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         self._gm_do(job)
-        if tracking.is_over(job):
+        if tracking.is_finished(job):
             return
         go_on = False
-        with Watch(self._gm_leaves, errors.append):
+        with contain_errors(self._gm_leaves, errors.append):
             go_on = bool(self.after_job())
         self._gm_driver.call(WorkerEngine.job_done, job, go_on=go_on)
 

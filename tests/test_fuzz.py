@@ -79,11 +79,11 @@ def nothing(*args: object, **options: object) -> None:
     ("target", "fault"),
     [
         ("connection", "gearman_proto.wire.buffer.ReceiveBuffer.shrink"),
-        ("client_engine", "gearman_proto.engines.waits.RequestsWait.requests_over"),
+        ("client_engine", "gearman_proto.engines.waits.RequestsWait.requests_ended"),
         ("worker_engine", "gearman_proto.engines.worker.engine.WorkerEngine._end_waits"),
         ("server_engine", "gearman_proto.engines.server.engine.ServerEngine._count"),
         ("admin_engine", "gearman_proto.engines.admin.Question.fail"),
-        ("text", "fuzz.text.shown"),
+        ("text", "fuzz.text.printable"),
         ("differential", "gearman_proto.engines.server.engine.ServerEngine._take_away"),
     ],
 )

@@ -230,17 +230,17 @@ def test_command_lists_functions_without_workers(start_gearmand: Callable[[], Ge
     host, port = gearmand.address
     environ = {**os.environ, "GEARMAN_SERVERS": f"{host}:{port}", "PYTHONPATH": str(ROOT)}
 
-    def shown() -> bytes:
+    def printable() -> bytes:
         return subprocess.run(line, shell=True, env=environ, capture_output=True, check=True).stdout
 
-    assert shown() == b""
+    assert printable() == b""
     with GearmanClient([gearmand.address]) as client:
         client.submit_job("nobody-does-it", "", background=True)
-    assert shown() == b"nobody-does-it\t1\t0\t0\n"
+    assert printable() == b"nobody-does-it\t1\t0\t0\n"
     worker = ScriptedWorker(gearmand.address, {"nobody-does-it": lambda job: b""})
     gearmand.wait_for_jobs("nobody-does-it", 0)
     worker.stop()
-    assert shown() == b""
+    assert printable() == b""
 
 
 def test_sqlite_queue_with_empty_data_starts_after_the_delete(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from gearman_anyio._callbacks import Escaped, call_back
+from gearman_anyio._callbacks import CallbackExit, call_back
 from gearman_anyio.worker import GearmanWorker
 from gearman_proto.surface.callbacks import is_async
 from gearman_proto.surface.worker import Ability
@@ -58,6 +58,6 @@ class JobDouble(jobs.JobDouble):
         ability = Ability(callback, None, is_async(callback))
         try:
             result = await call_back(ability, self.worker, self, anyio.CapacityLimiter(1))
-        except Escaped as escaped:
+        except CallbackExit as escaped:
             raise escaped.error from None
         return self._returned(result)

@@ -213,7 +213,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             self._timers.cancel(wait)
         elif self._is_wanted():
             self._interrupt(link)
-            self._go_on(now)
+            self._send_next(now)
 
     def close(self, now: float) -> None:
         """Close the connection, and refuse further questions."""
@@ -243,7 +243,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
     def handle_timeout(self, now: float) -> None:
         """Process the deadlines that have passed at `now`, and ask the next question."""
         self._timers.expire(now)
-        self._go_on(now)
+        self._send_next(now)
 
     # The transport side: output.
 
@@ -273,7 +273,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self._queue.append(question)
         if question.deadline is not None:
             self._timers.set(question, question.deadline, self._expire)
-        self._go_on(now)
+        self._send_next(now)
         return question
 
     def _ask_next(self, now: float) -> None:
@@ -320,7 +320,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         link: AdminLink | None = self.server.link
         return link
 
-    def _go_on(self, now: float) -> None:
+    def _send_next(self, now: float) -> None:
         """Ask the oldest queued question. Open a connection first if the engine has none."""
         if self._link is not None:
             self._ask_next(now)
@@ -356,7 +356,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             self._queue.appendleft(asked)
         elif asked is not None:
             self._fail(asked, error)
-        self._go_on(now)
+        self._send_next(now)
 
     def _unavailable(self, reason: object) -> ServerUnavailable:
         return ServerUnavailable(f"no server could be reached: {self.server.address} ({reason})")

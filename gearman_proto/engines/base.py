@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 from gearman_proto.records import record
 
-from .states import State, StateTable, turn
+from .states import State, StateTable, transition
 from .timers import Timers
 
 if TYPE_CHECKING:
@@ -102,17 +102,17 @@ class Link:
         has_more: False if the driver can skip `data_to_send` after it has written all bytes.
     """
 
-    __slots__ = ("behind", "connection", "has_more", "state")
+    __slots__ = ("connection", "has_backlog", "has_more", "state")
 
     def __init__(self, connection: Connection, state: LinkState) -> None:
         self.connection: Connection = connection
         self.state: LinkState = state
-        self.behind: bool = False
+        self.has_backlog: bool = False
         self.has_more: bool = True
 
-    def turn(self, state: LinkState) -> None:
+    def transition(self, state: LinkState) -> None:
         """Change to `state`. LINK_STATES must allow the transition."""
-        self.state = turn(LINK_STATES, self.state, state)
+        self.state = transition(LINK_STATES, self.state, state)
 
     @property
     def alive(self) -> bool:
@@ -169,7 +169,7 @@ class Engine(Protocol[L]):
       engine can't see bytes leave the system's send queue, so after a large write it waits longer
       before it disconnects a server (see `delivery`).
 
-    A driver gets each `link` from a `Connect`, or from a server's `accept`. While `link.behind` is
+    A driver gets each `link` from a `Connect`, or from a server's `accept`. While `link.has_backlog` is
     true, the engine has unprocessed data from that link. The driver must not read from the link
     meanwhile, so that no backlog builds up. `next_deadline` is then in the past, so the driver
     calls `handle_timeout` as soon as it has served the other links.

@@ -96,7 +96,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
         """Note that the connection of `link` is open."""
         if link.state is LinkState.CONNECTING:
             self._timers.cancel(link)
-            link.turn(LinkState.OPEN)
+            link.transition(LinkState.OPEN)
             link.opened_at = now
             self._opened(link, now)
 
@@ -155,7 +155,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
 
     def _begin(self, link: L, now: float) -> None:
         """Ask the transport to connect `link`, which is WAITING."""
-        link.turn(LinkState.CONNECTING)
+        link.transition(LinkState.CONNECTING)
         self._actions.append(Connect(link, self._connect_timeout))
         self._set_connect_timer(link, now)
 
@@ -180,7 +180,7 @@ class ConnectingEngine(BaseEngine, Generic[L]):
 
     def _drop(self, link: L) -> None:
         """Detach `link`, which has ended, from its server, and cancel its timer."""
-        link.turn(LinkState.GONE)
+        link.transition(LinkState.GONE)
         link.server.link = None
         self._timers.cancel(link)
 

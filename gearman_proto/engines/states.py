@@ -1,6 +1,6 @@
 """State tables: the allowed transitions of each state and their causes.
 
-An engine changes a state only by `turn`, which asserts that the table allows the transition. The
+An engine changes a state only by `transition`, which asserts that the table allows the transition. The
 diagrams in docs/explanation/architecture.md are drawn from the same tables.
 """
 
@@ -28,7 +28,7 @@ class State(enum.Enum):
 StateTable: TypeAlias = dict[S, dict[S, str]]
 
 
-def turn(table: StateTable[S], state: S, following: S) -> S:
+def transition(table: StateTable[S], state: S, following: S) -> S:
     """Return the next state `following`, after checking that `table` allows the transition."""
     assert following in table[state], f"{state} can't turn into {following}"
     return following

@@ -8,7 +8,7 @@ first phase, the wait is done after that phase, since the call is going to raise
 Each request holds the waits to notify, so the engine never scans all requests. Only a deadline, a
 failure or a cancelled caller makes it iterate over the requests of a wait, once.
 
-A Stream is a RequestsWait that wakes its caller for each update.
+A Subscription is a RequestsWait that wakes its caller for each update.
 
 The engine calls the methods. An adapter only reads the attributes and provides `wake`. The engine
 calls `wake` while it is in use (under the adapter's lock, if there is one), so `wake` must only
@@ -109,7 +109,7 @@ class RequestsWait(Wait):
         accepted_only: True if the call is done as soon as no request is JOB_PENDING.
     """
 
-    __slots__ = ("accepted_only", "members", "open", "requests", "unaccepted")
+    __slots__ = ("accepted_only", "members", "remaining", "requests", "unaccepted")
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class RequestsWait(Wait):
         #: Number of requests that are neither accepted nor failed.
         self.unaccepted: int = 0
         #: Number of requests that have not ended.
-        self.open: int = 0
+        self.remaining: int = 0
 
     def request_accepted(self) -> None:
         """Count down a request that has left the first phase."""
@@ -140,27 +140,27 @@ class RequestsWait(Wait):
         self.note(error)
 
     def request_updated(self) -> None:
-        """Ignore an update of a job that has not ended. Stream overrides this."""
+        """Ignore an update of a job that has not ended. Subscription overrides this."""
 
-    def request_ended(self, request: GearmanJobRequest) -> None:  # noqa: ARG002 - for Stream
+    def request_ended(self, request: GearmanJobRequest) -> None:  # noqa: ARG002 - for Subscription
         """Count down a request that has left the second phase."""
-        self.open -= 1
-        if not self.open:
+        self.remaining -= 1
+        if not self.remaining:
             self.check()
 
-    def requests_over(self, requests: Sequence[GearmanJobRequest]) -> None:
+    def requests_ended(self, requests: Sequence[GearmanJobRequest]) -> None:
         """Count down requests that have left both phases at once."""
-        self.open -= len(requests)
+        self.remaining -= len(requests)
         self.unaccepted -= len(requests)
         if not self.unaccepted:
             self.check()
 
-    def request_was_over(self, request: GearmanJobRequest) -> None:
-        """Ignore a request that was not pending when the call began. Stream overrides this."""
+    def request_already_ended(self, request: GearmanJobRequest) -> None:
+        """Ignore a request that was not pending when the call began. Subscription overrides this."""
 
     def check(self) -> None:
         """Finish the call if no request is left to wait for."""
-        if not self.unaccepted and (self.accepted_only or self.error or not self.open):
+        if not self.unaccepted and (self.accepted_only or self.error or not self.remaining):
             self.finish()
 
     def expire(self, now: float) -> None:
@@ -181,12 +181,12 @@ class RequestsWait(Wait):
         super().raise_error()
 
 
-class Stream(RequestsWait):
+class Subscription(RequestsWait):
     """A call that returns several times, and whose caller is woken for each update.
 
     `finished` holds the ended requests that the caller has not taken yet. The caller first reads
-    `done`, then calls `take`. If `take` returns None, the stream is over if `done` was true.
-    Otherwise the caller blocks until the stream is `ready`.
+    `done`, then calls `take`. If `take` returns None, the subscription is over if `done` was true.
+    Otherwise the caller blocks until the subscription is `ready`.
     """
 
     __slots__ = ("finished", "news")
@@ -209,41 +209,41 @@ class Stream(RequestsWait):
 
     def take(self) -> Any:
         """Remove and return the next request that has ended, or return None."""
-        self.news = False  # Reset this first, since another thread might call `tell` meanwhile.
+        self.news = False  # Reset this first, since another thread might call `notify` meanwhile.
         return self.finished.popleft() if self.finished else None
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Wake the caller for an update, unless it has been woken already."""
         if not self.news:
             self.news = True
             self.wake()
 
     def request_failed(self, error: Exception) -> None:
-        """Ignore the failure of a request, since a call of `requests_over` follows."""
+        """Ignore the failure of a request, since a call of `requests_ended` follows."""
 
     def request_updated(self) -> None:
         """Wake the caller for an update of a job."""
-        self.tell()
+        self.notify()
 
     def request_ended(self, request: GearmanJobRequest) -> None:
         """Deliver a request that has left the second phase."""
         self.finished.append(request)
-        self.tell()
+        self.notify()
         super().request_ended(request)
 
-    def requests_over(self, requests: Sequence[GearmanJobRequest]) -> None:
+    def requests_ended(self, requests: Sequence[GearmanJobRequest]) -> None:
         """Deliver requests that have left both phases at once."""
         self.finished.extend(requests)
-        self.tell()
-        super().requests_over(requests)
+        self.notify()
+        super().requests_ended(requests)
 
-    def request_was_over(self, request: GearmanJobRequest) -> None:
+    def request_already_ended(self, request: GearmanJobRequest) -> None:
         """Deliver a request that was not pending when the call began."""
         self.finished.append(request)
         self.news = True
 
 
-class UpdateStream(Stream):
+class UpdateSubscription(Subscription):
     """A call that receives the updates of one job, and finally its outcome."""
 
     __slots__ = ()

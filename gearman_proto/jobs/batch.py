@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @final  # So that code can compare its type: `isinstance` is slow with an ABC.
-class Supply(Sequence[GearmanJobRequest]):
+class Batch(Sequence[GearmanJobRequest]):
     """The requests for plain jobs that were already checked. Reading any request makes all.
 
     Args:

@@ -123,7 +123,7 @@ class WorkerJob(GearmanJob):
     __slots__ = (
         "_gm_data",
         "_gm_encoder",
-        "_gm_is_over",
+        "_gm_is_finished",
         "_gm_link",
         "_gm_payload",
         "ended",
@@ -139,7 +139,7 @@ class WorkerJob(GearmanJob):
         self.wire_handle: bytes = handle
         self.wire_task: bytes = task
         # True once the engine knows that the callback has finished.
-        self._gm_is_over: bool = False
+        self._gm_is_finished: bool = False
         self._gm_encoder: Any = NoopEncoder
         # The engine's connection. It has an `address`, and is `alive` or not.
         self._gm_link: Any = link

@@ -16,7 +16,7 @@ from gearman_proto.wire import packets as events
 from gearman_proto.wire.packets import SUBMITS
 
 from . import tracking
-from .batch import Supply
+from .batch import Batch
 from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest
 
@@ -69,14 +69,14 @@ def make_requests(
     return requests
 
 
-def supply_requests(
+def make_batch(
     jobs: Collection[Mapping[str, Any]],
     *,
     background: bool = False,
     max_retries: int = 0,
     encoder: Any = NoopEncoder,
     max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
-) -> list[GearmanJobRequest] | Supply:
+) -> list[GearmanJobRequest] | Batch:
     """Return requests like `make_requests`, but make those of many plain jobs later.
 
     Args:
@@ -87,7 +87,7 @@ def supply_requests(
         max_packet_size: As in `prepare`.
 
     Returns:
-        A list of requests, or a Supply, which makes them later.
+        A list of requests, or a Batch, which makes them later.
 
     Raises:
         TypeError, ValueError: As in `make_requests`.
@@ -96,7 +96,7 @@ def supply_requests(
         plain = _plain(jobs, max_packet_size)
         if plain is not None:
             attempts = check_count("max_retries", max_retries, 0) + 1
-            return Supply(*plain, bool(background), attempts)
+            return Batch(*plain, bool(background), attempts)
     return make_requests(jobs, background=background, max_retries=max_retries)
 
 
@@ -150,7 +150,7 @@ def _bad_job(job: Any) -> Exception:
 
 def check_collection(name: str, value: object) -> None:
     """Raise TypeError unless `value` is a list, a tuple or a set."""
-    if not isinstance(value, (list, tuple, set, frozenset, Supply)):
+    if not isinstance(value, (list, tuple, set, frozenset, Batch)):
         raise ArgumentTypeError(f"{name} is a list, a tuple or a set, not {type(value).__name__}")
 
 

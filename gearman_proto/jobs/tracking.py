@@ -4,7 +4,7 @@ Applications see requests as `GearmanJobRequest`. An engine keeps its own notes 
 the same object, because a second object would cost 72 bytes per request. The names of these
 attributes begin with `_gm_`, so subclasses of `GearmanJobRequest` can use any ordinary name.
 
-Adapters call only `is_over` and `use_encoder`, for the jobs of a worker.
+Adapters call only `is_finished` and `use_encoder`, for the jobs of a worker.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class Waiter(Protocol):
         """Process that a server acknowledged a foreground request."""
 
     def request_failed(self, error: Exception) -> None:
-        """Keep the error of a submit that failed; a call of `requests_over` follows."""
+        """Keep the error of a submit that failed; a call of `requests_ended` follows."""
 
     def request_ended(self, request: Any) -> None:
         """Process the end of a request that a server had acknowledged."""
 
-    def requests_over(self, requests: Sequence[Any]) -> None:
+    def requests_ended(self, requests: Sequence[Any]) -> None:
         """Process the end of requests without an acknowledgement, or of background requests."""
 
     def request_updated(self) -> None:
@@ -224,7 +224,7 @@ def finish(request: TrackedRequest, state: str, error: Exception | None = None) 
     detach(request, state)
     for wait in waits:
         if was_pending:
-            wait.requests_over((request,))
+            wait.requests_ended((request,))
         else:
             wait.request_ended(request)
 
@@ -236,13 +236,13 @@ def finish_background(requests: Iterable[TrackedRequest]) -> None:
     for request in requests:
         if request._gm_waits is not waits:
             for wait in waits:
-                wait.requests_over(alike)
+                wait.requests_ended(alike)
             waits, alike = request._gm_waits, []
         request._gm_waits = ()
         detach(request, JOB_CREATED)
         alike.append(request)
     for wait in waits:
-        wait.requests_over(alike)
+        wait.requests_ended(alike)
 
 
 def detach(request: TrackedRequest, state: str) -> None:
@@ -321,6 +321,6 @@ def use_encoder(job: WorkerJob, encoder: Any) -> None:
     job._gm_encoder = encoder
 
 
-def is_over(job: WorkerJob) -> bool:
+def is_finished(job: WorkerJob) -> bool:
     """Return whether the engine was told that the callback of `job` has finished."""
-    return job._gm_is_over
+    return job._gm_is_finished

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from gearman_proto import constants
 from gearman_proto.checks import to_seconds
 from gearman_proto.engines.client.queries import status_queries
-from gearman_proto.jobs.batch import Supply
+from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import check_requests, prepare, supply_requests
+from gearman_proto.jobs.submitting import check_requests, make_batch, prepare
 from gearman_proto.tls import parse_servers
 
 from .base import Connected, ContextT, Iterated, ServerT, Waited
@@ -387,8 +387,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
     def _gm_requests_of(
         self, jobs: Collection[Mapping[str, Any]], background: bool, max_retries: int
-    ) -> list[GearmanJobRequest] | Supply:
-        return supply_requests(
+    ) -> list[GearmanJobRequest] | Batch:
+        return make_batch(
             jobs,
             background=background,
             max_retries=max_retries,
@@ -397,9 +397,9 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         )
 
     @staticmethod
-    def _gm_all_of(requests: list[GearmanJobRequest] | Supply) -> list[GearmanJobRequest]:
+    def _gm_all_of(requests: list[GearmanJobRequest] | Batch) -> list[GearmanJobRequest]:
         """Return the list of requests that `submit_multiple_jobs` returns."""
-        return requests.all() if type(requests) is Supply else requests
+        return requests.all() if type(requests) is Batch else requests
 
     # Check arguments before the call, so that `as_completed` and `updates` raise errors themselves
     # and not at the first `next`.
@@ -418,8 +418,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> float | None:
         """Check the arguments of a submit, and encode the data. Return the timeout in seconds."""
         timeout = to_seconds(poll_timeout)
-        if type(requests) is not Supply or requests.requests:
-            # A Supply has requests only after the application has read them. It might also have
+        if type(requests) is not Batch or requests.requests:
+            # A Batch has requests only after the application has read them. It might also have
             # changed them.
             prepare(requests, self.data_encoder, self._gm_max_packet_size)
         return timeout

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
 from gearman_proto import constants
 from gearman_proto.checks import check_timeout, to_seconds
-from gearman_proto.engines.worker.outcomes import Happened, to_send
+from gearman_proto.engines.worker.outcomes import CallbackResult, to_send
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.results import data_event, result_event, status_event
 from gearman_proto.names import check_client_id, check_task, to_text
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 from gearman_proto.tls import parse_servers
 from gearman_proto.wire.packets import WorkFail
 
@@ -81,7 +81,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         ssl_context: ContextT | None = None,
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         max_outage: float | None = constants.DEFAULT_MAX_OUTAGE,
-        look_again: float = constants.DEFAULT_LOOK_AGAIN,
+        poll_interval: float = constants.DEFAULT_POLL_INTERVAL,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
     ) -> None:
         """Create a worker. It connects to no server before `work`.
@@ -98,7 +98,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             ssl_context: An `ssl.SSLContext` for the servers whose dict has no TLS of its own.
             connect_timeout: Seconds to wait for a connection to a server.
             max_outage: Seconds without any server after which `work` raises; None for never.
-            look_again: Seconds after which an idle worker asks servers for jobs on its own.
+            poll_interval: Seconds after which an idle worker asks servers for jobs on its own.
                 gearmand does not wake workers when a scheduled job becomes due.
             max_packet_size: Size limit of a packet, in bytes. The worker disconnects a server that
                 sends a larger packet. A result that needs a larger packet fails its job, without
@@ -126,7 +126,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             "max_jobs": max_jobs,
             "connect_timeout": connect_timeout,
             "max_outage": max_outage,
-            "look_again": look_again,
+            "poll_interval": poll_interval,
             "max_packet_size": max_packet_size,
         }
         self._gm_make(parse_servers(host_list, ssl_context), options)
@@ -180,7 +180,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             self._gm_registered[name] = ability
             self.worker_abilities[name] = callback
 
-        self._gm_driver.tell(register)
+        self._gm_driver.call_or_post(register)
         return name
 
     def unregister_task(self, task: str | bytes) -> str:
@@ -205,7 +205,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             if self.worker_abilities.pop(name, None) is not None:
                 engine.unregister(now, wire)
 
-        self._gm_driver.tell(unregister)
+        self._gm_driver.call_or_post(unregister)
         return name
 
     def set_client_id(self, client_id: str | bytes) -> str:
@@ -224,7 +224,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         name = to_text(client_id, "client id")
         wire = check_client_id(name)
         self.worker_client_id = name
-        self._gm_driver.tell(lambda engine, _: engine.set_client_id(wire))
+        self._gm_driver.call_or_post(lambda engine, _: engine.set_client_id(wire))
         return name
 
     def _gm_engines(self, make_engine: Callable[[], WorkerEngine]) -> Callable[[], WorkerEngine]:
@@ -325,7 +325,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         """Log the engine's notices."""
         notices = self._gm_driver.engine.notices
         while notices:
-            logger.warning("%s", shown(notices.popleft()))
+            logger.warning("%s", printable(notices.popleft()))
 
     # Hooks for subclasses. (blocking) If `max_jobs` is more than 1, the hooks of a job run in the
     # pool. (awaited) A hook can be async or plain. A plain hook returns the value of `super`.
@@ -506,12 +506,12 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
     def _gm_returned(self, job: WorkerJob, result: Any) -> list[PacketEvent]:
         """Return the packets that end `job` after its callback has returned `result`."""
-        return to_send(Happened.RETURNED, job, self.data_encoder, result, *self._gm_how)
+        return to_send(CallbackResult.RETURNED, job, self.data_encoder, result, *self._gm_how)
 
     def _gm_raised(self, job: WorkerJob, exc_info: ExcInfo) -> list[PacketEvent]:
         """Log an exception of a callback, and return the packets that end its job."""
         logger.error("%r failed", job, exc_info=exc_info)
-        return to_send(Happened.RAISED, job, self.data_encoder, exc_info[1], *self._gm_how)
+        return to_send(CallbackResult.RAISED, job, self.data_encoder, exc_info[1], *self._gm_how)
 
     def _gm_status(
         self, job: WorkerJob, numerator: int | str | bytes, denominator: int | str | bytes

@@ -24,9 +24,9 @@ from gearman_proto.engines.server.jobqueue import (
     JobState,
     QueuedJob,
 )
-from gearman_proto.engines.waits import RequestsWait, Stream, Wait
+from gearman_proto.engines.waits import RequestsWait, Subscription, Wait
 from gearman_proto.engines.worker.engine import MOST_GRABS, WorkerEngine
-from gearman_proto.engines.worker.phases import Phase
+from gearman_proto.engines.worker.link import Phase
 
 from .servers import Witness
 
@@ -71,7 +71,7 @@ def audit_idle(node: Node) -> None:
         assert not engine.queue.jobs
         assert not engine.links, engine.links
         assert not engine._to_write
-        assert not engine._behind
+        assert not engine._backlogged
         assert engine.next_deadline() is None
         engine.queue.drop_idle_functions()
         limited = [f for f in engine.queue.functions.values() if f.limits is not None]
@@ -108,7 +108,7 @@ def audit_quiet(node: Node) -> None:
         engine._sweep()
         for link in engine.pool.links():
             assert not link.outbox, link.outbox
-            assert not link.supplies
+            assert not link.batches
             assert not link.ahead
             assert not link.jobs, dict(link.jobs)
             assert not link.jobs.shared
@@ -124,7 +124,7 @@ def check_client(engine: ClientEngine) -> None:
         assert link.alive
         check_places(link)
     for wait in engine._waits:
-        assert not wait.done or isinstance(wait, Stream)
+        assert not wait.done or isinstance(wait, Subscription)
         check_wait(wait)
 
 
@@ -161,7 +161,7 @@ def check_wait(wait: Wait, to_be_made: int = 0) -> None:
         to_be_made: The number of its requests that were not made yet.
     """
     if isinstance(wait, StatusWait):
-        assert wait.open == sum(not query.answered for query in wait.queries)
+        assert wait.remaining == sum(not query.answered for query in wait.queries)
     elif isinstance(wait, RequestsWait):
         check_counts(wait, wait.requests, to_be_made)
 
@@ -174,14 +174,14 @@ def check_counts(
         return  # The Wait is about connections.
     # A request that is listed twice counts once.
     mine = {request for request in requests if wait in request._gm_waits}
-    if not mine and not to_be_made and wait.open:
+    if not mine and not to_be_made and wait.remaining:
         # crash() detaches the requests of a Wait that it ends.
         assert wait.done
         return
-    assert wait.open == len(mine) + to_be_made
+    assert wait.remaining == len(mine) + to_be_made
     assert wait.unaccepted == sum(r.state == JOB_PENDING for r in mine) + to_be_made
     if not wait.timed_out:
-        enough = bool(wait.accepted_only or wait.error or not wait.open)
+        enough = bool(wait.accepted_only or wait.error or not wait.remaining)
         assert wait.done == (enough and not wait.unaccepted)
 
 
@@ -201,7 +201,7 @@ def check_worker(engine: WorkerEngine) -> None:
         assert set(link.jobs) <= engine._jobs
         assert not any(job.ended for job in link.jobs)
         assert link.unsent_size == sum(map(len, link.unsent))
-        assert sum(other is link for other in engine._turns) == (link.phase is Phase.QUEUED)
+        assert sum(other is link for other in engine._grab_queue) == (link.phase is Phase.QUEUED)
 
 
 # Servers.
@@ -254,7 +254,7 @@ def check_function(engine: ServerEngine, function: Function, jobs: list[QueuedJo
         assert engine.queue.find(function.name, key) is job
         assert engine.queue.by_key[key].key == key
     assert len(keyed) == len(by_unique + by_data)
-    links = {*engine.links, *engine._behind}
+    links = {*engine.links, *engine._backlogged}
     workers = {link for link in links if function in link.abilities}
     assert function.workers == len(workers)
     assert function.watchers.keys() <= workers
@@ -266,7 +266,7 @@ def check_job(engine: ServerEngine, job: QueuedJob) -> None:
     """Check a job that has not ended."""
     running = job.state is JobState.RUNNING
     assert job.state is not JobState.ENDED
-    links = {*engine.links, *engine._behind}
+    links = {*engine.links, *engine._backlogged}
     assert (job in job.function.queues[job.priority]) == (job.state is JobState.QUEUED)
     assert job.attached == sum(job.listeners.values())
     assert (job in engine.queue._delayed._current) == (job.state is JobState.DELAYED)
@@ -302,5 +302,5 @@ def count_memory(engine: ServerEngine) -> int:
         for link in engine.links
     )
     # Include the links that are about to be removed.
-    links += sum(link.registered for link in {*engine.links, *engine._behind})
+    links += sum(link.registered for link in {*engine.links, *engine._backlogged})
     return jobs + functions + links

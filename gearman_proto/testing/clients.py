@@ -11,7 +11,7 @@ from gearman_proto.constants import DEFAULT_HEARTBEAT
 from gearman_proto.engines.admin import AdminEngine
 from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.engines.client.queries import status_queries
-from gearman_proto.engines.waits import Stream
+from gearman_proto.engines.waits import Subscription
 from gearman_proto.errors import ArgumentValueError, RemoteProtocolError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
@@ -50,7 +50,7 @@ class Call:
         entries: The entries of `requests` in the books.
         then: Called with the call when it is over, or None.
         begun: Start time, in seconds of virtual time.
-        is_over: True if the call has returned or raised.
+        is_finished: True if the call has returned or raised.
         over_at: Time at which it returned or raised, or None.
         timed_out: True if the call has timed out.
         error: The exception that it raised, or None.
@@ -64,7 +64,7 @@ class Call:
     timeout: float | None
     entries: Sequence[Entry] = ()
     then: Callable[[Call], object] | None = None
-    is_over: bool = False
+    is_finished: bool = False
     over_at: float | None = None
     timed_out: bool = False
     error: Exception | None = None
@@ -134,7 +134,7 @@ class CallingNode(Node):
                 self.woken.append(call)
 
         self.call(begin)
-        if call.deadline is not None and not call.is_over:
+        if call.deadline is not None and not call.is_finished:
             net.schedule(call.deadline + 2 * EPSILON, self._check_deadline, call)
         return call
 
@@ -169,7 +169,7 @@ class CallingNode(Node):
         del self.calls[call]
         net.steps += 1
         self.engine.release(wait, net.now)
-        call.is_over, call.over_at, call.timed_out = True, net.now, wait.timed_out
+        call.is_finished, call.over_at, call.timed_out = True, net.now, wait.timed_out
         try:
             call.value = self.value_of(call)
         except Exception as error:  # noqa: BLE001 - the application gets it
@@ -425,7 +425,7 @@ class ClientNode(CallingNode):
 
     def _look(self, call: Call) -> None:
         wait = call.wait
-        if not isinstance(wait, Stream):
+        if not isinstance(wait, Subscription):
             self._return(call)
             return
         done = wait.done

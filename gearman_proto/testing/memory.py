@@ -40,7 +40,7 @@ class MemoryStream:
         self._timeout: float | None = None
         # True once this end has closed, and once the engine has.
         self._is_closed = False
-        self._is_over = False
+        self._is_finished = False
 
     # The methods of a socket.
 
@@ -54,7 +54,7 @@ class MemoryStream:
         timeout = math.inf if self._timeout is None else self._timeout
         deadline = world.now + timeout
         world.sleep(_LATENCY)
-        while not (self._received or self._is_over):
+        while not (self._received or self._is_finished):
             if not world.step(deadline):
                 raise TimeoutError("timed out")
         data = bytes(self._received[:size])
@@ -101,13 +101,13 @@ class MemoryStream:
         self._put(ConnectionResetError("reset"))
 
     def _put(self, item: bytes | Exception | None) -> None:
-        if not self._is_over:
+        if not self._is_finished:
             self._sent.append(item)
             self._world.pump()
 
     def _end(self) -> None:
         """End the connection, because the engine has closed it."""
-        self._is_over = True
+        self._is_finished = True
         self._sent.clear()
 
 
@@ -228,7 +228,7 @@ class World:
                 self._act(action)
                 actions += 1
             streams = self._streams.values()
-            waiting = [each for each in streams if each._sent and not each.link.behind]
+            waiting = [each for each in streams if each._sent and not each.link.has_backlog]
             for stream in waiting:
                 self._feed(stream.link, stream._sent.popleft())
             if not (waiting or actions):

@@ -95,7 +95,7 @@ class Network(Simulation):
         # True once the first fault was scheduled. Faults are drawn from the nodes that exist then.
         self._is_planned = False
         # True once `check` has stopped all faults, and once it has passed.
-        self._is_ending = self._is_over = False
+        self._is_ending = self._is_finished = False
         # Time at which the last lasting fault ends, and the bytes that it has delayed arrive.
         self._mended_at = 0.0
 
@@ -151,7 +151,7 @@ class Network(Simulation):
         return self._check_new(name or f"{what}{1 + len(self._nodes_of(kind))}")
 
     def _check_goes_on(self) -> None:
-        if self._is_over:
+        if self._is_finished:
             raise RuntimeError("this network is over, as check() was called: make a new one")
 
     # Running.
@@ -176,7 +176,7 @@ class Network(Simulation):
             raise ArgumentValueError("until is None, and with a rate faults never end: give a time")
         else:
             for node in self._nodes_of(WorkerNode):
-                if node.stream is not None:
+                if node.subscription is not None:
                     raise ArgumentValueError(
                         f"until is None, and {node.name} looks for jobs for ever: give a time"
                     )
@@ -311,7 +311,7 @@ class Network(Simulation):
         for node in self._nodes_of(CallingNode):
             audit_quiet(node)
         self._close()
-        self._is_over = True
+        self._is_finished = True
 
     def _nodes_of(self, kind: type[N]) -> list[N]:
         return [node for node in self.nodes.values() if isinstance(node, kind)]
@@ -348,7 +348,7 @@ class Network(Simulation):
         # for the reply to a grab.
         self._run(self.now + 70.0)
         for worker in workers:
-            if worker.stream is not None:
+            if worker.subscription is not None:
                 self.fail(f"{worker.name} does not stop, and has nothing to do")
         for node in self._nodes_of(CallingNode):
             node.close()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gearman_proto.address import parse_address
 from gearman_proto.checks import FOR_EVER, check_seconds
-from gearman_proto.engines.worker.phases import Phase
+from gearman_proto.engines.worker.link import Phase
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.records import record
 from gearman_proto.tls import parse_servers
@@ -99,12 +99,14 @@ class Recorder:
 
     # The worker.
 
-    def attach(self, server: HostSpec, look_again: float | None = None, **attributes: Any) -> None:
+    def attach(
+        self, server: HostSpec, poll_interval: float | None = None, **attributes: Any
+    ) -> None:
         """Replace the worker's servers by `server`, and wrap its hooks.
 
         Args:
             server: The address.
-            look_again: The worker's poll interval in seconds, or None to keep its own.
+            poll_interval: The worker's poll interval in seconds, or None to keep its own.
             attributes: More attributes to set on the worker.
 
         Raises:
@@ -122,8 +124,8 @@ class Recorder:
             raise RuntimeError(
                 f"{worker!r} is connected, or was shut down: it can't be run here"
             ) from None
-        if look_again is not None:
-            options = {**options, "look_again": look_again}
+        if poll_interval is not None:
+            options = {**options, "poll_interval": poll_interval}
         changed = {**attributes, "_gm_made_of": (parse_servers([server], None), options)}
         self._hooks = {name: getattr(worker, name) for name in _HOOKS}
         own = vars(worker)
@@ -175,15 +177,15 @@ class Recorder:
         """
         self._until_empty = True
         self._is_late = is_late
-        is_over = False
-        while not is_over:
+        is_finished = False
+        while not is_finished:
             if is_late():
                 raise self.too_late()
             self._given_up.clear()
             self._is_empty = False
             before = len(self.runs)
             yield
-            is_over = self._is_empty and len(self.runs) == before
+            is_finished = self._is_empty and len(self.runs) == before
 
     def too_late(self) -> TimeoutError:
         """Return the error for a worker that has timed out."""

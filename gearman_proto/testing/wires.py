@@ -257,7 +257,7 @@ class End:
         if later > now:
             self._net.schedule(later, self.arrive)
             return
-        if self.link is not None and self.link.behind:
+        if self.link is not None and self.link.has_backlog:
             node.held.append(self)
             return
         _, item = self._flight.popleft()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto.checks import FOR_EVER, check_callable, check_seconds, check_timeout, check_type
-from gearman_proto.constants import DEFAULT_LOOK_AGAIN
+from gearman_proto.constants import DEFAULT_POLL_INTERVAL
 from gearman_proto.engines.worker.engine import WorkerEngine
-from gearman_proto.engines.worker.outcomes import Happened, to_send
+from gearman_proto.engines.worker.outcomes import CallbackResult, to_send
 from gearman_proto.errors import ServerUnavailable
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
@@ -20,7 +20,7 @@ from .servers import ServerNode
 from .simulation import SimulationError
 
 if TYPE_CHECKING:
-    from gearman_proto.engines.worker.engine import WorkStream
+    from gearman_proto.engines.worker.engine import WorkSubscription
     from gearman_proto.jobs.job import WorkerJob
 
     from .books import Execution
@@ -100,15 +100,15 @@ class WorkerNode(Node):
         net.books.is_limited |= limit is not None
         self.exceptions = exceptions
         self.pause = pause
-        self.look_again: float = options.get("look_again", DEFAULT_LOOK_AGAIN)
+        self.poll_interval: float = options.get("poll_interval", DEFAULT_POLL_INTERVAL)
         self.max_jobs: int = options.get("max_jobs", 1)
         self.begin()
         self.pump()
 
     def begin(self) -> None:
         """Register all callbacks, and work."""
-        #: The stream of the running `work`, or None.
-        self.stream: WorkStream | None = None
+        #: The subscription of the running `work`, or None.
+        self.subscription: WorkSubscription | None = None
         self.runs: dict[Run, None] = {}
         # The executions whose final packets were sent on each connection. Some have arrived.
         self._results: dict[End, list[Execution]] = {}
@@ -123,7 +123,7 @@ class WorkerNode(Node):
     def died(self) -> None:
         """Drop the jobs in progress, as their process has died."""
         self.net.books.counts["workers' losses"] += 1
-        self.stream = None
+        self.subscription = None
         self.runs = {}
 
     def register(self, function: str) -> None:
@@ -140,29 +140,29 @@ class WorkerNode(Node):
     def work(self) -> None:
         """Start to work. If the worker is stopping, restart it afterwards."""
         self._is_to_work = True
-        if self.stream is None and self.is_up:
+        if self.subscription is None and self.is_up:
             self.net.leaving.discard(self.name)
             self.note("works")
 
             def begin() -> None:
                 self._failed = set()
-                self.stream = self.engine.work(self.net.now, _nothing)
+                self.subscription = self.engine.work(self.net.now, _nothing)
 
             self.call(begin)
 
     def stop(self) -> None:
         """Finish the jobs in progress, and accept no others."""
         self._is_to_work = False
-        if self.stream is not None:
+        if self.subscription is not None:
             self.note("is to stop")
             self.net.leaving.add(self.name)
             self.call(self.engine.stop, self.net.now)
-            if self.stream is not None and not self.runs and self.net.is_prompt():
-                self.net.schedule(self.net.now + _AT_ONCE, self._check_stopped, self.stream)
+            if self.subscription is not None and not self.runs and self.net.is_prompt():
+                self.net.schedule(self.net.now + _AT_ONCE, self._check_stopped, self.subscription)
 
-    def _check_stopped(self, stream: WorkStream) -> None:
+    def _check_stopped(self, subscription: WorkSubscription) -> None:
         """Check that the worker, which was idle, has stopped by now."""
-        if self.stream is stream and not self.runs and self.net.is_prompt():
+        if self.subscription is subscription and not self.runs and self.net.is_prompt():
             self.net.fail(f"{self.name} does not stop, and has nothing to do")
 
     def check_abilities(self, since: float) -> None:
@@ -180,10 +180,10 @@ class WorkerNode(Node):
     def check_looks(self) -> None:
         """Check that an idle worker polls its servers for jobs."""
         net = self.net
-        if self.stream is None or self.runs or not self.registered or not net.is_prompt():
+        if self.subscription is None or self.runs or not self.registered or not net.is_prompt():
             return
         for end in self.ends.values():
-            if net.now - end.wrote_at > self.look_again * 1.2 + _AT_ONCE:
+            if net.now - end.wrote_at > self.poll_interval * 1.2 + _AT_ONCE:
                 net.fail(f"{self.name} has not looked for jobs since {end.wrote_at:.6f}")
 
     def receive(self, end: Any, data: bytes) -> None:
@@ -205,7 +205,7 @@ class WorkerNode(Node):
             self._failed.add(end.peer.node.name)
             if len(self._failed) == len(self.servers):
                 self._failed = None
-                self.net.schedule(self.net.now, self._check_given_up, self.stream)
+                self.net.schedule(self.net.now, self._check_given_up, self.subscription)
 
     def _look_for_reached(self) -> None:
         """Forget the failed servers if the worker is connected but has nothing to ask."""
@@ -215,8 +215,12 @@ class WorkerNode(Node):
     def _may_leave(self) -> bool:
         return self.name in self.net.leaving
 
-    def _check_given_up(self, stream: WorkStream | None) -> None:
-        if self.stream is stream and stream is not None and self.name not in self.net.leaving:
+    def _check_given_up(self, subscription: WorkSubscription | None) -> None:
+        if (
+            self.subscription is subscription
+            and subscription is not None
+            and self.name not in self.net.leaving
+        ):
             self.net.fail(f"{self.name} has tried each server in vain, and does not say so")
 
     def ended(self, end: Any, mark: str) -> None:
@@ -227,11 +231,11 @@ class WorkerNode(Node):
     # Jobs.
 
     def _wake(self) -> bool:
-        stream = self.stream
-        if stream is None or not stream.ready:
+        subscription = self.subscription
+        if subscription is None or not subscription.ready:
             return False
         net = self.net
-        done = stream.done
+        done = subscription.done
         while True:
             net.steps += 1
             job = self.engine.next_job(net.now)
@@ -242,25 +246,25 @@ class WorkerNode(Node):
         most = self.max_jobs * (1 if net.is_prompt() else len(self.servers))
         if len(self.runs) > most:
             net.fail(f"{self.name} has {len(self.runs)} jobs; it wants {self.max_jobs}")
-        if done and self.stream is not None:
+        if done and self.subscription is not None:
             self._end_work()
         return True
 
     def _end_work(self) -> None:
-        stream, self.stream = self.stream, None
-        assert stream is not None
+        subscription, self.subscription = self.subscription, None
+        assert subscription is not None
         net = self.net
         net.steps += 2
         self.engine.end_work(net.now)
-        self.engine.release(stream, net.now)
-        self.note("ends its work", repr(stream.error))
-        if stream.error is None:
+        self.engine.release(subscription, net.now)
+        self.note("ends its work", repr(subscription.error))
+        if subscription.error is None:
             if self.name not in self.net.leaving:
                 net.fail(f"{self.name} has ended its work, and was not told to")
             if self.runs:
                 net.fail(f"{self.name} has ended its work, and has {len(self.runs)} jobs")
-        elif not isinstance(stream.error, ServerUnavailable):
-            net.fail(f"{self.name} has ended its work with {stream.error!r}")
+        elif not isinstance(subscription.error, ServerUnavailable):
+            net.fail(f"{self.name} has ended its work with {subscription.error!r}")
         if self._is_to_work:
             net.schedule(net.now + 1.0, self._work_again)
 
@@ -288,7 +292,7 @@ class WorkerNode(Node):
     def _begin(self, run: Run) -> None:
         self._do(run, lambda: self.callbacks[run.job.task](run.job))
 
-    def _go_on(self, run: Run) -> None:
+    def _run_step(self, run: Run) -> None:
         assert run.steps is not None
         self._do(run, lambda: next(run.steps))  # type: ignore[arg-type]
 
@@ -306,22 +310,22 @@ class WorkerNode(Node):
         try:
             value = step()
         except StopIteration as stop:
-            self._finish(run, Happened.RETURNED, stop.value)
+            self._finish(run, CallbackResult.RETURNED, stop.value)
         except SimulationError:
             raise  # For example, the callback has called run().
         except Exception as error:  # noqa: BLE001 - it fails the job
-            self._finish(run, Happened.RAISED, error)
+            self._finish(run, CallbackResult.RAISED, error)
         else:
             if isinstance(value, Generator):
                 run.steps = value
-                self._go_on(run)
+                self._run_step(run)
             elif run.steps is None:
-                self._finish(run, Happened.RETURNED, value)
+                self._finish(run, CallbackResult.RETURNED, value)
             elif isinstance(value, Update):
                 self._send(run, _event(run.job, value), value, goes_on=True)
             else:
                 check_seconds("what a callback yields", value, 0, FOR_EVER)
-                self.net.schedule(self.net.now + value, self._go_on, run)
+                self.net.schedule(self.net.now + value, self._run_step, run)
 
     def _send(self, run: Run, event: Any, update: Update | None, *, goes_on: bool = False) -> None:
         """Send a packet about the job. If `goes_on`, resume the callback once there is room.
@@ -336,7 +340,7 @@ class WorkerNode(Node):
 
         def woken() -> None:
             if goes_on:
-                net.schedule(net.now, self._go_on, run)
+                net.schedule(net.now, self._run_step, run)
 
         def send() -> bool:
             wait = self.engine.send(net.now, woken, run.job, event)
@@ -362,12 +366,12 @@ class WorkerNode(Node):
                 run.execution,
             ]
 
-    def _finish(self, run: Run, happened: Happened, value: Any) -> None:
+    def _finish(self, run: Run, result: CallbackResult, value: Any) -> None:
         try:
-            packets = to_send(happened, run.job, NoopEncoder, value, self.exceptions)
+            packets = to_send(result, run.job, NoopEncoder, value, self.exceptions)
         except TypeError as error:  # The result is neither bytes nor str.
-            happened = Happened.UNENCODABLE
-            packets = to_send(happened, run.job, NoopEncoder, error, self.exceptions)
+            result = CallbackResult.UNENCODABLE
+            packets = to_send(result, run.job, NoopEncoder, error, self.exceptions)
         for event in packets:
             warning = JobWarning(event.data) if isinstance(event, events.WorkWarning) else None
             self._send(run, event, warning)
@@ -393,4 +397,4 @@ def _event(job: WorkerJob, update: Update) -> events.PacketEvent:
 
 
 def _nothing() -> None:
-    """Do nothing: the node polls the stream after each call."""
+    """Do nothing: the node polls the subscription after each call."""

@@ -27,7 +27,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from gearman_proto.names import to_text
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 from gearman_sync import _interrupts
 
 from . import exits
@@ -142,7 +142,7 @@ class Bars:
         if task is None:
             if len(self._tasks) >= max(self._console.height - _RESERVED, 1):
                 return
-            task = self._tasks[job] = progress.add_task(shown(name), total=None, place=place)
+            task = self._tasks[job] = progress.add_task(printable(name), total=None, place=place)
         progress.update(task, completed=numerator, total=denominator or None)
 
     def end(self, job: object) -> None:
@@ -172,7 +172,7 @@ class Bars:
 
     def complain(self, message: str) -> None:
         """Write a line to standard error."""
-        line = shown(message)
+        line = printable(message)
         if self._progress is None:
             write_errors(f"{line}\n".encode())
         else:

@@ -26,7 +26,7 @@ from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE
 from gearman_proto.errors import GearmanError, SubmitError
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import make_requests
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 from gearman_sync import JOB_UNKNOWN, GearmanClient
 from gearman_sync._leader import sleep_until
 
@@ -299,5 +299,5 @@ class LineSubmitter:
 def result_of(request: GearmanJobRequest) -> bytes:
     """Return all data that a job has sent, or the handle of a background job."""
     if request.background:
-        return shown(request.handle or "").encode()
+        return printable(request.handle or "").encode()
     return b"".join([*request.data_updates, request.result or b""])

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def complain(message: str) -> None:
     """Write one line to standard error."""
-    write_errors(f"gearmanctl: {shown(message)}\n".encode())
+    write_errors(f"gearmanctl: {printable(message)}\n".encode())
 
 
 def write_errors(data: bytes) -> None:
@@ -66,13 +66,13 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, as_json: 
             is_number = bool(rows) and all(_is_number(row[name]) for row in rows)
             table.add_column(name.replace("_", " "), justify="right" if is_number else "left")
         for row in rows:
-            table.add_row(*(Text(shown(_cell(row[name]))) for name in names))
+            table.add_row(*(Text(printable(_cell(row[name]))) for name in names))
         Console().print(table)
     else:
         for row in rows:
             # Doubled backslashes make the escapes of a field reversible.
             cells = [_cell(row[name], as_digit=True).replace("\\", r"\\") for name in names]
-            write("\t".join(map(shown, cells)).encode() + b"\n")
+            write("\t".join(map(printable, cells)).encode() + b"\n")
     flush()
 
 

@@ -14,7 +14,7 @@ import typer
 
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.names import to_wire
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 from gearman_sync import GearmanClient
 
 from . import exits
@@ -158,7 +158,7 @@ def _submit_one(
     if status != exits.DONE:
         bars.complain(f"gearmanctl: {reason}")
     elif background:
-        bars.write(f"{shown(request.handle or '')}\n".encode())
+        bars.write(f"{printable(request.handle or '')}\n".encode())
     else:
         bars.write(request.result or b"")
     return status

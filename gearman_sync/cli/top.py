@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gearman_proto.errors import GearmanError
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 from gearman_sync import GearmanAdminClient
 from gearman_sync._leader import sleep_until
 
@@ -302,7 +302,7 @@ def screen(board: Board, view: View, width: int, height: int) -> Group:
     if has_spark:
         table.add_column(_QUEUE, width=spark, no_wrap=True, header_style="bold")
     for row in rows[view.first : view.first + room]:
-        cells = [Text(shown(row.task)), *(_number(row, order) for order, _ in numbers)]
+        cells = [Text(printable(row.task)), *(_number(row, order) for order, _ in numbers)]
         if has_spark:
             line = sparkline(board.history.get(row.task, ()), spark)
             cells.append(Text(line.rjust(spark), style="cyan"))
@@ -329,7 +329,7 @@ def _head(board: Board) -> list[Text]:
         # Show failing servers first.
         sites.sort(key=lambda item: not item[1].error)
     seen = sites if len(sites) <= _SITES else sites[: _SITES - 1]
-    texts = [_site_text(shown(str(name)), site) for name, site in seen]
+    texts = [_site_text(printable(str(name)), site) for name, site in seen]
     if len(seen) < len(sites):
         texts.append(Text(f"and {len(sites) - len(seen)} more servers"))
     return texts
@@ -337,7 +337,7 @@ def _head(board: Board) -> list[Text]:
 
 def _site_text(name: str, site: Site) -> Text:
     if site.error:
-        return Text(f"{name}  {shown(site.error)}", style="red")
+        return Text(f"{name}  {printable(site.error)}", style="red")
     if site.last_answer is None:
         return Text(f"{name}  …")
     functions = site.functions.values()

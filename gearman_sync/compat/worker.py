@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from gearman_proto import HostSpec, Server
-    from gearman_proto.engines.worker.engine import WorkStream
+    from gearman_proto.engines.worker.engine import WorkSubscription
 
     from .connection import GearmanConnection
 
@@ -45,7 +45,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
     _gm_transient = ("_gm_call", "_gm_held_job", "_gm_finished_job", "_gm_polled")
     # The call that runs while the program polls, the received job, the finished job, and the
     # connections polled last.
-    _gm_call: Call[WorkStream] | None = None
+    _gm_call: Call[WorkSubscription] | None = None
     _gm_held_job: WorkerJob | None = None
     _gm_finished_job: WorkerJob | None = None
     _gm_polled: Collection[GearmanConnection] = ()
@@ -163,14 +163,14 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         call = self._gm_call
         if call is None:
             return True  # Another thread has shut the worker down.
-        stream = call.wait
-        stream.timeout = seconds
+        subscription = call.wait
+        subscription.timeout = seconds
         self._gm_next_job()
         if self._gm_held_job is None:
             call.block()
             self._gm_next_job()
         self._gm_log()
-        active, stream.active = stream.active, False
+        active, subscription.active = subscription.active, False
         return active
 
     def _gm_next_job(self) -> None:
@@ -223,7 +223,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
                         break
         finally:
             driver.over(wait)
-            driver.tidy()
+            driver.flush()
             self._gm_log()
 
     def close_connection(self, connection: GearmanConnection) -> None:

@@ -4,7 +4,7 @@ from gearman_proto.testing.runs import JobRun
 
 from .conversation import Conversation, Disconnected, Peer, ScriptedClient
 from .jobs import JobDouble
-from .proxy import FaultyProxy, Happened
+from .proxy import CallbackResult, FaultyProxy
 from .recorder import Recorder
 from .recording import Element, Recording
 from .replaying import Difference, replay
@@ -30,6 +30,7 @@ from .worker import Failed, Gate, Raised, ScriptedJob, ScriptedWorker, echo, rev
 
 __all__ = [
     "Bandwidth",
+    "CallbackResult",
     "Conversation",
     "Corrupt",
     "Difference",
@@ -41,7 +42,6 @@ __all__ = [
     "FaultyProxy",
     "Gate",
     "HalfOpen",
-    "Happened",
     "JobDouble",
     "JobRun",
     "Latency",

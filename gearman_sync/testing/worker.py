@@ -86,7 +86,7 @@ class ScriptedWorker(ScriptedClient):
     Args:
         address: The address of the server, in any form that GearmanWorker takes.
         functions: The functions by name, a dict.
-        look_again: Seconds after which the worker asks for jobs without being woken. Some servers
+        poll_interval: Seconds after which the worker asks for jobs without being woken. Some servers
             require that for scheduled jobs. None means never.
         timeout: Seconds that the constructor waits for the server to accept the registration, and
             `stop` for a function.
@@ -105,22 +105,22 @@ class ScriptedWorker(ScriptedClient):
         address: HostSpec,
         functions: Mapping[str, Callable[[ScriptedJob], bytes]],
         *,
-        look_again: float | None = None,
+        poll_interval: float | None = None,
         timeout: float = 20.0,
     ) -> None:
         self._functions = check_type("functions", functions, Mapping, "a dict of functions by name")
         for name, function in functions.items():
             check_type("a function's name", name, str, "a str")
             check_callable(f"the function {name!r}", function, "of a ScriptedJob")
-        if look_again is not None:
-            check_timeout(look_again, "look_again")
+        if poll_interval is not None:
+            check_timeout(poll_interval, "poll_interval")
         super().__init__(address, role=Role.WORKER, timeout=timeout)
         self.jobs: list[ScriptedJob] = []
         self._timeout = timeout
         self._stopped = False
         self._ready = threading.Event()
         self._error: Exception | None = None
-        self.sock.settimeout(look_again)
+        self.sock.settimeout(poll_interval)
         self._thread = threading.Thread(target=self._run, name="scripted worker", daemon=True)
         self._thread.start()
         if not self._ready.wait(timeout):

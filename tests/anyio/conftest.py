@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gearman_anyio
-from gearman_anyio import _plain, _streams
+from gearman_anyio import _raw, _streams
 from tests.support import eventually
 
 from .stepping import nothing_left, open_sockets
@@ -38,7 +38,7 @@ def kind_of_stream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """The kind of stream used for TCP connections without TLS."""
     kind: str = getattr(request, "param", "own")
     if kind != "own":
-        monkeypatch.setattr(_plain, "plain_stream", _streams.socket_stream)
+        monkeypatch.setattr(_raw, "raw_stream", _streams.socket_stream)
     return kind
 
 

@@ -22,7 +22,7 @@ import anyio.lowlevel
 import sniffio
 import trio
 
-from gearman_proto.engines.waits import Stream
+from gearman_proto.engines.waits import Subscription
 from tests.support import deadlines_of
 
 from .support import until
@@ -172,7 +172,7 @@ async def assert_idle(client: gearman.GearmanClient) -> None:
     # Until the next checkpoint, the event loop refers to the exception that cancelled this task,
     # and so to the frames in its traceback.
     await anyio.lowlevel.checkpoint()
-    if any(isinstance(wait, Stream) for wait in engine._waits):
+    if any(isinstance(wait, Subscription) for wait in engine._waits):
         gc.collect()
     # The next call would release collected iterators in this way.
     client._gm_driver._pump()

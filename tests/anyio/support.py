@@ -13,7 +13,7 @@ import trio
 
 import gearman_anyio as gearman
 from gearman_anyio.testing import virtual_clock
-from gearman_proto.engines.worker.phases import Phase
+from gearman_proto.engines.worker.link import Phase
 from tests.support import PATIENCE
 
 if TYPE_CHECKING:

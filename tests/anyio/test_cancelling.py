@@ -366,7 +366,7 @@ class Counting(gearman.GearmanWorker):
 def assert_at_rest(worker: gearman.GearmanWorker) -> None:
     """Check that `work` left no state in the worker."""
     engine = worker._gm_driver.engine
-    assert engine._stream is None
+    assert engine._subscription is None
     assert not worker.has_job_lock()
     assert not engine.pool.links()
     assert not engine._actions

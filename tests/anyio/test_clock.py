@@ -202,7 +202,7 @@ async def test_delayed_job_runs_exactly_when_it_is_due() -> None:
     async with (
         JobServer(wall_clock=wall_clock) as server,
         client_of(server) as client,
-        working(worker_of(server, tasks={"task": function}, look_again=EVER)),
+        working(worker_of(server, tasks={"task": function}, poll_interval=EVER)),
     ):
         await anyio.sleep(10)
         now = wall_clock()
@@ -249,7 +249,7 @@ async def test_idle_workers_and_clients_wake_no_task(server: JobServer) -> None:
     """A deadline of one of the calls that have ended may wake each of them once more."""
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(5):
-            worker = worker_of(server, tasks={"task": reverse}, look_again=EVER)
+            worker = worker_of(server, tasks={"task": reverse}, poll_interval=EVER)
             await stack.enter_async_context(working(worker, poll_timeout=None))
         client = await stack.enter_async_context(client_of(server))
         for _ in range(200):
@@ -270,8 +270,8 @@ async def test_steps_of_an_idle_day_are_proportional_to_its_polls(server: JobSer
             polls += not any_activity
             return True
 
-    looking = worker_of(server, tasks={"task": reverse}, look_again=600)
-    polled = worker_of(server, kind=Polled, tasks={"task": reverse}, look_again=EVER)
+    looking = worker_of(server, tasks={"task": reverse}, poll_interval=600)
+    polled = worker_of(server, kind=Polled, tasks={"task": reverse}, poll_interval=EVER)
     async with (
         working(looking, poll_timeout=None),
         working(polled, poll_timeout=600),
@@ -304,7 +304,7 @@ async def schedule(chance: random.Random) -> None:
 
     async def run_worker() -> None:
         while not over:
-            worker = worker_of(server, max_jobs=chance.randrange(1, 4), look_again=30)
+            worker = worker_of(server, max_jobs=chance.randrange(1, 4), poll_interval=30)
             limit = chance.choice([None, None, 15.0])
             worker.register_task("task", function, timeout=limit)
             way = chance.choice(["stop", "stop with timeout", "cancel", "shutdown", "stay"])

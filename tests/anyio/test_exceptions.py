@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 import gearman_anyio as gearman
-from gearman_anyio._plain import Plain
+from gearman_anyio._raw import RawStream
 from gearman_proto.errors import ConnectionError, GearmanError, ServerUnavailable
 from tests.support import PATIENCE, black_hole
 
@@ -380,9 +380,9 @@ async def test_exception_of_a_signal_handler_during_a_write_is_raised_in_the_cal
     sent: int, server: Any, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The packet may be written in part. Calls that wait for lost requests end."""
-    send_now = Plain.send_now
+    send_now = RawStream.send_now
 
-    def interrupted(stream: Plain, data: bytes) -> Any:
+    def interrupted(stream: RawStream, data: bytes) -> Any:
         monkeypatch.undo()
         send_now(stream, data[:sent])
         raise KeyboardInterrupt
@@ -397,7 +397,7 @@ async def test_exception_of_a_signal_handler_during_a_write_is_raised_in_the_cal
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait, client)
                 await until(lambda: request.handle, "the first")
-                monkeypatch.setattr(Plain, "send_now", interrupted)
+                monkeypatch.setattr(RawStream, "send_now", interrupted)
                 with pytest.raises(KeyboardInterrupt):
                     await client.submit_job(task, b"second", background=True)
             assert (await client.submit_job(task, b"third", background=True)).complete

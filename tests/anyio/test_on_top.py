@@ -77,8 +77,8 @@ async def test_stop_inside_the_engine_is_posted() -> None:
 
         def connected(link: Any, now: float) -> None:
             worker.stop()
-            assert engine._stream is not None
-            assert not engine._stream.done
+            assert engine._subscription is not None
+            assert not engine._subscription.done
             real(link, now)
 
         engine.connected = connected

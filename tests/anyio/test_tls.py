@@ -13,7 +13,7 @@ import pytest
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 import gearman_anyio as gearman
-from gearman_anyio._streams import Ended, _Shared, accept_tls, open_stream, pipe
+from gearman_anyio._streams import Ended, _LockedStream, accept_tls, open_stream, pipe
 from gearman_proto import ServerAddress
 from gearman_proto.errors import ServerUnavailable
 from tests.support import PATIENCE
@@ -93,7 +93,7 @@ class SecureServer:
         try:
             # The server's reader and a test may both send, so they share the stream.
             stream = await TLSStream.wrap(
-                _Shared(far),
+                _LockedStream(far),
                 server_side=True,
                 ssl_context=self._context,
                 standard_compatible=False,
@@ -205,7 +205,7 @@ async def test_reader_can_send_while_the_writer_is_blocked(
 async def test_data_of_concurrent_senders_is_whole_and_in_order() -> None:
     near, far = pipe()
     tunnel = SlowTunnel(near)
-    async with _Shared(tunnel) as shared, far, anyio.create_task_group() as tasks:
+    async with _LockedStream(tunnel) as shared, far, anyio.create_task_group() as tasks:
         tunnel.shut()
         for number in range(20):
             tasks.start_soon(shared.send, b"%03d" % number * 100)
@@ -227,7 +227,7 @@ async def test_one_of_two_receivers_gets_the_data(first: int) -> None:
 
     got: list[tuple[int, bytes | None]] = []
     near, far = pipe()
-    async with _Shared(SlowTunnel(near)) as shared, far:
+    async with _LockedStream(SlowTunnel(near)) as shared, far:
         for data in (b"first", b"again", None):
             got.clear()
             async with anyio.create_task_group() as tasks:
@@ -245,7 +245,7 @@ async def test_one_of_two_receivers_gets_the_data(first: int) -> None:
 async def test_cancelled_receive_lets_the_other_task_return() -> None:
     """The other task does not wait for the cancelled one."""
     near, far = pipe()
-    async with _Shared(SlowTunnel(near)) as shared, far:
+    async with _LockedStream(SlowTunnel(near)) as shared, far:
         scope = anyio.CancelScope()
 
         async def receive() -> None:

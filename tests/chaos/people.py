@@ -537,7 +537,7 @@ class Worker:
                 max_jobs=self._max_jobs,
                 connect_timeout=_CONNECT_TIMEOUT,
                 max_outage=None,
-                look_again=1.0,
+                poll_interval=1.0,
                 exceptions=self._rng.random() < 0.5,
             )
             callback = (blocking_callback if self._plain else self._surface.callback)(self._do)

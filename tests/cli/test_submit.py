@@ -171,7 +171,7 @@ def test_scheduled_job_runs_when_due(queue: Queue) -> None:
         result = queue.submit(data, "--at", when)
         assert (result.status, result.errors) == (DONE, "")
         assert HANDLE.fullmatch(result.output)
-    worker = queue.do(reverse, look_again=0.05)
+    worker = queue.do(reverse, poll_interval=0.05)
     eventually(lambda: sorted(worker.order) == [b"now", b"past"])
     assert stays(lambda: queue.counts[0] == 1, 0.1)
 

@@ -10,7 +10,7 @@ from gearman_proto.address import parse_host_list
 from gearman_proto.constants import JOB_COMPLETE
 from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.engines.worker.engine import WorkerEngine
-from gearman_proto.engines.worker.outcomes import Happened, to_send
+from gearman_proto.engines.worker.outcomes import CallbackResult, to_send
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.testing.memory import World
@@ -206,7 +206,7 @@ class WorkerWorld(ProgramWorld):
         super().__init__(lies)
 
     def _make_engine(self, _: Callable[[], float]) -> WorkerEngine:
-        return WorkerEngine(parse_host_list(["server"]), rng=random.Random(1), look_again=0.5)
+        return WorkerEngine(parse_host_list(["server"]), rng=random.Random(1), poll_interval=0.5)
 
     def start(self, _function: str, _payloads: Sequence[str]) -> Any:
         for name in _FUNCTIONS:
@@ -230,21 +230,21 @@ class WorkerWorld(ProgramWorld):
         self.engine.send(self.now, _nothing, job, event)
 
     def _go_on(self) -> None:
-        is_over = self._wait.done
+        is_finished = self._wait.done
         while (job := self.engine.next_job(self.now)) is not None:
             self._jobs.append((self.now + _WHILE * job.data.startswith(b"slow"), job))
         while self._jobs and self._jobs[0][0] <= self.now:
             self._run(self._jobs.pop(0)[1])
-        if is_over:
+        if is_finished:
             self.engine.end_work(self.now)
             self._exit(int(self._wait.error is not None))
 
     def _run(self, job: Any) -> None:
         value: Any
         try:
-            happened, value = Happened.RETURNED, _FUNCTIONS[job.task](self, job)
+            happened, value = CallbackResult.RETURNED, _FUNCTIONS[job.task](self, job)
         except (KeyError, ValueError) as error:
-            happened, value = Happened.RAISED, error
+            happened, value = CallbackResult.RAISED, error
         for event in to_send(happened, job, NoopEncoder, value):
             self.engine.send(self.now, _nothing, job, event)
         self.engine.job_done(self.now, job)

@@ -14,7 +14,7 @@ import anyio
 import pytest
 import trio
 
-from gearman_anyio._callbacks import Host
+from gearman_anyio._callbacks import WorkTask
 
 from .kit import Kit, Server, echo
 
@@ -200,7 +200,7 @@ def test_coroutine_closed_after_its_loop_counts_as_cancelled(adapter: str) -> No
     if adapter == "sync":
         pytest.skip("it has no coroutines")
 
-    async def begin() -> Host:
-        return Host()
+    async def begin() -> WorkTask:
+        return WorkTask()
 
     assert anyio.run(begin, backend=adapter).is_ending()

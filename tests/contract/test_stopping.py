@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 async def test_work_again_after_stop_of_an_idle_worker(kit: Kit, server: Server, task: str) -> None:
     client = await kit.client(server.address)
     # `stop` must not wait for the next poll of the queue or for a poll timeout.
-    worker = await kit.make_worker(server.address, tasks={task: reverse}, look_again=1000)
+    worker = await kit.make_worker(server.address, tasks={task: reverse}, poll_interval=1000)
     (connection,) = worker.connection_list
     for _ in range(3):
         call = await kit.work(worker, poll_timeout=None)

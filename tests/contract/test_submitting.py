@@ -276,7 +276,7 @@ async def test_run_at(kit: Kit, server: Server, task: str, form: Callable[[float
         request = await client.submit_job(task, name, background=True, run_at=form(moment))
         assert (request.state, request.complete) == ("CREATED", True)
     # gearmand does not wake workers when a scheduled job becomes due.
-    await kit.start_worker(server.address, tasks={task: gate}, look_again=0.02)
+    await kit.start_worker(server.address, tasks={task: gate}, poll_interval=0.02)
     await kit.wait_for(gate.begun)
     await server.wait_for_counts(task, 1, 0, 1)
     assert gate.order == [b"past"]

@@ -359,7 +359,7 @@ async def test_job_of_an_unknown_task_fails(kit: Kit, start_server: StartServer)
 async def test_sleeping_worker_is_woken_at_once(kit: Kit, server: Server, task: str) -> None:
     """Wake the worker by the server's NOOP, not by polling the queue."""
     client = await kit.client(server.address)
-    worker = await kit.make_worker(server.address, tasks={task: reverse}, look_again=1000)
+    worker = await kit.make_worker(server.address, tasks={task: reverse}, poll_interval=1000)
     await kit.work(worker, poll_timeout=None)
     for number in range(20):
         request = await client.submit_job(task, b"%d" % number, poll_timeout=PATIENCE)

@@ -88,7 +88,7 @@ def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Exp
         (lambda: ScriptedClient(NOWHERE, receive_buffer=-1), "receive_buffer is -1"),
         (lambda: ScriptedServer(timeout=-1), "timeout is -1"),
         (lambda: ScriptedServer(receive_buffer=-1), "receive_buffer is -1"),
-        (lambda: ScriptedWorker(NOWHERE, {}, look_again=0), "look_again is 0"),
+        (lambda: ScriptedWorker(NOWHERE, {}, poll_interval=0), "poll_interval is 0"),
         (lambda: ScriptedWorker(NOWHERE, {}, timeout=math.nan), "timeout is nan"),
         (lambda: Gate(timeout=math.nan), "timeout is nan"),
         (lambda: replay(Recording([]), NOWHERE, timeout=math.inf), "timeout is inf"),

@@ -140,7 +140,7 @@ def test_worker_receives_the_reducer_of_a_job(server: Server, task: str) -> None
 def test_worker_that_polls_receives_a_delayed_job(gearmand: Gearmand, task: str) -> None:
     """Poll, as gearmand wakes no worker when a delayed job becomes due."""
     with (
-        ScriptedWorker(gearmand.address, {task: echo}, look_again=0.05) as worker,
+        ScriptedWorker(gearmand.address, {task: echo}, poll_interval=0.05) as worker,
         ScriptedClient(gearmand.address) as client,
     ):
         client.send(SubmitJobEpoch(task.encode(), b"", b"%d" % (time.time() + 1), b"x"))

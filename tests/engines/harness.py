@@ -23,7 +23,7 @@ from gearman_proto.address import parse_host_list
 from gearman_proto.constants import JOB_CREATED
 from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.engines.client.queries import status_queries
-from gearman_proto.engines.waits import RequestsWait, Stream, Wait
+from gearman_proto.engines.waits import RequestsWait, Subscription, Wait
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.testing import audit, pack
@@ -177,10 +177,10 @@ class World(links.World[Peer]):
     def wait_completed(self, *requests: GearmanJobRequest, **options: Any) -> RequestsWait:
         return self._made(self.engine.wait_completed(self.now, Bell(), requests, **options))
 
-    def as_completed(self, *requests: GearmanJobRequest, **options: Any) -> Stream:
+    def as_completed(self, *requests: GearmanJobRequest, **options: Any) -> Subscription:
         return self._made(self.engine.as_completed(self.now, Bell(), requests, **options))
 
-    def updates(self, request: GearmanJobRequest, **options: Any) -> Stream:
+    def updates(self, request: GearmanJobRequest, **options: Any) -> Subscription:
         return self._made(self.engine.updates(self.now, Bell(), request, **options))
 
     def statuses(
@@ -236,7 +236,7 @@ class World(links.World[Peer]):
                 assert not peer.link.is_up
                 assert peer.link not in links
                 assert not peer.link.outbox
-                assert not peer.link.supplies
+                assert not peer.link.batches
                 assert not peer.link.jobs
         for wait in self.waits:
             check_wait(wait, to_be_made(wait, links))
@@ -245,15 +245,15 @@ class World(links.World[Peer]):
 def to_be_made(wait: Wait, links: Iterable[ClientLink]) -> int:
     """Return the number of requests of `wait` that no engine has created yet."""
     return sum(
-        len(supply) - len(supply.requests)
+        len(batch) - len(batch.requests)
         for link in links
-        for supply, waits in link.supplies
+        for batch, waits in link.batches
         if wait in waits
     )
 
 
 def check_wait(wait: Wait, to_be_made: int = 0) -> None:
     """Check that an unreleased Wait agrees with its requests and has woken its caller."""
-    if not isinstance(wait, Stream):
+    if not isinstance(wait, Subscription):
         assert wakes(wait) == wait.done
     audit.check_wait(wait, to_be_made)

@@ -131,7 +131,7 @@ class World:
         self.engine = ServerEngine(
             rng=random.Random(1), wall_clock=lambda: self.ahead + self.now, **options
         )
-        self.engine._turn_size = turn
+        self.engine._call_budget = turn
         self.listening = True
         #: The peers of all links, including closed ones, the oldest first.
         self.peers: list[Peer] = []
@@ -143,19 +143,19 @@ class World:
         value = function(*args, **options)
         self.drive([])
         self.check()
-        while self.goes_on and self.is_behind:
+        while self.goes_on and self.has_backlog:
             self.turn()
         return value
 
     @property
-    def is_behind(self) -> bool:
+    def has_backlog(self) -> bool:
         """True if the engine has a backlog or a deadline that has passed."""
         deadline = self.engine.next_deadline()
         return deadline is not None and deadline <= self.now
 
     def turn(self) -> None:
         """Give links with a backlog one turn."""
-        assert self.is_behind
+        assert self.has_backlog
         self.engine.handle_timeout(self.now)
         self.drive([])
         self.check()
@@ -254,12 +254,12 @@ def check_links(world: World) -> None:
         link = peer.link
         assert peer.closed != link.alive
         assert link.alive or not link.unsent
-        assert link.behind or link.work is None or not link.is_up
+        assert link.has_backlog or link.work is None or not link.is_up
         if engine.closed:
             continue
-        assert link.behind == (link in engine._behind)
+        assert link.has_backlog == (link in engine._backlogged)
         if not link.alive or link.state is LinkState.ENDING:
-            assert link.behind or not (link.abilities or link.jobs or link.listening)
+            assert link.has_backlog or not (link.abilities or link.jobs or link.listening)
             assert not link.asleep
         elif link.state is not LinkState.CONNECTING:
             assert not link.connection.unanswered

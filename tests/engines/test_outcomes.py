@@ -16,20 +16,20 @@ import pytest
 from gearman_proto import ServerAddress
 from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.servers import Server
+from gearman_proto.engines.worker.link import WorkerLink
 from gearman_proto.engines.worker.outcomes import (
     OUTCOMES,
+    CallbackResult,
     Ending,
     ForkGuard,
-    Happened,
-    Sent,
-    Then,
-    Watch,
+    NextStep,
+    Reply,
+    contain_errors,
     exc_info_of,
     leaves,
     to_send,
     what_was_raised,
 )
-from gearman_proto.engines.worker.phases import WorkerLink
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.job import WorkerJob
@@ -53,8 +53,8 @@ def test_documentation_contains_the_table() -> None:
     """If this test fails, replace the documented table with `table`."""
     table = ["| what happens | what is sent about the job | `work()` |", "| --- | --- | --- |"]
     table += [
-        f"| {happened.value} | {OUTCOMES[happened].sent.value} | {OUTCOMES[happened].then.value} |"
-        for happened in Happened
+        f"| {result.value} | {OUTCOMES[result].sent.value} | {OUTCOMES[result].then.value} |"
+        for result in CallbackResult
     ]
     assert "\n".join(table) in PAGE.read_text()
 
@@ -63,39 +63,39 @@ def test_documentation_contains_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "in_work", "is_ending", "happened"),
+    ("error", "in_work", "is_ending", "result"),
     [
-        (ValueError(), False, True, Happened.RAISED),
-        (ValueError(), True, True, Happened.RAISED),
-        (ExceptionGroup("", [ValueError()]), True, False, Happened.RAISED),
-        (Odd(), False, False, Happened.RAISED_OTHER),
-        (GeneratorExit(), True, False, Happened.RAISED_OTHER),
-        (asyncio.CancelledError(), True, False, Happened.RAISED_OTHER),
-        (BaseExceptionGroup("", [Odd(), ValueError()]), True, False, Happened.RAISED_OTHER),
-        (KeyboardInterrupt(), False, False, Happened.EXITED_IN_THREAD),
-        (SystemExit(3), False, False, Happened.EXITED_IN_THREAD),
-        (KeyboardInterrupt(), True, False, Happened.EXITED),
-        (SystemExit(3), True, True, Happened.EXITED),
-        (BaseExceptionGroup("", [ValueError(), SystemExit()]), True, False, Happened.EXITED),
-        (asyncio.CancelledError(), True, True, Happened.CANCELLED),
-        (GeneratorExit(), True, True, Happened.CANCELLED),
+        (ValueError(), False, True, CallbackResult.RAISED),
+        (ValueError(), True, True, CallbackResult.RAISED),
+        (ExceptionGroup("", [ValueError()]), True, False, CallbackResult.RAISED),
+        (Odd(), False, False, CallbackResult.RAISED_OTHER),
+        (GeneratorExit(), True, False, CallbackResult.RAISED_OTHER),
+        (asyncio.CancelledError(), True, False, CallbackResult.RAISED_OTHER),
+        (BaseExceptionGroup("", [Odd(), ValueError()]), True, False, CallbackResult.RAISED_OTHER),
+        (KeyboardInterrupt(), False, False, CallbackResult.EXITED_IN_THREAD),
+        (SystemExit(3), False, False, CallbackResult.EXITED_IN_THREAD),
+        (KeyboardInterrupt(), True, False, CallbackResult.EXITED),
+        (SystemExit(3), True, True, CallbackResult.EXITED),
+        (BaseExceptionGroup("", [ValueError(), SystemExit()]), True, False, CallbackResult.EXITED),
+        (asyncio.CancelledError(), True, True, CallbackResult.CANCELLED),
+        (GeneratorExit(), True, True, CallbackResult.CANCELLED),
     ],
     ids=repr,
 )
 def test_exception_is_classified(
-    error: BaseException, in_work: bool, is_ending: bool, happened: Happened
+    error: BaseException, in_work: bool, is_ending: bool, result: CallbackResult
 ) -> None:
     where: dict[str, Any] = {"in_work": in_work, "is_cancelled": lambda: is_ending}
-    assert what_was_raised(error, **where) is happened
-    assert leaves(error, **where) is (OUTCOMES[happened].then is Then.LEAVE)
+    assert what_was_raised(error, **where) is result
+    assert leaves(error, **where) is (OUTCOMES[result].then is NextStep.LEAVE)
     if not is_ending:
-        assert what_was_raised(error, in_work=in_work) is happened
+        assert what_was_raised(error, in_work=in_work) is result
 
 
 def test_watch_raises_only_errors_that_leave_work() -> None:
-    """The Watch reports all other errors to its callback."""
+    """The contain_errors reports all other errors to its callback."""
     errors: list[BaseException] = []
-    watch = Watch(lambda error: isinstance(error, KeyboardInterrupt), errors.append)
+    watch = contain_errors(lambda error: isinstance(error, KeyboardInterrupt), errors.append)
     with watch:
         pass
     for error in (ValueError(), GeneratorExit(), SystemExit()):
@@ -110,35 +110,35 @@ def test_watch_raises_only_errors_that_leave_work() -> None:
 
 # Packets, without and with the option "exceptions".
 
-SENT: dict[Sent, tuple[list[Any], list[Any]]] = {
-    Sent.RESULT: ([WorkComplete(b"H:1", b"out")],) * 2,
-    Sent.FAILURE: (
+SENT: dict[Reply, tuple[list[Any], list[Any]]] = {
+    Reply.RESULT: ([WorkComplete(b"H:1", b"out")],) * 2,
+    Reply.FAILURE: (
         [WorkWarning(b"H:1", b"ValueError: out"), WorkFail(b"H:1")],
         [WorkException(b"H:1", b"ValueError: out")],
     ),
-    Sent.FAIL: ([WorkFail(b"H:1")],) * 2,
-    Sent.NOTHING: ([], []),
-    Sent.GIVEN_UP: ([], []),
+    Reply.FAIL: ([WorkFail(b"H:1")],) * 2,
+    Reply.NOTHING: ([], []),
+    Reply.GIVEN_UP: ([], []),
 }
 
 
 @pytest.mark.parametrize("exceptions", [False, True])
-@pytest.mark.parametrize("happened", Happened)
-def test_packets_of_each_outcome(happened: Happened, exceptions: bool, job: WorkerJob) -> None:
-    sent = OUTCOMES[happened].sent
-    value = ValueError("out") if sent is Sent.FAILURE else "out"
-    assert to_send(happened, job, NoopEncoder, value, exceptions) == SENT[sent][exceptions]
+@pytest.mark.parametrize("result", CallbackResult)
+def test_packets_of_each_outcome(result: CallbackResult, exceptions: bool, job: WorkerJob) -> None:
+    sent = OUTCOMES[result].sent
+    value = ValueError("out") if sent is Reply.FAILURE else "out"
+    assert to_send(result, job, NoopEncoder, value, exceptions) == SENT[sent][exceptions]
     job.ended = True
-    assert to_send(happened, job, NoopEncoder, value, exceptions) == []
+    assert to_send(result, job, NoopEncoder, value, exceptions) == []
 
 
 def test_unsendable_result_fails_its_job_with_a_reason_of_the_packet_size(job: WorkerJob) -> None:
     with pytest.raises(TypeError, match="the result of 'f' must be bytes or str, not int"):
-        to_send(Happened.RETURNED, job, NoopEncoder, 5)
+        to_send(CallbackResult.RETURNED, job, NoopEncoder, 5)
     with pytest.raises(ValueError, match="the result of 'f' has 200 bytes") as caught:
-        to_send(Happened.RETURNED, job, NoopEncoder, bytes(200), True, 100)
+        to_send(CallbackResult.RETURNED, job, NoopEncoder, bytes(200), True, 100)
     reason = f"ValueError: {caught.value}".encode()[:96]
-    events = to_send(Happened.UNENCODABLE, job, NoopEncoder, caught.value, True, 100)
+    events = to_send(CallbackResult.UNENCODABLE, job, NoopEncoder, caught.value, True, 100)
     assert events == [WorkException(b"H:1", reason)]
 
 
@@ -165,7 +165,7 @@ def test_end_of_a_job_with_hooks(what: str, job: WorkerJob, caplog: Any) -> None
     error, state, kinds, logged = HOOKS[what]
     ending = Ending(job, LOGGER)
     if state == "lost":
-        job._gm_link.turn(LinkState.GONE)
+        job._gm_link.transition(LinkState.GONE)
     job.ended = state == "ended"
     if error is not None:
         ending.hook_raised(error)

@@ -153,7 +153,7 @@ def test_worker_backs_off_from_a_hostile_server(behave: Callable[[Any], None]) -
 @pytest.mark.unmeasured
 def test_worker_reconnects_soon_after_an_idle_timeout_of_a_proxy() -> None:
     """A proxy that closes idle connections is not hostile."""
-    world = worker_world(look_again=1000.0)
+    world = worker_world(poll_interval=1000.0)
 
     def idle(peer: worker_harness.Peer) -> None:
         peer.up().send(NoJob())

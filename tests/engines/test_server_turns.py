@@ -76,7 +76,7 @@ def cost(world: World, peer: Peer, *events: Event) -> int:
 def turns(world: World, *, between: Callable[[], object] = lambda: None) -> int:
     """Process all backlogs, and return the number of turns."""
     count = 0
-    while world.is_behind:
+    while world.has_backlog:
         world.turn()
         between()
         count += 1
@@ -201,7 +201,7 @@ def test_many_functions_with_jobs_count_as_more_than_a_packet(world: World) -> N
     client.send(*[SubmitJobBg(name, b"", b"") for name in names(200)])
     turns(world)
     worker.send(*[PreSleep()] * 200)
-    assert worker.link.behind
+    assert worker.link.has_backlog
     turns(world)
     assert worker.take() == [Noop()] * 200
 
@@ -251,7 +251,7 @@ def test_lost_link_discards_its_backlog(world: World) -> None:
     flood, other = world.connect(), world.connect()
     flood.send_raw(raw(SubmitJobBg(b"f", b"", b"x")) * 600)
     flood.close()
-    assert not world.is_behind
+    assert not world.has_backlog
     assert len(world.engine.queue.jobs) == TURN
     assert other.ask(b"status") == b"f\t%d\t0\t0\n.\n" % TURN
 
@@ -290,7 +290,7 @@ def test_long_lists_take_turns(world: World, line: bytes) -> None:
     before = world.engine.queue.memory
     # The reply to the next command follows the list.
     admin.send_raw(line + b"\nversion\n")
-    assert admin.link.behind
+    assert admin.link.has_backlog
     # The memory that the list uses is counted.
     kept = world.engine.queue.memory - before
     assert kept >= 8 * (len(world.engine.links) if line == b"workers" else MANY)
@@ -357,7 +357,7 @@ def test_cleanup_of_link_takes_turns(world: World, way: str) -> None:
         big.send_raw(b"\0XXX")
     else:
         world.call(world.engine.receive_eof, big.link, world.now)
-    assert big.link.behind
+    assert big.link.has_backlog
     assert world.engine.queue.jobs
     worker.send(PreSleep())
     assert turns(world, between=witness) > 2
@@ -375,7 +375,7 @@ def test_job_of_client_in_cleanup_can_be_assigned_or_joined(world: World) -> Non
     gone.send(*[SubmitJob(b"f", b"", b"")] * 600)
     turns(world)
     gone.close()
-    assert gone.link.behind
+    assert gone.link.has_backlog
     assert other.submit(SubmitJob(b"joined", b"u", b"")) == joined
     assert [worker.grab(), worker.grab()] == [
         JobAssign(joined, b"joined", b""),
@@ -395,7 +395,7 @@ def test_job_cancelled_during_cleanup_of_worker_is_not_retried(world: World) -> 
     worker.send(*[GrabJob()] * 300)
     turns(world)
     worker.close()
-    assert worker.link.behind
+    assert worker.link.has_backlog
     last = list(worker.link.jobs)[-1]
     assert admin.ask(b"cancel job " + last) == b"OK\r\n"
     turns(world)

@@ -14,7 +14,7 @@ import pytest
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import MAX_CAN_DO_TIMEOUT
 from gearman_proto.engines.worker.engine import WorkerEngine
-from gearman_proto.engines.worker.phases import Phase
+from gearman_proto.engines.worker.link import Phase
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
@@ -110,11 +110,11 @@ def test_job_keeps_its_slot_until_job_done() -> None:
 def test_send_done_writes_result_and_next_grab_together() -> None:
     world, server, job = holding()
     world.send(job, data(4), done=True)
-    assert not job._gm_is_over
+    assert not job._gm_is_finished
     world.engine.send(world.now, Bell(), job, result(), done=True)
     server.read(world.engine.data_to_send(server.link, world.now))
     assert server.take() == [data(4), result(), GRAB]
-    assert (job._gm_is_over, world.engine.has_jobs()) == (True, False)
+    assert (job._gm_is_finished, world.engine.has_jobs()) == (True, False)
     world.job_done(job)
     assert server.take() == []
 
@@ -122,7 +122,7 @@ def test_send_done_writes_result_and_next_grab_together() -> None:
 def test_sleeping_link_polls_at_about_the_look_again_interval() -> None:
     deadlines = set()
     for seed in range(20):
-        world, server = asleep(seed=seed, look_again=5.0)
+        world, server = asleep(seed=seed, poll_interval=5.0)
         deadlines.add(world.engine.next_deadline() or 0.0)
         world.sleep(3.99)
         assert server.take() == []
@@ -647,7 +647,7 @@ def test_disconnect_closes_the_connection_once() -> None:
         {"max_jobs": 1.5},
         {"max_jobs": 0},
         {"connect_timeout": 0},
-        {"look_again": 0.0},
+        {"poll_interval": 0.0},
         {"max_outage": -1.0},
         {"max_packet_size": 0},
     ],

@@ -27,9 +27,9 @@ from gearman_proto.engines.worker.engine import (
     _STALL,
     MOST_GRABS,
     WorkerEngine,
-    WorkStream,
+    WorkSubscription,
 )
-from gearman_proto.engines.worker.phases import Phase, WorkerLife
+from gearman_proto.engines.worker.link import Phase, WorkerLife
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.packets import (
     CanDo,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gearman_proto.engines.waits import Wait
-    from gearman_proto.engines.worker.phases import WorkerLink
+    from gearman_proto.engines.worker.link import WorkerLink
     from gearman_proto.jobs.job import WorkerJob
 
 GRAB = GrabJobUniq()
@@ -96,7 +96,7 @@ class Peer(links.Server):
         #: True if the server reads from the connection.
         self.reads = True
         #: True while unread data might be older than the engine's present state.
-        self.is_behind = False
+        self.has_backlog = False
         #: True if the Peer checks the received packets like a strict server.
         self.strict = True
         #: Received questions without an answer.
@@ -147,10 +147,10 @@ class Peer(links.Server):
         if isinstance(event, (GrabJob, GrabJobUniq)):
             # All grabs of one turn arrive together.
             assert not self.grabbing or isinstance(self.last, type(event))
-            assert self.is_behind or self.world.engine._life is WorkerLife.WORKING
+            assert self.has_backlog or self.world.engine._life is WorkerLife.WORKING
             assert self.functions
             held = {function for functions in self.held.values() for function in functions}
-            assert self.is_behind or held <= self.world.engine._abilities.keys()
+            assert self.has_backlog or held <= self.world.engine._abilities.keys()
             self.grabs += 1
             assert self.grabs <= MOST_GRABS
             self.may_sleep = False
@@ -166,7 +166,7 @@ class Peer(links.Server):
             assert all(event.function not in functions for functions in self.held.values())
             self.functions.remove(event.function)
         elif isinstance(event, EchoReq):
-            assert self.is_behind or self.world.engine._life is not WorkerLife.WORKING
+            assert self.has_backlog or self.world.engine._life is not WorkerLife.WORKING
             assert not self.grabbing
             assert not self.held
         elif isinstance(event, (WorkStatus, WorkData, WorkWarning, *TERMINAL)):
@@ -221,7 +221,7 @@ class World(links.World[Peer]):
             self.engine.register(self.now, function, None)
         self.waits: list[Wait] = []
         #: The last call of `work`.
-        self.stream: WorkStream
+        self.stream: WorkSubscription
         # True once a grab was late, because its job can then exceed the slots.
         self.was_late = False
 
@@ -235,11 +235,11 @@ class World(links.World[Peer]):
             busy = False
             for link in self.engine.links_to_write():
                 (peer,) = (peer for peer in self.peers if peer.link is link)
-                peer.is_behind |= not peer.reads
+                peer.has_backlog |= not peer.reads
                 while peer.reads and (data := self.engine.data_to_send(link, self.now)):
                     peer.read(data)
                     busy = True
-                peer.is_behind &= not peer.reads
+                peer.has_backlog &= not peer.reads
 
     def sleep(self, seconds: float) -> None:
         """Advance the clock from deadline to deadline."""
@@ -253,8 +253,8 @@ class World(links.World[Peer]):
 
     # The caller's part.
 
-    def work(self, **options: Any) -> WorkStream:
-        stream: WorkStream = self.call(self.engine.work, self.now, Bell(), **options)
+    def work(self, **options: Any) -> WorkSubscription:
+        stream: WorkSubscription = self.call(self.engine.work, self.now, Bell(), **options)
         links.raise_refusal(stream)
         self.stream = stream
         return stream
@@ -346,7 +346,7 @@ class World(links.World[Peer]):
             assert wakes(wait) == wait.done
         # The engine keeps no Wait that no caller releases, as that of the WORK_FAIL of `job_done`.
         pending = {wait for link in links for wait in link.waits} | {*self.waits}
-        assert all(wait in pending or isinstance(wait, WorkStream) for wait in engine._waits)
+        assert all(wait in pending or isinstance(wait, WorkSubscription) for wait in engine._waits)
         self._check_stream()
 
     def _check_link(self, link: WorkerLink) -> None:
@@ -355,7 +355,7 @@ class World(links.World[Peer]):
         assert link.is_up or phase is Phase.RESTING
         assert (link.grabs > 0) == (phase in _ASKING)
         assert 1 <= link.next_grabs <= MOST_GRABS
-        assert engine._turns.count(link) == (phase is Phase.QUEUED)
+        assert engine._grab_queue.count(link) == (phase is Phase.QUEUED)
         # A link has a timer if and only if it waits for a server.
         waits_for_nothing = link.is_up and phase in (Phase.QUEUED, Phase.RESTING)
         assert (link in engine._timers) != waits_for_nothing
@@ -391,7 +391,7 @@ class World(links.World[Peer]):
         assert (_STALL, link) not in self.engine._timers
 
     def _check_stream(self) -> None:
-        engine, stream = self.engine, self.engine._stream
+        engine, stream = self.engine, self.engine._subscription
         if stream is None:
             assert not engine.pool.links()
             assert not engine._jobs

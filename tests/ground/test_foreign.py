@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearman_proto.errors import GearmanError, ServerError, ServerUnavailable
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 from tests.support import hostile
 
 
@@ -26,13 +26,13 @@ from tests.support import hostile
     ],
 )
 def test_shown_escapes_control_characters(text: str | bytes, expected: str) -> None:
-    assert shown(text) == expected
+    assert printable(text) == expected
 
 
 def test_shown_truncates_long_text() -> None:
-    assert shown("x" * 5, 5) == "xxxxx"
-    assert shown("x" * 6, 5) == "xxxxx…"
-    assert shown("\n" * 6, 2) == r"\n\n…"
+    assert printable("x" * 5, 5) == "xxxxx"
+    assert printable("x" * 6, 5) == "xxxxx…"
+    assert printable("\n" * 6, 2) == r"\n\n…"
 
 
 def was(line: str) -> str:
@@ -50,12 +50,12 @@ def was(line: str) -> str:
 
 @given(st.one_of(st.text(), hostile.BYTES, st.text(st.characters(categories=["Cs", "Cc", "Cf"]))))
 def test_shown_text_is_one_line_and_reversible(text: str | bytes) -> None:
-    line = shown(text)
+    line = printable(text)
     assert hostile.is_harmless(line)
     line.encode()  # Surrogates would raise UnicodeEncodeError.
-    assert shown(line) == line
+    assert printable(line) == line
     given = text if isinstance(text, str) else text.decode("utf-8", "surrogateescape")
-    assert was(shown(given.replace("\\", r"\\"))) == given
+    assert was(printable(given.replace("\\", r"\\"))) == given
 
 
 @given(hostile.BYTES, hostile.BYTES)

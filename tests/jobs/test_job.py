@@ -31,7 +31,7 @@ def test_worker_job_has_its_names_as_text_and_bytes() -> None:
     assert (job.handle, job.task, job.unique, job.data) == ("H:1", "ü", None, b"in")
     assert (job.wire_handle, job.wire_task) == (b"H:1", "ü".encode())
     assert job.connection == ServerAddress("h")
-    assert not tracking.is_over(job)
+    assert not tracking.is_finished(job)
 
 
 def test_worker_job_data_is_decoded_once_when_read() -> None:

@@ -27,7 +27,7 @@ class Waiter:
     def request_ended(self, request: GearmanJobRequest) -> None:
         self.calls.append(f"ended {request.state}")
 
-    def requests_over(self, requests: Sequence[GearmanJobRequest]) -> None:
+    def requests_ended(self, requests: Sequence[GearmanJobRequest]) -> None:
         self.calls.append(f"over {[request.state for request in requests]}")
 
 

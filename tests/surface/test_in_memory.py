@@ -30,7 +30,7 @@ from gearman_proto import (
 from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.engines.worker.outcomes import exc_info_of
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
-from gearman_proto.jobs.batch import Supply
+from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.surface.client import make_job
 from gearman_proto.surface.worker import Ability
@@ -65,7 +65,7 @@ class Driver:
     def call(self, function: Callable[[Any, float], Any]) -> Any:
         return function(self.engine, 0.0)
 
-    tell = call
+    call_or_post = call
 
     def run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return getattr(self.engine, method.__name__)(0.0, lambda: None, *args, **options)
@@ -171,7 +171,7 @@ def test_requests_of_many_jobs_are_created_lazily() -> None:
     accepted = submit(client, many)
     assert isinstance(accepted, RequestsWait)
     assert accepted.unaccepted == len(many) == SLICE + 1
-    assert isinstance(many, Supply)
+    assert isinstance(many, Batch)
     assert many.requests == []
     (request,) = client._gm_requests_of(jobs[:1], True, 2)
     assert (request.background, request.max_connection_attempts) == (True, 3)
@@ -299,7 +299,7 @@ def test_a_worker() -> None:
         "max_jobs": 2,
         "connect_timeout": 10.0,
         "max_outage": 60.0,
-        "look_again": 5.0,
+        "poll_interval": 5.0,
         "max_packet_size": 256 * 1024 * 1024,
     }
     assert worker.register_task("a", reverse) == "a"

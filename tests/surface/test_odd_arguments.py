@@ -56,7 +56,12 @@ NUMBERS: list[tuple[str, str, list[Any], list[Any]]] = [
     ("Client", "connect_timeout", [0, 1e-9, -1, float("nan"), True, None, "1"], [1e-3, 5, 1e9]),
     ("Client", "heartbeat", [0, 0.05, -1, float("nan"), True, "30"], [None, 0.1, 30]),
     ("Client", "max_abandoned", [-1, True, None, "1", 1e6], [0, 1000]),
-    ("Worker", "look_again", [0, 1e-9, 0.0099, -1, float("nan"), True, None, "5"], [0.01, 5, 1e9]),
+    (
+        "Worker",
+        "poll_interval",
+        [0, 1e-9, 0.0099, -1, float("nan"), True, None, "5"],
+        [0.01, 5, 1e9],
+    ),
     ("Worker", "max_outage", [-1, float("nan"), True, "5"], [0, 0.5, None]),
     ("Worker", "max_jobs", [0, -1, True, 1.0, None, "1"], [1, 1000]),
     ("Worker", "max_packet_size", [0, "1", 2**32], [64]),

@@ -29,13 +29,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def wait_for_leader(client: GearmanAdminClient | GearmanClient | GearmanWorker) -> None:
     """Wait until a thread polls the sockets."""
-    eventually(lambda: client._gm_driver._turns.sleeping_until is not None, "polling")
+    eventually(lambda: client._gm_driver._leadership.sleeping_until is not None, "polling")
 
 
 def wait_for_followers(client: GearmanAdminClient | GearmanClient, count: int) -> None:
     """Wait until one thread polls the sockets and `count` others sleep."""
     wait_for_leader(client)
-    eventually(lambda: len(client._gm_driver._turns.followers) == count, f"{count} followers")
+    eventually(lambda: len(client._gm_driver._leadership.followers) == count, f"{count} followers")
 
 
 @contextlib.contextmanager

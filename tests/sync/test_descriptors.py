@@ -122,7 +122,7 @@ def wait():
 waiting = [threading.Thread(target=wait) for _ in range(int(sys.argv[3]))]
 for thread in waiting:
     thread.start()
-while waiting and client._gm_driver._turns.sleeping_until is None:
+while waiting and client._gm_driver._leadership.sleeping_until is None:
     time.sleep(0.001)
 os.closerange(3, 1024)
 own = OwnFiles()

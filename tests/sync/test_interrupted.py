@@ -130,7 +130,7 @@ def check_idle(driver: Any, where: object) -> None:
     assert not driver._busy, where
     assert not driver.engine._waits, where
     assert not deadlines_of(driver.engine), where
-    assert driver._turns.leader is None, where
+    assert driver._leadership.leader is None, where
 
 
 class Partner:
@@ -138,12 +138,12 @@ class Partner:
 
     def __init__(self, client: GearmanClient) -> None:
         self._client = client
-        self._is_over = False
+        self._is_finished = False
         self.done = 0
         self._call = spawn(self._run)
 
     def _run(self) -> None:
-        while not self._is_over:
+        while not self._is_finished:
             with contextlib.suppress(*LOST):
                 self._client.submit_job("echo", b"partner")
             self.done += 1
@@ -153,7 +153,7 @@ class Partner:
         return soon(lambda: self.done > before)
 
     def end(self) -> None:
-        self._is_over = True
+        self._is_finished = True
         self._call.result(PATIENCE)
 
 

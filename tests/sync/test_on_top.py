@@ -61,7 +61,7 @@ def test_data_for_the_leader_received_by_a_nested_call_ends_its_sleep(
     """The nested call reads the leader's data, and no later data would end the leader's sleep."""
 
     def handle() -> None:
-        waiting: Any = client._gm_driver._turns._leading
+        waiting: Any = client._gm_driver._leadership._leading
         client.poll_connections_until_stopped([], lambda activity: not waiting.ready)
 
     submit_slow(client, task, gate.open.set, handle)
@@ -114,7 +114,7 @@ def test_signal_just_before_the_sleep_is_handled_promptly(
 
 
 def test_leaders_on_top_of_leaders(client: GearmanClient, task: str, gate: Gate) -> None:
-    turns = client._gm_driver._turns
+    turns = client._gm_driver._leadership
     depth: list[int] = []
 
     def handle() -> None:
@@ -155,7 +155,7 @@ def test_shutdown_on_top_of_the_leader(client: GearmanClient, task: str) -> None
 
 def test_shutdown_in_another_thread_ends_both(client: GearmanClient, task: str) -> None:
     requests = [client.submit_job(task, b"", wait_until_complete=False) for _ in range(2)]
-    turns = client._gm_driver._turns
+    turns = client._gm_driver._leadership
 
     def end() -> None:
         eventually(lambda: turns.depth == 2 and turns.sleeping_until is not None)
@@ -211,7 +211,7 @@ def on_job_created(
     client: GearmanClient, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[[], object]], None]:
     """A function that has a function called once, where the engine handles JOB_CREATED."""
-    handlers = client._gm_driver.engine._answers._handlers
+    handlers = client._gm_driver.engine._reply_handler._handlers
 
     def prepare(function: Callable[[], object]) -> None:
         real = handlers[JobCreated]

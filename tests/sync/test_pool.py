@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def end(pool: Pool) -> None:
-    pool.is_over = True
+    pool.is_finished = True
     pool.jobs.put(None)
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_sync import _driver, _poller, _transport
-from gearman_sync._selector import EpollSelector, PlainSelector
+from gearman_sync._selector import EpollSelector, SystemSelector
 
 if TYPE_CHECKING:
     from gearman_sync import GearmanClient
 
-PLAIN: tuple[Any, int, int] = (PlainSelector, selectors.EVENT_READ, selectors.EVENT_WRITE)
+PLAIN: tuple[Any, int, int] = (SystemSelector, selectors.EVENT_READ, selectors.EVENT_WRITE)
 KINDS = [PLAIN]
 if hasattr(select, "epoll"):
     KINDS.append((EpollSelector, select.EPOLLIN, select.EPOLLOUT))
@@ -56,4 +56,4 @@ def test_a_client_on_a_system_without_epoll(
     jobs = [{"task": task, "data": bytes(100_000)} for _ in range(20)]
     requests = client.submit_multiple_jobs(jobs, background=True)
     assert all(request.complete for request in requests)
-    assert isinstance(client._gm_driver._poller.selector, PlainSelector)
+    assert isinstance(client._gm_driver._poller.selector, SystemSelector)

@@ -47,10 +47,10 @@ def cast() -> Cast:
 
 def test_job_runs_from_submit_to_result(cast: Cast) -> None:
     call = cast.submit("reverse")
-    assert not call.is_over
+    assert not call.is_finished
     assert "waits" in repr(call)
     cast.net.run(until=1.0)
-    assert call.is_over
+    assert call.is_finished
     assert "over at" in repr(call)
     assert call.over_at is not None
     assert 0 < call.over_at < 0.1
@@ -69,7 +69,7 @@ def test_slow_job_sends_updates_and_a_result(cast: Cast) -> None:
     assert call.over_at == 1.5
     assert [type(update) for update in cast.entry.updates] == [JobProgress, JobData, JobWarning]
     cast.run(1.0)
-    assert updates.is_over
+    assert updates.is_finished
     assert cast.request.result == b"all of data"
     cast.net.check()
 
@@ -96,10 +96,10 @@ def test_background_job_and_abandoned_call_end(cast: Cast) -> None:
     accepted = cast.submit(data=b"1", accepted_only=True)
     given_up = cast.submit(data=b"2")
     cast.run(0.5)
-    assert background.is_over
+    assert background.is_finished
     assert background.requests[0].state == accepted.requests[0].state == JOB_CREATED
     cast.client.give_up(given_up)
-    assert given_up.is_over
+    assert given_up.is_finished
     assert not given_up.timed_out
     cast.client.give_up(given_up)
     cast.client.forget(accepted)
@@ -113,11 +113,11 @@ def test_background_job_and_abandoned_call_end(cast: Cast) -> None:
 def test_wait_for_finished_requests_returns_at_once(cast: Cast) -> None:
     call = cast.submit("reverse")
     cast.run(1.0)
-    assert cast.client.wait(call.requests).is_over
-    assert cast.client.wait(call.requests, as_completed=True).is_over
+    assert cast.client.wait(call.requests).is_finished
+    assert cast.client.wait(call.requests, as_completed=True).is_finished
     both = cast.client.submit([{"task": task, "data": b""} for task in ("reverse", "slowly")])
     cast.run(1.0)
-    assert not cast.client.wait(both.requests, as_completed=True).is_over
+    assert not cast.client.wait(both.requests, as_completed=True).is_finished
     cast.net.check()
 
 
@@ -129,7 +129,7 @@ def test_statuses_and_admin_commands_return_replies(cast: Cast) -> None:
     asked = cast.admin.ask(text.status(), then=ended.append)
     ping = cast.admin.ping()
     cast.run(0.2)
-    assert statuses.is_over
+    assert statuses.is_finished
     assert cast.request.status["running"]
     assert ended == [asked]
     assert {row.task for row in asked.value} == {"reverse", "slowly", "fail"}
@@ -140,7 +140,7 @@ def test_statuses_and_admin_commands_return_replies(cast: Cast) -> None:
 def test_admin_client_of_a_stopped_server_fails(cast: Cast) -> None:
     asked = cast.admin.ask(text.shutdown(graceful=True))
     cast.run(1.0)
-    assert asked.is_over
+    assert asked.is_finished
     assert not cast.server.is_listening
     refused = cast.admin.ask(text.version())
     cast.admin.give_up(cast.admin.ask(text.version(), timeout=None))
@@ -172,7 +172,7 @@ def test_worker_that_stopped_works_again(cast: Cast) -> None:
     cast.worker.stop()
     cast.run(2.0)
     cast.worker.stop()
-    assert cast.worker.stream is None
+    assert cast.worker.subscription is None
     cast.worker.work()
     cast.worker.work()
     cast.net.check()
@@ -186,10 +186,10 @@ def test_worker_that_gave_up_tries_again() -> None:
     call = cast.submit("reverse", timeout=30.0)
     cast.worker.stop()  # The worker is about to restart; the call prevents that.
     cast.run(20.0)
-    assert cast.worker.stream is None
+    assert cast.worker.subscription is None
     cast.worker.work()
     cast.net.check()
-    assert call.is_over
+    assert call.is_finished
 
 
 def test_worker_with_a_full_send_buffer_waits() -> None:
@@ -297,7 +297,7 @@ def test_fault_during_a_job_decides_its_state(fault: str, state: str) -> None:
     cast.net.check()
     assert cast.request.state == state
     assert isinstance(cast.request.error, ConnectionError) == (state == JOB_UNKNOWN)
-    assert call.is_over == (state != JOB_CREATED)
+    assert call.is_finished == (state != JOB_CREATED)
     assert [str(fault) for fault in cast.net.happened] == [f"0.5 {fault}"]
 
 
@@ -341,7 +341,7 @@ def test_worker_with_a_fault_before_its_hooks_recovers(kind: str) -> None:
     cast = Cast(f"0.5 {kind} worker1 5.0", worker={"pause": 1.0})
     call = cast.submit("reverse")
     cast.run(0.9)
-    assert call.is_over
+    assert call.is_finished
     assert bool(cast.worker.runs) == (kind == "freeze")
     cast.run(4.0)
     later = cast.submit("reverse")
@@ -492,7 +492,7 @@ def test_throttled_link_carries_less_data_for_a_while() -> None:
     (end,) = cast.client.ends.values()
     assert MEGABYTE - end.unacknowledged < 3.0 * SLOW + 1000
     cast.run(0.5)
-    assert call.is_over
+    assert call.is_finished
     cast.net.check()
 
 

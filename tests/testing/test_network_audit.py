@@ -20,10 +20,10 @@ def test_audit_of_a_client_finds_a_wrong_wait(ends: str) -> None:
     prepare(requests, NoopEncoder)
     wait = client.submit(0.0, lambda: None, requests, timeout=1.0)
     check_wait(wait)
-    wait.open += 1
+    wait.remaining += 1
     with pytest.raises(AssertionError):
         check_wait(wait)
-    wait.open -= 1
+    wait.remaining -= 1
     check_wait(client.watch(0.0, lambda: None))
     check_wait(client.connect(0.0, lambda: None, client.pool.servers[0]))
     if ends == "timeout":

@@ -18,7 +18,7 @@ from gearman_proto.constants import (
 from gearman_proto.engines.base import Close
 from gearman_proto.engines.server.jobqueue import JobState
 from gearman_proto.engines.timers import Timers
-from gearman_proto.engines.waits import Stream, Wait
+from gearman_proto.engines.waits import Subscription, Wait
 from gearman_proto.errors import (
     ConnectionError,
     GearmanError,
@@ -252,7 +252,7 @@ def test_worker_that_does_not_report_failed_connects_fails() -> None:
 
 def test_worker_that_does_not_poll_fails() -> None:
     cast = Cast()
-    cast.worker.engine._look_again = 1000.0
+    cast.worker.engine._poll_interval = 1000.0
     cast.fails("has not looked for jobs since")
 
 
@@ -337,8 +337,8 @@ def test_engine_may_close_healthy_connections_at_its_end() -> None:
 
 
 def end(cast: Cast, error: Exception | None) -> None:
-    cast.worker.stream.error = error
-    cast.worker.stream.finish()
+    cast.worker.subscription.error = error
+    cast.worker.subscription.finish()
     cast.worker.pump()
 
 
@@ -614,7 +614,7 @@ def test_engine_with_wrong_accounting_fails(done: Cast) -> None:
 
 
 def test_engine_with_a_leftover_watcher_fails(idle: Cast) -> None:
-    idle.client.engine._watchers.add(Stream((), None, nothing))
+    idle.client.engine._watchers.add(Subscription((), None, nothing))
     idle.fails("at the end: AssertionError")
 
 

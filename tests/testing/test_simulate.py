@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fuzz import simulate
 from fuzz.simulate import read, replay
-from gearman_proto.engines.client.answers import Answers
+from gearman_proto.engines.client.replies import ReplyHandler
 
 if TYPE_CHECKING:
     import pytest
@@ -31,7 +31,7 @@ def test_simulate_with_a_failure_shrinks_the_plan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The broken client reports results as failures.
-    monkeypatch.setattr(Answers, "_on_work_complete", Answers._on_work_fail)
+    monkeypatch.setattr(ReplyHandler, "_on_work_complete", ReplyHandler._on_work_fail)
     arguments(monkeypatch, "--seconds", "60", "--seed", "0")
     assert simulate.main() == 1
     said = capsys.readouterr().out

@@ -13,7 +13,7 @@ Places of a request
     CREATED      `link.jobs[handle]`, if it is foreground      its terminal packet
     ===========  ============================================  =================
 
-    Large batches of plain requests are made lazily: each supply in `link.supplies` adds its next
+    Large batches of plain requests are made lazily: each batch in `link.batches` adds its next
     requests to the outbox when that is empty. Before the engine drops a link or ends a call, it
     makes the remaining requests.
 
@@ -55,7 +55,7 @@ from gearman_proto.constants import JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.engines.base import CONNECTING, OPEN, WAITING
 from gearman_proto.engines.connecting import ConnectingEngine
 from gearman_proto.engines.servers import Server, ServerPool
-from gearman_proto.engines.waits import RequestsWait, Stream, UpdateStream, Wait
+from gearman_proto.engines.waits import RequestsWait, Subscription, UpdateSubscription, Wait
 from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -67,13 +67,12 @@ from gearman_proto.errors import (
 )
 from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.jobs import tracking
-from gearman_proto.jobs.batch import Supply
+from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import SLICE, check_requests, submit_event
 from gearman_proto.names import to_wire
 from gearman_proto.wire.packets import OptionReq
 
-from .answers import Answers
 from .foreground import LoneRef, RequestRef, Submit
 from .link import (
     ITEM_COST,
@@ -85,6 +84,7 @@ from .link import (
     take_submits,
 )
 from .queries import Asked, Probe, Query, StatusWait
+from .replies import ReplyHandler
 
 if TYPE_CHECKING:
     import random
@@ -177,10 +177,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._max_abandoned = max_abandoned
         # Upper bound of the bytes that abandoned calls have buffered for any one server.
         self._abandoned = 0
-        self._watchers: set[Stream] = set()
+        self._watchers: set[Subscription] = set()
         # The requests that the current call has claimed for this engine.
         self._claimed: Sequence[GearmanJobRequest] = ()
-        self._answers = Answers(wall_clock)
+        self._reply_handler = ReplyHandler(wall_clock)
 
     # The caller's side.
 
@@ -212,13 +212,13 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         deadline = deadline_of(now, timeout)
         if self.closed:
             return RequestsWait((), deadline, wake).refuse(_shut_down())
-        if type(requests) is Supply:
+        if type(requests) is Batch:
             link = None if self._abandoned > self._max_abandoned else self._only_link(now)
             if link is not None and not requests.requests:
                 wait = RequestsWait((), deadline, wake, accepted_only=accepted_only)
                 wait.requests = wait.members = requests.requests
-                wait.unaccepted = wait.open = len(requests)
-                link.supplies.append((requests, (wait,)))
+                wait.unaccepted = wait.remaining = len(requests)
+                link.batches.append((requests, (wait,)))
                 return self._start(wait)
             requests = requests.all()
         wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
@@ -244,7 +244,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 request._gm_waits = alone
                 unsent.append(request)
         wait.unaccepted += len(unsent)
-        wait.open += len(unsent)
+        wait.remaining += len(unsent)
         uniques = self._make_uniques(len(unsent))
         full = self._full_servers() if self._abandoned > self._max_abandoned else ()
         link = self._only_link(now) if unsent and not full else None
@@ -283,10 +283,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         requests: Collection[GearmanJobRequest],
         *,
         timeout: float | None = None,
-    ) -> Stream:
-        """Wait like `wait_completed`, with a Stream that yields each of `requests` as it ends."""
+    ) -> Subscription:
+        """Wait like `wait_completed`, with a Subscription that yields each of `requests` as it ends."""
         check_requests(requests)
-        return self._start(self._joined(Stream(requests, deadline_of(now, timeout), wake)))
+        return self._start(self._joined(Subscription(requests, deadline_of(now, timeout), wake)))
 
     def updates(
         self,
@@ -295,21 +295,25 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         request: GearmanJobRequest,
         *,
         timeout: float | None = None,
-    ) -> UpdateStream:
+    ) -> UpdateSubscription:
         """Wait for each update of `request`. See `submit` for the arguments and the Wait."""
         check_requests([request])
-        return self._start(self._joined(UpdateStream(request, deadline_of(now, timeout), wake)))
+        return self._start(
+            self._joined(UpdateSubscription(request, deadline_of(now, timeout), wake))
+        )
 
-    def watch(self, now: float, wake: Callable[[], Any], *, timeout: float | None = None) -> Stream:
-        """Return a Stream that wakes its caller when a link receives data, opens or ends.
+    def watch(
+        self, now: float, wake: Callable[[], Any], *, timeout: float | None = None
+    ) -> Subscription:
+        """Return a Subscription that wakes its caller when a link receives data, opens or ends.
 
-        Only the timeout or `close` ends the Stream. See `submit` for the arguments.
+        Only the timeout or `close` ends the Subscription. See `submit` for the arguments.
         """
-        stream = Stream((), deadline_of(now, timeout), wake)
+        subscription = Subscription((), deadline_of(now, timeout), wake)
         if self.closed:
-            return stream.refuse(_shut_down())
-        self._watchers.add(stream)
-        return self._start(stream)
+            return subscription.refuse(_shut_down())
+        self._watchers.add(subscription)
+        return self._start(subscription)
 
     def connect(
         self,
@@ -360,8 +364,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             tracking.clear_timed_out(request)
             query = Query(request, wait, event)
             wait.queries.append(query)
-            wait.open += 1
-            query.open = max(len(servers), 1)
+            wait.remaining += 1
+            query.remaining = max(len(servers), 1)
             for server in servers:
                 if server in full:
                     query.fail(self._unavailable())
@@ -377,9 +381,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if wait.deadline is not None:
             self._timers.cancel(wait)
         self._waits.discard(wait)
-        if isinstance(wait, Stream):
+        if isinstance(wait, Subscription):
             self._watchers.discard(wait)
-        if isinstance(wait, RequestsWait) and wait.open:
+        if isinstance(wait, RequestsWait) and wait.remaining:
             self._make_all_of(wait, now)
             for request in wait.members:
                 if wait in request._gm_waits:
@@ -388,7 +392,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     )
                     self._abandoned += abandoned_size(request)
             if isinstance(wait, StatusWait):
-                self._abandoned += wait.open * ITEM_COST
+                self._abandoned += wait.remaining * ITEM_COST
 
     def close(self, now: float) -> None:
         """Close all connections, and refuse further calls.
@@ -447,7 +451,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             here += (item,) if isinstance(item, Probe) else requests_of(item)
         here += link.jobs.give_up()
         link.outbox.clear()
-        link.supplies.clear()
+        link.batches.clear()
         self._drop(link)
         return here
 
@@ -463,11 +467,11 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         heartbeat.heard, heartbeat.asked = now, None
         link.connection.receive_data(data)
         try:
-            self._answers.take(link)
+            self._reply_handler.take(link)
         except RemoteProtocolError as error:
             self._close(link, error, now)
         for watcher in self._watchers:
-            watcher.tell()
+            watcher.notify()
 
     # The transport side: output.
 
@@ -481,7 +485,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             link: ClientLink | None = server.link
             if link is None or link.state is not OPEN:
                 continue
-            waiting = link.outbox or link.supplies
+            waiting = link.outbox or link.batches
             if link.ahead or (waiting and link.connection.unanswered < _WINDOW):
                 links.append(link)
         return links
@@ -496,7 +500,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         outbox, ahead, heartbeat = link.outbox, link.ahead, link.heartbeat
         if heartbeat.asked is not None:
             link.delivery.taken(now)
-        if not outbox and not ahead and not link.supplies:
+        if not outbox and not ahead and not link.batches:
             return b""
         unanswered = link.connection.unanswered
         if not unanswered and not link.jobs:
@@ -599,7 +603,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._claim(wait.members)
         except InvalidClientState as error:
             return wait.refuse(error)
-        # A stream yields each request once. An application's subclass might not be hashable.
+        # A subscription yields each request once. An application's subclass might not be hashable.
         for request in {id(request): request for request in wait.members}.values():
             self._join(request, wait)
         self._unclaim()
@@ -626,11 +630,11 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         if wait in request._gm_waits:
             return  # The list has the request twice.
         if request._gm_link is not None:
-            wait.open += 1
+            wait.remaining += 1
             wait.unaccepted += request.state == JOB_PENDING
             request._gm_waits = (*request._gm_waits, wait)
         else:
-            wait.request_was_over(request)
+            wait.request_already_ended(request)
 
     # Requests.
 
@@ -686,16 +690,16 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 append(item)
 
     def _make_more(self, link: ClientLink, now: float) -> bool:
-        """Move the next requests of a supply to the outbox of `link`.
+        """Move the next requests of a batch to the outbox of `link`.
 
-        Return False if `link` has no supplies.
+        Return False if `link` has no batches.
         """
-        if not link.supplies:
+        if not link.batches:
             return False
-        supply, alone = link.supplies[0]
-        requests = supply.take(SLICE)
-        if len(supply.requests) == len(supply):
-            del link.supplies[0]
+        batch, alone = link.batches[0]
+        requests = batch.take(SLICE)
+        if len(batch.requests) == len(batch):
+            del link.batches[0]
         for request, unique in zip(requests, self._make_uniques(len(requests))):
             request.unique = request._gm_generated_unique = unique
             request._gm_waits = alone
@@ -709,7 +713,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     def _make_all_of(self, wait: Wait, now: float) -> None:
         """Make all remaining requests of the call that waits for `wait`."""
         for link in self.pool.links():
-            while any(wait in waits for _, waits in link.supplies):
+            while any(wait in waits for _, waits in link.batches):
                 self._make_more(link, now)
 
     def _only_link(self, now: float) -> ClientLink | None:
@@ -790,7 +794,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             return
         link.drop_requests()
         for request in requests:
-            self._go_on(self._move_on, request, link, now)
+            self._retry_or_fail(self._move_on, request, link, now)
 
     def _move_on(self, request: GearmanJobRequest, link: ClientLink, now: float) -> None:
         """Move `request`, which waits for `link` to open, to a server that it has not tried."""
@@ -824,7 +828,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 other.drop_requests()
                 for request in requests:
                     is_won = is_late or link.server in request._gm_tried
-                    self._go_on(self._put_one, request, link if is_won else other, now)
+                    self._retry_or_fail(self._put_one, request, link if is_won else other, now)
 
     def _drop(self, link: ClientLink) -> None:
         self._timers.cancel((_RACE, link))
@@ -849,17 +853,17 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 tracking.finish(request, JOB_UNKNOWN, lost)
         for item in link.connection.unanswered_tokens():
             for request in requests_of(item):
-                self._go_on(self._lost_sent, request, server, error, now)
+                self._retry_or_fail(self._lost_sent, request, server, error, now)
             if isinstance(item, Probe) and item.lost(server, error, was_up=True):
                 self._link_to(server, now).outbox.append(item)
         for item in outbox:
             for request in requests_of(item):
-                self._go_on(self._lost_unsent, request, server, error, now, was_up=was_up)
+                self._retry_or_fail(self._lost_unsent, request, server, error, now, was_up=was_up)
             if isinstance(item, Probe) and item.lost(server, error, was_up=was_up):
                 self._link_to(server, now).outbox.append(item)
         self._tell_waits(link, error)
 
-    def _go_on(
+    def _retry_or_fail(
         self, step: Callable[..., None], request: GearmanJobRequest, *args: Any, **options: Any
     ) -> None:
         """Call `step` to move or retry `request`. If it raises, fail only this request."""
@@ -945,7 +949,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             else:
                 wait.fail(ConnectionError(f"no connection to {link.address}: {error}"))
         for watcher in self._watchers:
-            watcher.tell()
+            watcher.notify()
 
     def _sweep(self) -> None:
         """Clean up after garbage-collected requests."""

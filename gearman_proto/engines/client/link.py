@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gearman_proto.engines.base import BaseEngine
     from gearman_proto.engines.servers import Server
     from gearman_proto.engines.waits import RequestsWait, Wait
-    from gearman_proto.jobs.batch import Supply
+    from gearman_proto.jobs.batch import Batch
     from gearman_proto.wire.packets import PlainSubmit
 
     from .foreground import LoneRef, RequestRef
@@ -44,7 +44,7 @@ class ClientLink(OutgoingLink):
     Attributes:
         engine: The engine of the link.
         outbox: Outgoing items, in order.
-        supplies: Sources of more requests for the outbox, each with the waits of its requests.
+        batches: Sources of more requests for the outbox, each with the waits of its requests.
         jobs: The foreground jobs that the server has acknowledged.
         waits: Calls that wait for the connection to open.
         ahead: Items to send before the outbox: first the rest of a large packet in pieces, then
@@ -52,7 +52,7 @@ class ClientLink(OutgoingLink):
         heartbeat: The checks of the server.
     """
 
-    __slots__ = ("ahead", "engine", "heartbeat", "jobs", "outbox", "supplies", "waits")
+    __slots__ = ("ahead", "batches", "engine", "heartbeat", "jobs", "outbox", "waits")
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ClientLink(OutgoingLink):
         super().__init__(server, Role.CLIENT, max_packet_size)
         self.engine: BaseEngine = engine
         self.outbox: deque[GearmanJobRequest | Submit | Probe] = deque()
-        self.supplies: list[tuple[Supply, tuple[RequestsWait, ...]]] = []
+        self.batches: list[tuple[Batch, tuple[RequestsWait, ...]]] = []
         self.jobs: ForegroundJobs = ForegroundJobs(dropped)
         self.waits: list[Wait] = []
         self.ahead: deque[memoryview | Probe] = deque()

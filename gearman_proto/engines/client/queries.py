@@ -64,14 +64,14 @@ class Probe:
 class Query(Probe):
     """A call's question for the status of one request, to one server or to several."""
 
-    __slots__ = ("answered", "error", "open", "request", "retried", "wait")
+    __slots__ = ("answered", "error", "remaining", "request", "retried", "wait")
 
     def __init__(self, request: GearmanJobRequest, wait: StatusWait, event: PacketEvent) -> None:
         super().__init__(event, is_awaited=True)
         self.request: GearmanJobRequest = request
         self.wait: StatusWait = wait
         #: Number of servers that have not answered.
-        self.open: int = 0
+        self.remaining: int = 0
         #: True once `request` has its status or the query has failed.
         self.answered: bool = False
         #: The error of the first server that did not answer, or None.
@@ -90,7 +90,7 @@ class Query(Probe):
         The status is that of the first server that knows the job. If no server knows it and all
         have answered, the last answer is the status.
         """
-        self.open -= 1
+        self.remaining -= 1
         if self.answered:
             return
         status: JobStatus = {
@@ -103,7 +103,7 @@ class Query(Probe):
         }
         if isinstance(event, StatusResUnique):
             status["client_count"] = number(event.clients)
-        if status["known"] or (not self.open and self.error is None):
+        if status["known"] or (not self.remaining and self.error is None):
             self.request._gm_status = status
             self._finish()
         else:
@@ -111,7 +111,7 @@ class Query(Probe):
 
     def fail(self, error: Exception) -> None:
         """Record that a server, which might know the job, will not answer."""
-        self.open -= 1
+        self.remaining -= 1
         self.error = self.error or error
         self._check()
 
@@ -127,7 +127,7 @@ class Query(Probe):
         return False
 
     def _check(self) -> None:
-        if not self.open and not self.answered and self.error is not None:
+        if not self.remaining and not self.answered and self.error is not None:
             self.wait.request_failed(self.error)
             self._finish()
 

@@ -12,10 +12,10 @@ Order
 
 Turns
     Each call of the engine does a limited amount of work, so that no link delays the others for
-    long. `_left` is the budget of the current call. It starts at _TURN. Each packet costs 1, and
+    long. `_budget` is the budget of the current call. It starts at _BUDGET. Each packet costs 1, and
     expensive steps cost more. If the budget runs out, later calls of `handle_timeout` do the rest,
-    with one budget for all links. Until then, `link.behind` is true and the link is queued in
-    `_behind`. `link.work` is a job of several turns: a long text reply, or the cleanup of a link.
+    with one budget for all links. Until then, `link.has_backlog` is true and the link is queued in
+    `_backlogged`. `link.work` is a job of several turns: a long text reply, or the cleanup of a link.
 
 Life
     The table SERVER_LIVES has the states of the server. If a peer closes its stream or sends
@@ -49,7 +49,7 @@ from gearman_proto.engines.base import (
     take_chunk,
 )
 from gearman_proto.engines.delivery import Delivery
-from gearman_proto.engines.states import turn
+from gearman_proto.engines.states import transition
 from gearman_proto.engines.waits import Wait
 from gearman_proto.errors import LocalProtocolError, RemoteProtocolError
 from gearman_proto.wire.connection import NEED_DATA, Connection
@@ -120,7 +120,7 @@ if TYPE_CHECKING:
 
 
 # Budget of one call, in typical packets. That many take about a millisecond.
-_TURN: Final = 250
+_BUDGET: Final = 250
 # Bytes of a text reply, and entries of `link.ready`, that take as long as a packet.
 _TEXT: Final = 256
 _LOOKS: Final = 50
@@ -236,15 +236,15 @@ class ServerEngine(BaseEngine):
         self._to_write: dict[ServerLink, None] = {}
         # Links to disconnect at the end of the call.
         self._doomed: dict[ServerLink, None] = {}
-        # Links with a backlog, in the order of their turns (`_behind`); the budget of a call
-        # (`_turn_size`); the rest of the current budget (`_left`); and the time at which a link
-        # was last added to `_behind` (`_behind_since`).
-        self._behind: OrderedDict[ServerLink, None] = OrderedDict()
+        # Links with a backlog, in the order of their turns (`_backlogged`); the budget of a call
+        # (`_call_budget`); the rest of the current budget (`_budget`); and the time at which a link
+        # was last added to `_backlogged` (`_backlogged_since`).
+        self._backlogged: OrderedDict[ServerLink, None] = OrderedDict()
         # The progress of the last bytes of each ENDING link.
         self._ending: dict[ServerLink, Delivery] = {}
-        self._turn_size = _TURN
-        self._left = _TURN
-        self._behind_since = 0.0
+        self._call_budget = _BUDGET
+        self._budget = _BUDGET
+        self._backlogged_since = 0.0
         # Each handler is called with the link, the event's class, the packet's arguments, and the
         # time.
         self._handlers: dict[Any, Callable[[ServerLink, Any, Any, float], None]] = {
@@ -278,8 +278,8 @@ class ServerEngine(BaseEngine):
             **dict.fromkeys(_SUBMITS, self._on_submit),
         }
 
-    def _turn(self, life: ServerLife) -> None:
-        self._life = turn(SERVER_LIVES, self._life, life)
+    def _transition(self, life: ServerLife) -> None:
+        self._life = transition(SERVER_LIVES, self._life, life)
 
     @property
     def closed(self) -> bool:
@@ -312,7 +312,7 @@ class ServerEngine(BaseEngine):
             if handshake:
                 self._timers.set(link, now + _HANDSHAKE, self._on_silence)
         else:
-            link.turn(LinkState.GONE)
+            link.transition(LinkState.GONE)
             self._actions.append(Close(link))
         return link
 
@@ -342,7 +342,7 @@ class ServerEngine(BaseEngine):
         """
         self._stop_listening()
         if self._life in (ServerLife.SERVING, ServerLife.DRAINING):
-            self._turn(ServerLife.DRAINING if graceful else ServerLife.ENDING)
+            self._transition(ServerLife.DRAINING if graceful else ServerLife.ENDING)
 
     def close(self, now: float) -> None:
         """Close all connections and end immediately."""
@@ -366,7 +366,7 @@ class ServerEngine(BaseEngine):
     def connected(self, link: ServerLink, now: float) -> None:
         """Report that the handshake of `link` is complete. Ignore the call if there was none."""
         if link.state is LinkState.CONNECTING:
-            link.turn(OPEN)
+            link.transition(OPEN)
             self._timers.cancel(link)
 
     def connect_failed(self, link: ServerLink, error: Exception, now: float) -> None:
@@ -378,11 +378,11 @@ class ServerEngine(BaseEngine):
         if link.state is not OPEN:
             return
         link.connection.receive_data(data)
-        if link.behind:
+        if link.has_backlog:
             self._count(link)
         else:
-            self._left = self._turn_size
-            self._go_on(link, now)
+            self._budget = self._call_budget
+            self._resume(link, now)
         self._tidy_up(now)
 
     def receive_eof(self, link: ServerLink, now: float) -> None:
@@ -392,72 +392,72 @@ class ServerEngine(BaseEngine):
         """
         if link.is_up:
             link.connection.receive_eof()
-            if not link.behind:
-                self._left = self._turn_size
-                self._go_on(link, now)
+            if not link.has_backlog:
+                self._budget = self._call_budget
+                self._resume(link, now)
             self._tidy_up(now)
 
     def connection_lost(self, link: ServerLink, error: Exception, now: float) -> None:
         """Report that `link` was lost, and discard its unprocessed packets."""
         if link.alive:
-            self._left = self._turn_size
+            self._budget = self._call_budget
             self._drop_link(link, now)
             self._tidy_up(now)
 
     def handle_timeout(self, now: float) -> None:
         """Process the deadlines that have passed at `now`, then links with a backlog."""
-        self._left = self._turn_size
-        while self._left > 0 and self._timers.expire_one(now):
-            self._left -= 1
-        while self._left > 0 and self._behind:
-            link, _ = self._behind.popitem(last=False)
-            self._go_on(link, now)
+        self._budget = self._call_budget
+        while self._budget > 0 and self._timers.expire_one(now):
+            self._budget -= 1
+        while self._budget > 0 and self._backlogged:
+            link, _ = self._backlogged.popitem(last=False)
+            self._resume(link, now)
         self._tidy_up(now)
 
-    def _go_on(self, link: ServerLink, now: float) -> None:
+    def _resume(self, link: ServerLink, now: float) -> None:
         """Process packets and work of `link` until the budget is used up.
 
         If some remain, queue `link` for its next turn.
         """
         connection, handlers = link.connection, self._handlers
-        behind = kept = True
+        has_backlog = kept = True
         try:
-            while self._left > 0:
+            while self._budget > 0:
                 if link.work is None:
                     for kind, args in connection.requests():
-                        self._left -= 1
+                        self._budget -= 1
                         handlers[kind](link, kind, args, now)
-                        if self._left <= 0 or link.work is not None:
+                        if self._budget <= 0 or link.work is not None:
                             break
                     else:
                         if connection.is_drained():
-                            behind = kept = False
+                            has_backlog = kept = False
                             break
                         event = connection.next_event()
                         if event is NEED_DATA:
-                            behind = False
+                            has_backlog = False
                             break
-                        self._left -= 1
+                        self._budget -= 1
                         # An event that is not a packet has no arguments. Pass the event itself.
                         values: tuple[Any, ...] = (event,)
                         if isinstance(event, PacketEvent):
                             values = type(event).arguments(event)
                         handlers[type(event)](link, type(event), values, now)
                 elif (cost := next(link.work, None)) is not None:
-                    self._left -= cost
+                    self._budget -= cost
                 # Don't process further packets of a link that is about to be disconnected.
                 elif link.state is OPEN and link not in self._doomed:
                     link.work = None
                 else:
-                    behind = False
+                    has_backlog = False
                     break
         except RemoteProtocolError:
             self._end_link(link, now)
-            behind = link.behind
-        link.behind = behind
-        if behind:
-            self._behind[link] = None
-            self._behind_since = now
+            has_backlog = link.has_backlog
+        link.has_backlog = has_backlog
+        if has_backlog:
+            self._backlogged[link] = None
+            self._backlogged_since = now
         if kept or link.buffered:
             self._count(link)
 
@@ -472,7 +472,7 @@ class ServerEngine(BaseEngine):
 
     def next_deadline(self) -> float | None:
         """Return the time of the next `handle_timeout`, or None."""
-        return self._behind_since if self._behind else self._timers.next_deadline()
+        return self._backlogged_since if self._backlogged else self._timers.next_deadline()
 
     def links_to_measure(self, now: float) -> Iterable[ServerLink]:
         """Return the ENDING links whose deadline has passed, for `measured`."""
@@ -498,7 +498,7 @@ class ServerEngine(BaseEngine):
             delivery.taken(now)
         if not unsent:
             if delivery is not None:
-                self._left = self._turn_size
+                self._budget = self._call_budget
                 self._actions.append(Close(link))
                 self._drop_link(link, now)
                 self._tidy_up(now)
@@ -528,7 +528,7 @@ class ServerEngine(BaseEngine):
             # not have had time to read it.
             first = 0 if link.writing else len(link.unsent[0])
             if unread - first > self._max_unread:
-                self._doom(link)
+                self._schedule_disconnect(link)
                 return
         link.unsent.append(data)
         link.unsent_size = unread + size
@@ -540,14 +540,14 @@ class ServerEngine(BaseEngine):
         self._queue(link, data)
         size = (count - 2) * len(data)
         if size > self._max_unread:
-            self._doom(link)
+            self._schedule_disconnect(link)
             return
         link.unsent.extend([data] * (count - 2))
         link.unsent_size += size
         self.queue.memory += size
         self._queue(link, data)
 
-    def _doom(self, link: ServerLink) -> None:
+    def _schedule_disconnect(self, link: ServerLink) -> None:
         """Disconnect `link` at the end of this call."""
         self._doomed[link] = None
         if link.work is None:
@@ -562,7 +562,7 @@ class ServerEngine(BaseEngine):
         if self._life is not SERVING and not self.closed:
             if self._life is ServerLife.ENDING or not self.queue.jobs:
                 if self._life is ServerLife.DRAINING:
-                    self._turn(ServerLife.ENDING)
+                    self._transition(ServerLife.ENDING)
                 for link in list(self.links):
                     self._end_link(link, now)
             if not self.links:
@@ -577,13 +577,13 @@ class ServerEngine(BaseEngine):
         worst = max(self.links, key=lambda link: link.held, default=None)
         if self.queue.memory <= self._max_memory or worst is None or worst.held < _FEW_BYTES:
             return False
-        self._doom(worst)
+        self._schedule_disconnect(worst)
         return True
 
     def _end_link(self, link: ServerLink, now: float) -> None:
         """Close `link` as soon as all its queued bytes have been sent."""
         if link.is_up:
-            link.turn(LinkState.ENDING)
+            link.transition(LinkState.ENDING)
             self._detach(link, now)
             delivery = self._ending[link] = Delivery()
             delivery.ask(link.unsent_size, now)
@@ -599,17 +599,17 @@ class ServerEngine(BaseEngine):
         if deadline > now:
             self._timers.set(link, deadline, self._on_last_words)
         else:
-            self._doom(link)
+            self._schedule_disconnect(link)
 
     def _on_silence(self, link: ServerLink, now: float) -> None:
-        self._doom(link)
+        self._schedule_disconnect(link)
 
     def _drop_link(self, link: ServerLink, now: float) -> None:
-        link.turn(LinkState.GONE)
+        link.transition(LinkState.GONE)
         self.links.pop(link, None)
         self._to_write.pop(link, None)
         self._doomed.pop(link, None)
-        self._behind.pop(link, None)
+        self._backlogged.pop(link, None)
         self._ending.pop(link, None)
         self._timers.cancel(link)
         self.queue.memory -= link.held - link.registered
@@ -623,7 +623,7 @@ class ServerEngine(BaseEngine):
         link.listed = 0
         link.asleep = False
         link.work = self._detaching(link, now)
-        self._go_on(link, now)
+        self._resume(link, now)
 
     def _detaching(self, link: ServerLink, now: float) -> Iterator[int]:
         """Remove `link`, which is ENDING or GONE, from all jobs and functions, in steps."""
@@ -645,18 +645,18 @@ class ServerEngine(BaseEngine):
         links = list(self.links)
         for link in links:
             if link.alive:
-                link.turn(LinkState.GONE)
+                link.transition(LinkState.GONE)
             link.unsent.clear()
             link.work = None
         self.links.clear()
         self._ending.clear()
-        self._behind.clear()
+        self._backlogged.clear()
         self._to_write.clear()
         return links
 
     def _end(self) -> None:
-        self._turn(ServerLife.ENDED)
-        self._behind.clear()
+        self._transition(ServerLife.ENDED)
+        self._backlogged.clear()
         self.queue.clear()
         self._timers.clear()
         for wait in self._waits:
@@ -705,7 +705,7 @@ class ServerEngine(BaseEngine):
 
     def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         if len(link.ready) > _LOOKS:
-            self._left -= len(link.ready) // _LOOKS
+            self._budget -= len(link.ready) // _LOOKS
         if self.queue.next_job(link) is not None:
             self._send(link, Noop)
         else:
@@ -719,7 +719,7 @@ class ServerEngine(BaseEngine):
     def _on_grab(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         link.asleep = False
         if len(link.ready) > _LOOKS:
-            self._left -= len(link.ready) // _LOOKS
+            self._budget -= len(link.ready) // _LOOKS
         job = self.queue.next_job(link)
         if job is None:
             self._send(link, NoJob)
@@ -819,7 +819,7 @@ class ServerEngine(BaseEngine):
     def _put(self, job: QueuedJob, now: float) -> None:
         """Queue `job` for workers, or delay it until its epoch."""
         for link in self.queue.put(job):
-            self._left -= 1
+            self._budget -= 1
             self._wake(link)
         if job.epoch:
             self._watch_clock(now)
@@ -836,8 +836,8 @@ class ServerEngine(BaseEngine):
     def _on_epochs(self, _: str, now: float) -> None:
         self._look_at = None
         # Further due jobs stay in the queue, and `_watch_clock` sets a deadline that has passed.
-        for job in self.queue.take_due(max(self._left, 1)):
-            self._left -= 1
+        for job in self.queue.take_due(max(self._budget, 1)):
+            self._budget -= 1
             self._put(job, now)
         self._watch_clock(now)
 
@@ -883,7 +883,7 @@ class ServerEngine(BaseEngine):
         """
         packet = b""
         for link, count in job.listeners.items():
-            self._left -= count
+            self._budget -= count
             if link.state is not OPEN:
                 continue  # The cleanup of this link has not reached the job yet.
             if kind is WorkException and not link.exceptions:

@@ -53,8 +53,8 @@ from gearman_proto.engines.base import take_chunk
 from gearman_proto.engines.connecting import ConnectingEngine, server_error
 from gearman_proto.engines.delivery import MAX_HIDDEN, RATE
 from gearman_proto.engines.servers import Server, ServerPool
-from gearman_proto.engines.states import turn
-from gearman_proto.engines.waits import Stream, Wait
+from gearman_proto.engines.states import transition
+from gearman_proto.engines.waits import Subscription, Wait
 from gearman_proto.errors import (
     ConnectionError,
     InvalidWorkerState,
@@ -84,7 +84,7 @@ from gearman_proto.wire.packets import (
     WorkFail,
 )
 
-from .phases import (
+from .link import (
     GRABBING,
     PHASES,
     QUEUED,
@@ -140,7 +140,7 @@ _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
 _ASKING: Final = {GRABBING: _LATE, Phase.LATE: _LOST, Phase.LAST_GRAB: _LAST_ANSWER}
 
 
-class WorkStream(Stream):
+class WorkSubscription(Subscription):
     """The call of `work`, which is woken for each update and done when the work is over."""
 
     __slots__ = ("active", "timeout")
@@ -159,9 +159,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     See `Engine` for the transport side.
 
-    On the caller's side, `work` returns a WorkStream. Whenever the stream is `ready`, the caller
+    On the caller's side, `work` returns a WorkSubscription. Whenever it is `ready`, the caller
     calls `next_job` until it returns None. The caller runs each job, ends it by a `send` of a
-    terminal packet, and calls `job_done`. When the stream is `done`, or when the caller gives up,
+    terminal packet, and calls `job_done`. When the subscription is `done`, or when the caller gives up,
     it calls `end_work`, `release` and `raise_error`. The caller logs the `notices`.
 
     Args:
@@ -171,7 +171,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         connect_timeout: Seconds to wait for a connection.
         max_outage: Seconds without any server after which `work` gives up, or None to wait forever.
             When it starts, `work` gives up as soon as every server has failed once.
-        look_again: Seconds after which a sleeping link asks for jobs without a NOOP.
+        poll_interval: Seconds after which a sleeping link asks for jobs without a NOOP.
         max_packet_size: Size limit of a packet in bytes. The worker disconnects a server that
             sends a larger one.
         job_class: The class of the jobs.
@@ -189,13 +189,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         max_jobs: int = 1,
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
         max_outage: float | None = constants.DEFAULT_MAX_OUTAGE,
-        look_again: float = constants.DEFAULT_LOOK_AGAIN,
+        poll_interval: float = constants.DEFAULT_POLL_INTERVAL,
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
         job_class: type[WorkerJob] = WorkerJob,
     ) -> None:
         super().__init__(connect_timeout)
         check_count("max_jobs", max_jobs, 1)
-        check_seconds("look_again", look_again, constants.MIN_LOOK_AGAIN)
+        check_seconds("poll_interval", poll_interval, constants.MIN_POLL_INTERVAL)
         if max_outage is not None:
             check_seconds("max_outage", max_outage, 0)
         check_packet_size(max_packet_size)
@@ -205,7 +205,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._rng = rng
         self._max_jobs = max_jobs
         self._max_outage = max_outage
-        self._look_again = look_again
+        self._poll_interval = poll_interval
         self._max_packet_size = max_packet_size
         self._job_class = job_class
         self._abilities: dict[bytes, int | None] = {}
@@ -213,13 +213,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         # The keys of the timers are links (connect timeout or end of a phase), servers (the next
         # connection), Waits of `send`, (_STALL, link) for a link with such Waits, _POLL, _OUTAGE
         # and _DRAIN.
-        self._turns: deque[WorkerLink] = deque()
+        self._grab_queue: deque[WorkerLink] = deque()
         # Number of grabs that occupy a slot.
         self._grabs = 0
         # Jobs that occupy a slot, and those that the caller has not taken yet.
         self._jobs: set[WorkerJob] = set()
         self._ready: deque[WorkerJob] = deque()
-        self._stream: WorkStream | None = None
+        self._subscription: WorkSubscription | None = None
         self._life = WorkerLife.IDLE
         # The servers that have not failed since `work` began; None once a server was reached.
         self._untried: set[Server] | None = None
@@ -244,8 +244,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             Phase.LEAVING: self._on_unanswered,
         }
 
-    def _turn(self, life: WorkerLife) -> None:
-        self._life = turn(WORKER_LIVES, self._life, life)
+    def _transition(self, life: WorkerLife) -> None:
+        self._life = transition(WORKER_LIVES, self._life, life)
 
     @property
     def closed(self) -> bool:
@@ -282,7 +282,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def work(
         self, now: float, wake: Callable[[], Any], *, timeout: float | None = None
-    ) -> WorkStream:
+    ) -> WorkSubscription:
         """Start working.
 
         Args:
@@ -291,43 +291,43 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             timeout: Seconds without any event after which `wake` is called nevertheless, or None.
 
         Returns:
-            The stream. The engine refuses the call if it is closed or is working already.
+            The subscription. The engine refuses the call if it is closed or is working already.
         """
-        stream = WorkStream(wake, timeout)
+        subscription = WorkSubscription(wake, timeout)
         if self.closed:
-            return stream.refuse(InvalidWorkerState("this worker has been shut down"))
-        if self._stream is not None:
-            return stream.refuse(InvalidWorkerState("this worker works already"))
-        self._stream = stream
-        self._waits.add(stream)
+            return subscription.refuse(InvalidWorkerState("this worker has been shut down"))
+        if self._subscription is not None:
+            return subscription.refuse(InvalidWorkerState("this worker works already"))
+        self._subscription = subscription
+        self._waits.add(subscription)
         if self._life is WorkerLife.TOLD_TO_STOP:
-            self._turn(WorkerLife.STOPPING)
-            stream.finish()
-            return stream
-        self._turn(WORKING)
+            self._transition(WorkerLife.STOPPING)
+            subscription.finish()
+            return subscription
+        self._transition(WORKING)
         self._untried = set(self.pool.servers)
         for server in self.pool.servers:
             self._connect_to(server, now)
         if not self.pool.servers:
             self._give_up()
         self._set_poll(now)
-        return stream
+        return subscription
 
     def next_job(self, now: float) -> WorkerJob | None:
         """Remove and return the next job, or return None.
 
-        After None, the stream becomes ready at the next update. This also applies after the last
+        After None, the subscription becomes ready at the next update. This also applies after the last
         job in the queue, so the caller need not call again before that update.
         """
         while self._ready:
             job = self._ready.popleft()
             if job._gm_link.alive:
-                assert self._stream is not None
-                self._stream.news = bool(self._ready)
+                assert self._subscription is not None
+                self._subscription.news = bool(self._ready)
                 return job
             self._jobs.discard(job)  # It is somebody else's by now.
-        if self._stream is not None:
-            self._stream.news = False
+        if self._subscription is not None:
+            self._subscription.news = False
             self._set_poll(now)
         self._grab_more(now)
         self._check_end()
@@ -382,7 +382,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             job.ended = True
             del link.jobs[job]
             link.results += 1
-            self._go_on(link, now)
+            self._resume(link, now)
             if done:
                 self.job_done(now, job)
             else:
@@ -412,10 +412,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if not job.ended and link.alive:
             self.send(now, _nothing, job, WorkFail(job.wire_handle))
         self._jobs.discard(job)
-        job._gm_is_over = True
+        job._gm_is_finished = True
         if self._life is not WORKING and link.alive:
             self._retire(link, now)
-        if self._stream is not None:
+        if self._subscription is not None:
             self._set_poll(now)  # The caller could not wait while it did the job.
         self._grab_more(now)
         self._check_end()
@@ -434,14 +434,14 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             timeout: Seconds to wait for the jobs before closing the connections. None waits
                 forever.
         """
-        if self._stream is None:
+        if self._subscription is None:
             if self._life is not WorkerLife.CLOSED:
-                self._turn(WorkerLife.TOLD_TO_STOP)
+                self._transition(WorkerLife.TOLD_TO_STOP)
             return
         if timeout is not None:
             self._timers.set(_DRAIN, now + timeout, self._on_drained)
         if self._life is WORKING:
-            self._turn(WorkerLife.STOPPING)
+            self._transition(WorkerLife.STOPPING)
             self._forget_turns()
             for link in self.pool.links():
                 self._retire(link, now)
@@ -449,9 +449,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def end_work(self, now: float) -> None:
         """Close all links, because the caller of `work` has returned for any reason."""
-        self._stream = None
+        self._subscription = None
         if self._life in (WORKING, WorkerLife.STOPPING):
-            self._turn(WorkerLife.IDLE)
+            self._transition(WorkerLife.IDLE)
         for link in self.pool.links():
             self._close(link, ConnectionError("the worker has stopped"), now)
         self._timers.cancel(_POLL)
@@ -462,7 +462,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def release(self, wait: Wait, now: float) -> None:
         """Forget `wait`, because its caller has stopped waiting. If it is from `work`, end that."""
-        if wait is self._stream:
+        if wait is self._subscription:
             self.end_work(now)
         self._waits.discard(wait)
         self._timers.cancel(wait)
@@ -472,11 +472,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def close(self, now: float) -> None:
         """Close all connections at once and end the work permanently."""
-        self._turn(WorkerLife.CLOSED)
-        stream = self._stream
+        self._transition(WorkerLife.CLOSED)
+        subscription = self._subscription
         self.end_work(now)
-        if stream is not None:
-            stream.finish()
+        if subscription is not None:
+            subscription.finish()
 
     def abandon(self, error: Exception) -> list[Wait]:
         """End all calls, from any state. See `Engine.abandon`."""
@@ -550,7 +550,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _opened(self, link: WorkerLink, now: float) -> None:
         if self._client_id is not None:
             self._send(link, SetClientId(self._client_id))
-        self._go_on(link, now)
+        self._resume(link, now)
         self._grab_more(now)
         if not self._abilities:
             self._reach()  # It is not asked anything, so it will not answer.
@@ -610,10 +610,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _give_up(self) -> None:
         """End the work with an error, since no server can be reached."""
-        stream = self._stream
-        assert stream is not None
-        stream.error = self.pool.unavailable()
-        stream.finish()
+        subscription = self._subscription
+        assert subscription is not None
+        subscription.error = self.pool.unavailable()
+        subscription.finish()
 
     # Phases.
 
@@ -622,7 +622,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     ) -> None:
         """Put `link` into `phase`, for at most `seconds` if this is given."""
         self._grabs += link.grabs * ((phase is GRABBING) - (link.phase is GRABBING))
-        link.phase = turn(PHASES, link.phase, phase)
+        link.phase = transition(PHASES, link.phase, phase)
         link.since = now
         self._wait_on(link, now, seconds)
 
@@ -640,10 +640,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _on_unanswered(self, link: WorkerLink, now: float) -> None:
         """Keep waiting for a late answer while bytes move in either direction, or close `link`."""
         delivery = link.delivery
-        before, link.come = link.come, link.connection.buffered
-        if link.come not in range(before, before + _MIN_GROWTH):
+        before, link.received_size = link.received_size, link.connection.buffered
+        if link.received_size not in range(before, before + _MIN_GROWTH):
             delivery.moved_at = now  # A large job is arriving.
-        is_idle = not (link.jobs or link.come) and link.results == link.confirmed
+        is_idle = not (link.jobs or link.received_size) and link.results == link.confirmed
         patience = _LAST_ANSWER if is_idle and link.phase is Phase.LAST_GRAB else _LOST
         unanswered = min(delivery.handed, delivery.question) - link.confirmed_bytes
         deadline = delivery.deadline(now, patience, unanswered)
@@ -670,26 +670,26 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._enter(link, Phase.LEAVING, now, _LAST_ANSWER)
 
     def _check_end(self) -> None:
-        stream = self._stream
+        subscription = self._subscription
         if (
-            stream is not None
+            subscription is not None
             and self._life is not WORKING
             and not self._jobs
             and not self.pool.links()
         ):
-            stream.finish()
+            subscription.finish()
 
     def _news(self, *, active: bool) -> None:
-        stream = self._stream
-        assert stream is not None
-        stream.active |= active
-        stream.tell()
+        subscription = self._subscription
+        assert subscription is not None
+        subscription.active |= active
+        subscription.notify()
 
     def _set_poll(self, now: float) -> None:
-        stream = self._stream
-        assert stream is not None
-        if stream.timeout is not None:
-            self._timers.set(_POLL, now + max(stream.timeout, _SHORTEST_POLL), self._on_poll)
+        subscription = self._subscription
+        assert subscription is not None
+        if subscription.timeout is not None:
+            self._timers.set(_POLL, now + max(subscription.timeout, _SHORTEST_POLL), self._on_poll)
         else:
             self._timers.cancel(_POLL)
 
@@ -698,7 +698,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _forget_turns(self) -> None:
         """Cancel all queued grabs, scheduled reconnections, and the outage timer."""
-        self._turns.clear()
+        self._grab_queue.clear()
         self._timers.cancel(_OUTAGE)
         for server in self.pool.servers:
             self._timers.cancel(server)
@@ -718,7 +718,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _tell_abilities(self, now: float) -> None:
         for link in self.pool.links():
             if link.is_up:
-                self._go_on(link, now)
+                self._resume(link, now)
         self._grab_more(now)
 
     def _sync_abilities(self, link: WorkerLink, now: float) -> None:
@@ -752,7 +752,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._life is WORKING and bool(link.registered) and link.registered == self._abilities
         )
 
-    def _go_on(self, link: WorkerLink, now: float) -> None:
+    def _resume(self, link: WorkerLink, now: float) -> None:
         """Send the changed abilities to the server of `link`, and queue the link to grab."""
         self._sync_abilities(link, now)
         if link.phase is RESTING:
@@ -762,23 +762,23 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """Queue `link` to grab when its turn arrives."""
         if self._may_grab(link):
             self._enter(link, QUEUED, now)
-            self._turns.append(link)
+            self._grab_queue.append(link)
         else:
             self._enter(link, RESTING, now)
 
     def _grab_more(self, now: float) -> None:
-        while self._turns and (free := self._max_jobs - len(self._jobs) - self._grabs) > 0:
-            link = self._turns.popleft()
+        while self._grab_queue and (free := self._max_jobs - len(self._jobs) - self._grabs) > 0:
+            link = self._grab_queue.popleft()
             if link.alive and link.phase is QUEUED:
                 if self._may_grab(link):
-                    share = -(-free // (len(self._turns) + 1))
+                    share = -(-free // (len(self._grab_queue) + 1))
                     self._grab(link, min(link.next_grabs, share), now)
                 else:
                     self._enter(link, RESTING, now)
 
     def _grab(self, link: WorkerLink, count: int, now: float) -> None:
         link.delivery.ask(link.unsent_size, now)
-        link.come = 0
+        link.received_size = 0
         for _ in range(count):
             self._send(link, GrabJob() if link.server in self._old_servers else GrabJobUniq())
         link.grabs = count
@@ -817,7 +817,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._retire(link, now)
         elif link.phase is RESTING and link.registered:
             self._send(link, PreSleep())
-            seconds = self._look_again * self._rng.uniform(0.8, 1.2)
+            seconds = self._poll_interval * self._rng.uniform(0.8, 1.2)
             self._enter(link, Phase.ASLEEP, now, seconds)
 
     def _on_job_assign(
@@ -835,7 +835,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         link.jobs[job] = None
         self._jobs.add(job)
         self._ready.append(job)
-        self._go_on(link, now)
+        self._resume(link, now)
 
     def _on_echo_res(self, link: WorkerLink, event: EchoRes | Unanswered, now: float) -> None:
         self._close(link, ConnectionError("the worker stops"), now)
@@ -847,7 +847,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         elif isinstance(event.answers, GrabJobUniq) and link.server not in self._old_servers:
             self._old_servers.add(link.server)
             self._grab_answered(link, now)
-            self._go_on(link, now)
+            self._resume(link, now)
             if self._life is not WORKING:
                 self._retire(link, now)
         else:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gearman_proto.wire.packets import PacketEvent
 
 
-class Happened(State):
+class CallbackResult(State):
     """Event in the run of a callback, in the words of the documentation."""
 
     RETURNED = "the callback returns a value, or None"
@@ -51,7 +51,7 @@ class Happened(State):
     AFTER_POLL_RAISED = "`after_poll` raises"
 
 
-class Sent(State):
+class Reply(State):
     """Packets to send about the job."""
 
     RESULT = "WORK_COMPLETE with the result"
@@ -61,7 +61,7 @@ class Sent(State):
     GIVEN_UP = "nothing: the server gives it to another worker"
 
 
-class Then(State):
+class NextStep(State):
     """Next step of the worker."""
 
     GO_ON = "goes on"
@@ -75,34 +75,34 @@ class Then(State):
 class Outcome:
     """The packets to send, and the worker's next step."""
 
-    sent: Sent
-    then: Then
+    sent: Reply
+    then: NextStep
 
 
 #: The outcome of each event.
-OUTCOMES: Final[dict[Happened, Outcome]] = {
-    Happened.RETURNED: Outcome(Sent.RESULT, Then.GO_ON),
-    Happened.UNENCODABLE: Outcome(Sent.FAILURE, Then.GO_ON),
-    Happened.RAISED: Outcome(Sent.FAILURE, Then.GO_ON),
-    Happened.RAISED_OTHER: Outcome(Sent.FAILURE, Then.GO_ON),
-    Happened.EXITED_IN_THREAD: Outcome(Sent.FAILURE, Then.GO_ON),
-    Happened.EXITED: Outcome(Sent.GIVEN_UP, Then.LEAVE),
-    Happened.CANCELLED: Outcome(Sent.GIVEN_UP, Then.LEAVE),
-    Happened.ENDED: Outcome(Sent.NOTHING, Then.GO_ON),
-    Happened.FORKED: Outcome(Sent.NOTHING, Then.EXIT),
-    Happened.LOST: Outcome(Sent.GIVEN_UP, Then.GO_ON),
-    Happened.HOOK_RAISED: Outcome(Sent.FAILURE, Then.GO_ON),
-    Happened.LEFT_OPEN: Outcome(Sent.FAIL, Then.GO_ON),
-    Happened.AFTER_TRUE: Outcome(Sent.NOTHING, Then.GO_ON),
-    Happened.AFTER_FALSE: Outcome(Sent.NOTHING, Then.STOP),
-    Happened.AFTER_JOB_RAISED: Outcome(Sent.NOTHING, Then.RAISE),
-    Happened.AFTER_POLL_RAISED: Outcome(Sent.GIVEN_UP, Then.LEAVE),
+OUTCOMES: Final[dict[CallbackResult, Outcome]] = {
+    CallbackResult.RETURNED: Outcome(Reply.RESULT, NextStep.GO_ON),
+    CallbackResult.UNENCODABLE: Outcome(Reply.FAILURE, NextStep.GO_ON),
+    CallbackResult.RAISED: Outcome(Reply.FAILURE, NextStep.GO_ON),
+    CallbackResult.RAISED_OTHER: Outcome(Reply.FAILURE, NextStep.GO_ON),
+    CallbackResult.EXITED_IN_THREAD: Outcome(Reply.FAILURE, NextStep.GO_ON),
+    CallbackResult.EXITED: Outcome(Reply.GIVEN_UP, NextStep.LEAVE),
+    CallbackResult.CANCELLED: Outcome(Reply.GIVEN_UP, NextStep.LEAVE),
+    CallbackResult.ENDED: Outcome(Reply.NOTHING, NextStep.GO_ON),
+    CallbackResult.FORKED: Outcome(Reply.NOTHING, NextStep.EXIT),
+    CallbackResult.LOST: Outcome(Reply.GIVEN_UP, NextStep.GO_ON),
+    CallbackResult.HOOK_RAISED: Outcome(Reply.FAILURE, NextStep.GO_ON),
+    CallbackResult.LEFT_OPEN: Outcome(Reply.FAIL, NextStep.GO_ON),
+    CallbackResult.AFTER_TRUE: Outcome(Reply.NOTHING, NextStep.GO_ON),
+    CallbackResult.AFTER_FALSE: Outcome(Reply.NOTHING, NextStep.STOP),
+    CallbackResult.AFTER_JOB_RAISED: Outcome(Reply.NOTHING, NextStep.RAISE),
+    CallbackResult.AFTER_POLL_RAISED: Outcome(Reply.GIVEN_UP, NextStep.LEAVE),
 }
 
 
 def what_was_raised(
     error: BaseException, *, in_work: bool, is_cancelled: Callable[[], bool] | None = None
-) -> Happened:
+) -> CallbackResult:
     """Classify `error`, which the application's code has raised.
 
     Args:
@@ -112,12 +112,12 @@ def what_was_raised(
             be cancelled.
     """
     if isinstance(error, Exception):
-        return Happened.RAISED
+        return CallbackResult.RAISED
     if _exits(error):
-        return Happened.EXITED if in_work else Happened.EXITED_IN_THREAD
+        return CallbackResult.EXITED if in_work else CallbackResult.EXITED_IN_THREAD
     if is_cancelled is not None and is_cancelled():
-        return Happened.CANCELLED
-    return Happened.RAISED_OTHER
+        return CallbackResult.CANCELLED
+    return CallbackResult.RAISED_OTHER
 
 
 def _exits(error: BaseException) -> bool:
@@ -127,7 +127,7 @@ def _exits(error: BaseException) -> bool:
 
 
 def to_send(
-    happened: Happened,
+    result: CallbackResult,
     job: WorkerJob,
     encoder: Any,
     value: Any,
@@ -137,7 +137,7 @@ def to_send(
     """Return the packets to send about `job`, in order; none if it has ended.
 
     Args:
-        happened: The event.
+        result: The event.
         job: The job.
         encoder: The encoder for `value`.
         value: The returned value, or the raised exception.
@@ -150,11 +150,11 @@ def to_send(
         Exception: Any exception that the encoder raises for a result.
     """
     if job.ended:
-        happened = Happened.ENDED
-    sent = OUTCOMES[happened].sent
-    if sent is Sent.RESULT:
+        result = CallbackResult.ENDED
+    sent = OUTCOMES[result].sent
+    if sent is Reply.RESULT:
         return [result_event(job.wire_handle, encoder, value, job.wire_task, max_packet_size)]
-    if sent is Sent.FAILURE:
+    if sent is Reply.FAILURE:
         return failure_events(
             job.wire_handle,
             encoder,
@@ -162,18 +162,18 @@ def to_send(
             exceptions=exceptions,
             max_packet_size=max_packet_size,
         )
-    return [WorkFail(job.wire_handle)] if sent is Sent.FAIL else []
+    return [WorkFail(job.wire_handle)] if sent is Reply.FAIL else []
 
 
 def leaves(
     error: BaseException, *, in_work: bool, is_cancelled: Callable[[], bool] | None = None
 ) -> bool:
     """Return whether `work` raises `error` at once. See `what_was_raised` for the arguments."""
-    happened = what_was_raised(error, in_work=in_work, is_cancelled=is_cancelled)
-    return OUTCOMES[happened].then is Then.LEAVE
+    result = what_was_raised(error, in_work=in_work, is_cancelled=is_cancelled)
+    return OUTCOMES[result].then is NextStep.LEAVE
 
 
-class Watch:
+class contain_errors:
     """A context manager that catches exceptions of the application's code.
 
     Args:
@@ -265,17 +265,17 @@ class Ending:
     def __init__(self, job: WorkerJob, logger: logging.Logger) -> None:
         self._job = job
         self._logger = logger
-        self._happened = Happened.LEFT_OPEN
+        self._result = CallbackResult.LEFT_OPEN
         self._error: BaseException | None = None
 
     def hook_raised(self, error: BaseException) -> None:
-        """Note that a hook has raised `error` (a callback for `Watch`)."""
+        """Note that a hook has raised `error` (a callback for `contain_errors`)."""
         job = self._job
         if isinstance(error, ConnectionError) and (job.ended or job.is_lost):
-            self._happened = Happened.LOST
+            self._result = CallbackResult.LOST
             self._logger.warning("%r: %s", job, error)
         else:
-            self._happened, self._error = Happened.HOOK_RAISED, error
+            self._result, self._error = CallbackResult.HOOK_RAISED, error
             self._logger.error("a hook failed for %r", job, exc_info=error)
 
     def to_send(
@@ -289,11 +289,9 @@ class Ending:
         See the function `to_send` for the arguments.
         """
         if self._job.is_lost:
-            self._happened = Happened.LOST
-        events = to_send(
-            self._happened, self._job, encoder, self._error, exceptions, max_packet_size
-        )
-        if events and self._happened is Happened.LEFT_OPEN:
+            self._result = CallbackResult.LOST
+        events = to_send(self._result, self._job, encoder, self._error, exceptions, max_packet_size)
+        if events and self._result is CallbackResult.LEFT_OPEN:
             self._logger.error("%r was left without an end: it fails", self._job)
         self._error = None  # The traceback refers to a frame that refers to this object.
         return events

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import gearman_sync
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 
 from . import _names as tables
 from ._kinds import Function, Names, dotted, instance, is_path, joined, parameters
@@ -80,7 +80,7 @@ class Checker(Names):
 
     def _found(self, rule: str, node: Any, more: str = "", *, code: str = "") -> None:
         code = code or ast.get_source_segment(self._source.text, node) or ""
-        code = shown(" ".join(code.split()), _LONGEST)
+        code = printable(" ".join(code.split()), _LONGEST)
         path = str(self._source.path)
         line = code if rule == "name-taken" else node.lineno  # Report each name once.
         self._findings[line, rule, more] = Finding(path, node.lineno, rule, code, more)

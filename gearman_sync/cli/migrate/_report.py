@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.printable import shown
+from gearman_proto.printable import printable
 
 from ._names import GEARMAN, OTHERS
 from ._program import Program
@@ -70,13 +70,13 @@ def _run(paths: Sequence[str], *, as_json: bool) -> int:
     if sys.stdout is not None:  # The shell's `>&-` closes standard output.
         sys.stdout.flush()
     for line in notes + problems:
-        _complain(shown(line))
+        _complain(printable(line))
     return _TROUBLE if problems else _BY_HAND if counts[CHANGE] else _NOTHING
 
 
 def _as_text(*, file: str, line: int, rule: str, verdict: str, what: str, do: str) -> str:
     mode = "without the mode: " if verdict == INSTALL else ""
-    return f"{shown(file)}:{line}: {verdict}: {what} [{rule}]\n    {mode}{do}"
+    return f"{printable(file)}:{line}: {verdict}: {what} [{rule}]\n    {mode}{do}"
 
 
 def _summary(program: Program, counts: Counter[str], *, has_problems: bool) -> str:
@@ -96,7 +96,7 @@ def _next_step(program: Program, counts: Counter[str]) -> str:
         return "nothing: no file uses a library that this one could stand for."
     old = sorted({each.file for each in program.findings if each.rule == "python-2"})
     if old:
-        command = shown(shlex.join(["2to3", "--write", "--nobackups", *old]))
+        command = printable(shlex.join(["2to3", "--write", "--nobackups", *old]))
         return f"port to Python 3, then run this again. Python 3.12 and older have:\n    {command}"
     modules = set().union(*program.users.values())
     changes = " Then change by hand what is listed." if counts[CHANGE] else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 from gearman_proto.engines.driver import E_
 from gearman_proto.tls import make_contexts
 
-from . import _plain, _racing, _sockets, _streams
+from . import _racing, _raw, _sockets, _streams
 
 if TYPE_CHECKING:
     import ssl
@@ -65,10 +65,10 @@ def make_opener(
 
 async def _connect(found: Found, is_plain: bool) -> ByteStream:
     sock = await _sockets.connect(found)
-    return await (_plain.plain_stream if is_plain else _streams.socket_stream)(sock)
+    return await (_raw.raw_stream if is_plain else _streams.socket_stream)(sock)
 
 
-class Opened(Generic[E_]):
+class SingleUse(Generic[E_]):
     """A base class whose `_gm_driver` runs from the beginning of ``async with`` to its end."""
 
     _gm_driver: Driver[E_]

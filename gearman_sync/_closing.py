@@ -22,7 +22,7 @@ def load_ssl() -> Ssl[SSLContext]:
     return ssl
 
 
-class Opened(ABC):
+class ClosesOnExit(ABC):
     """A base for classes whose ``with`` statement calls `shutdown` at its end."""
 
     def __enter__(self) -> Self:

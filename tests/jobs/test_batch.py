@@ -10,9 +10,9 @@ import pytest
 
 from gearman_proto.errors import LocalProtocolError
 from gearman_proto.jobs import submitting
-from gearman_proto.jobs.batch import Supply
+from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.submitting import prepare, supply_requests
+from gearman_proto.jobs.submitting import make_batch, prepare
 
 SLICE = 3
 TASKS = ["t0", "t1", "t2"]
@@ -24,9 +24,9 @@ def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitting, "SLICE", SLICE)
 
 
-def supplied(**options: Any) -> Supply:
-    made = supply_requests(JOBS, **options)
-    assert isinstance(made, Supply)
+def supplied(**options: Any) -> Batch:
+    made = make_batch(JOBS, **options)
+    assert isinstance(made, Batch)
     return made
 
 
@@ -46,7 +46,7 @@ def test_take_makes_requests_in_slices() -> None:
 
 
 @pytest.mark.parametrize(
-    "look", [list, lambda it: it[:], lambda it: [*it[:5], it[5], *it[6:]], Supply.all]
+    "look", [list, lambda it: it[:], lambda it: [*it[:5], it[5], *it[6:]], Batch.all]
 )
 def test_reading_any_request_makes_all(look: Any) -> None:
     made = supplied()
@@ -83,7 +83,7 @@ class Text(str):
     ids=lambda value: "",
 )
 def test_jobs_that_are_not_plain_are_made_at_once(jobs: Any, options: dict[str, Any]) -> None:
-    made = supply_requests(jobs, **options)
+    made = make_batch(jobs, **options)
     assert type(made) is list
     assert [request.data for request in made] == [job["data"] for job in jobs]
 
@@ -101,4 +101,4 @@ def test_invalid_jobs_are_refused(
     jobs: Any, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        supply_requests(jobs, **options)
+        make_batch(jobs, **options)

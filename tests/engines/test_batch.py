@@ -1,6 +1,6 @@
-"""Tests of supplies, which create many plain requests during their submission.
+"""Tests of batches, which create many plain requests during their submission.
 
-Each scenario runs twice, with a list of requests and with a Supply. Both runs must send the same
+Each scenario runs twice, with a list of requests and with a Batch. Both runs must send the same
 packets, and end with the same states of the requests and calls.
 """
 
@@ -15,7 +15,7 @@ import pytest
 
 from gearman_proto.engines.client import engine as client
 from gearman_proto.errors import GearmanError, ServerUnavailable
-from gearman_proto.jobs.batch import Supply
+from gearman_proto.jobs.batch import Batch
 from gearman_proto.wire.packets import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
 
 from .harness import Bell, World
@@ -39,14 +39,14 @@ class Play:
         self.at_once = at_once
         self.background = background
         self.seen: list[Any] = []
-        self.supplies: list[Supply] = []
+        self.batches: list[Batch] = []
         self._count = 0
 
     def submit(self, retries: int = 0, **options: Any) -> Wait:
-        made = Supply(
+        made = Batch(
             ["task"] * MANY, [b"%d" % n for n in range(MANY)], self.background, retries + 1
         )
-        self.supplies.append(made)
+        self.batches.append(made)
         requests = made.all() if self.at_once else made
         wait = self.world.engine.submit(self.world.now, Bell(), requests, **options)
         return self.world._made(wait)
@@ -71,7 +71,7 @@ class Play:
                 break
 
     def end(self) -> list[Any]:
-        for made in self.supplies:
+        for made in self.batches:
             for request in made:
                 self.seen.append(
                     (request.data, request.state, request.timed_out, str(request.error))
@@ -115,7 +115,7 @@ def refused(play: Play) -> None:
     assert wait.done
     with pytest.raises(ServerUnavailable) as caught:
         wait.raise_error()
-    assert list(caught.value.job_requests) == list(play.supplies[0])
+    assert list(caught.value.job_requests) == list(play.batches[0])
 
 
 def timed_out(play: Play) -> None:
@@ -126,7 +126,7 @@ def timed_out(play: Play) -> None:
     assert wait.done
     assert wait.timed_out
     play.world.release(wait)
-    play.seen.append([request.timed_out for request in play.supplies[0]])
+    play.seen.append([request.timed_out for request in play.batches[0]])
     play.finish()
 
 
@@ -193,7 +193,7 @@ def test_requests_of_a_call_are_freed_without_the_cycle_collector(at_once: bool)
     wait = play.submit()
     play.finish()
     play.world.release(wait)
-    gone = [weakref.ref(request) for request in play.supplies.pop()]
+    gone = [weakref.ref(request) for request in play.batches.pop()]
     gc.disable()
     try:
         del wait
@@ -205,7 +205,7 @@ def test_requests_of_a_call_are_freed_without_the_cycle_collector(at_once: bool)
 def test_first_requests_are_sent_before_the_last_are_created() -> None:
     play = Play(at_once=False)
     wait = play.submit()
-    made = play.supplies[0]
+    made = play.batches[0]
     assert made.requests == []
     play.answer(play.world.serve())
     assert {kind for kind, _, _ in play.seen} == {SubmitJobBg}
@@ -216,9 +216,9 @@ def test_first_requests_are_sent_before_the_last_are_created() -> None:
 
 
 def test_supply_read_by_the_application_is_submitted_as_a_list() -> None:
-    """The application has iterated over the Supply before its submission."""
+    """The application has iterated over the Batch before its submission."""
     play = Play(at_once=False, background=False)
-    made = Supply(["task"] * MANY, [b""] * MANY, False, 1)
+    made = Batch(["task"] * MANY, [b""] * MANY, False, 1)
     requests: list[GearmanJobRequest] = list(made)
     play.world._made(play.world.engine.submit(0.0, Bell(), made))
     assert all(request._gm_link is not None for request in requests)

@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-async def plain_stream(sock: socket.socket) -> ByteStream:
+async def raw_stream(sock: socket.socket) -> ByteStream:
     """Return the stream of a connected socket: a Plain one, if the event loop supports it."""
     make = _kind()
     return await socket_stream(sock) if make is None else make(sock)
 
 
-def _kind() -> Callable[[socket.socket], Plain] | None:
+def _kind() -> Callable[[socket.socket], RawStream] | None:
     if not is_asyncio():
-        return PlainOnTrio
+        return RawStreamOnTrio
     import asyncio  # noqa: PLC0415 - it is imported already; on trio it might not be
 
     # uvloop, for example, may have read data by then, and its transports are faster. Windows has a
     # loop that can't watch sockets.
     loop = asyncio.get_running_loop()
-    return PlainOnAsyncio if isinstance(loop, asyncio.SelectorEventLoop) else None
+    return RawStreamOnAsyncio if isinstance(loop, asyncio.SelectorEventLoop) else None
 
 
-class Plain(ByteStream):
+class RawStream(ByteStream):
     """A stream that can also send without waiting.
 
     Args:
@@ -88,7 +88,7 @@ class Plain(ByteStream):
         end(self._sock)
 
 
-class PlainOnTrio(Plain):
+class RawStreamOnTrio(RawStream):
     """A Plain stream on trio."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -120,7 +120,7 @@ class PlainOnTrio(Plain):
                 continue
 
 
-class PlainOnAsyncio(Plain):
+class RawStreamOnAsyncio(RawStream):
     """A Plain stream on asyncio. It has no `receive`; `watch` calls back for `receive_now`."""
 
     def __init__(self, sock: socket.socket) -> None:

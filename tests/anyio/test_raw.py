@@ -13,7 +13,7 @@ import trio
 
 import gearman_anyio as gearman
 from gearman_anyio import _sockets
-from gearman_anyio._plain import Plain, plain_stream
+from gearman_anyio._raw import RawStream, raw_stream
 from gearman_proto import ClientEngine
 from gearman_proto.wire.packets import JobCreated, SubmitJobBg
 from tests.support import PATIENCE, server_context
@@ -78,7 +78,7 @@ async def test_lost_connection_is_reported_by_the_send_that_waits(
     """`send_now` returns all data."""
     host, port = start_server(lambda peer: peer.sock.recv(1)).address
     (found,) = await anyio.getaddrinfo(host, port, type=1)
-    stream: Any = await plain_stream(await _sockets.connect(found))
+    stream: Any = await raw_stream(await _sockets.connect(found))
     await until(lambda: stream.send_now(b"data") == b"data", "a failure")
     with pytest.raises(OSError, match=r"[Pp]ipe|reset"):
         await stream.send(b"data")
@@ -91,18 +91,18 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at_once = self.later = 0
-        send_now = Plain.send_now
+        send_now = RawStream.send_now
 
-        def count_now(stream: Plain, data: bytes) -> Any:
+        def count_now(stream: RawStream, data: bytes) -> Any:
             self.at_once += 1
             return send_now(stream, data)
 
-        monkeypatch.setattr(Plain, "send_now", count_now)
-        for kind in Plain.__subclasses__():
+        monkeypatch.setattr(RawStream, "send_now", count_now)
+        for kind in RawStream.__subclasses__():
             monkeypatch.setattr(kind, "send", self._counting(kind.send))
 
     def _counting(self, send: Callable[..., Any]) -> Callable[..., Any]:
-        async def count(stream: Plain, data: bytes) -> None:
+        async def count(stream: RawStream, data: bytes) -> None:
             self.later += 1
             await send(stream, data)
 
@@ -135,9 +135,9 @@ async def test_rest_of_a_small_partial_write_is_sent_before_the_next(
     server: Any, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No packet is sent before the rest, even if data was received meanwhile."""
-    send_now = Plain.send_now
+    send_now = RawStream.send_now
 
-    def send_some(stream: Plain, data: bytes) -> bytes:
+    def send_some(stream: RawStream, data: bytes) -> bytes:
         assert send_now(stream, data[:7]) == b""
         (wire,) = client._gm_driver._wires.values()
         wire.is_answered = True
@@ -151,7 +151,7 @@ async def test_rest_of_a_small_partial_write_is_sent_before_the_next(
         gearman.GearmanClient([server.address]) as client,
     ):
         await client.submit_job(task, b"first")
-        monkeypatch.setattr(Plain, "send_now", send_some)
+        monkeypatch.setattr(RawStream, "send_now", send_some)
         words = [b"%d" % number for number in range(20)]
         with anyio.fail_after(PATIENCE):
             for word in words[:5]:

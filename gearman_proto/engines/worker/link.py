@@ -117,7 +117,6 @@ class WorkerLink(OutgoingLink):
     """One connection to a server, or the attempt to make one."""
 
     __slots__ = (
-        "come",
         "confirmed",
         "confirmed_bytes",
         "fruitless",
@@ -127,6 +126,7 @@ class WorkerLink(OutgoingLink):
         "next_grabs",
         "phase",
         "reason",
+        "received_size",
         "registered",
         "results",
         "since",
@@ -143,7 +143,7 @@ class WorkerLink(OutgoingLink):
         #: Start of the phase, in the engine's time.
         self.since: float = 0.0
         #: Number of bytes of an incomplete packet at the last check of a late answer.
-        self.come: int = 0
+        self.received_size: int = 0
         #: The functions registered at the server, with their time limits in milliseconds or None.
         self.registered: dict[bytes, int | None] = {}
         #: The jobs from this server that have not ended.

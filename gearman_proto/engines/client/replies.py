@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .link import ClientLink
 
 
-class Answers:
+class ReplyHandler:
     """The handlers for all packets from servers.
 
     Args:
@@ -89,7 +89,7 @@ class Answers:
                     self._on_many_created(link, handles, items)
             event = next_event()
 
-    # Answers to the client's packets.
+    # ReplyHandler to the client's packets.
 
     def _on_aside(self, link: ClientLink, event: OptionRes | EchoRes) -> None:
         """Do nothing: `take` has already recorded that the server answers."""
