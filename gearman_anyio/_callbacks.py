@@ -1,6 +1,6 @@
 """Calls of the application's functions: async ones in the event loop, plain ones in threads.
 
-A plain callback gets an `ThreadProxy` in place of the worker. Its methods block instead of being
+A plain callback gets a `ThreadProxy` in place of the worker. Its methods block instead of being
 awaited, so a plain callback looks like one for the blocking worker, and can be used for both.
 """
 
@@ -111,7 +111,8 @@ async def call_back(
     the job waits for one: other workers in the same container would not get one either.
 
     Raises:
-        CallbackExit: The callback ran in a thread, and raised a BaseException that is not an Exception.
+        CallbackExit: The callback ran in a thread, and raised a BaseException other than an
+            Exception.
     """
     callback = ability.callback
     if ability.is_async:

@@ -9,7 +9,7 @@ it can't truncate a packet:
     stream.receive ... reader  \
     readable (a RawStream, asyncio) -> engine -> Wait.wake -> the caller's bell
 
-The tasks of a connection read and write its stream, with two exceptions for Plain streams. On
+The tasks of a connection read and write its stream, with two exceptions for RawStreams. On
 asyncio, such a stream has no reader task; the event loop calls `_readable` instead. And `_pump`
 sends data at once if the writer is idle and data was received since `_pump` last did so. In this
 case, a client submits one job after another and waits for each, or a worker does jobs. If many

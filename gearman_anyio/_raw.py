@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 async def raw_stream(sock: socket.socket) -> ByteStream:
-    """Return the stream of a connected socket: a Plain one, if the event loop supports it."""
+    """Return the stream of a connected socket: a RawStream, if the event loop supports it."""
     make = _kind()
     return await socket_stream(sock) if make is None else make(sock)
 
@@ -89,7 +89,7 @@ class RawStream(ByteStream):
 
 
 class RawStreamOnTrio(RawStream):
-    """A Plain stream on trio."""
+    """A RawStream on trio."""
 
     def __init__(self, sock: socket.socket) -> None:
         from trio import lowlevel  # noqa: PLC0415 - it is imported already; on asyncio it might not be
@@ -121,7 +121,7 @@ class RawStreamOnTrio(RawStream):
 
 
 class RawStreamOnAsyncio(RawStream):
-    """A Plain stream on asyncio. It has no `receive`; `watch` calls back for `receive_now`."""
+    """A RawStream on asyncio. It has no `receive`; `watch` calls back for `receive_now`."""
 
     def __init__(self, sock: socket.socket) -> None:
         import asyncio  # noqa: PLC0415 - as above

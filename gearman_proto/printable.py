@@ -2,9 +2,10 @@
 
 Servers send names, ids, and the texts of errors and warnings. Any client that can submit a job can
 choose such text. Unescaped, it could move a terminal's cursor, forge a log line, end a field in a
-pipe, or reverse the reading order of a line. Therefore the library escapes it with `printable` in its
-own output: error messages, log records, and the output of gearmanctl. Applications get unescaped
-data, such as a job's result, the fields of a record, or the `code` and `text` of a ServerError.
+pipe, or reverse the reading order of a line. Therefore the library passes it through `printable` in
+its own output: error messages, log records, and the output of gearmanctl. Applications get
+unescaped data, such as a job's result, the fields of a record, or the `code` and `text` of a
+ServerError.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ Signals
     thread that sleeps here. The outer call can't continue until the nested call returns. A call
     nested in the leader's sleep leads itself: no other thread is allowed to, so no other thread
     would poll. A call nested in a follower's sleep follows as well, or leads when it is woken.
-    Among the Bells of one thread, that of the innermost call is the newest, so `Leadership.hand_over`
-    rings the newest Bell.
+    Among the Bells of one thread, that of the innermost call is the newest. So
+    `Leadership.hand_over` rings the newest Bell.
 
     A signal handler can raise an exception wherever CPython checks for signals: when a Python
     function is entered, after a C function has returned, and when a loop jumps back. It can't

@@ -60,11 +60,11 @@ Action: TypeAlias = "Connect | Close | StopListening"
 class LinkState(State):
     """The state of a link. GONE is final: the engine ignores further input for the link."""
 
-    WAITING = "the transport was not told to connect yet: the server is to cool down before"
-    CONNECTING = "the transport is to connect, or to shake hands, and has not answered"
-    OPEN = "bytes go both ways"
-    ENDING = "nothing is taken from the peer any more; what is left for it is written"
-    GONE = "closed, or lost"
+    WAITING = "waits for the end of the server's retry delay before it connects"
+    CONNECTING = "the transport connects, or does the TLS handshake"
+    OPEN = "bytes can flow both ways"
+    ENDING = "input is ignored, and the remaining output is written"
+    GONE = "closed or lost"
 
 
 # Enum attribute lookup is slow before Python 3.12.
@@ -76,7 +76,7 @@ GONE: Final = LinkState.GONE
 #: The ENDING state exists only for a server's links, which are CONNECTING only if they use TLS.
 LINK_STATES: Final[StateTable[LinkState]] = {
     LinkState.WAITING: {
-        LinkState.CONNECTING: "at once, or time",
+        LinkState.CONNECTING: "immediately, or at the end of the delay",
         LinkState.GONE: "close",
     },
     LinkState.CONNECTING: {
@@ -84,10 +84,12 @@ LINK_STATES: Final[StateTable[LinkState]] = {
         LinkState.GONE: "connect_failed, connect_timeout, close",
     },
     LinkState.OPEN: {
-        LinkState.ENDING: "the peer's end of stream, or garbage; the server ends",
+        LinkState.ENDING: "end of the peer's stream, garbage, end of the server",
         LinkState.GONE: "connection_lost, receive_eof, garbage, close",
     },
-    LinkState.ENDING: {LinkState.GONE: "all is written, or nothing has moved for five seconds"},
+    LinkState.ENDING: {
+        LinkState.GONE: "all output is written, or no byte was accepted for five seconds"
+    },
     LinkState.GONE: {},
 }
 
@@ -98,7 +100,7 @@ class Link:
     Attributes:
         connection: The protocol state of the connection.
         state: The state of the link.
-        behind: True if the link has received bytes that the engine has not processed.
+        has_backlog: True if the link has received bytes that the engine has not processed.
         has_more: False if the driver can skip `data_to_send` after it has written all bytes.
     """
 
@@ -169,10 +171,10 @@ class Engine(Protocol[L]):
       engine can't see bytes leave the system's send queue, so after a large write it waits longer
       before it disconnects a server (see `delivery`).
 
-    A driver gets each `link` from a `Connect`, or from a server's `accept`. While `link.has_backlog` is
-    true, the engine has unprocessed data from that link. The driver must not read from the link
-    meanwhile, so that no backlog builds up. `next_deadline` is then in the past, so the driver
-    calls `handle_timeout` as soon as it has served the other links.
+    A driver gets each `link` from a `Connect`, or from a server's `accept`. The engine has
+    unprocessed data from a link while `link.has_backlog` is true. Meanwhile, the driver must not
+    read from the link, so that the backlog does not grow. `next_deadline` is then in the past, so
+    the driver calls `handle_timeout` as soon as it has served the other links.
 
     Every call that can change the engine gets the time as `now`, in seconds of any monotonic
     clock. The engine has no clock of its own. The calls of the caller's side get it first, those

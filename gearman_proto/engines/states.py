@@ -1,7 +1,7 @@
 """State tables: the allowed transitions of each state and their causes.
 
-An engine changes a state only by `transition`, which asserts that the table allows the transition. The
-diagrams in docs/explanation/architecture.md are drawn from the same tables.
+An engine changes a state only by `transition`, which asserts that the table allows it. The diagrams
+in docs/explanation/architecture.md are drawn from the same tables.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ StateTable: TypeAlias = dict[S, dict[S, str]]
 
 
 def transition(table: StateTable[S], state: S, following: S) -> S:
-    """Return the next state `following`, after checking that `table` allows the transition."""
-    assert following in table[state], f"{state} can't turn into {following}"
+    """Return `following`, the next state, after checking that `table` allows the transition."""
+    assert following in table[state], f"{state} can't become {following}"
     return following

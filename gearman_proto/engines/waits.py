@@ -156,7 +156,7 @@ class RequestsWait(Wait):
             self.check()
 
     def request_already_ended(self, request: GearmanJobRequest) -> None:
-        """Ignore a request that was not pending when the call began. Subscription overrides this."""
+        """Ignore a request that had ended before the call. Subscription overrides this."""
 
     def check(self) -> None:
         """Finish the call if no request is left to wait for."""
@@ -238,7 +238,7 @@ class Subscription(RequestsWait):
         super().requests_ended(requests)
 
     def request_already_ended(self, request: GearmanJobRequest) -> None:
-        """Deliver a request that was not pending when the call began."""
+        """Deliver a request that had ended before the call."""
         self.finished.append(request)
         self.news = True
 

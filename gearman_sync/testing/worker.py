@@ -86,8 +86,8 @@ class ScriptedWorker(ScriptedClient):
     Args:
         address: The address of the server, in any form that GearmanWorker takes.
         functions: The functions by name, a dict.
-        poll_interval: Seconds after which the worker asks for jobs without being woken. Some servers
-            require that for scheduled jobs. None means never.
+        poll_interval: Seconds after which the worker asks for jobs without being woken. Some
+            servers require that for scheduled jobs. None means never.
         timeout: Seconds that the constructor waits for the server to accept the registration, and
             `stop` for a function.
 

@@ -284,7 +284,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         *,
         timeout: float | None = None,
     ) -> Subscription:
-        """Wait like `wait_completed`, with a Subscription that yields each of `requests` as it ends."""
+        """Wait like `wait_completed`, and yield each of `requests` as it ends."""
         check_requests(requests)
         return self._start(self._joined(Subscription(requests, deadline_of(now, timeout), wake)))
 

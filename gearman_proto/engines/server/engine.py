@@ -12,10 +12,11 @@ Order
 
 Turns
     Each call of the engine does a limited amount of work, so that no link delays the others for
-    long. `_budget` is the budget of the current call. It starts at _BUDGET. Each packet costs 1, and
-    expensive steps cost more. If the budget runs out, later calls of `handle_timeout` do the rest,
-    with one budget for all links. Until then, `link.has_backlog` is true and the link is queued in
-    `_backlogged`. `link.work` is a job of several turns: a long text reply, or the cleanup of a link.
+    long. `_budget` is the remaining budget of the current call. It starts at _BUDGET. Each packet
+    costs 1, and expensive steps cost more. If the budget runs out, later calls of `handle_timeout`
+    do the rest, with one budget for all links. Until then, `link.has_backlog` is true and the link
+    is queued in `_backlogged`. `link.work` is work for several calls: a long text reply, or the
+    cleanup of a link.
 
 Life
     The table SERVER_LIVES has the states of the server. If a peer closes its stream or sends

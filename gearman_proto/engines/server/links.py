@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class ServerLife(State):
     """State of a server."""
 
-    SERVING = "it takes connections"
-    DRAINING = "no new connections; the jobs go on until there is none"
-    ENDING = "what is to be sent is sent"
-    ENDED = "it is over for good"
+    SERVING = "accepts connections"
+    DRAINING = "accepts no connections, and finishes all jobs"
+    ENDING = "sends the remaining output"
+    ENDED = "has ended, and can't be used again"
 
 
 # Enum attribute lookup is slow before Python 3.12.

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 class Phase(State):
     """The phase of an open link."""
 
-    RESTING = "nothing is registered, or the worker stops, or a job keeps CANT_DO back"
-    QUEUED = "it waits for its turn and a free slot"
-    GRABBING = "GRAB_JOB was sent, and keeps a slot"
-    LATE = "GRAB_JOB was not answered for a second, and keeps no slot any more"
-    ASLEEP = "PRE_SLEEP was sent, after NO_JOB"
-    PAUSING = "it was woken for nothing too often"
-    LAST_GRAB = "the worker stops, and GRAB_JOB is unanswered: the answer may be a job"
-    LEAVING = "the worker stops, and ECHO_REQ was sent behind the last result"
+    RESTING = "no function is registered, the worker stops, or CANT_DO waits for the end of a job"
+    QUEUED = "queued for a free slot"
+    GRABBING = "GRAB_JOB was sent, and reserves a slot"
+    LATE = "GRAB_JOB has been unanswered for a second, and no longer reserves a slot"
+    ASLEEP = "PRE_SLEEP was sent after NO_JOB"
+    PAUSING = "too many NOOPs without a job"
+    LAST_GRAB = "the worker stops, but the answer to GRAB_JOB might be a job"
+    LEAVING = "the worker stops, and ECHO_REQ was sent after the last result"
 
 
 # Enum attribute lookup is slow before Python 3.12.
@@ -39,19 +39,19 @@ GRABBING: Final = Phase.GRABBING
 
 PHASES: Final[StateTable[Phase]] = {
     Phase.RESTING: {
-        Phase.RESTING: "still nothing to ask for",
-        Phase.QUEUED: "register, the end of a job",
+        Phase.RESTING: "still nothing to grab",
+        Phase.QUEUED: "register, end of a job",
         Phase.ASLEEP: "NO_JOB",
         Phase.LEAVING: "stop",
     },
     Phase.QUEUED: {
-        Phase.GRABBING: "its turn",
-        Phase.RESTING: "CANT_DO is kept back, stop",
+        Phase.GRABBING: "free slot",
+        Phase.RESTING: "CANT_DO waits, stop",
         Phase.LEAVING: "stop",
     },
     Phase.GRABBING: {
         Phase.RESTING: "NO_JOB, JOB_ASSIGN",
-        Phase.LATE: "time",
+        Phase.LATE: "timeout",
         Phase.LAST_GRAB: "stop",
     },
     Phase.LATE: {
@@ -59,19 +59,19 @@ PHASES: Final[StateTable[Phase]] = {
         Phase.LAST_GRAB: "stop",
     },
     Phase.ASLEEP: {
-        Phase.QUEUED: "NOOP, register, time",
-        Phase.PAUSING: "NOOP for nothing",
-        Phase.RESTING: "nothing is registered, stop",
+        Phase.QUEUED: "NOOP, register, timeout",
+        Phase.PAUSING: "NOOP without a job",
+        Phase.RESTING: "no function is registered, stop",
         Phase.LEAVING: "stop",
     },
     Phase.PAUSING: {
-        Phase.QUEUED: "time, register",
-        Phase.RESTING: "nothing is registered, stop",
+        Phase.QUEUED: "timeout, register",
+        Phase.RESTING: "no function is registered, stop",
         Phase.LEAVING: "stop",
     },
     Phase.LAST_GRAB: {
         Phase.RESTING: "NO_JOB, JOB_ASSIGN",
-        Phase.LAST_GRAB: "the end of another job",
+        Phase.LAST_GRAB: "end of another job",
     },
     Phase.LEAVING: {},
 }
@@ -80,11 +80,11 @@ PHASES: Final[StateTable[Phase]] = {
 class WorkerLife(State):
     """The state of a worker."""
 
-    IDLE = "nobody has called `work`"
-    TOLD_TO_STOP = "the same, and the next `work` is over at once"
-    WORKING = "it takes jobs"
-    STOPPING = "the jobs that are there are done, and then `work` is over"
-    CLOSED = "it is over for good"
+    IDLE = "`work` is not running"
+    TOLD_TO_STOP = "`work` is not running, and its next call returns immediately"
+    WORKING = "does jobs"
+    STOPPING = "finishes its jobs, then `work` returns"
+    CLOSED = "closed for good"
 
 
 WORKING: Final = WorkerLife.WORKING

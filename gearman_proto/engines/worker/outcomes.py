@@ -137,7 +137,7 @@ def to_send(
     """Return the packets to send about `job`, in order; none if it has ended.
 
     Args:
-        result: The event.
+        result: How the callback ended.
         job: The job.
         encoder: The encoder for `value`.
         value: The returned value, or the raised exception.
@@ -173,7 +173,7 @@ def leaves(
     return OUTCOMES[result].then is NextStep.LEAVE
 
 
-class contain_errors:
+class contain_errors:  # noqa: N801 - used as a function is
     """A context manager that catches exceptions of the application's code.
 
     Args:
