@@ -185,8 +185,8 @@ class Subscription(RequestsWait):
     """A call that returns several times, and whose caller is woken for each update.
 
     `finished` holds the ended requests that the caller has not taken yet. The caller first reads
-    `done`, then calls `take`. If `take` returns None, the subscription is over if `done` was true.
-    Otherwise the caller blocks until the subscription is `ready`.
+    `done`, then calls `take`. If `take` returns None and `done` was true, the subscription has
+    ended. If `done` was false, the caller blocks until the subscription is `ready`.
     """
 
     __slots__ = ("finished", "news")

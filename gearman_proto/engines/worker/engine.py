@@ -161,8 +161,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     On the caller's side, `work` returns a WorkSubscription. Whenever it is `ready`, the caller
     calls `next_job` until it returns None. The caller runs each job, ends it by a `send` of a
-    terminal packet, and calls `job_done`. When the subscription is `done`, or when the caller gives up,
-    it calls `end_work`, `release` and `raise_error`. The caller logs the `notices`.
+    terminal packet, and calls `job_done`. When the subscription is `done`, or to give up, the
+    caller calls `end_work`, `release` and `raise_error`. The caller logs the `notices`.
 
     Args:
         addresses: The servers.
@@ -316,8 +316,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def next_job(self, now: float) -> WorkerJob | None:
         """Remove and return the next job, or return None.
 
-        After None, the subscription becomes ready at the next update. This also applies after the last
-        job in the queue, so the caller need not call again before that update.
+        After None, the subscription becomes ready at the next update. This also applies after the
+        last job in the queue, so the caller need not call again before that update.
         """
         while self._ready:
             job = self._ready.popleft()
