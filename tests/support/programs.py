@@ -27,6 +27,7 @@ _PORTS: Final = range(12_000, 32_000)
 _WITH_SIGINT = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it.
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 
