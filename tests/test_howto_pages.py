@@ -191,7 +191,7 @@ class UnitsGearmand(PortProgram, Administered):
 
 
 def listens(address: tuple[str, int]) -> bool:
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address):
+    with contextlib.suppress(ConnectionError), socket.create_connection(address):
         return True
     return False
 
