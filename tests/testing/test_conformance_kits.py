@@ -120,6 +120,12 @@ def test_judge_of_a_case_returns_its_verdict(
     assert got in outcome.got
 
 
+def test_message_of_an_outcome_is_the_mismatch_or_the_error() -> None:
+    judge = Judge(no_kit)
+    assert judge.judge(case_of(raises(Failed("a", "b")))).message == "expected a, and got b"
+    assert "oh" in judge.judge(case_of(raises(ZeroDivisionError("oh")))).message
+
+
 def test_judge_that_skips_returns_the_reason() -> None:
     check = raises(AssertionError("it is run"))
     lacking = Judge(no_kit).judge(case_of(check, requires=("sense",)))
@@ -456,6 +462,12 @@ def test_session_counts_grabs_until_the_time_limit() -> None:
     assert it.grabs_within(1.0, answer=False) == 1
     assert stream.sent == b""
     assert session()[0].grabs_within(0.0) == 0
+
+
+def test_session_answers_grabs_until_the_connection_ends() -> None:
+    it, stream = session(GrabJob(), GrabJob(), b"")
+    it.rest_of()
+    assert stream.sent == pack_event(NoJob(), MAGIC_RESPONSE) * 2
 
 
 def test_session_after_its_time_limit_fails() -> None:
