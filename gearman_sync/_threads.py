@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import queue
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -32,7 +34,12 @@ def start_thread(name: str, function: Callable[..., object], *args: object, daem
     # Isolated sub-interpreters have no daemons: Python waits for all threads there.
     with contextlib.suppress(RuntimeError):
         thread.daemon = daemon
-    _thread.start_new_thread(_start, (thread,))
+    first = functools.partial(_start, thread)
+    # The process crashes if a sub-interpreter ends before this thread. Since 3.13, Python can wait.
+    if sys.version_info >= (3, 13):
+        _thread.start_joinable_thread(first, daemon=False)
+    else:
+        _thread.start_new_thread(first, ())
 
 
 def _start(thread: threading.Thread) -> None:

@@ -6,8 +6,9 @@ import _thread
 import importlib.util
 import signal
 import socket
+import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 import pytest
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .support import MakeClient, MakeWorker, StartScript, StartWorker
+
+#: The function of `_thread` that starts a thread for gearman_sync.
+STARTS: Final = "start_joinable_thread" if sys.version_info >= (3, 13) else "start_new_thread"
 
 
 def no_thread(*args: object, **options: object) -> None:
@@ -70,7 +74,7 @@ def job(
 @pytest.mark.parametrize(
     ("where", "name", "broken", "host", "why"),
     [
-        (_thread, "start_new_thread", no_thread, "gearman.test", "can't start new thread"),
+        (_thread, STARTS, no_thread, "gearman.test", "can't start new thread"),
         (_transport, "QuietSocket", no_memory, "127.0.0.1", "MemoryError"),
         (socket, "getaddrinfo", no_memory, "127.0.0.1", "MemoryError"),
         (socket, "getaddrinfo", no_resolver, "gearman.test", "out of order"),
@@ -157,15 +161,15 @@ def test_jobs_that_get_no_thread_wait_for_one(
     worker = make_worker(gearmand.address, tasks={task: function}, max_jobs=4)
     jobs = [{"task": task, "data": b"%d" % number} for number in range(20)]
     requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    real = _thread.start_new_thread
+    real = getattr(_thread, STARTS)
 
-    def first_only(function: Any, args: Any) -> int:
-        context.setattr(_thread, "start_new_thread", no_thread)
-        return real(function, args)
+    def first_only(*args: Any, **options: Any) -> Any:
+        context.setattr(_thread, STARTS, no_thread)
+        return real(*args, **options)
 
     with monkeypatch.context() as context:
         # Threads of this test start in another way.
-        context.setattr(_thread, "start_new_thread", first_only)
+        context.setattr(_thread, STARTS, first_only)
         call = spawn(worker.work)
         client.wait_until_jobs_completed(requests)
     worker.stop()
@@ -184,7 +188,7 @@ def test_worker_with_several_slots_and_no_thread_takes_no_job(
     worker = make_worker(gearmand.address, tasks={task: lambda worker, job: b""}, max_jobs=4)
     request = client.submit_job(task, b"", wait_until_complete=False)
     with monkeypatch.context() as context:
-        context.setattr(_thread, "start_new_thread", no_thread)
+        context.setattr(_thread, STARTS, no_thread)
         with pytest.raises(RuntimeError, match=r"can't start new thread.*max_jobs=1"):
             worker.work()
     assert not worker.has_job_lock()
@@ -229,8 +233,17 @@ import sys
 program = f'''
 import sys
 sys.path[:] = {sys.path!r}
+import threading, time
 import gearman_sync as gearman
 threads = sys.version_info >= (3, 12)
+start = threading.Thread.start
+
+def linger(thread):
+    start(thread)
+    time.sleep(1)
+
+if sys.version_info >= (3, 13):
+    threading.Thread.start = linger  # The thread that starts another one ends after the program.
 
 def submit(host):
     with gearman.GearmanClient([(host, {sys.argv[1]})]) as client:
