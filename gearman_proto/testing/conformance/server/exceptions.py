@@ -20,7 +20,7 @@ _OPTION: Final = 'OPTION_REQ: "Forward WORK_EXCEPTION packets to the client"'
 _ANSWER: Final = 'OPTION_REQ: "Returns a OPTION_RES packet on success, or an ERROR packet"'
 _LISTENING: Final = 'WORK_EXCEPTION: "notify the server (and any listening clients)"'
 _ENDS: Final = "not in the document: for gearmand 1.1 and 2.0, WORK_EXCEPTION ends the job"
-_NUL: Final = "WORK_FAIL with a NUL behind the handle"
+_NUL: Final = "WORK_FAIL with a NUL after the handle"
 _SILENCE: Final = "nothing, until the worker sends WORK_FAIL"
 _NEEDS: Final = ("options",)
 

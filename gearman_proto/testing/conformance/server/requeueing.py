@@ -198,11 +198,11 @@ def _two_after_a_loss(it: ServerKit, kind: type[PlainSubmit]) -> tuple[list[byte
     return [first, second], [job.handle for job in it.worker().run_all(2)]
 
 
-@case("requeue/order/2", INFO, _LOST, known={"behind it": GEARMANDS, "before it": ()})
+@case("requeue/order/2", INFO, _LOST, known={"after it": GEARMANDS, "before it": ()})
 def order_and_queue(it: ServerKit) -> str:
     """Position of a requeued job relative to a job that was queued meanwhile."""
     handles, again = _two_after_a_loss(it, SubmitJobBg)
-    return "before it" if again == handles else "behind it"
+    return "before it" if again == handles else "after it"
 
 
 @case("requeue/priority/1", SHOULD, 'SUBMIT_JOB: "HIGH versions always take precedence"')

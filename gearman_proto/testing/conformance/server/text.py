@@ -69,12 +69,12 @@ def version(it: ServerKit) -> None:
     "text/version/2",
     INFO,
     _VERSION,
-    known={"behind OK": GEARMANDS, "alone": ("perl",)},
+    known={"after OK": GEARMANDS, "alone": ("perl",)},
     requires=("text",),
 )
 def form_of_version(it: ServerKit) -> str:
     """Position of the version number in the reply to `version`."""
-    return "behind OK" if it.admin().text(b"version").startswith(b"OK ") else "alone"
+    return "after OK" if it.admin().text(b"version").startswith(b"OK ") else "alone"
 
 
 @case("text/status/1", SHOULD, _STATUS, requires=("status",))
