@@ -91,14 +91,14 @@ _WRITE_SIZE: Final = 256 * 1024
 class _Wire:
     """The tasks of one connection, and the state of its writer."""
 
-    __slots__ = ("is_answered", "is_idle", "plain", "rest", "scope", "sock", "writable")
+    __slots__ = ("is_answered", "is_idle", "raw", "rest", "scope", "sock", "writable")
 
     def __init__(self, make_event: Callable[[], Event]) -> None:
         self.scope = anyio.CancelScope()
         #: Rings when the engine might have data to send.
         self.writable = Bell(make_event)
         #: The stream, if it can send without waiting.
-        self.plain: RawStream | None = None
+        self.raw: RawStream | None = None
         #: True while the writer waits for `writable`.
         self.is_idle = False
         #: True if data was received since the last `send_now` on `plain`.
@@ -376,12 +376,12 @@ class Driver(BaseDriver[E_]):
             wire = self._wires.get(link)
             if wire is None:
                 continue
-            if wire.is_idle and wire.is_answered and wire.plain is not None:
+            if wire.is_idle and wire.is_answered and wire.raw is not None:
                 asked = True
                 wire.is_answered = False
                 data = self._tell(self.engine.data_to_send, link, self._clock())
                 if data:
-                    wire.rest = wire.plain.send_now(data)
+                    wire.rest = wire.raw.send_now(data)
                 if not wire.rest:
                     continue
             wire.wake()
@@ -506,7 +506,7 @@ class Driver(BaseDriver[E_]):
                     tasks.start_soon(self._write, link, wire, stream)
                     wire.sock = _sockets.socket_of(stream)
                     if isinstance(stream, RawStream):
-                        wire.plain = stream
+                        wire.raw = stream
                     if isinstance(stream, RawStreamOnAsyncio):
                         stream.watch(functools.partial(self._readable, link, wire, stream))
                     else:

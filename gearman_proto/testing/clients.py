@@ -48,10 +48,10 @@ class Call:
         name: The name of the method, and its arguments in short.
         timeout: Timeout in seconds, or None.
         entries: The entries of `requests` in the books.
-        then: Called with the call when it is over, or None.
+        then: Called with the finished call, or None.
         begun: Start time, in seconds of virtual time.
         is_finished: True if the call has returned or raised.
-        over_at: Time at which it returned or raised, or None.
+        finished_at: Time at which it returned or raised, or None.
         timed_out: True if the call has timed out.
         error: The exception that it raised, or None.
         value: The return value (admin client only).
@@ -65,7 +65,7 @@ class Call:
     entries: Sequence[Entry] = ()
     then: Callable[[Call], object] | None = None
     is_finished: bool = False
-    over_at: float | None = None
+    finished_at: float | None = None
     timed_out: bool = False
     error: Exception | None = None
     value: Any = None
@@ -78,7 +78,7 @@ class Call:
         self.requests: list[GearmanJobRequest] = []
 
     def __repr__(self) -> str:
-        state = f"over at {self.over_at:.6f}" if self.over_at is not None else "waits"
+        state = f"finished at {self.finished_at:.6f}" if self.finished_at is not None else "waits"
         return f"<{self.name} of {self.node.name} at {self.begun:.6f}, {state}>"
 
     @property
@@ -169,7 +169,7 @@ class CallingNode(Node):
         del self.calls[call]
         net.steps += 1
         self.engine.release(wait, net.now)
-        call.is_finished, call.over_at, call.timed_out = True, net.now, wait.timed_out
+        call.is_finished, call.finished_at, call.timed_out = True, net.now, wait.timed_out
         try:
             call.value = self.value_of(call)
         except Exception as error:  # noqa: BLE001 - the application gets it
@@ -180,7 +180,7 @@ class CallingNode(Node):
             if call.timed_out and net.now < deadline - EPSILON:
                 net.fail(f"{call} has timed out {deadline - net.now} seconds too early")
             if net.now > deadline + EPSILON and not self.was_frozen(deadline):
-                net.fail(f"{call} is over {net.now - deadline} seconds too late")
+                net.fail(f"{call} has finished {net.now - deadline} seconds too late")
         elif call.timed_out:
             net.fail(f"{call} has timed out, and has no timeout")
         self.returned(call)
@@ -198,7 +198,7 @@ class CallingNode(Node):
     def _check_deadline(self, call: Call) -> None:
         assert call.deadline is not None
         if call in self.calls and not self.was_frozen(call.deadline):
-            self.net.fail(f"{call} should have been over at {call.deadline:.6f}")
+            self.net.fail(f"{call} should have finished at {call.deadline:.6f}")
 
 
 class ClientNode(CallingNode):

@@ -106,8 +106,8 @@ def jobs(
 ) -> int:
     """Show the jobs.
 
-    The columns after the handle: how often a worker has lost the job, whether the job is ignored
-    since no client waits for it, and whether it is a background job. The rows are sorted.
+    The columns after the handle: how often a worker has lost the job; whether the job is ignored,
+    because it was cancelled or its clients have left; and whether it is a background job.
 
     Examples:
       gearmanctl jobs

@@ -4,7 +4,7 @@ from gearman_proto.testing.runs import JobRun
 
 from .conversation import Conversation, Disconnected, Peer, ScriptedClient
 from .jobs import JobDouble
-from .proxy import CallbackResult, FaultyProxy
+from .proxy import FaultyProxy, JournalEntry
 from .recorder import Recorder
 from .recording import Element, Recording
 from .replaying import Difference, replay
@@ -30,7 +30,6 @@ from .worker import Failed, Gate, Raised, ScriptedJob, ScriptedWorker, echo, rev
 
 __all__ = [
     "Bandwidth",
-    "CallbackResult",
     "Conversation",
     "Corrupt",
     "Difference",
@@ -44,6 +43,7 @@ __all__ = [
     "HalfOpen",
     "JobDouble",
     "JobRun",
+    "JournalEntry",
     "Latency",
     "LimitData",
     "Peer",

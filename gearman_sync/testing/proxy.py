@@ -51,7 +51,7 @@ _TOXIC: Final = "one of the kinds of toxics, such as Latency()"
 
 
 @dataclasses.dataclass(frozen=True)
-class CallbackResult:
+class JournalEntry:
     """An event in the journal of a proxy.
 
     Attributes:
@@ -129,7 +129,7 @@ class FaultyProxy:
             "of a connection's number, a Direction and bytes",
         )
         self.toxics: list[Toxic] = []
-        self.journal: list[CallbackResult] = []
+        self.journal: list[JournalEntry] = []
         self.accepted: int = 0
         self._buffer = check_buffer("buffer", buffer)
         self._holder = self._bind((host, 0))
@@ -293,7 +293,7 @@ class FaultyProxy:
     # Methods that run in the proxy's thread.
 
     def _note(self, connection: int, what: Toxic | str, before: bytes = b"") -> None:
-        self.journal.append(CallbackResult(time.monotonic(), connection, what, before))
+        self.journal.append(JournalEntry(time.monotonic(), connection, what, before))
 
     def _call(self, function: Callable[[], None]) -> None:
         """Call `function` in the proxy's thread, and wait until it returns."""

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 
 def plains(client: gearman.GearmanClient) -> list[bool]:
     """Return for each connection whether its stream is our own."""
-    return [wire.plain is not None for wire in client._gm_driver._wires.values()]
+    return [wire.raw is not None for wire in client._gm_driver._wires.values()]
 
 
 async def test_own_streams_are_used_for_plain_tcp_only(
@@ -208,7 +208,7 @@ async def test_end_of_connection_is_reported_once(start_server: StartServer) -> 
             await anyio.lowlevel.checkpoint()
         assert len(ends) == 1
         (wire,) = client._gm_driver._wires.values()
-        assert wire.plain is not None
+        assert wire.raw is not None
 
 
 async def test_driver_closed_in_the_step_that_connects_opens_nothing(server: Any) -> None:

@@ -60,7 +60,7 @@ async def test_a_stopped_server_is_lost_while_a_job_runs(
 
 
 @pytest.mark.parametrize("background", [False, True])
-async def test_the_doomed_job_of_a_unique_that_somebody_has_left(
+async def test_heartbeat_finds_the_lost_job_of_an_abandoned_unique(
     kit: Kit, server: Server, server_kind: str, task: str, background: bool
 ) -> None:
     """Recordings 36_abandoned_then_resubmitted and 37_background_lost_with_foreground."""

@@ -248,7 +248,7 @@ class World:
 
 def check_links(world: World) -> None:
     engine = world.engine
-    assert not engine._doomed
+    assert not engine._to_disconnect
     assert set(engine.links) == {peer.link for peer in world.peers if peer.link.alive}
     for peer in world.peers:
         link = peer.link

@@ -93,7 +93,7 @@ def test_exception_is_classified(
 
 
 def test_watch_raises_only_errors_that_leave_work() -> None:
-    """The contain_errors reports all other errors to its callback."""
+    """All other errors go to the callback."""
     errors: list[BaseException] = []
     watch = contain_errors(lambda error: isinstance(error, KeyboardInterrupt), errors.append)
     with watch:

@@ -114,11 +114,11 @@ def test_signal_just_before_the_sleep_is_handled_promptly(
 
 
 def test_leaders_on_top_of_leaders(client: GearmanClient, task: str, gate: Gate) -> None:
-    turns = client._gm_driver._leadership
+    leadership = client._gm_driver._leadership
     depth: list[int] = []
 
     def handle() -> None:
-        depth.append(turns.depth)
+        depth.append(leadership.depth)
         if len(depth) == 3:
             gate.open.set()
         else:
@@ -126,17 +126,17 @@ def test_leaders_on_top_of_leaders(client: GearmanClient, task: str, gate: Gate)
         assert client.submit_job(task, b"%d" % len(depth)).result is not None
 
     def call_on_top() -> None:
-        before = turns.depth
+        before = leadership.depth
 
         def is_on_top() -> None:
-            eventually(lambda: turns.depth > before and turns.sleeping_until is not None)
+            eventually(lambda: leadership.depth > before and leadership.sleeping_until is not None)
 
         with signalled(handle, is_on_top):
             assert client.submit_job(f"{task}-slow", b"slow").result == b"slow"
 
     call_on_top()
     assert depth == [1, 2, 3]
-    assert turns.depth == 0
+    assert leadership.depth == 0
     assert client.submit_job(task, b"after").result == b"after"
 
 
@@ -155,10 +155,10 @@ def test_shutdown_on_top_of_the_leader(client: GearmanClient, task: str) -> None
 
 def test_shutdown_in_another_thread_ends_both(client: GearmanClient, task: str) -> None:
     requests = [client.submit_job(task, b"", wait_until_complete=False) for _ in range(2)]
-    turns = client._gm_driver._leadership
+    leadership = client._gm_driver._leadership
 
     def end() -> None:
-        eventually(lambda: turns.depth == 2 and turns.sleeping_until is not None)
+        eventually(lambda: leadership.depth == 2 and leadership.sleeping_until is not None)
         client.shutdown()
 
     def handle() -> None:

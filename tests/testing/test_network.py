@@ -51,9 +51,9 @@ def test_job_runs_from_submit_to_result(cast: Cast) -> None:
     assert "waits" in repr(call)
     cast.net.run(until=1.0)
     assert call.is_finished
-    assert "over at" in repr(call)
-    assert call.over_at is not None
-    assert 0 < call.over_at < 0.1
+    assert "finished at" in repr(call)
+    assert call.finished_at is not None
+    assert 0 < call.finished_at < 0.1
     assert cast.request.result == b"atad"
     assert cast.net.now == 1.0
     cast.net.check()
@@ -66,7 +66,7 @@ def test_slow_job_sends_updates_and_a_result(cast: Cast) -> None:
     updates = cast.client.updates(cast.request)
     cast.run(0.5)
     assert call.timed_out
-    assert call.over_at == 1.5
+    assert call.finished_at == 1.5
     assert [type(update) for update in cast.entry.updates] == [JobProgress, JobData, JobWarning]
     cast.run(1.0)
     assert updates.is_finished
@@ -323,8 +323,8 @@ def test_submit_during_a_fault_waits(fault: str, earliest: float, latest: float)
     call = cast.submit("reverse", max_retries=50)
     cast.run(3.0)
     cast.net.check()
-    assert call.over_at is not None
-    assert earliest <= call.over_at <= latest
+    assert call.finished_at is not None
+    assert earliest <= call.finished_at <= latest
     assert isinstance(call.error, ServerUnavailable) == fault.startswith("vanish")
 
 
@@ -333,7 +333,7 @@ def test_client_frozen_at_its_deadline_times_out() -> None:
     call = cast.submit(timeout=1.0)
     cast.run(1.0)
     cast.net.check()
-    assert call.over_at == 3.5
+    assert call.finished_at == 3.5
 
 
 @pytest.mark.parametrize("kind", ["crash", "freeze"])
@@ -346,8 +346,8 @@ def test_worker_with_a_fault_before_its_hooks_recovers(kind: str) -> None:
     cast.run(4.0)
     later = cast.submit("reverse")
     cast.net.check()
-    assert later.over_at is not None
-    assert later.over_at > 5.5
+    assert later.finished_at is not None
+    assert later.finished_at > 5.5
 
 
 def test_worker_with_a_dead_server_serves_the_other_one() -> None:
@@ -441,7 +441,7 @@ def test_slow_link_with_large_job_takes_as_long_as_its_bytes(receive_buffer: int
     cast.net.check()
     assert cast.request.result == bytes(100_000)
     # The data travels to the server and the worker, the result to the server and the client.
-    assert cast.call.over_at - 0.5 == pytest.approx(4 * 100_000 / SLOW, abs=0.5)
+    assert cast.call.finished_at - 0.5 == pytest.approx(4 * 100_000 / SLOW, abs=0.5)
 
 
 @pytest.mark.parametrize("tunnel", [0, 50_000])

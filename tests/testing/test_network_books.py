@@ -371,7 +371,7 @@ def test_call_with_a_late_deadline_fails(idle: Cast, monkeypatch: pytest.MonkeyP
         Timers, "next_deadline", lambda self: (self._heap and self._heap[0][0] + 0.1) or None
     )
     idle.submit(timeout=1.0)
-    idle.fails("should have been over at 1.5")
+    idle.fails("should have finished at 1.5")
 
 
 def test_call_that_returns_late_fails() -> None:

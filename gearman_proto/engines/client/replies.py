@@ -89,7 +89,7 @@ class ReplyHandler:
                     self._on_many_created(link, handles, items)
             event = next_event()
 
-    # ReplyHandler to the client's packets.
+    # Replies to the client's packets.
 
     def _on_aside(self, link: ClientLink, event: OptionRes | EchoRes) -> None:
         """Do nothing: `take` has already recorded that the server answers."""

@@ -236,7 +236,7 @@ class ServerEngine(BaseEngine):
         self._look_at: float | None = None
         self._to_write: dict[ServerLink, None] = {}
         # Links to disconnect at the end of the call.
-        self._doomed: dict[ServerLink, None] = {}
+        self._to_disconnect: dict[ServerLink, None] = {}
         # Links with a backlog, in the order of their turns (`_backlogged`); the budget of a call
         # (`_call_budget`); the rest of the current budget (`_budget`); and the time at which a link
         # was last added to `_backlogged` (`_backlogged_since`).
@@ -384,7 +384,7 @@ class ServerEngine(BaseEngine):
         else:
             self._budget = self._call_budget
             self._resume(link, now)
-        self._tidy_up(now)
+        self._finish_call(now)
 
     def receive_eof(self, link: ServerLink, now: float) -> None:
         """Process the end of the stream that the peer of `link` sends.
@@ -396,14 +396,14 @@ class ServerEngine(BaseEngine):
             if not link.has_backlog:
                 self._budget = self._call_budget
                 self._resume(link, now)
-            self._tidy_up(now)
+            self._finish_call(now)
 
     def connection_lost(self, link: ServerLink, error: Exception, now: float) -> None:
         """Report that `link` was lost, and discard its unprocessed packets."""
         if link.alive:
             self._budget = self._call_budget
             self._drop_link(link, now)
-            self._tidy_up(now)
+            self._finish_call(now)
 
     def handle_timeout(self, now: float) -> None:
         """Process the deadlines that have passed at `now`, then links with a backlog."""
@@ -413,7 +413,7 @@ class ServerEngine(BaseEngine):
         while self._budget > 0 and self._backlogged:
             link, _ = self._backlogged.popitem(last=False)
             self._resume(link, now)
-        self._tidy_up(now)
+        self._finish_call(now)
 
     def _resume(self, link: ServerLink, now: float) -> None:
         """Process packets and work of `link` until the budget is used up.
@@ -447,7 +447,7 @@ class ServerEngine(BaseEngine):
                 elif (cost := next(link.work, None)) is not None:
                     self._budget -= cost
                 # Don't process further packets of a link that is about to be disconnected.
-                elif link.state is OPEN and link not in self._doomed:
+                elif link.state is OPEN and link not in self._to_disconnect:
                     link.work = None
                 else:
                     has_backlog = False
@@ -502,7 +502,7 @@ class ServerEngine(BaseEngine):
                 self._budget = self._call_budget
                 self._actions.append(Close(link))
                 self._drop_link(link, now)
-                self._tidy_up(now)
+                self._finish_call(now)
             return b""
         data = take_chunk(unsent)
         size = len(data)
@@ -550,14 +550,16 @@ class ServerEngine(BaseEngine):
 
     def _schedule_disconnect(self, link: ServerLink) -> None:
         """Disconnect `link` at the end of this call."""
-        self._doomed[link] = None
+        self._to_disconnect[link] = None
         if link.work is None:
             link.work = iter(())  # Stop processing its packets.
 
-    def _tidy_up(self, now: float) -> None:
+    def _finish_call(self, now: float) -> None:
         """Disconnect links and advance the server's state at the end of a call."""
-        while self._doomed or (self.queue.memory > self._max_memory and self._doom_largest()):
-            link, _ = self._doomed.popitem()
+        while self._to_disconnect or (
+            self.queue.memory > self._max_memory and self._disconnect_largest()
+        ):
+            link, _ = self._to_disconnect.popitem()
             self._actions.append(Close(link))
             self._drop_link(link, now)
         if self._life is not SERVING and not self.closed:
@@ -569,7 +571,7 @@ class ServerEngine(BaseEngine):
             if not self.links:
                 self._end()
 
-    def _doom_largest(self) -> bool:
+    def _disconnect_largest(self) -> bool:
         """Schedule the link that holds the most memory for disconnection.
 
         Return False if the server is below its memory limit, or if no link holds enough.
@@ -609,7 +611,7 @@ class ServerEngine(BaseEngine):
         link.transition(LinkState.GONE)
         self.links.pop(link, None)
         self._to_write.pop(link, None)
-        self._doomed.pop(link, None)
+        self._to_disconnect.pop(link, None)
         self._backlogged.pop(link, None)
         self._ending.pop(link, None)
         self._timers.cancel(link)

@@ -442,7 +442,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._timers.set(_DRAIN, now + timeout, self._on_drained)
         if self._life is WORKING:
             self._transition(WorkerLife.STOPPING)
-            self._forget_turns()
+            self._cancel_pending()
             for link in self.pool.links():
                 self._retire(link, now)
         self._check_end()
@@ -456,7 +456,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._close(link, ConnectionError("the worker has stopped"), now)
         self._timers.cancel(_POLL)
         self._timers.cancel(_DRAIN)
-        self._forget_turns()
+        self._cancel_pending()
         self._ready.clear()
         self._jobs.clear()
 
@@ -696,7 +696,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def _on_poll(self, _: str, now: float) -> None:
         self._news(active=False)
 
-    def _forget_turns(self) -> None:
+    def _cancel_pending(self) -> None:
         """Cancel all queued grabs, scheduled reconnections, and the outage timer."""
         self._grab_queue.clear()
         self._timers.cancel(_OUTAGE)
