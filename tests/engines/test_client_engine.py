@@ -34,12 +34,15 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest, next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
+from gearman_proto.testing import pack
 from gearman_proto.wire.packets import (
+    MAGIC_REQUEST,
     Error,
     Event,
     GetStatus,
     GetStatusUnique,
     JobCreated,
+    Noop,
     OptionReq,
     OptionRes,
     StatusRes,
@@ -207,6 +210,24 @@ def test_exceptions_are_requested_first_unless_disabled(asks: bool) -> None:
     assert request.exception == (b"why" if asks else None)
 
 
+@pytest.mark.parametrize("answer", [raw(Error(b"UNKNOWN_OPTION", b"")), b""])
+def test_refused_or_unanswered_option_does_not_affect_requests(answer: bytes) -> None:
+    world = World()
+    requests = [world.request() for _ in range(2)]
+    wait = world.submit(*requests)
+    server = world.serve()
+    server.grants_options = False
+    server.take()
+    server.send_raw(answer + raw(JobCreated(b"H:1"), Error(b"0", b"denied\0")))
+    # Python gear's server reports a lost worker in a packet with the magic of a request.
+    server.send_raw(pack(WorkFail.packet, (b"H:1",), MAGIC_REQUEST))
+    assert wait.done
+    wait.raise_error()
+    assert states(requests) == [JOB_FAILED, JOB_FAILED]
+    assert [str(request.error) for request in requests] == ["None", "0: denied"]
+    assert not server.closed
+
+
 # Updates.
 
 
@@ -245,6 +266,24 @@ def test_update_stream_yields_each_update_and_the_end() -> None:
     assert stream.done
     ended = JobEnded(JOB_COMPLETE, b"out", None)
     assert [stream.take() for _ in range(3)] == [JobData(b"b"), ended, None]
+
+
+def test_update_stream_times_out() -> None:
+    world = World()
+    server = world.idle_server()
+    request = world.job(server)
+    stream = world.updates(request, timeout=2.0)
+    server.send(WorkData(b"H:1", b"a"))
+    world.sleep(2.0)
+    assert stream.done
+    assert stream.timed_out
+    assert request.timed_out
+    # The update from before the timeout is available, without an end.
+    assert [stream.take() for _ in range(2)] == [JobData(b"a"), None]
+    world.release(stream)
+    server.send(WorkComplete(b"H:1", b"out"))
+    assert not request.timed_out
+    assert (request.state, wakes(stream)) == (JOB_COMPLETE, 2)
 
 
 def test_request_with_too_many_unread_updates_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,6 +497,27 @@ def test_forgetting_ended_requests_keeps_a_new_request_with_their_handle() -> No
     gc.collect()
     server.send(WorkComplete(b"H:1", b"other"))
     assert kept.result == b"other"
+
+
+def test_packets_and_losses_of_unreferenced_requests_change_nothing() -> None:
+    world = World()
+    server = world.idle_server()
+    for handle in (b"H:1", b"H:2", b"H:3"):
+        world.job(server, handle, unique=handle)
+    world.job(server, b"H:5")
+    gc.collect()
+    kept = world.job(server, b"H:4")
+    server.send(WorkComplete(b"H:1", b"out"), WorkStatus(b"H:2", b"1", b"2"))
+    server.send(WorkComplete(b"H:4", b"out"))
+    assert kept.result == b"out"
+    assert set(server.link.jobs) == {"H:2", "H:3"}
+    world.job(server, b"H:6")
+    gc.collect()
+    server.lose()
+    assert world.engine.next_action() is None
+    assert world.engine.dropped
+    world.submit(world.request())
+    assert not world.engine.dropped
 
 
 def test_some_of_several_coalesced_requests_are_forgotten() -> None:
@@ -816,6 +876,24 @@ def test_connect_timeout_restarts_after_a_pause_between_calls() -> None:
     world.sleep(0.1)
     assert peer.closed
     assert wait.done
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", raw(Noop()), raw(JobCreated(b"H:2"))]
+)
+def test_packets_before_garbage_are_processed(garbage: bytes) -> None:
+    world = World()
+    done, created = world.request(), world.request()
+    wait, server = sent(world, done, created)
+    good = raw(JobCreated(b"H:1"), JobCreated(b"H:3"), WorkComplete(b"H:1", b"out"))
+    server.send_raw(good + garbage)
+    assert server.closed
+    assert not server.link.alive
+    assert wait.done
+    wait.raise_error()
+    assert states([done, created]) == [JOB_COMPLETE, JOB_UNKNOWN]
+    assert done.result == b"out"
+    assert world.engine.pool.servers[0].failures == 1
 
 
 # Bytes.

@@ -588,6 +588,21 @@ def test_graceful_shutdown() -> None:
     assert ended(wait)
 
 
+@pytest.mark.parametrize("end", ["no link", "shutdown"])
+def test_graceful_shutdown_ends(end: str) -> None:
+    world = World()
+    wait = waiting(world)
+    client = world.connect()
+    client.submit(job_bg())
+    world.shut_down(graceful=True)
+    assert not ended(wait)
+    if end == "no link":
+        client.close()
+    else:
+        assert client.ask(b"shutdown") == b"OK\r\n"
+    assert ended(wait)
+
+
 @pytest.mark.parametrize("before", ["", "shutdown", "shutdown graceful"])
 def test_close(before: str) -> None:
     world = World()
@@ -748,6 +763,22 @@ def test_unread_output_beyond_limit_disconnects_peer() -> None:
     client.send_raw(echo)
     assert client.closed
     assert world.engine.queue.memory == 0
+
+
+def test_broadcast_disconnects_only_slow_listeners() -> None:
+    world = World(max_unread=1000)
+    clients, worker = [world.connect() for _ in range(3)], world.worker(b"f")
+    for client in clients:
+        client.submit(job(unique=b"u"))
+    handle = assigned(worker)
+    clients[1].stop_reading()
+    # A single packet can exceed the limit.
+    sent = [WorkData(handle, b"x" * size) for size in (5000, 600, 600, 600)]
+    for packet in sent:
+        worker.send(packet)
+    assert clients[0].take() == clients[2].take() == sent
+    assert [client.closed for client in clients] == [False, True, False]
+    assert not worker.closed
 
 
 def test_bytes_in_transport_count_as_unread() -> None:

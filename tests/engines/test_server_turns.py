@@ -266,6 +266,24 @@ def test_flood_that_does_not_read_is_disconnected() -> None:
     assert world.engine.queue.memory == 0
 
 
+@pytest.mark.parametrize("way", ["close", "shutdown", "abandon"])
+def test_server_ends_while_link_has_backlog(world: World, way: str) -> None:
+    flood = world.connect()
+    flood.send(*[SubmitJobBg(b"f", b"", b"x")] * 600)
+    if way == "shutdown":
+        world.shut_down()
+        turns(world)
+        assert len(flood.take()) in (TURN, 2 * TURN)
+    elif way == "close":
+        world.call(world.engine.close, world.now)
+    else:
+        world.engine.abandon(RuntimeError("forked"))
+        flood.closed = True
+    assert flood.closed
+    assert world.engine.closed
+    assert not world.has_backlog
+
+
 def test_expensive_packets_shorten_turn(world: World) -> None:
     """A packet for a job of many clients costs more than one."""
     clients, worker = [world.connect() for _ in range(100)], world.worker(b"f")
