@@ -24,7 +24,6 @@ from gearman_proto.testing.conformance.judge import Selection
 from gearman_proto.testing.conformance.suites import SUITES
 from gearman_sync.testing.conformance import expected
 from gearman_sync.testing.conformance.reports import Report
-from gearman_sync.testing.conformance.running import Judge
 from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject, Subject
 from tests.conformance.peers import CLIENTS, SERVERS, WORKERS, environment
 
@@ -67,11 +66,8 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
     peer = PEERS[side][name]
     reasons = reasons_of(side, name)
     with subject_of(side, peer) as subject:
-        judge = Judge(subject.kit, subject.has, selection=Selection(slow=True))
-        outcomes = []
-        for outcome in judge.run(SUITES[side].cases.values()):
-            subject.look_after(outcome)
-            outcomes.append(outcome)
+        cases = SUITES[side].cases.values()
+        outcomes = list(subject.run(cases, selection=Selection(slow=True)))
         has = sorted(subject.has)
     if update:
         EXPECTED.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -19,23 +20,25 @@ from gearman_sync.testing.conformance.places import SocketPlace, SocketProgramPl
 from gearman_sync.testing.conformance.program import Program, filled, launcher
 from gearman_sync.testing.conformance.running import Gone, Judge, is_there
 from gearman_sync.testing.conformance.subjects import ProgramSubject, ServerSubject
+from gearman_sync.testing.recording import Recording
 from tests.cli.support import is_alive
 from tests.conformance.__main__ import PEERS
-from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto.testing.conformance.case import Case
 
-#: A server that reports its version, and stops on request.
+#: A server that reports its version, and that dies or hangs on request.
 MORTAL: Final = """
-import os, socket, sys, threading
+import os, signal, socket, sys, threading
 def serve(sock):
     with sock:
         data = sock.recv(1000)
         if b"die" in data:
             os._exit(0)
+        if b"hang" in data:
+            os.kill(os.getpid(), signal.SIGSTOP)
         if b"version" in data:
             sock.sendall(b"OK 1\\n")
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -60,6 +63,22 @@ def case_of(check: Callable[[Any], str | None]) -> Case:
 
 def told(value: str | None) -> Callable[[Any], str | None]:
     return lambda _: value
+
+
+def killed(it: Any) -> None:
+    line = it.client()
+    line.send_raw(b"die")
+    line.ends()
+
+
+def killed_and_failed(it: Any) -> None:
+    killed(it)
+    raise Failed("an answer", "none")
+
+
+def stopped(it: Any) -> None:
+    it.client().send_raw(b"hang")
+    raise Failed("a version", "nothing")
 
 
 def test_judge_over_sockets_adds_the_recording_and_the_errors() -> None:
@@ -98,17 +117,13 @@ def test_judge_with_a_server_that_dies_restarts_it() -> None:
     words = [sys.executable, "-c", MORTAL, "{port}"]
     with ServerSubject(None, words, (), 20) as subject:
         assert subject.has == {"text", "restart"}
-        outcome = Outcome(case_of(told(None)), Verdict.FAIL, "life", "death")
-        subject.look_after(outcome)
-        assert outcome.got == "death"
-        with subject.kit(outcome.case) as kit:
-            line = kit.client()
-            line.send_raw(b"die")
-            line.ends()
-        eventually(lambda: not is_there(subject.address), "the end of the server")
-        subject.look_after(outcome)
-        assert outcome.got == "death; then the server died"
-        assert is_there(subject.address)
+        lives, dies, fails, again = subject.run(
+            [case_of(told(None)), case_of(killed), case_of(killed_and_failed), case_of(told(None))]
+        )
+        assert lives.verdict is again.verdict is Verdict.PASS
+        assert dies.verdict is Verdict.FAIL
+        assert dies.message == "expected a running server, and got the server died"
+        assert fails.message == "expected an answer, and got none; then the server died"
     assert not is_there(subject.address)
 
 
@@ -118,18 +133,37 @@ def test_judge_with_an_external_server_that_dies_stops() -> None:
         started = stack.enter_context(ServerSubject(None, words, (), 20))
         subject = stack.enter_context(ServerSubject(started.address, [], (), 20))
         assert subject.has == {"text"}
-        with subject.kit(case_of(told(None))) as kit:
-            with pytest.raises(Unsupported):
-                kit.restart()
-            kit.client().send_raw(b"die")
-        eventually(lambda: not is_there(subject.address), "the end of the server")
+        with subject.kit(case_of(told(None))) as kit, pytest.raises(Unsupported):
+            kit.restart()
         with pytest.raises(Gone, match="the server died in a/b/1"):
-            subject.look_after(Outcome(case_of(told(None)), Verdict.FAIL))
+            list(subject.run([case_of(killed)]))
         with (
             pytest.raises(Failed, match="expected a connection"),
             subject.kit(case_of(told(None))) as kit,
         ):
             kit.client()
+
+
+def test_judge_with_a_server_that_hangs_restarts_it() -> None:
+    words = [sys.executable, "-c", MORTAL, "{port}"]
+    with ServerSubject(None, words, (), 1) as subject:
+        hangs, again = subject.run([case_of(stopped), case_of(told(None))])
+    assert hangs.message == "expected a version, and got nothing; then the server hangs"
+    assert again.verdict is Verdict.PASS
+
+
+def test_judge_waits_shorter_after_three_cases_that_waited_in_vain() -> None:
+    words = [sys.executable, "-c", MORTAL, "{port}"]
+    case = case_of(told(None))
+    with ServerSubject(None, words, (), 20) as subject:
+        for waits in (20, 20, 20, 10):
+            assert subject.timeout == waits
+            with subject.kit(case) as kit:
+                kit.place.exchange.longest_wait = 1.0
+            subject.look_after(Outcome(case, Verdict.FAIL, seconds=20, recording=Recording([])))
+        case = replace(case, slow=True)
+        with subject.kit(case) as kit:
+            assert kit.timeout == 20
 
 
 def test_judge_of_a_peer_that_is_not_a_server_stops() -> None:

@@ -43,6 +43,18 @@ class Outcome:
         """True if the case has failed."""
         return self.verdict in (Verdict.FAIL, Verdict.ERROR)
 
+    def fails_also(self, expected: str, got: str) -> None:
+        """Let the case fail for another reason, in addition to an earlier one.
+
+        Args:
+            expected: The expectation.
+            got: The observation.
+        """
+        if self.is_bad:
+            self.got += f"; then {got}"
+        else:
+            self.verdict, self.expected, self.got = Verdict.FAIL, expected, got
+
     @property
     def message(self) -> str:
         """The reason for a failure: the expectation and the observation, or an error."""

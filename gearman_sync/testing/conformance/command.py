@@ -16,7 +16,7 @@ from . import expected
 from .program import launcher
 from .replaying import replay_program, replay_server
 from .reports import Report
-from .running import Gone, Judge, StartedServer
+from .running import Gone, StartedServer
 from .subjects import ProgramSubject, ServerSubject, check_capabilities
 
 if TYPE_CHECKING:
@@ -130,11 +130,9 @@ def run(options: Options, count: Callable[[int, int], object]) -> tuple[str, boo
     cases = options.selection.of(suite.cases.values())
     reasons = _reasons(options, suite.cases)
     with _subject(options, address) as subject:
-        judge = Judge(subject.kit, subject.has, options.profile, options.selection)
         outcomes: list[Outcome] = []
         count(0, len(cases))
-        for outcome in judge.run(cases):
-            subject.look_after(outcome)
+        for outcome in subject.run(cases, options.profile, options.selection):
             outcomes.append(outcome)
             count(len(outcomes), len(cases))
         has = sorted(subject.has)

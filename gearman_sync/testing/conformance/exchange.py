@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.testing.units import Cutter
@@ -40,7 +41,9 @@ class Tap:
 
     def recv(self, size: int) -> bytes:
         """Receive data, and record its packets."""
+        begun = time.monotonic()
         data = self._sock.recv(size)
+        self._exchange.longest_wait = max(self._exchange.longest_wait, time.monotonic() - begun)
         for unit in self._came.take(data):
             self._write(unit, of_server=not self._is_server)
         if not data:
@@ -67,9 +70,14 @@ class Tap:
 
 
 class Exchange:
-    """The recording of one case."""
+    """The recording of one case.
+
+    Attributes:
+        longest_wait: The longest time, in seconds, that the other side has taken to send data.
+    """
 
     def __init__(self) -> None:
+        self.longest_wait: float = 0.0
         self._elements: list[Element] = []
         self._pauses = Pauses()
         self._names: dict[str, int] = {}

@@ -5,23 +5,36 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.conformance.capabilities import CAPABILITIES, probe
+from gearman_proto.testing.conformance.case import Failed
+from gearman_proto.testing.conformance.judge import Selection
 from gearman_proto.testing.conformance.program_kit import ClientKit, WorkerKit
 from gearman_proto.testing.conformance.server_kit import ServerKit
 
 from .places import SocketProgramPlace, SocketServerPlace
 from .program import PAYLOADS, launcher
-from .running import Gone, StartedServer, is_there
+from .running import Gone, Judge, StartedServer, is_there
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from typing import Self
 
     from gearman_proto.testing.conformance.case import Case
     from gearman_proto.testing.conformance.judge import Outcome
     from gearman_proto.testing.conformance.kit import Kit
+
+    from .exchange import Exchange
+
+# Number of unanswered questions after which a server counts as dead.
+_QUESTIONS: Final = 2
+# Number of cases that may wait in vain for the full time.
+_FULL_WAITS: Final = 3
+# Minimum ratio between a shortened timeout and the longest wait for an answer.
+_MARGIN: Final = 10.0
+# Minimum of a shortened timeout, in seconds.
+_LEAST: Final = 0.2
 
 
 def _name(case_id: str) -> str:
@@ -48,8 +61,28 @@ class Subject:
         """Return the kit of a case."""
         raise NotImplementedError
 
+    def run(
+        self,
+        cases: Iterable[Case],
+        profile: str = "document",
+        selection: Selection | None = None,
+    ) -> Iterator[Outcome]:
+        """Yield the outcome of each case, in order.
+
+        Args:
+            cases: The cases.
+            profile: The name of the profile.
+            selection: The cases to run, by default all except slow ones.
+
+        Raises:
+            Gone: The subject has died, and the suite can't restart it.
+        """
+        for outcome in Judge(self.kit, self.has, profile, selection or Selection()).run(cases):
+            self.look_after(outcome)
+            yield outcome
+
     def look_after(self, outcome: Outcome) -> None:
-        """Ensure that the subject is alive after a case.
+        """Ensure that the subject is alive after a case. If it is not, the case fails.
 
         Programs need no check, because each case starts its own.
 
@@ -60,6 +93,9 @@ class Subject:
 
 class ServerSubject(Subject):
     """A judged server.
+
+    A fault can make dozens of cases wait in vain. After the first few, the others wait a shorter
+    time, but still much longer than the server has taken for any answer.
 
     Args:
         address: The address of a running server, or None to start a server.
@@ -80,6 +116,10 @@ class ServerSubject(Subject):
         self._without = without
         self._timeout = timeout
         self._started: StartedServer | None = None
+        self._kit: ServerKit
+        # The longest wait for an answer, in seconds, and the number of cases that waited in vain.
+        self._longest_wait = 0.0
+        self._vain_waits = 0
 
     def __enter__(self) -> Self:
         if self._address is None:
@@ -88,7 +128,10 @@ class ServerSubject(Subject):
         elif not is_there(self._address):
             raise Gone(f"no server listens at {self._address[0]}:{self._address[1]}")
         try:
-            has = probe(self._kit_with, self._revive)
+            # A server that lacks a capability can stay silent. A short timeout keeps the probes
+            # fast.
+            timeout = min(self._timeout, 1.0)
+            has = probe(lambda has: self._kit_of("probe", timeout, has), self._revive)
             if not has:
                 # Without this check, every case would time out.
                 where = f"{self.address[0]}:{self.address[1]}"
@@ -111,32 +154,63 @@ class ServerSubject(Subject):
         assert self._address is not None
         return self._address
 
-    def _kit_with(self, has: frozenset[str]) -> ServerKit:
-        # A server that lacks a capability can stay silent. A short timeout keeps the probes fast.
-        timeout = min(self._timeout, 1.0)
-        return ServerKit(SocketServerPlace(self.address, timeout), _name("probe"), timeout, has)
+    def _kit_of(self, name: str, timeout: float, has: Collection[str]) -> ServerKit:
+        restart = self._started.restart if self._started is not None else None
+        place = SocketServerPlace(self.address, self._timeout, restart)
+        return ServerKit(place, _name(name), timeout, has)
 
-    def _revive(self, where: str) -> bool:
-        """Restart the server if it has died, and return True in this case.
+    def _revive(self, where: str) -> None:
+        """Restart the server if it has died in a probe.
 
         Raises:
             Gone: The server has died, and the suite has not started it.
         """
-        if is_there(self.address):
-            return False
+        if not is_there(self.address):
+            self._restart(f"the server died in {where}")
+
+    def _restart(self, why: str) -> None:
         if self._started is None:
-            raise Gone(f"the server died in {where}")
+            raise Gone(why)
         self._started.restart()
-        return True
+
+    @property
+    def timeout(self) -> float:
+        """Seconds to wait for an answer, which become fewer after several waits in vain."""
+        if self._vain_waits < _FULL_WAITS:
+            return self._timeout
+        return min(self._timeout, max(_LEAST, _MARGIN * self._longest_wait))
 
     def kit(self, case: Case) -> ServerKit:
-        restart = self._started.restart if self._started is not None else None
-        place = SocketServerPlace(self.address, self._timeout, restart)
-        return ServerKit(place, _name(case.id), self._timeout, self.has)
+        # A slow case can wait for a timer of the server.
+        timeout = self._timeout if case.slow else self.timeout
+        self._kit = self._kit_of(case.id, timeout, self.has)
+        return self._kit
 
     def look_after(self, outcome: Outcome) -> None:
-        if outcome.is_bad and self._revive(outcome.case.id):
-            outcome.got += "; then the server died"
+        if outcome.recording is None:
+            return
+        if not outcome.case.slow:
+            exchange: Exchange = self._kit.place.exchange
+            self._longest_wait = max(self._longest_wait, exchange.longest_wait)
+            self._vain_waits += outcome.is_bad and outcome.seconds >= self._kit.timeout
+        if fault := self._fault():
+            outcome.fails_also("a running server", fault)
+            self._restart(f"{fault} in {outcome.case.id}")
+
+    def _fault(self) -> str:
+        """Return what is wrong with a server that answers nothing, otherwise an empty text."""
+        for _ in range(_QUESTIONS):
+            with self._kit_of("alive", self._timeout, self.has) as kit:
+                try:
+                    line = kit.client()
+                    if "echo" in self.has or "text" not in self.has:
+                        line.settle()
+                    else:
+                        line.text(b"version")
+                except Failed:
+                    continue
+                return ""
+        return "the server hangs" if is_there(self.address) else "the server died"
 
 
 class ProgramSubject(Subject):
