@@ -37,6 +37,8 @@ class Lie:
         first: Number of packets that pass unchanged first, in each connection.
         last: Number of packets to change after that.
         since: Number of connections with such packets to leave unchanged first.
+        least: The size in bytes of the smallest packet to change.
+        connection: The connection of the current packet.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Lie:
     first: int = 0
     last: int = MANY
     since: int = 0
+    least: int = 0
+    connection: int = 0
     seen: dict[int, int] = field(default_factory=dict)
 
 
@@ -166,8 +170,9 @@ def told(lies: Sequence[Lie], unit: bytes, way: str, connection: int, odd: str =
     kind = None if odd else packet_of(unit)
     name = way + (odd or ("TEXT" if unit[0] else kind.name if kind else ""))
     for lie in lies:
-        if lie.name != name:
+        if lie.name != name or len(unit) < lie.least:
             continue
+        lie.connection = connection
         seen = lie.seen[connection] = lie.seen.get(connection, 0) + 1
         if list(lie.seen).index(connection) < lie.since:
             continue

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import JOB_COMPLETE
 from gearman_proto.engines.client.engine import ClientEngine
+from gearman_proto.engines.server.engine import ServerEngine
 from gearman_proto.engines.worker.engine import WorkerEngine
 from gearman_proto.engines.worker.outcomes import CallbackResult, to_send
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.testing.conformance.capabilities import CAPABILITIES
+from gearman_proto.testing.conformance.judge import Judge, Selection
+from gearman_proto.testing.conformance.program_kit import ClientKit, WorkerKit
+from gearman_proto.testing.conformance.server_kit import ServerKit
+from gearman_proto.testing.conformance.suites import SUITES
 from gearman_proto.testing.memory import World
 from gearman_proto.testing.units import Cutter
 from gearman_proto.wire.packets import WorkData, WorkStatus, WorkWarning
@@ -21,6 +27,7 @@ from tests.conformance.lying import CLOSE, told
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gearman_proto.testing.conformance.judge import Outcome
     from gearman_proto.testing.memory import MemoryStream
     from tests.conformance.lying import Lie
 
@@ -286,3 +293,38 @@ class ClientWorld(ProgramWorld):
             # A line for each result.
             self.output = b"\n".join([each._gm_raw_result or b"" for each in self._requests])
             self._exit(0)
+
+
+# Cases with lies.
+
+HAS: Final = frozenset(CAPABILITIES) | {"several"}
+# Seconds of virtual time that a case waits for a server.
+_SERVER_TIMEOUT: Final = 2.0
+
+
+def _make_server(wall_clock: Callable[[], float]) -> ServerEngine:
+    return ServerEngine(rng=random.Random(1), wall_clock=wall_clock)
+
+
+def _make_kit(side: str, name: str, lies: Sequence[Lie], timeout: float) -> Any:
+    function = f"conformance-{name}"
+    if side == "server":
+        return ServerKit(LyingWorld(_make_server, lies), function, _SERVER_TIMEOUT, HAS)
+    if side == "worker":
+        return WorkerKit(WorkerWorld(lies), function, timeout)
+    return ClientKit(ClientWorld(lies), function, timeout)
+
+
+def outcome_with(side: str, name: str, lies: Sequence[Lie], timeout: float) -> Outcome:
+    """Return the outcome of a case with one of our engines behind lying connections.
+
+    Args:
+        side: The side of the case.
+        name: The name of the case.
+        lies: The lies.
+        timeout: Seconds of virtual time to wait for a worker or a client.
+    """
+    judge = Judge(
+        lambda _: _make_kit(side, name, lies, timeout), HAS, selection=Selection(slow=True)
+    )
+    return judge.judge(SUITES[side].cases[name])

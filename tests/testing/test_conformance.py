@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gearman_proto.engines.server.engine import ServerEngine
-from gearman_proto.testing.conformance.capabilities import CAPABILITIES
 from gearman_proto.testing.conformance.case import INFO, Verdict
-from gearman_proto.testing.conformance.judge import Judge, Selection
-from gearman_proto.testing.conformance.program_kit import ClientKit, WorkerKit
-from gearman_proto.testing.conformance.server_kit import ServerKit
 from gearman_proto.testing.conformance.suites import SUITES
 from tests.conformance.lies.client import LIES as LIES_OF_CLIENTS
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
 from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
 from tests.conformance.lies.worker import LIES as LIES_OF_WORKERS
 from tests.conformance.lying import fresh
-from tests.conformance.memory import ClientWorld, LyingWorld, WorkerWorld
+from tests.conformance.memory import outcome_with
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tests.conformance.lying import Lie, Lies
+    from tests.conformance.lying import Lies
 
 
-HAS: Final = frozenset(CAPABILITIES) | {"several"}
-ALL: Final = Selection(slow=True)
-#: Time limits in virtual seconds. A case that polls a liar takes its whole time limit.
-SERVER_TIMEOUT: Final = 2.0
+#: Seconds of virtual time. A case that polls a liar takes its whole time limit.
 LIAR_TIMEOUT: Final = 0.25
 PROGRAM_TIMEOUT: Final = 20.0
 LIES: Final[dict[str, dict[str, list[Lies]]]] = {
@@ -38,19 +27,6 @@ LIES: Final[dict[str, dict[str, list[Lies]]]] = {
     "worker": LIES_OF_WORKERS,
     "client": LIES_OF_CLIENTS,
 }
-
-
-def make_engine(wall_clock: Callable[[], float]) -> ServerEngine:
-    return ServerEngine(rng=random.Random(1), wall_clock=wall_clock)
-
-
-def make_kit(side: str, name: str, lies: Sequence[Lie] = (), timeout: float = LIAR_TIMEOUT) -> Any:
-    function = f"conformance-{name}"
-    if side == "server":
-        return ServerKit(LyingWorld(make_engine, lies), function, SERVER_TIMEOUT, HAS)
-    if side == "worker":
-        return WorkerKit(WorkerWorld(lies), function, timeout)
-    return ClientKit(ClientWorld(lies), function, timeout)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +43,7 @@ def make_kit(side: str, name: str, lies: Sequence[Lie] = (), timeout: float = LI
     ],
 )
 def test_kit_of_a_correct_program_returns_its_behaviour(side: str, name: str, got: str) -> None:
-    judge = Judge(lambda _: make_kit(side, name, timeout=PROGRAM_TIMEOUT), HAS, selection=ALL)
-    outcome = judge.judge(SUITES[side].cases[name])
+    outcome = outcome_with(side, name, (), PROGRAM_TIMEOUT)
     assert not outcome.is_bad, outcome
     assert outcome.got == got
 
@@ -84,8 +59,7 @@ def test_kit_of_a_correct_program_returns_its_behaviour(side: str, name: str, go
 )
 def test_case_with_lying_connections_fails(side: str, name: str, number: int) -> None:
     lies = fresh(LIES[side][name][number])
-    judge = Judge(lambda _: make_kit(side, name, lies), HAS, selection=ALL)
-    outcome = judge.judge(SUITES[side].cases[name])
+    outcome = outcome_with(side, name, lies, LIAR_TIMEOUT)
     assert outcome.verdict is Verdict.FAIL, outcome
     assert outcome.expected
     assert outcome.got

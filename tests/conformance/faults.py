@@ -1,0 +1,321 @@
+"""Faults of judged peers by packet and kind, and the cases that notice them.
+
+    python -m tests.conformance.faults             # print the table of the documentation
+    python -m tests.conformance.faults --update    # search the cases that notice each fault
+
+A kind of fault is a change to the packets of one type, such as a loss or a delay. Each packet type
+and each kind make a cell, with several faults: all packets change, or only the second or tenth on a
+connection, or only large ones. `noticed` lists a case for each fault that makes the case fail in
+memory. A fault without such a case is a hole in the suite, unless `EXCUSES` explains it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from gearman_proto.testing.conformance.case import Verdict
+from gearman_proto.testing.conformance.suites import SUITES
+from gearman_proto.wire.packets import BY_NAME, Role
+from tests.conformance.lying import MANY, Lie, packet
+from tests.conformance.memory import outcome_with
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+# Seconds of virtual time that a case waits for a program.
+_TIMEOUT: Final = 20.0
+
+NOTICED: Final = Path(__file__).parent / "noticed"
+
+#: The packets that change, by extent: how many pass first on each connection, how many change then,
+#: and the size in bytes from which on they count.
+EXTENTS: Final[dict[str, tuple[int, int, int]]] = {
+    "each": (0, MANY, 0),
+    "second": (1, 1, 0),
+    "tenth": (9, 1, 0),
+    "large": (0, MANY, 1 << 16),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A change to the packets of one type.
+
+    Attributes:
+        side: The judged side.
+        name: The direction and the type of the packets, as in `Lie`.
+        kind: The kind of fault.
+        extent: The packets that change.
+    """
+
+    side: str
+    name: str
+    kind: str
+    extent: str
+
+    def __str__(self) -> str:
+        return f"{self.side} {self.name} {self.kind} {self.extent}"
+
+    def lies(self) -> list[Lie]:
+        """Return the lies that show the fault."""
+        first, last, least = EXTENTS[self.extent]
+        lies = KINDS[self.kind](self.name)
+        for lie in lies:
+            if lie.name == self.name:
+                lie.first, lie.last, lie.least = first, last, least
+        return lies
+
+
+Change: TypeAlias = "Callable[[str, list[bytes]], bytes]"
+
+
+# Changes to one packet.
+
+
+def _lost(name: str) -> list[Lie]:
+    return [Lie(name, lambda args: b"")]
+
+
+def _duplicated(name: str) -> list[Lie]:
+    return [Lie(name, lambda args: packet(name, *args) * 2)]
+
+
+def _truncated(name: str) -> list[Lie]:
+    return [Lie(name, lambda args: packet(name, *args[:-1], args[-1][:-1]))]
+
+
+def _altered(number: int) -> Callable[[str], list[Lie]]:
+    """Return the kind that changes a byte in the middle of an argument."""
+
+    def alter(arg: bytes) -> bytes:
+        middle = len(arg) // 2
+        # No character of a name becomes a NUL or a blank.
+        return arg[:middle] + bytes([arg[middle] ^ 1 or 2]) + arg[middle + 1 :] if arg else arg
+
+    def kind(name: str) -> list[Lie]:
+        def change(args: list[bytes]) -> bytes:
+            args[number] = alter(args[number])
+            return packet(name, *args)
+
+        return [Lie(name, change)]
+
+    return kind
+
+
+def _stale(name: str) -> list[Lie]:
+    """Repeat the last argument of the previous packet, of any connection."""
+    previous: list[bytes] = []
+
+    def change(args: list[bytes]) -> bytes:
+        last = args[-1]
+        args[-1] = previous.pop() if previous else last
+        previous.append(last)
+        return packet(name, *args)
+
+    return [Lie(name, change)]
+
+
+# Changes to the order of packets.
+
+
+def _reordered(name: str) -> list[Lie]:
+    """Exchange a packet with the next one of its type on the connection."""
+    return _exchanged(name, lambda one, other: packet(name, *other) + packet(name, *one))
+
+
+def _swapped(name: str) -> list[Lie]:
+    """Exchange the last arguments of a packet and of the next one of its type."""
+    return _exchanged(
+        name,
+        lambda one, other: packet(name, *one[:-1], other[-1]) + packet(name, *other[:-1], one[-1]),
+    )
+
+
+def _exchanged(name: str, exchange: Callable[[list[bytes], list[bytes]], bytes]) -> list[Lie]:
+    held: dict[int, list[bytes]] = {}
+    lie = Lie(name, lambda args: b"")
+
+    def change(args: list[bytes]) -> bytes:
+        one = held.pop(lie.connection, None)
+        if one is not None:
+            return exchange(one, args)
+        held[lie.connection] = args
+        return b""
+
+    lie.change = change
+    return [lie]
+
+
+def _delayed(name: str) -> list[Lie]:
+    """Hold a packet back until the next one, of any type, on the connection."""
+    return _moved(name, lambda at, connection: at == connection)
+
+
+def _misdirected(name: str) -> list[Lie]:
+    """Send a packet on another connection, before its next packet."""
+    return _moved(name, lambda at, connection: at != connection)
+
+
+def _leaked(name: str) -> list[Lie]:
+    """Send a copy of a packet on another connection too."""
+    return _moved(name, lambda at, connection: at != connection, copies=True)
+
+
+def _moved(name: str, belongs: Callable[[int, int], bool], *, copies: bool = False) -> list[Lie]:
+    """Hold packets back until a packet passes where they belong."""
+    held: list[tuple[int, bytes]] = []
+
+    def carry(other: str) -> Lie:
+        lie = Lie(other, lambda args: b"")
+
+        def change(args: list[bytes]) -> bytes:
+            before = [entry for entry in held if belongs(lie.connection, entry[0])]
+            held[:] = [entry for entry in held if entry not in before]
+            unit = args[0] if other[1:] == "TEXT" else packet(other, *args)
+            if other == name:
+                held.append((lie.connection, unit))
+                unit = unit if copies else b""
+            return b"".join(data for _, data in before) + unit
+
+        lie.change = change
+        return lie
+
+    return [carry(other) for other in {name: None, **dict.fromkeys(_names(name[0]))}]
+
+
+def _names(way: str) -> list[str]:
+    return [*[way + name for name in BY_NAME], f"{way}TEXT"]
+
+
+#: Kinds of faults: functions from the name of a packet to the lies.
+KINDS: Final[dict[str, Callable[[str], list[Lie]]]] = {
+    "lost": _lost,
+    "duplicated": _duplicated,
+    "reordered": _reordered,
+    "swapped": _swapped,
+    "truncated": _truncated,
+    "altered-first": _altered(0),
+    "altered-last": _altered(-1),
+    "stale": _stale,
+    "delayed": _delayed,
+    "leaked": _leaked,
+    "misdirected": _misdirected,
+}
+#: Kinds that need an argument.
+_OF_ARGUMENTS: Final = {
+    "reordered",
+    "swapped",
+    "truncated",
+    "altered-first",
+    "altered-last",
+    "stale",
+}
+
+
+#: Kinds that change pairs of packets, so that a single packet can't show them.
+_OF_PAIRS: Final = {"reordered", "swapped", "stale"}
+
+#: The roles of the other ends of a judged peer's connections, and its own.
+_ROLES: Final = {
+    "server": Role.CLIENT | Role.WORKER,
+    "worker": Role.WORKER,
+    "client": Role.CLIENT,
+}
+
+
+def all_faults(side: str) -> Iterator[Fault]:
+    """Yield the faults of all packets that a judged peer sends or receives."""
+    role = _ROLES[side]
+    for packet_type in BY_NAME.values():
+        for way, end in ((">", packet_type.sender), ("<", packet_type.receiver)):
+            if not end & role:
+                continue
+            for kind, extent in itertools.product(KINDS, EXTENTS):
+                if (
+                    (kind in _OF_ARGUMENTS and not packet_type.args)
+                    or (kind == "altered-first" and len(packet_type.args) == 1)
+                    or (kind in _OF_PAIRS and extent in ("second", "tenth"))
+                    or (extent == "large" and not packet_type.opaque)
+                ):
+                    continue
+                yield Fault(side, way + packet_type.name, kind, extent)
+
+
+# The cases that notice faults.
+
+
+def _spy(name: str, seen: set[tuple[str, str]]) -> Lie:
+    """Return a lie that changes nothing, and notes the extents of the packets that pass."""
+    lie = Lie(name, lambda args: b"")
+
+    def change(args: list[bytes]) -> bytes:
+        unit = args[0] if name[1:] == "TEXT" else packet(name, *args)
+        count = lie.seen[lie.connection]
+        seen.update(
+            (name, extent)
+            for extent, (first, _, least) in EXTENTS.items()
+            if count > first and len(unit) >= least
+        )
+        return unit
+
+    lie.change = change
+    return lie
+
+
+def candidates(side: str) -> dict[tuple[str, str], list[str]]:
+    """Return the cases of a side by the names and the extents of the packets in them."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for case in SUITES[side].cases:
+        seen: set[tuple[str, str]] = set()
+        spies = [_spy(name, seen) for way in "<>" for name in _names(way)]
+        assert not outcome_with(side, case, spies, _TIMEOUT).is_bad, case
+        for key in sorted(seen):
+            found[key].append(case)
+    return found
+
+
+def notices(fault: Fault, case: str) -> bool:
+    """Return whether a case fails because of a fault."""
+    return outcome_with(fault.side, case, fault.lies(), _TIMEOUT).verdict is Verdict.FAIL
+
+
+def load() -> dict[str, str]:
+    """Return the cases that notice the faults, by the text of the fault."""
+    lines = NOTICED.read_text(encoding="utf-8").splitlines()
+    return dict(line.rsplit(" ", 1) for line in lines)
+
+
+def search(side: str, known: Mapping[str, str]) -> Iterator[tuple[Fault, str]]:
+    """Yield the faults of a side, each with a case that notices it, or "-" if none does.
+
+    Faults of packets that no case sends are left out.
+    """
+    by_packet = candidates(side)
+    for fault in all_faults(side):
+        cases = by_packet.get((fault.name, fault.extent), [])
+        first = [case for case in cases if case == known.get(str(fault))]
+        if cases:
+            found = (case for case in [*first, *cases] if notices(fault, case))
+            yield fault, next(found, "-")
+
+
+def main() -> None:
+    """Search the cases, or print the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance.faults", description=__doc__)
+    parser.add_argument("sides", nargs="*", default=list(SUITES))
+    parser.add_argument("--update", action="store_true", help="search the cases anew")
+    options = parser.parse_args()
+    known = load() if NOTICED.exists() else {}
+    for side in options.sides:
+        for fault, case in search(side, known):
+            print(fault, case, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
