@@ -39,6 +39,8 @@ _ANSWER: Final = pack_event(EchoRes(b"settled?"), MAGIC_RESPONSE)
 _COUNT: Final = 1.0
 # Seconds to wait for a server that answers no echoes to process the sent packets.
 _PROCESSING_TIME: Final = 0.05
+#: The text for the end of a connection.
+END: Final = "the end of the connection"
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class _Replay:
         self._recording = recording
         self._address = address
         self._timeout = timeout
-        self._varying = Varying(recording.epoch_base)
+        self._varying = Varying("handle", recording.epoch_base)
         self._lines: dict[str, _Line] = {}
         #: True while the server answers echoes.
         self._echoes = True
@@ -183,7 +185,7 @@ class _Replay:
         self._synchronize(self._lines.values())
         for line in self._lines.values():
             while line.inbox and not line.lost:
-                self._differ(len(exchange), line, "nothing more", decode(line.next()))
+                self._differ(len(exchange), line, "nothing more", line.next())
 
     def _synchronize(self, lines: Iterable[_Line]) -> None:
         """Wait until the server has processed the data sent on these connections."""
@@ -193,11 +195,8 @@ class _Replay:
             time.sleep(_PROCESSING_TIME)
 
     def _send(self, line: _Line, data: bytes) -> None:
-        cutter = Cutter()
         # Send the rest of a packet unchanged.
-        units = [] if line.sent.rest else cutter.cut(data)
-        rest = cutter.rest if units else data
-        line.send(b"".join([self._varying.request(unit) for unit in units]) + rest)
+        line.send(data if line.sent.rest else self._varying.to_send(data))
 
     def _close(self, line: _Line) -> None:
         self._synchronize([line])
@@ -225,22 +224,22 @@ class _Replay:
         try:
             if element.closes:
                 while unit := line.next():
-                    self._differ(at, line, "the end of the connection", decode(unit))
+                    self._differ(at, line, END, unit)
                 return
             for recorded in _answers(element.data):
                 actual = line.next()
-                expected = self._varying.reply(recorded, actual)
+                expected = self._varying.expected(recorded, actual)
                 if expected != actual:
-                    came = decode(actual) if actual else "the end of the connection"
-                    self._differ(at, line, decode(expected), came)
+                    self._differ(at, line, decode(expected), actual)
                     line.lost = line.lost or not actual
         except TimeoutError:
-            what = "the end of the connection" if element.closes else element.decoded
-            self._differ(at, line, what, f"nothing in {self._timeout:g} s")
+            what = END if element.closes else element.decoded
+            got = f"nothing in {self._timeout:g} s"
+            self.differences.append(Difference(at, line.name, what, got))
             line.lost = True
 
-    def _differ(self, at: int, line: _Line, expected: str, got: str) -> None:
-        self.differences.append(Difference(at, line.name, expected, got))
+    def _differ(self, at: int, line: _Line, expected: str, unit: bytes) -> None:
+        self.differences.append(Difference(at, line.name, expected, decode(unit) or END))
 
 
 def _answers(data: bytes) -> list[bytes]:

@@ -1,10 +1,11 @@
 """The replay of a recording's server for clients, workers and admins under test.
 
 Theory of operation
-    A new connection is assigned to the first free recorded one that begins with the same event. Its
-    thread receives events, and compares each with the next recorded one. An element of the server
-    is due once all events that precede it in the recording, on any connection, were received. The
-    thread that receives the last of these events sends it. So threads only block to receive bytes.
+    A new connection is assigned to the first free recorded one that begins with the same packet.
+    Its thread receives packets and lines, and compares each with the next recorded one. An element
+    of the server is due once everything that precedes it in the recording, on any connection, was
+    received. The thread that receives the last of it sends the element. So threads only block to
+    receive bytes.
 """
 
 from __future__ import annotations
@@ -13,27 +14,17 @@ import contextlib
 import socket
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from gearman_proto import Connection, Role
 from gearman_proto.checks import check_type
-from gearman_proto.errors import RemoteProtocolError
-from gearman_proto.testing.matching import shortened
-from gearman_proto.testing.units import Cutter
-from gearman_proto.wire.packets import (
-    ConnectionClosed,
-    EchoReq,
-    EchoRes,
-    Event,
-    OptionReq,
-    OptionRes,
-    SetClientId,
-)
+from gearman_proto.testing.packing import pack
+from gearman_proto.testing.units import Cutter, packet_of
+from gearman_proto.wire.packets import BY_NAME, HEADER_SIZE, MAGIC_RESPONSE
 
-from .recording import Recording
-from .replaying import Difference
+from .recording import Recording, decode
+from .replaying import END, Difference
 from .scripted import ScriptedServer
-from .varying import learn, rewritten
+from .varying import Varying
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,10 +32,12 @@ if TYPE_CHECKING:
     from .conversation import Peer
 
 # Packets that a client or worker can send in addition to the recorded ones, depending on time or on
-# its settings.
-_ADDITIONAL: Final = (EchoReq, OptionReq, SetClientId)
-# Uniques that are not replaced: the empty one, and "-", which stands for the data.
-_NO_UNIQUES: Final = (b"", b"-")
+# its settings, and the answers. An answer has the same arguments.
+_ADDITIONAL: Final = {
+    BY_NAME["ECHO_REQ"]: BY_NAME["ECHO_RES"],
+    BY_NAME["OPTION_REQ"]: BY_NAME["OPTION_RES"],
+    BY_NAME["SET_CLIENT_ID"]: None,
+}
 
 
 @dataclass(eq=False)
@@ -52,8 +45,9 @@ class _Wire:
     """A recorded connection, and the state of its replay."""
 
     name: str
-    #: The events that the peer has to send, each with the index of its element.
-    awaited: deque[tuple[int, Event]]
+    #: The packets and lines that the peer has to send, each with the index of its element. Empty
+    #: bytes are the end of the connection.
+    awaited: deque[tuple[int, bytes]]
     #: The connection that replays this one, if any.
     peer: Peer | None = None
 
@@ -64,7 +58,7 @@ class ReplayServer(ScriptedServer):
     A client, worker or admin that connects to its `address` has to send the recorded packets.
     Uniques, times of scheduled jobs and client ids can differ, and the peer can send additional
     OPTION_REQ and ECHO_REQ packets. The end of the ``with`` block calls `check`, which waits for
-    the remaining events.
+    the remaining packets.
 
     Args:
         recording: The recording to play.
@@ -85,7 +79,7 @@ class ReplayServer(ScriptedServer):
         self.differences: list[Difference] = []
         self._recording = recording
         self._wires = {
-            name: _Wire(name, deque(_events(recording, name))) for name in recording.connections
+            name: _Wire(name, deque(_awaited(recording, name))) for name in recording.connections
         }
         #: The elements that the peers have not sent yet, and those that the server has not sent.
         self._unreceived = {number for wire in self._wires.values() for number, _ in wire.awaited}
@@ -94,13 +88,13 @@ class ReplayServer(ScriptedServer):
             for number, element in enumerate(recording.exchange)
             if element.of_server
         )
-        self._uniques: dict[bytes, bytes] = {}
+        self._varying = Varying("unique")
 
     def check(self) -> None:
         """Wait until the whole recording has been played.
 
         Raises:
-            AssertionError: An event differed from the recording, or was not received. The message
+            AssertionError: A packet differed from the recording, or was not received. The message
                 describes it.
         """
         with self._changed:
@@ -115,64 +109,59 @@ class ReplayServer(ScriptedServer):
             if not lines and self._unreceived:
                 number = min(self._unreceived)
                 element = self._recording.exchange[number]
-                what = element.decoded or "the end of the connection"
-                lines = [f"element {number}, {element.conn}: {what} did not come"]
+                lines = [f"element {number}, {element.conn}: {element.decoded or END} did not come"]
         return "\n".join(["the exchange is not the recorded one:", *lines]) if lines else ""
 
     # Methods that run in the server's threads.
 
     def _play(self, peer: Peer) -> None:
         wire: _Wire | None = None
-        event: Event | None = None
-        while not isinstance(event, ConnectionClosed):
-            event = self._next(peer)
+        for unit in _units(peer):
             with self._changed:
-                wire = wire or self._wire_for(peer, event)
-                number, awaited = wire.awaited[0] if wire and wire.awaited else (-1, None)
-                if isinstance(event, _ADDITIONAL) and type(event) is not type(awaited):
-                    self._answer(peer, event)
-                elif awaited is None and isinstance(event, ConnectionClosed):
+                wire = wire or self._wire_for(peer, unit)
+                if not self._take(peer, wire, unit):
+                    self._changed.notify_all()
                     return
-                elif wire is None:
-                    self._differ_at_end("what a recorded connection begins with", event)
-                    return
-                elif awaited is None:
-                    self._differ_at_end("nothing more", event)
-                    return
-                elif not self._same(awaited, event):
-                    self._differ(
-                        Difference(number, wire.name, shortened(awaited), shortened(event))
-                    )
-                    return
-                else:
-                    wire.awaited.popleft()
-                    if not wire.awaited or wire.awaited[0][0] != number:
-                        self._unreceived.discard(number)
-                    self._send_due()
 
-    def _next(self, peer: Peer) -> Event:
-        try:
-            return peer.take()
-        except ConnectionError:
-            return ConnectionClosed()
-        except RemoteProtocolError as error:
-            self._differ_at_end("Gearman", error)
-            return ConnectionClosed()
-
-    def _wire_for(self, peer: Peer, event: Event) -> _Wire | None:
-        """Return the free recorded connection that begins with `event`, and assign it."""
+    def _wire_for(self, peer: Peer, unit: bytes) -> _Wire | None:
+        """Return the free recorded connection that begins with `unit`, and assign it."""
         for wire in self._wires.values():
-            if wire.peer is None and wire.awaited and self._same(wire.awaited[0][1], event):
+            if wire.peer is None and wire.awaited and self._is_same(wire.awaited[0][1], unit):
                 wire.peer = peer
                 return wire
         return None
 
-    @staticmethod
-    def _answer(peer: Peer, event: Event) -> None:
-        if isinstance(event, EchoReq):
-            peer.send_anyway(EchoRes(event.data))
-        elif isinstance(event, OptionReq):
-            peer.send_anyway(OptionRes(event.option))
+    def _is_same(self, recorded: bytes, unit: bytes) -> bool:
+        names = dict(self._varying.names)
+        is_same = self._varying.expected(recorded, unit) == unit
+        if not is_same:
+            self._varying.names = names
+        return is_same
+
+    def _take(self, peer: Peer, wire: _Wire | None, unit: bytes) -> bool:
+        """Process a packet or line, or the end of a connection. Return False if it is wrong."""
+        at, conn, expected = len(self._recording.exchange), "no connection", "nothing more"
+        awaited = None
+        if wire is None:
+            expected = "what a recorded connection begins with"
+        elif wire.awaited:
+            conn = wire.name
+            at, awaited = wire.awaited[0]
+            expected = decode(awaited) or END
+        packet = packet_of(unit)
+        if packet in _ADDITIONAL and (awaited is None or packet is not packet_of(awaited)):
+            if answer := _ADDITIONAL[packet]:
+                peer.send_raw(pack(answer, [unit[HEADER_SIZE:]], MAGIC_RESPONSE))
+            return True
+        if wire is not None and awaited is not None and self._is_same(awaited, unit):
+            wire.awaited.popleft()
+            if not wire.awaited or wire.awaited[0][0] != at:
+                self._unreceived.discard(at)
+            self._send_due()
+            return True
+        if unit or awaited is not None:
+            self.differences.append(Difference(at, conn, expected, decode(unit) or END))
+        return False
 
     def _send_due(self) -> None:
         """Send the elements that are due, on all connections."""
@@ -185,55 +174,29 @@ class ReplayServer(ScriptedServer):
                 if peer is not None and element.closes:
                     peer.sock.shutdown(socket.SHUT_RDWR)
                 elif peer is not None:
-                    peer.send_raw(self._with_uniques(element.data))
+                    peer.send_raw(self._varying.to_send(element.data))
         self._changed.notify_all()
 
-    def _differ(self, difference: Difference) -> None:
-        with self._changed:
-            self.differences.append(difference)
-            self._changed.notify_all()
 
-    def _differ_at_end(self, expected: str, got: object) -> None:
-        """Record a difference that is not at an element."""
-        at = len(self._recording.exchange)
-        self._differ(Difference(at, "no connection", expected, shortened(got)))
-
-    # Methods that allow differences.
-
-    def _same(self, recorded: Event, event: Event) -> bool:
-        if type(recorded) is not type(event):
-            return False
-        uniques = dict(self._uniques)
-        for field in getattr(type(event), "__match_args__", ()):
-            mine: Any = getattr(recorded, field)
-            value: Any = getattr(event, field)
-            if field == "unique" and mine not in _NO_UNIQUES and value not in _NO_UNIQUES:
-                if not learn(uniques, mine, value):
-                    return False
-            elif field not in ("epoch", "client_id", "answers") and mine != value:
-                return False
-        self._uniques = uniques
-        return True
-
-    def _with_uniques(self, data: bytes) -> bytes:
-        """Return the server's bytes with the uniques of this replay."""
-
-        def change(field: str, value: bytes) -> bytes:
-            return self._uniques.get(value, value) if field == "unique" else value
-
-        cutter = Cutter()
-        return b"".join([rewritten(unit, change) for unit in cutter.cut(data)]) + cutter.rest
+def _units(peer: Peer) -> Iterator[bytes]:
+    """Yield the received packets and lines, and finally empty bytes for the end."""
+    cutter = Cutter()
+    data = None
+    while data != b"":
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            data = peer.sock.recv(1 << 18)
+        yield from cutter.take(data)
+    yield b""
 
 
-def _events(recording: Recording, name: str) -> Iterator[tuple[int, Event]]:
-    """Yield the events that the peer of a connection sends, with the indices of their elements."""
-    end = Connection(Role.SERVER)
+def _awaited(recording: Recording, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the packets and lines that the peer sends on a connection, and its end.
+
+    Each is preceded by the index of the element that completes it.
+    """
+    cutter = Cutter()
     for number, element in enumerate(recording.exchange):
-        if element.conn != name or element.of_server:
-            continue
-        if element.closes:
-            yield number, ConnectionClosed()
-            continue
-        end.receive_data(element.data)
-        while isinstance(event := end.next_event(), Event):
-            yield number, event
+        if element.conn == name and not element.of_server:
+            units = cutter.take(element.data)
+            yield from ((number, unit) for unit in (*units, *([b""] * element.closes)))

@@ -184,12 +184,24 @@ SAME = SubmitJobBg(b"f", b"recorded", b"")
 @pytest.mark.parametrize(
     ("recorded", "sent", "problem"),
     [
-        ([CanDo(b"f"), GrabJob()], [CanDo(b"f"), PreSleep()], "1, client: .*Grab.*, and got PreS"),
-        ([CanDo(b"f")], [CanDo(b"another")], "what a recorded connection begins with, and got Can"),
-        ([CanDo(b"f")], [CanDo(b"f"), GrabJob()], "expected nothing more, and got GrabJob"),
-        ([CanDo(b"f")], [b"\0BAD" + bytes(8)], "expected Gearman, and got"),
+        (
+            [CanDo(b"f"), GrabJob()],
+            [CanDo(b"f"), PreSleep()],
+            "1, client: .*GRAB.*, and got REQ P",
+        ),
+        (
+            [CanDo(b"f")],
+            [CanDo(b"another")],
+            "connection begins with, and got REQ CAN_DO",
+        ),
+        ([CanDo(b"f")], [CanDo(b"f"), GrabJob()], "expected nothing more, and got REQ GRAB_JOB"),
+        ([CanDo(b"f")], [b"\0BAD"], "begins with, and got PARTIAL 00424144"),
         # Two jobs that had one unique when they were recorded must have one.
-        ([SAME] * 2, [SubmitJobBg(b"f", b"%d" % at, b"") for at in (0, 1)], "and got SubmitJobBg"),
+        (
+            [SAME] * 2,
+            [SubmitJobBg(b"f", b"%d" % at, b"") for at in (0, 1)],
+            "and got REQ SUBMIT_JOB_BG",
+        ),
     ],
 )
 def test_replay_server_with_other_packets_raises(
@@ -225,11 +237,9 @@ CLOSING = {
     for name, vector in VECTORS.items()
     if any(each.closes and not each.of_server for each in vector.exchange)
 }
-#: Recordings of bytes that a `Connection` rejects.
-UNSOUND = {"30_bad_magic", "31_unknown_type", "33_missing_nul", "43_text_six_words"}
 
 
-@pytest.mark.parametrize("name", sorted(VECTORS.keys() - CLOSING - UNSOUND))
+@pytest.mark.parametrize("name", sorted(VECTORS.keys() - CLOSING))
 def test_replay_against_the_replay_server_finds_no_differences(name: str) -> None:
     vector = VECTORS[name]
     at_once = [dataclasses.replace(each, pause=0.0) for each in vector.exchange]
