@@ -7,8 +7,8 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from gearman_proto.checks import FOR_EVER, check_callable, check_seconds
-from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
+from gearman_proto.checks import FOR_EVER, check_seconds
+from gearman_proto.errors import ArgumentValueError
 
 from .books import Books
 from .trace import Trace
@@ -25,8 +25,6 @@ _AUDIT: Final = 250
 _STANDSTILL: Final = 200_000
 # Seconds of virtual time after which a run without `until` counts as endless.
 _ENDLESS: Final = 1e6
-# The usual `make_rng`, for error messages.
-_EXAMPLE: Final = "random.Random"
 # The maximum latency in seconds, and the minimum capacity in bytes, of a network that never delays.
 _PROMPT: Final = 0.03
 _ROOMY: Final = 1_000_000
@@ -80,7 +78,7 @@ class Simulation(ABC):
         self, make_rng: Callable[[str], random.Random], seed: int, faults: Faults, epoch: float
     ) -> None:
         self.seed = seed
-        self._make_rng = check_callable("make_rng", make_rng, f"of a text, such as {_EXAMPLE}")
+        self._make_rng = make_rng
         check_seconds("epoch", epoch, 0, 1000 * FOR_EVER)
         self.faults = faults
         self.epoch = epoch
@@ -102,15 +100,8 @@ class Simulation(ABC):
         self._spread = high - self._low
 
     def rng_of(self, what: str) -> random.Random:
-        """Return the random number generator for a part of the network, from the seed and `what`.
-
-        Raises:
-            TypeError: `make_rng` has not returned a random number generator.
-        """
-        rng = self._make_rng(f"{self.seed} {what}")
-        if not hasattr(rng, "random"):
-            raise ArgumentTypeError(f"make_rng has made {rng!r} and no {_EXAMPLE}")
-        return rng
+        """Return the random number generator for a part of the network, by the seed and `what`."""
+        return self._make_rng(f"{self.seed} {what}")
 
     def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
         """Schedule a call of `function` at the virtual time `at`, or now if that has passed.

@@ -11,7 +11,6 @@ import struct
 from collections import deque
 from typing import Final
 
-from gearman_proto.checks import check_count
 from gearman_proto.wire.packets import BY_NUMBER, HEADER, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE
 
 _STAMP: Final = struct.Struct("<dI").pack
@@ -24,15 +23,10 @@ class Trace:
 
     Args:
         keep: Maximum number of lines to keep.
-
-    Raises:
-        TypeError, ValueError: `keep` is not an integer from 0 on.
     """
 
     def __init__(self, keep: int = 60) -> None:
-        self._lines: deque[tuple[float, str, str, str | bytes]] = deque(
-            maxlen=check_count("keep", keep, 0)
-        )
+        self._lines: deque[tuple[float, str, str, str | bytes]] = deque(maxlen=keep)
         self._hash = hashlib.blake2b(digest_size=16)
         self._update = self._hash.update
         self._append = self._lines.append

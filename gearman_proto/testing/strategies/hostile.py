@@ -18,7 +18,7 @@ from gearman_proto.wire.packets import (
 
 from ..packing import pack_event  # noqa: TID252
 from .dialogues import streams
-from .values import check_role, packets
+from .values import packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,11 +153,8 @@ def hostile_streams(role: Role) -> SearchStrategy[HostileStream]:
 
     Args:
         role: The role of the receiver.
-
-    Raises:
-        TypeError: `role` is not a Role.
     """
-    return _hostile(check_role(role))
+    return _hostile(role)
 
 
 _PIECES: Final = (
