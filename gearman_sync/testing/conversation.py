@@ -9,7 +9,7 @@ from gearman_proto import Connection, Role, testing
 from gearman_proto.testing.peer import Disconnected
 from gearman_proto.wire.packets import EchoReq, EchoRes, Event, OptionReq, OptionRes
 
-from .sockets import check_buffer, check_timeout, host_and_port, linger_not, socket_for
+from .sockets import host_and_port, linger_not, socket_for
 
 if TYPE_CHECKING:
     import ssl
@@ -44,17 +44,14 @@ class Peer(Conversation):
 
     Attributes:
         number: The number as given.
-        grants_options: True if `receive` grants OPTION_REQ, False if it ignores it, as some servers
-            do. `receive` never returns OPTION_REQ.
     """
 
     def __init__(self, sock: socket.socket, number: int) -> None:
         super().__init__(sock, Role.SERVER)
         self.number: int = number
-        self.grants_options: bool = True
 
     def receive(self) -> Event:
-        """Receive the next packet or line of text. Handle OPTION_REQ without returning it.
+        """Receive the next packet or line of text. Grant OPTION_REQ without returning it.
 
         Raises:
             Disconnected: The peer has closed the connection.
@@ -62,8 +59,7 @@ class Peer(Conversation):
             OSError: The connection was reset, or the server was stopped.
         """
         while isinstance(event := self.take(), OptionReq):
-            if self.grants_options:
-                self.send(OptionRes(event.option))
+            self.send(OptionRes(event.option))
         return event
 
     def take(self) -> Event:
@@ -96,7 +92,7 @@ class ScriptedClient(Conversation):
             ``localhost``; None means no TLS.
 
     Raises:
-        TypeError, ValueError: An argument has a wrong type or value.
+        TypeError, ValueError: `address` or `role` has a wrong type or value.
         OSError: The client can't connect to the address.
     """
 
@@ -110,8 +106,6 @@ class ScriptedClient(Conversation):
         context: ssl.SSLContext | None = None,
     ) -> None:
         place = host_and_port(address)
-        check_timeout(timeout)
-        check_buffer("receive_buffer", receive_buffer)
         Connection(role)  # Check the role before creating a socket.
         sock = socket_for(place[0])
         if receive_buffer:

@@ -21,19 +21,16 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import dataclasses
 import functools
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from gearman_proto.checks import check_callable, check_type
-
-from .proxied import KINDS, Proxied
-from .sockets import check_buffer, host_and_port, linger_not, listening_socket, set_buffers
+from .proxied import Proxied
+from .sockets import host_and_port, linger_not, set_buffers, socket_for
 from .toxics import Direction, Toxic
 
 if TYPE_CHECKING:
@@ -43,11 +40,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T", bound=Toxic)
 _Plan = Callable[[int], Iterable[Toxic]]
-
-# Seconds between checks that the proxy is still running.
-_CHECK_INTERVAL: Final = 1.0
-# The description of a toxic, for error messages.
-_TOXIC: Final = "one of the kinds of toxics, such as Latency()"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +86,7 @@ class FaultyProxy:
             bytes long before they pass, and the sender does not see that the link is slow.
 
     Raises:
-        TypeError, ValueError: An argument has a wrong type or value.
+        TypeError, ValueError: `upstream` is not an address.
         OSError: The proxy can't listen on this address.
 
     Attributes:
@@ -117,21 +109,13 @@ class FaultyProxy:
         buffer: int = 0,
     ) -> None:
         self.upstream: tuple[str, int] = host_and_port(upstream)
-        self.plan: _Plan = check_callable(
-            "plan",
-            _no_toxics if plan is None else plan,
-            "of a connection's number that returns a list of toxics",
-        )
+        self.plan: _Plan | None = plan
         self.seed: int = seed
-        self.tap: Callable[[int, Direction, bytes], object] = check_callable(
-            "tap",
-            _ignore if tap is None else tap,
-            "of a connection's number, a Direction and bytes",
-        )
+        self.tap: Callable[[int, Direction, bytes], object] = tap or _ignore
         self.toxics: list[Toxic] = []
         self.journal: list[JournalEntry] = []
         self.accepted: int = 0
-        self._buffer = check_buffer("buffer", buffer)
+        self._buffer = buffer
         self._holder = self._bind((host, 0))
         self.address: tuple[str, int] = self._holder.getsockname()[:2]
         self._listener: socket.socket | None = None
@@ -142,17 +126,19 @@ class FaultyProxy:
         self._grace = 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="faulty proxy", daemon=True)
+        # Held by a thread that calls a method, so that no other one stops the proxy meanwhile.
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._stop()
-        if error is None:
-            self._raise_error()
-            return
-        for own in self._errors:
+        try:
+            self.stop()
+        except Exception as own:
+            if error is None:
+                raise
             # The test's exception might be a consequence of this one.
             error.add_note(f"plan or tap of the proxy has raised {own!r}")
 
@@ -176,20 +162,15 @@ class FaultyProxy:
             RuntimeError: The proxy is not running, or `plan` or `tap` has called this method.
             Exception: Any exception that `plan` or `tap` has raised.
         """
-        self._stop()
-        self._raise_error()
-
-    def _stop(self) -> None:
-        self._check_runs()
         if threading.current_thread() is self._thread:
             raise RuntimeError("plan and tap can't call stop(): they run in the proxy's own thread")
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        with self._lock:
+            self._check_runs()
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
         self._loop.close()
         self._holder.close()
-
-    def _raise_error(self) -> None:
         if self._errors:
             raise self._errors[0]
 
@@ -213,10 +194,8 @@ class FaultyProxy:
             The toxic, for `remove`.
 
         Raises:
-            TypeError: `toxic` is not a toxic.
             RuntimeError: The proxy is not running. (This applies to all methods below.)
         """
-        check_type("a toxic", toxic, KINDS, _TOXIC)
 
         def add() -> None:
             self.toxics.append(toxic)
@@ -241,18 +220,12 @@ class FaultyProxy:
                 raise ValueError(f"{toxic!r} was not added to this proxy")
             self.toxics[:] = left
             for connection in list(self._connections):
-                connection.remove(toxic)
+                connection.streams[toxic.direction].remove(toxic)
 
         self._call(remove)
 
     def inject(self, *toxics: Toxic) -> None:
-        """Apply toxics to all current connections, but not to new ones.
-
-        Raises:
-            TypeError: An argument is not a toxic.
-        """
-        for toxic in toxics:
-            check_type("a toxic", toxic, KINDS, _TOXIC)
+        """Apply toxics to all current connections, but not to new ones."""
 
         def inject() -> None:
             for connection in list(self._connections):
@@ -285,7 +258,7 @@ class FaultyProxy:
 
     def reset(self) -> None:
         """Remove all toxics and the plan, and accept new connections."""
-        self.plan = _no_toxics
+        self.plan = None
         for toxic in list(self.toxics):
             self.remove(toxic)
         self.up()
@@ -297,25 +270,16 @@ class FaultyProxy:
 
     def _call(self, function: Callable[[], None]) -> None:
         """Call `function` in the proxy's thread, and wait until it returns."""
-        self._check_runs()
         if threading.current_thread() is self._thread:
             function()
             return
-        done: concurrent.futures.Future[None] = concurrent.futures.Future()
 
-        def call() -> None:
-            try:
-                function()
-            except Exception as error:  # noqa: BLE001 - raised by `result`
-                done.set_exception(error)
-            else:
-                done.set_result(None)
+        async def call() -> None:
+            function()
 
-        self._loop.call_soon_threadsafe(call)
-        # Another thread could stop the proxy meanwhile.
-        while not concurrent.futures.wait([done], _CHECK_INTERVAL).done:
+        with self._lock:
             self._check_runs()
-        done.result()
+            asyncio.run_coroutine_threadsafe(call(), self._loop).result()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -323,7 +287,7 @@ class FaultyProxy:
 
     @staticmethod
     def _bind(address: tuple[str, int]) -> socket.socket:
-        sock = listening_socket(address[0])
+        sock = socket_for(address[0])
         # Two sockets can have one port as long as at most one of them listens.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
@@ -360,7 +324,7 @@ class FaultyProxy:
         number = self.accepted
         self.accepted += 1
         try:
-            toxics = self._planned(number)
+            toxics = [*(self.plan(number) if self.plan else ()), *self.toxics]
             connection = Proxied(
                 near,
                 self.upstream,
@@ -379,13 +343,6 @@ class FaultyProxy:
         self._connections[connection] = task
         task.add_done_callback(functools.partial(self._forget, connection))
 
-    def _planned(self, number: int) -> list[Toxic]:
-        toxics = check_type("what plan returns", self.plan(number), Iterable, "a list of toxics")
-        return [
-            check_type("a toxic of the plan", toxic, KINDS, _TOXIC)
-            for toxic in (*toxics, *self.toxics)
-        ]
-
     def _forget(self, connection: Proxied, task: asyncio.Task[None]) -> None:
         connection.close()
         del self._connections[connection]
@@ -400,10 +357,6 @@ class FaultyProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _no_toxics(_number: int) -> Iterable[Toxic]:
-    return ()
 
 
 def _ignore(_number: int, _direction: Direction, _data: bytes) -> None:

@@ -16,7 +16,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.checks import check_type
 from gearman_proto.testing.packing import pack
 from gearman_proto.testing.units import Cutter, packet_of
 from gearman_proto.wire.packets import BY_NAME, HEADER_SIZE, MAGIC_RESPONSE
@@ -64,9 +63,6 @@ class ReplayServer(ScriptedServer):
         recording: The recording to play.
         timeout: Seconds that `check` waits.
 
-    Raises:
-        TypeError, ValueError: An argument has a wrong type or value.
-
     Attributes:
         differences: The differences between the peers' packets and the recording. After a
             difference, the server closes the connection, so that its peer does not wait for an
@@ -74,7 +70,6 @@ class ReplayServer(ScriptedServer):
     """
 
     def __init__(self, recording: Recording, *, timeout: float = 5.0) -> None:
-        check_type("recording", recording, Recording, "a Recording")
         super().__init__(self._play, timeout=timeout)
         self.differences: list[Difference] = []
         self._recording = recording

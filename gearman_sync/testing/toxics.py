@@ -37,7 +37,7 @@ import enum
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.checks import FOR_EVER, check_count, check_number, check_seconds, check_type
+from gearman_proto.checks import FOR_EVER, check_count, check_number, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,6 @@ class Direction(enum.Enum):
 
 # The checks of all attributes, by name.
 _CHECKS: Final[dict[str, Callable[[str, Any], object]]] = {
-    "direction": lambda name, value: check_type(name, value, Direction, "a Direction"),
     "toxicity": lambda name, value: check_number(name, value, 0, 1),
     # Bytes per second. A rate below one is useless, and infinity is no limit.
     "rate": lambda name, value: check_number(name, value, 1, 1e15),

@@ -24,7 +24,7 @@ from gearman_proto.wire.packets import (
     WorkWarning,
 )
 from gearman_sync.testing import Peer
-from gearman_sync.testing.sockets import listening_socket
+from gearman_sync.testing.sockets import socket_for
 from tests.support import PATIENCE
 
 from .support import PROGRAM, address_of
@@ -61,7 +61,7 @@ def job(number: int) -> bytes:
 @contextlib.contextmanager
 def submit(*words: str, data: bytes = b"", **options: Any) -> Iterator[tuple[Terminal, Server]]:
     """Run `gearmanctl submit` on a terminal, with `data` on its standard input."""
-    with listening_socket("127.0.0.1") as listener:
+    with socket_for("127.0.0.1") as listener:
         listener.listen()
         listener.settimeout(PATIENCE)
         command = (*PROGRAM, "submit", "--server", address_of(listener.getsockname()), *words)

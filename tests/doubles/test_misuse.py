@@ -20,14 +20,11 @@ from gearman_sync.testing import (
     Direction,
     Expectation,
     FaultyProxy,
-    Gate,
     HalfOpen,
     Latency,
     LimitData,
-    Raised,
     Recorder,
     Recording,
-    ReplayServer,
     ResetPeer,
     ScriptedClient,
     ScriptedServer,
@@ -37,7 +34,6 @@ from gearman_sync.testing import (
     Stall,
     Timeout,
     Toxic,
-    echo,
     replay,
 )
 from tests.support import PATIENCE, eventually, spawn
@@ -49,10 +45,6 @@ pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
 
 # No server listens there, and these tests must not connect.
 NOWHERE = ("127.0.0.1", 1)
-
-
-class Unknown(Toxic):
-    """A toxic of a kind that the proxy does not know."""
 
 
 def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Expectation:
@@ -82,19 +74,7 @@ def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Exp
         (lambda: HalfOpen(after=-1), "after is -1"),
         (lambda: HalfOpen(toxicity=1.5), "toxicity is 1.5: it must be at most 1"),
         (lambda: FaultyProxy(("127.0.0.1", 0)), "port 0 is not between 1 and 65535"),
-        (lambda: FaultyProxy(NOWHERE, buffer=-1), "buffer is -1"),
         (lambda: ScriptedClient(("", 4730)), "host"),
-        (lambda: ScriptedClient(NOWHERE, timeout=0), "timeout is 0: it must be at least 0.001"),
-        (lambda: ScriptedClient(NOWHERE, receive_buffer=-1), "receive_buffer is -1"),
-        (lambda: ScriptedServer(timeout=-1), "timeout is -1"),
-        (lambda: ScriptedServer(receive_buffer=-1), "receive_buffer is -1"),
-        (lambda: ScriptedWorker(NOWHERE, {}, poll_interval=0), "poll_interval is 0"),
-        (lambda: ScriptedWorker(NOWHERE, {}, timeout=math.nan), "timeout is nan"),
-        (lambda: Gate(timeout=math.nan), "timeout is nan"),
-        (lambda: replay(Recording([]), NOWHERE, timeout=math.inf), "timeout is inf"),
-        (lambda: ReplayServer(Recording([]), timeout=math.nan), "timeout is nan"),
-        (lambda: expect(connection=-1), "connection is -1"),
-        (lambda: expect().times(-1), "count is -1: it must be at least 0"),
     ],
 )
 def test_invalid_value_raises_at_once(make: Callable[[], object], message: str) -> None:
@@ -105,44 +85,18 @@ def test_invalid_value_raises_at_once(make: Callable[[], object], message: str) 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: HalfOpen(direction="up"), "direction is a Direction, not 'up'"),
         (lambda: FaultyProxy(5), "a server's address is"),
-        (lambda: FaultyProxy(NOWHERE, [Latency()]), "plan is a function of a connection's number"),
-        (lambda: FaultyProxy(NOWHERE, tap=5), "tap is a function of"),
-        (lambda: FaultyProxy(NOWHERE, host=5), "host is the address to listen on, not 5"),
         (lambda: Recorder(None), "a server's address is"),
         (lambda: ScriptedClient(5), "a server's address is"),
         (lambda: ScriptedClient(NOWHERE, role=5), "role must be a Role, not 5"),
-        (lambda: ScriptedServer(5), "script is a function of a Peer, not 5"),
-        (lambda: ScriptedServer(host=None), "host is the address to listen on, not None"),
-        (lambda: ScriptedWorker(NOWHERE, [echo]), "functions is a dict of functions by name"),
-        (lambda: ScriptedWorker(NOWHERE, {b"f": echo}), "a function's name is a str, not b'f'"),
-        (lambda: ScriptedWorker(NOWHERE, {"f": 5}), "the function 'f' is a function of"),
-        (lambda: Gate(5), "function is a function of a ScriptedJob, not 5"),
-        (lambda: Raised("no more"), "data is bytes, not 'no more'"),
-        (lambda: replay("a file", NOWHERE), "recording is a Recording, not 'a file'"),
         (lambda: replay(Recording([]), 5), "a server's address is"),
-        (lambda: ReplayServer([]), "recording is a Recording, not "),
         (lambda: expect(5), "5 says nothing about events"),
         (lambda: expect(text=b""), "EchoReq has no text"),
-        (lambda: expect().answer(5), "an answer is an event, or a function"),
-        (lambda: expect().answer_anyway(5), "an answer is an event, or a func"),
-        (lambda: expect().send_raw("x"), "data is bytes, or a function of"),
-        (lambda: expect().then(5), "action is a function of a Peer and an"),
     ],
 )
 def test_argument_of_a_wrong_type_raises_at_once(make: Callable[[], object], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         make()
-
-
-@pytest.mark.parametrize("toxic", [5, Latency, Toxic(), Unknown(), [Latency()]])
-@pytest.mark.parametrize("method", ["add", "inject"])
-def test_unknown_toxic_is_refused_by_the_proxy(method: str, toxic: Any) -> None:
-    with FaultyProxy(NOWHERE) as proxy:
-        with pytest.raises(TypeError, match="a toxic is one of the kinds of toxics, such as"):
-            getattr(proxy, method)(toxic)
-        assert not proxy.toxics
 
 
 # Call order.
@@ -245,8 +199,7 @@ def test_tap_that_stops_the_proxy_makes_stop_raise(job_server: JobServer) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plan": lambda number: Latency()}, "what plan returns is a list of toxics, not Latency"),
-        ({"plan": lambda number: [Unknown()]}, "a toxic of the plan is one of the kinds"),
+        ({"plan": lambda number: Latency()}, "must be an iterable, not Latency"),
         ({"plan": lambda: [Latency()]}, "takes 0 positional arguments"),
         ({"tap": lambda data: None}, "takes 1 positional argument"),
     ],
