@@ -11,11 +11,9 @@ import struct
 from collections import deque
 from typing import Final
 
-from gearman_proto.wire.packets import BY_NUMBER, HEADER, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE
+from .units import decode
 
 _STAMP: Final = struct.Struct("<dI").pack
-# Maximum number of characters shown of a packet's arguments.
-_SHOWN: Final = 60
 
 
 class Trace:
@@ -53,34 +51,6 @@ class Trace:
         """Return the last steps, one line each: the time in seconds, the node, and the step."""
         return [
             f"{now:12.6f}  {who:<10} {what} "
-            + (describe(detail) if isinstance(detail, bytes) else detail)
+            + (decode(detail) if isinstance(detail, bytes) else detail)
             for now, who, what, detail in self._lines
         ]
-
-
-def describe(data: bytes) -> str:
-    """Return the names of the packets that begin in `data`, a part of a stream.
-
-    Args:
-        data: Any bytes. They can begin and end in the middle of a packet.
-    """
-    words = []
-    at = 0
-    while at < len(data):
-        if not data.startswith((MAGIC_REQUEST, MAGIC_RESPONSE), at):
-            places = (data.find(magic, at) for magic in (MAGIC_REQUEST, MAGIC_RESPONSE))
-            end = min((place for place in places if place > 0), default=len(data))
-            words.append(f"…{data[at:end]!r:.{_SHOWN}}")
-            at = end
-            continue
-        if len(data) - at < HEADER_SIZE:
-            words.append("a part of a header")
-            break
-        _, number, size = HEADER.unpack_from(data, at)
-        body = data[at + HEADER_SIZE : at + HEADER_SIZE + size]
-        packet = BY_NUMBER.get(number)
-        name = packet.name if packet is not None else f"packet {number}"
-        torn = "…" if len(body) < size else ""
-        words.append(f"{name}({body!r:.{_SHOWN}}{torn})")
-        at += HEADER_SIZE + size
-    return " ".join(words)

@@ -1,16 +1,20 @@
-"""Cut a byte stream into packets and lines of text, without parsing their contents.
+"""Cut a byte stream into packets and lines of text, and show them.
 
 This module does not use `Connection`, so tests can look at bytes that a Connection refuses.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto.wire.packets import BY_NUMBER, HEADER, HEADER_SIZE, MAGIC_REQUEST, MAGIC_RESPONSE
 
 if TYPE_CHECKING:
     from gearman_proto.wire.packets import PacketType
+
+# The number of bytes above which a body is shortened, and the number of bytes that remain.
+_LONG: Final = 200
+_FRONT: Final = 60
 
 
 class Cutter:
@@ -64,3 +68,26 @@ def packet_of(unit: bytes) -> PacketType | None:
     if unit[:1] != b"\0" or len(unit) < HEADER_SIZE:
         return None
     return BY_NUMBER.get(HEADER.unpack_from(unit)[1])
+
+
+def decode(data: bytes) -> str:
+    """Return bytes in readable form: packets by their names, and lines of text."""
+    cutter = Cutter()
+    parts = []
+    for unit in cutter.cut(data):
+        if unit[0]:
+            parts.append(f"TEXT {_shown(unit)}")
+            continue
+        magic, number, _ = HEADER.unpack_from(unit)
+        name = BY_NUMBER[number].name if number in BY_NUMBER else str(number)
+        parts.append(f"{magic[1:].decode()} {name} {_shown(unit[HEADER_SIZE:])}")
+    if rest := cutter.rest:
+        more = f"...({len(rest)} bytes)" if len(rest) > _LONG else ""
+        parts.append(f"PARTIAL {(rest[:_FRONT] if more else rest).hex()}{more}")
+    return "; ".join(parts)
+
+
+def _shown(data: bytes) -> str:
+    if len(data) > _LONG:
+        return f"{repr(data[:_FRONT])[1:]}...({len(data)} bytes)"
+    return repr(data)[1:]

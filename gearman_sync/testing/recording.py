@@ -25,8 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.testing.units import Cutter
-from gearman_proto.wire.packets import BY_NUMBER, HEADER, HEADER_SIZE
+from gearman_proto.testing.units import decode
 
 if TYPE_CHECKING:
     import os
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 SERVER: Final = "server"
 # Minimum seconds of a significant pause.
 _PAUSE: Final = 0.25
-# The length of a body above which it is shortened, and the number of bytes that remain.
-_LONG: Final = 200
-_FRONT: Final = 60
 # Commands whose replies are lists, unless the server refuses the command.
 _LISTS: Final = frozenset({b"status", b"prioritystatus", b"workers", b"show"})
 
@@ -191,28 +187,6 @@ class Replies:
             self.commands.popleft()
         lines, self._lines = self._lines, b""
         return lines
-
-
-def decode(data: bytes) -> str:
-    """Return bytes in readable form: packets by their names, and lines of text."""
-    cutter = Cutter()
-    parts = []
-    for unit in cutter.cut(data):
-        if unit[0]:
-            parts.append(f"TEXT {_shown(unit)}")
-            continue
-        magic, number, _ = HEADER.unpack_from(unit)
-        name = BY_NUMBER[number].name if number in BY_NUMBER else str(number)
-        parts.append(f"{magic[1:].decode()} {name} {_shown(unit[HEADER_SIZE:])}")
-    if cutter.rest:
-        parts.append(f"PARTIAL {cutter.rest.hex()}")
-    return "; ".join(parts)
-
-
-def _shown(data: bytes) -> str:
-    if len(data) > _LONG:
-        return f"{repr(data[:_FRONT])[1:]}...({len(data)} bytes)"
-    return repr(data)[1:]
 
 
 def is_whole_reply(command: bytes, reply: bytes) -> bool:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.packing import pack_event
-from gearman_proto.testing.units import Cutter
+from gearman_proto.testing.units import Cutter, decode
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, EchoReq, EchoRes
 
-from .recording import Element, Recording, Replies, decode, is_whole_reply
+from .recording import Element, Recording, Replies, is_whole_reply
 from .sockets import host_and_port, linger_not
 from .varying import Varying
 

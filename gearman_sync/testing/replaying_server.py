@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.packing import pack
-from gearman_proto.testing.units import Cutter, packet_of
+from gearman_proto.testing.units import Cutter, decode, packet_of
 from gearman_proto.wire.packets import BY_NAME, HEADER_SIZE, MAGIC_RESPONSE
 
-from .recording import Recording, decode
 from .replaying import END, Difference
 from .scripted import ScriptedServer
 from .varying import Varying
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .conversation import Peer
+    from .recording import Recording
 
 # Packets that a client or worker can send in addition to the recorded ones, depending on time or on
 # its settings, and the answers. An answer has the same arguments.

@@ -19,7 +19,7 @@ from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.testing import Fault, Faults, Network, Node, SimulationError
 from gearman_proto.testing.faults import KINDS
-from gearman_proto.testing.trace import describe
+from gearman_proto.testing.units import decode
 from gearman_proto.wire import text
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import EchoReq, Role
@@ -629,13 +629,13 @@ def test_plans_draw_all_kinds_of_faults() -> None:
 # The trace.
 
 
-def test_describe_returns_the_packets_as_text() -> None:
+def test_decode_returns_packets_and_lines_as_text() -> None:
     data = Connection(Role.CLIENT).send(EchoReq(b"hello"))
-    assert describe(data * 2) == "ECHO_REQ(b'hello') ECHO_REQ(b'hello')"
-    assert describe(data[:14]) == "ECHO_REQ(b'he'…)"
-    assert describe(data[:8]) == "a part of a header"
-    assert describe(data[8:] + data) == "…b'\\x00\\x00\\x00\\x05hello' ECHO_REQ(b'hello')"
-    assert describe(b"\0REQ\0\0\0\x63\0\0\0\0") == "packet 99(b'')"
+    assert decode(data + b"status\n") == "REQ ECHO_REQ 'hello'; TEXT 'status\\n'"
+    assert decode(data[:6]) == "PARTIAL 005245510000"
+    assert decode(b"\0" * 201) == f"PARTIAL {'00' * 60}...(201 bytes)"
+    assert decode(b"\0REQ\0\0\0\x63\0\0\0\0") == "REQ 99 ''"
+    assert decode(b"x" * 200 + b"\n") == f"TEXT '{'x' * 60}'...(201 bytes)"
 
 
 def test_simulation_error_contains_the_seed_faults_and_trace() -> None:
@@ -651,6 +651,6 @@ def test_simulation_error_contains_the_seed_faults_and_trace() -> None:
     for part in (
         "seed 7, at 1.000000",
         "0.5 stall client1>server1 0.1",
-        "SUBMIT_JOB(b'slowly",
+        "SUBMIT_JOB 'slowly",
     ):
         assert part in str(error)
