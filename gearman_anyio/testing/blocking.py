@@ -72,7 +72,7 @@ class BlockingWorkerUnderTest:
 
     def drain(self) -> list[JobRun]:
         """Return when the server has no job for the worker: see `WorkerUnderTest.drain`."""
-        self._awaited._recorder.check_outside()  # noqa: SLF001 - they are one
+        self._awaited._check_outside()  # noqa: SLF001 - they are one
         if self._portal is not None:
             return self._portal.call(self._awaited.drain)
         return anyio.run(self._awaited.drain, backend=self._backend)

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
 from gearman_anyio._tasks import Tasks, hosted_tasks
 from gearman_anyio.server import JobServer
 from gearman_anyio.worker import GearmanWorker
-from gearman_proto.address import parse_address
 from gearman_proto.surface.worker import logger
 from gearman_proto.testing import runs
 
@@ -53,26 +52,26 @@ class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, AnyServer]):
     """
 
     _worker_class = GearmanWorker
+    _server_class = JobServer
     # The tasks inside ``async with``, otherwise None.
     _tasks: Tasks | None = None
     _serving: _Phase
 
     async def drain(self) -> list[JobRun]:
-        self._recorder.check_outside()
+        self._check_outside()
         if self._tasks is not None:
             await self._end_serving()
-            await self._empty()
             self._begin_serving(self._tasks)
         else:
-            self._attach()
+            self._begin()
             try:
                 await self._empty()
             finally:
-                self._recorder.detach()
+                self._detach()
         return self._drained()
 
     async def __aenter__(self) -> Self:
-        self._attach()
+        self._begin()
         self._tasks = hosted_tasks()
         await self._tasks.__aenter__()
         self._begin_serving(self._tasks)
@@ -89,30 +88,24 @@ class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, AnyServer]):
         try:
             if error is None:
                 await self._end_serving()
-                await self._empty()
         finally:
             try:
                 await tasks.__aexit__(kind, error, traceback)
             finally:
-                self._recorder.detach()
+                self._detach()
         if error is None:
             self._drained()
 
-    @staticmethod
-    def _check_server(server: Any) -> None:
-        if not isinstance(server, JobServer):
-            parse_address(server)
-
-    def _attach(self) -> None:
+    def _begin(self) -> None:
         server = self._server
         if isinstance(server, JobServer):
-            self._recorder.attach("localhost", _IN_PROCESS, _gm_connect=server.connect)
+            self._attach("localhost", _IN_PROCESS, _gm_connect=server.connect)
         else:
-            self._recorder.attach(server, _gm_connect=None)
+            self._attach(server, _gm_connect=None)
 
     async def _empty(self) -> None:
         with self._limit():
-            for _ in self._recorder.rounds():
+            for _ in self._rounds():
                 await self.worker.work(None)
 
     @contextlib.contextmanager
@@ -120,15 +113,15 @@ class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, AnyServer]):
         with anyio.move_on_after(self._timeout) as scope:
             yield
         if scope.cancelled_caught:
-            raise self._recorder.too_late()
+            raise self._too_late()
 
     # The task that serves.
 
     def _begin_serving(self, tasks: Tasks) -> None:
         self._serving = _Phase()
-        tasks.start_soon(self._serve, self._recorder.serve(), self._serving)
+        tasks.start_soon(self._work, self._serve(), self._serving)
 
-    async def _serve(self, rounds: Iterator[object], phase: _Phase) -> None:
+    async def _work(self, rounds: Iterator[object], phase: _Phase) -> None:
         try:
             for _ in rounds:
                 await self.worker.work(None)
@@ -140,11 +133,13 @@ class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, AnyServer]):
             phase.ended.set()
 
     async def _end_serving(self) -> None:
-        self._recorder.end_serving()
+        """End the task that serves, and empty the queue."""
+        self._stop_serving()
         with self._limit():
             await self._serving.ended.wait()
         if self._serving.error is not None:
             raise self._serving.error
+        await self._empty()
 
 
 class _Phase:

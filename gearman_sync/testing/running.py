@@ -52,44 +52,40 @@ class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, HostSpec]):
     _serving: _Phase | None = None
 
     def drain(self) -> list[JobRun]:
-        self._recorder.check_outside()
+        self._check_outside()
         if self._serving is not None:
             self._end_serving()
-            self._wait(_Phase(self._empty))
-            self._begin_serving()
+            self._serving = _Phase(self._work, self._serve())
         else:
-            self._recorder.attach(self._server)
+            self._attach(self._server)
             try:
                 with _alarm(self._timeout):
                     self._empty()
             except _TimedOut:
-                raise self._recorder.too_late() from None
+                raise self._too_late() from None
             finally:
-                self._recorder.detach()
+                self._detach()
         return self._drained()
 
     def __enter__(self) -> Self:
-        self._recorder.attach(self._server)
-        self._begin_serving()
+        self._attach(self._server)
+        self._serving = _Phase(self._work, self._serve())
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             if error is None:
                 self._end_serving()
-                self._wait(_Phase(self._empty))
             else:
                 with contextlib.suppress(Exception):  # The test has already raised an exception.
-                    self._end_serving()
+                    self._stop()
         finally:
             self._serving = None
-            self._recorder.detach()
+            self._detach()
         if error is None:
             self._drained()
 
-    # The phases.
-
-    def _serve(self, rounds: Iterator[object]) -> None:
+    def _work(self, rounds: Iterator[object]) -> None:
         try:
             for _ in rounds:
                 self.worker.work(None)
@@ -100,41 +96,40 @@ class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, HostSpec]):
 
     def _empty(self) -> None:
         deadline = time.monotonic() + self._timeout
-        for _ in self._recorder.rounds(lambda: time.monotonic() > deadline):
+        for _ in self._rounds(lambda: time.monotonic() > deadline):
             self.worker.work(None)
 
-    # Changing the phase.
-
-    def _begin_serving(self) -> None:
-        rounds = self._recorder.serve()
-        self._serving = _Phase(lambda: self._serve(rounds))
+    def _stop(self) -> None:
+        assert self._serving is not None
+        self._stop_serving()
+        self._wait(self._serving)
 
     def _end_serving(self) -> None:
-        assert self._serving is not None
-        self._recorder.end_serving()
-        self._wait(self._serving)
+        """End the serving phase, and empty the queue in another one."""
+        self._stop()
+        self._wait(_Phase(self._empty))
 
     def _wait(self, phase: _Phase) -> None:
         if not phase.wait(self._timeout):
             # The thread hangs and can't be ended. After the shutdown, the server gives its job to
             # another worker.
             self.worker.shutdown()
-            raise self._recorder.too_late()
+            raise self._too_late()
 
 
 class _Phase:
     """A thread, and the exception that ended it."""
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[..., None], *args: object) -> None:
         self._error: BaseException | None = None
         self._thread = threading.Thread(
-            target=self._run, args=(function,), name="gearman-worker-under-test", daemon=True
+            target=self._run, args=(function, *args), name="gearman-worker-under-test", daemon=True
         )
         self._thread.start()
 
-    def _run(self, function: Callable[[], None]) -> None:
+    def _run(self, function: Callable[..., None], *args: object) -> None:
         try:
-            function()
+            function(*args)
         except BaseException as error:  # noqa: BLE001 - raised by `wait`
             self._error = error
 

@@ -12,7 +12,6 @@ import pytest
 
 from gearman_anyio import GearmanClient, GearmanWorker, JobServer
 from gearman_anyio.testing import WorkerUnderTest, virtual_clock
-from gearman_proto.testing.runs import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -93,6 +92,6 @@ def test_cancelled_job_is_named_and_not_recorded() -> None:
 def test_rounds_that_are_late_raise() -> None:
     worker = Worker()
     worker.register_task("task", work)
-    rounds = Recorder(worker, 2.5).rounds(lambda: True)
+    rounds = WorkerUnderTest(worker, "localhost", timeout=2.5)._rounds(lambda: True)
     with pytest.raises(TimeoutError, match=r"after 2.5 seconds there were still jobs; 0 were done"):
         next(rounds)
