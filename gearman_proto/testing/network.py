@@ -61,7 +61,6 @@ class Network(Simulation):
         seed: The source of all randomness. Equal seeds give identical runs.
         faults: The quality of the network. By default, nothing breaks.
         replay: The faults to apply. By default, they are drawn at random, at `faults.rate`.
-        epoch: Initial wall-clock time, in seconds since 1970.
 
     Raises:
         TypeError, ValueError: An argument has an invalid type or value.
@@ -77,9 +76,8 @@ class Network(Simulation):
         faults: Faults | None = None,
         *,
         replay: Iterable[Fault] | None = None,
-        epoch: float = 1_700_000_000.0,
     ) -> None:
-        super().__init__(make_rng, seed, Faults() if faults is None else faults, epoch)
+        super().__init__(make_rng, seed, Faults() if faults is None else faults)
         self.nodes: dict[str, Node] = {}
         self._replay = None if replay is None else iter(list(replay))
         self._planned: Iterator[Fault] = iter(())

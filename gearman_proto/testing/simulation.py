@@ -7,7 +7,6 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from gearman_proto.checks import FOR_EVER, check_seconds
 from gearman_proto.errors import ArgumentValueError
 
 from .books import Books
@@ -74,14 +73,13 @@ class Simulation(ABC):
         chance: Returns a random number from 0.0 to 1.0.
     """
 
-    def __init__(
-        self, make_rng: Callable[[str], random.Random], seed: int, faults: Faults, epoch: float
-    ) -> None:
+    #: The wall clocks' time at the virtual time 0, in seconds since 1970.
+    epoch: Final = 1_700_000_000.0
+
+    def __init__(self, make_rng: Callable[[str], random.Random], seed: int, faults: Faults) -> None:
         self.seed = seed
         self._make_rng = make_rng
-        check_seconds("epoch", epoch, 0, 1000 * FOR_EVER)
         self.faults = faults
-        self.epoch = epoch
         self.now: float = 0.0
         self.steps: int = 0
         self.accepted: int = 0

@@ -13,18 +13,16 @@ from typing import Final
 
 from .units import decode
 
+# Maximum number of lines to keep.
+_KEPT: Final = 60
 _STAMP: Final = struct.Struct("<dI").pack
 
 
 class Trace:
-    """The steps of one run.
+    """The steps of one run."""
 
-    Args:
-        keep: Maximum number of lines to keep.
-    """
-
-    def __init__(self, keep: int = 60) -> None:
-        self._lines: deque[tuple[float, str, str, str | bytes]] = deque(maxlen=keep)
+    def __init__(self) -> None:
+        self._lines: deque[tuple[float, str, str, str | bytes]] = deque(maxlen=_KEPT)
         self._hash = hashlib.blake2b(digest_size=16)
         self._update = self._hash.update
         self._append = self._lines.append

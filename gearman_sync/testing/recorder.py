@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.units import Cutter, packet_of
@@ -27,7 +28,15 @@ class _Recorded:
     def __init__(self) -> None:
         self.cutters = {direction: Cutter() for direction in Direction}
         self.replies = Replies()
+        #: The packets and lines of the peer that has connected.
+        self.sent: list[bytes] = []
         self.closed = False
+
+    def side(self) -> str:
+        """Guess the kind of the peer from its packets."""
+        if any(packet.sender == Role.WORKER for packet in map(packet_of, self.sent) if packet):
+            return "worker"
+        return "client" if not self.sent or any(not unit[0] for unit in self.sent) else "admin"
 
 
 class Recorder(FaultyProxy):
@@ -41,23 +50,12 @@ class Recorder(FaultyProxy):
     Args:
         upstream: The address of the server, in any form that GearmanClient takes.
         name: The name of the recording.
-        description: The subject of the recording.
-        server: The name of the server, and its version.
-        host: The address to listen on. The system chooses a free port.
     """
 
-    def __init__(
-        self,
-        upstream: HostSpec,
-        *,
-        name: str = "",
-        description: str = "",
-        server: str = "",
-        host: str = "127.0.0.1",
-    ) -> None:
-        super().__init__(upstream, tap=self._pass, host=host)
+    def __init__(self, upstream: HostSpec, *, name: str = "") -> None:
+        super().__init__(upstream, tap=self._pass)
         self._grace = _PATIENCE
-        self._described = name, description, server
+        self._name = name
         #: The recorded pieces: connection, direction, bytes (empty at the end), pause.
         self._passed: list[tuple[int, Direction, bytes, float]] = []
         self._recorded: dict[int, _Recorded] = {}
@@ -72,23 +70,18 @@ class Recorder(FaultyProxy):
         The connections of each kind are numbered in the order of connecting.
         """
         passed = list(self._passed)
-        requests: dict[int, list[bytes]] = {number: [] for number, *_ in passed}
-        for number, direction, data, _ in passed:
-            if direction is Direction.UP:
-                requests[number].append(data)
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         names: dict[int, tuple[str, str]] = {}
-        for number, sent in sorted(requests.items()):
-            side = _side(sent)
-            counts[side] = counts.get(side, 0) + 1
+        for number in sorted({number for number, *_ in passed}):
+            side = self._recorded[number].side()
+            counts[side] += 1
             names[number] = side, side if counts[side] == 1 else f"{side}{counts[side]}"
         exchange = []
         for number, direction, data, pause in passed:
             side, conn = names[number]
             sender = side if direction is Direction.UP else SERVER
             exchange.append(Element(sender, conn, data, closes=not data, pause=pause))
-        name, description, server = self._described
-        return Recording(exchange, name, description, server, epoch_base=self._epoch_base)
+        return Recording(exchange, self._name, epoch_base=self._epoch_base)
 
     # Methods that run in the proxy's thread.
 
@@ -97,15 +90,17 @@ class Recorder(FaultyProxy):
         if recorded.closed:
             return
         for unit in recorded.cutters[direction].take(data):
+            whole = unit
             if direction is Direction.DOWN:
-                if whole := recorded.replies.put(unit):
-                    self._write(number, direction, whole)
-                continue
-            if unit[0]:
-                recorded.replies.commands.append(unit)
-            elif self._epoch_base is None and packet_of(unit) is _EPOCH:
-                self._epoch_base = int(time.time())
-            self._write(number, direction, unit)
+                whole = recorded.replies.put(unit)
+            else:
+                recorded.sent.append(unit)
+                if unit[0]:
+                    recorded.replies.commands.append(unit)
+                elif self._epoch_base is None and packet_of(unit) is _EPOCH:
+                    self._epoch_base = int(time.time())
+            if whole:
+                self._write(number, direction, whole)
         if not data:
             recorded.closed = True
             if direction is Direction.DOWN and (rest := recorded.replies.end()):
@@ -114,11 +109,3 @@ class Recorder(FaultyProxy):
 
     def _write(self, number: int, direction: Direction, data: bytes) -> None:
         self._passed.append((number, direction, data, self._pauses.next()))
-
-
-def _side(sent: list[bytes]) -> str:
-    """Guess the kind of the sender from its packets."""
-    if any(packet.sender == Role.WORKER for unit in sent if (packet := packet_of(unit))):
-        return "worker"
-    begins = {unit[:1] for unit in sent if unit}
-    return "client" if b"\0" in begins or not begins else "admin"

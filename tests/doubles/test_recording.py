@@ -113,7 +113,7 @@ def exchange(address: tuple[str, int], data: bytes = b"data") -> None:
 @pytest.fixture
 def recording(launch: Callable[[], Server]) -> Recording:
     """The recording of that exchange with gearmand, and with a JobServer."""
-    with Recorder(launch().address, name="reverse", server="a server") as recorder:
+    with Recorder(launch().address, name="reverse") as recorder:
         exchange(recorder.address)
     return recorder.recording
 
