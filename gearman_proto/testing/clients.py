@@ -47,6 +47,7 @@ class Call:
         node: The node that calls.
         name: The name of the method, and its arguments in short.
         timeout: Timeout in seconds, or None.
+        requests: The requests that it waits for (client only).
         entries: The entries of `requests` in the books.
         then: Called with the finished call, or None.
         begun: Start time, in seconds of virtual time.
@@ -55,13 +56,13 @@ class Call:
         timed_out: True if the call has timed out.
         error: The exception that it raised, or None.
         value: The return value (admin client only).
-        requests: The requests that it waits for (client only).
         wait: The engine's Wait for this call.
     """
 
     node: CallingNode
     name: str
     timeout: float | None
+    requests: Sequence[GearmanJobRequest] = ()
     entries: Sequence[Entry] = ()
     then: Callable[[Call], object] | None = None
     is_finished: bool = False
@@ -75,7 +76,6 @@ class Call:
         if self.timeout is not None:
             check_seconds("timeout", self.timeout, 0, FOR_EVER)
         self.begun: float = self.node.net.now
-        self.requests: list[GearmanJobRequest] = []
 
     def __repr__(self) -> str:
         state = f"finished at {self.finished_at:.6f}" if self.finished_at is not None else "waits"
@@ -261,8 +261,7 @@ class ClientNode(CallingNode):
         entries = [net.books.submitted(self, request, net.now) for request in requests]
         self._entries.update((id(entry.request), entry) for entry in entries)
         name = f"submit {[entry.number for entry in entries]}"
-        call = Call(self, name, timeout, entries, then)
-        call.requests = requests
+        call = Call(self, name, timeout, requests, entries, then)
         submit = functools.partial(self.engine.submit, accepted_only=accepted_only)
         return self.start_call(call, submit, requests)
 
@@ -287,10 +286,10 @@ class ClientNode(CallingNode):
             ValueError: A request was not submitted by this client.
         """
         entries = [self._entry(each) for each in requests]
-        call = Call(self, f"wait {[entry.number for entry in entries]}", timeout, entries, then)
-        call.requests = list(requests)
+        name = f"wait {[entry.number for entry in entries]}"
+        call = Call(self, name, timeout, requests, entries, then)
         method = self.engine.as_completed if as_completed else self.engine.wait_completed
-        return self.start_call(call, method, call.requests)
+        return self.start_call(call, method, list(requests))
 
     def updates(self, request: GearmanJobRequest, *, timeout: float | None = None) -> Call:
         """Receive the updates of a request until it ends.
@@ -303,8 +302,7 @@ class ClientNode(CallingNode):
             ValueError: `request` was not submitted by this client.
         """
         entry = self._entry(request)
-        call = Call(self, f"updates {entry.number}", timeout, [entry])
-        call.requests = [request]
+        call = Call(self, f"updates {entry.number}", timeout, [request], [entry])
         return self.start_call(call, self.engine.updates, request)
 
     def statuses(
@@ -317,8 +315,7 @@ class ClientNode(CallingNode):
             timeout: Timeout in seconds of virtual time, or None.
             options: As for `status_queries`.
         """
-        call = Call(self, "statuses", timeout)
-        call.requests = list(requests)
+        call = Call(self, "statuses", timeout, requests)
         there = self._known(requests)
 
         def over(call: Call) -> None:
@@ -359,7 +356,7 @@ class ClientNode(CallingNode):
         for entry in call.entries:
             self._entries.pop(id(entry.request), None)
             entry.request = None
-        call.requests = []
+        call.requests = ()
         # The wait forms a reference cycle with the call. Break the cycle now: the time of a garbage
         # collection must not influence the run.
         call.wait = None

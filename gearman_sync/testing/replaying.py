@@ -23,7 +23,7 @@ from gearman_proto.testing.packing import pack_event
 from gearman_proto.testing.units import Cutter, decode
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, EchoReq, EchoRes
 
-from .recording import Element, Recording, Replies, is_whole_reply
+from .recording import Element, Recording, Replies
 from .sockets import host_and_port, linger_not
 from .varying import Varying
 
@@ -207,14 +207,15 @@ class _Replay:
 
     def _count(self) -> int:
         """Return the number of the server's connections, or 0 if the server does not answer."""
-        reply = b""
-        with contextlib.suppress(OSError), socket.create_connection(self._address, _COUNT) as sock:
-            sock.sendall(b"workers\r\n")
-            while not is_whole_reply(b"workers", reply) and (data := sock.recv(1 << 16)):
-                reply += data
-            # Close this connection with a reset, so that the server stops counting it at once.
-            linger_not(sock)
-        return reply.count(b"\n")
+        with contextlib.suppress(OSError):
+            line = _Line("", self._address, _COUNT)
+            with line.sock:
+                line.send(b"workers\r\n")
+                reply = line.next()
+                # Close the connection with a reset, so that the server stops counting it at once.
+                linger_not(line.sock)
+                return reply.count(b"\n")
+        return 0
 
     def _expect(self, at: int, line: _Line, element: Element) -> None:
         if line.lost:
