@@ -238,7 +238,6 @@ class ScriptedServer:
         Raises:
             TypeError: `what` is not a pattern for events, the events have no such field, or the
                 server has a script.
-            RuntimeError: The server was stopped.
         """
         return self._add(self._expected, Expectation(what, fields, connection))
 
@@ -255,8 +254,6 @@ class ScriptedServer:
     def _add(self, where: list[Expectation], expectation: Expectation) -> Expectation:
         if self._script is not None:
             raise TypeError("a server with a script expects nothing else")
-        if self._stopped:
-            raise RuntimeError("this server was stopped: nothing comes any more")
         with self._changed:
             where.append(expectation)
         return expectation
@@ -286,13 +283,7 @@ class ScriptedServer:
     # Starting and stopping.
 
     def start(self) -> None:
-        """Start listening.
-
-        Raises:
-            RuntimeError: The server was started or stopped before.
-        """
-        if self._threads or self._stopped:
-            raise RuntimeError("this server was started or stopped before: make a new one")
+        """Start listening. A server can be started only once."""
         self._listener.listen(16)
         self._run(self._accept)
 
