@@ -55,7 +55,9 @@ class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, AnyServer]):
     _server_class = JobServer
     # The tasks inside ``async with``, otherwise None.
     _tasks: Tasks | None = None
-    _serving: _Phase
+    # Set when the task that serves has ended, and the exception that ended it.
+    _ended: anyio.Event
+    _error: Exception | None
 
     async def drain(self) -> list[JobRun]:
         self._check_outside()
@@ -118,33 +120,26 @@ class WorkerUnderTest(runs.WorkerUnderTest[GearmanWorker, AnyServer]):
     # The task that serves.
 
     def _begin_serving(self, tasks: Tasks) -> None:
-        self._serving = _Phase()
-        tasks.start_soon(self._work, self._serve(), self._serving)
+        self._ended = anyio.Event()
+        self._error = None
+        tasks.start_soon(self._work, self._serve())
 
-    async def _work(self, rounds: Iterator[object], phase: _Phase) -> None:
+    async def _work(self, rounds: Iterator[object]) -> None:
         try:
             for _ in rounds:
                 await self.worker.work(None)
         except Exception as error:  # noqa: BLE001 - see below
-            # It is raised in the test, which may wait for a result for ever, though.
+            # The test gets the exception, but it might be waiting for a result forever.
             logger.exception("the worker under test has ended")
-            phase.error = error
+            self._error = error
         finally:
-            phase.ended.set()
+            self._ended.set()
 
     async def _end_serving(self) -> None:
         """End the task that serves, and empty the queue."""
         self._stop_serving()
         with self._limit():
-            await self._serving.ended.wait()
-        if self._serving.error is not None:
-            raise self._serving.error
+            await self._ended.wait()
+        if self._error is not None:
+            raise self._error
         await self._empty()
-
-
-class _Phase:
-    """Whether the worker's task has ended, and what it has raised."""
-
-    def __init__(self) -> None:
-        self.ended = anyio.Event()
-        self.error: Exception | None = None

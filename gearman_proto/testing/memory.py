@@ -59,7 +59,7 @@ class MemoryStream:
                 raise TimeoutError("timed out")
         data = bytes(self._received[:size])
         del self._received[:size]
-        world.pump(self.link)
+        world.pump()
         return data
 
     def sendall(self, data: bytes) -> None:
@@ -210,33 +210,24 @@ class World:
 
     # Driving the engine.
 
-    def pump(self, link: Any = None) -> None:
-        """Carry out the engine's actions, and move data, until nothing is left to do.
-
-        Args:
-            link: A link whose connection might have room for more data again.
-        """
-        engine = self.engine
-        links = {link: None} if link in self._streams else {}
-        while True:
-            links.update(dict.fromkeys(engine.links_to_write()))
-            for each in links:
-                self._write(each)
-            links.clear()
-            actions = 0
-            while (action := engine.next_action()) is not None:
+    def pump(self) -> None:
+        """Carry out the engine's actions, and move data, until nothing is left to do."""
+        is_busy = True
+        while is_busy:
+            is_busy = False
+            for link in list(self._streams):
+                self._write(link)
+            while (action := self.engine.next_action()) is not None:
                 self._act(action)
-                actions += 1
-            streams = self._streams.values()
-            waiting = [each for each in streams if each._sent and not each.link.has_backlog]
-            for stream in waiting:
-                self._feed(stream.link, stream._sent.popleft())
-            if not (waiting or actions):
-                return
+                is_busy = True
+            for stream in list(self._streams.values()):
+                if stream._sent and not stream.link.has_backlog:
+                    self._feed(stream.link, stream._sent.popleft())
+                    is_busy = True
 
     def _write(self, link: Any) -> None:
-        stream = self._streams.get(link)
-        while stream is not None and len(stream._received) < _CAPACITY:
+        stream = self._streams[link]
+        while len(stream._received) < _CAPACITY:
             data = self.engine.data_to_send(link, self.now)
             if not data:
                 return

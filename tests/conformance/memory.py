@@ -183,13 +183,13 @@ class ProgramWorld(World):
         if not self._hidden:
             super().stop_listening()
 
-    def pump(self, link: Any = None) -> None:
-        super().pump(link)
+    def pump(self) -> None:
+        super().pump()
         while self._hidden and self._arrivals:
             self._arrivals.popleft().sendall(b"".join([lie.change([]) for lie in self._hidden]))
         if self._wait is not None and self._wait.ready:
             self._go_on()
-            super().pump(link)
+            super().pump()
 
     def _go_on(self) -> None:
         raise NotImplementedError
