@@ -13,8 +13,6 @@ from __future__ import annotations
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from gearman_proto.checks import check_count
-from gearman_proto.constants import DEFAULT_MAX_PACKET_SIZE, MAX_BODY_SIZE
 from gearman_proto.errors import ArgumentValueError
 from gearman_proto.records import hidden, record
 from gearman_proto.wire.connection import Connection
@@ -105,25 +103,16 @@ class ConnectionParser:
     Args:
         role: The role of this end.
         asked: Events that this end sends first. The received bytes reply to them.
-        max_packet_size: Maximum size of the body of a received packet, in bytes. A larger packet is
-            an error.
 
     Raises:
-        TypeError, ValueError: An argument has an invalid type or value.
+        TypeError: `role` is not a Role.
 
     Attributes:
         connection: The Connection.
     """
 
-    def __init__(
-        self,
-        role: Role,
-        asked: Iterable[Event] = (),
-        *,
-        max_packet_size: int = DEFAULT_MAX_PACKET_SIZE,
-    ) -> None:
-        check_count("max_packet_size", max_packet_size, 1, MAX_BODY_SIZE)
-        self.connection: Connection = Connection(role, max_packet_size=max_packet_size)
+    def __init__(self, role: Role, asked: Iterable[Event] = ()) -> None:
+        self.connection: Connection = Connection(role)
         for event in asked:
             self.connection.send(event)
 

@@ -11,7 +11,6 @@ import pytest
 
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.testing import (
-    ConnectionParser,
     Fault,
     Faults,
     Network,
@@ -19,7 +18,7 @@ from gearman_proto.testing import (
     pack,
     parse,
 )
-from gearman_proto.wire.packets import BY_NAME, Role
+from gearman_proto.wire.packets import BY_NAME
 
 from .cast import Cast, reverse
 
@@ -103,7 +102,6 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
     (for_a_client("wait", [GearmanJobRequest.from_unique("u")]), "no request that client1 has sub"),
     (for_a_client("updates", GearmanJobRequest.from_unique("u")), "no request that client1 has"),
     (lambda: parse(Bytes, [b"a", b""]), "a chunk is empty"),
-    (lambda: ConnectionParser(Role.CLIENT, max_packet_size=-1), "max_packet_size is -1"),
     (lambda: pack(ECHO, [b""], b"REQ"), "magic is b'REQ': it must have four bytes"),
 ]
 

@@ -129,14 +129,6 @@ def test_connection_parser_with_requests_accepts_their_replies() -> None:
         ConnectionParser(Role.WORKER, [NoJob()])
 
 
-def test_connection_parser_with_a_size_limit_rejects_larger_packets() -> None:
-    def make() -> ConnectionParser:
-        return ConnectionParser(Role.SERVER, max_packet_size=4)
-
-    assert parse(make, [pack_event(EchoReq(b"1234"), MAGIC_REQUEST)]).failure is None
-    assert parse(make, [pack_event(EchoReq(b"12345"), MAGIC_REQUEST)]).failure
-
-
 # Bytes.
 
 
