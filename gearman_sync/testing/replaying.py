@@ -102,6 +102,7 @@ class _Line:
         #: Splits the sent bytes into packets, to find their ends.
         self.sent = Cutter()
         self._replies = Replies()
+        self._recorded_replies = Replies()
         #: True if data was sent since the last echo.
         self.needs_echo = False
         #: True once either side has closed the connection.
@@ -113,6 +114,7 @@ class _Line:
         for unit in self.sent.cut(data):
             if unit[0]:
                 self._replies.commands.append(unit)
+                self._recorded_replies.commands.append(unit)
         self.needs_echo = True
         with contextlib.suppress(OSError):
             self.sock.sendall(data)
@@ -129,6 +131,15 @@ class _Line:
                 came.append(self._replies.end())
             self.inbox += filter(None, came)
         return self.inbox.popleft() if self.inbox else b""
+
+    def recorded(self, element: Element) -> list[bytes]:
+        """Return the packets and text replies that a server's element completes."""
+        cutter = Cutter()
+        units = [*cutter.cut(element.data), cutter.rest]
+        replies = [self._recorded_replies.put(unit) for unit in units if unit]
+        if element.closes:
+            replies.append(self._recorded_replies.end())
+        return [reply for reply in replies if reply]
 
     def synchronize(self) -> bool:
         """Wait until the server has processed the sent data. Keep its packets in the inbox.
@@ -221,16 +232,14 @@ class _Replay:
         if line.lost:
             return
         try:
-            if element.closes:
-                while unit := line.next():
-                    self._differ(at, line, END, unit)
-                return
-            for recorded in _answers(element.data):
+            for recorded in line.recorded(element):
                 actual = line.next()
                 expected = self._varying.expected(recorded, actual)
                 if expected != actual:
                     self._differ(at, line, decode(expected), actual)
                     line.lost = line.lost or not actual
+            while element.closes and (unit := line.next()):
+                self._differ(at, line, END, unit)
         except TimeoutError:
             what = END if element.closes else element.decoded
             got = f"nothing in {self._timeout:g} s"
@@ -239,15 +248,3 @@ class _Replay:
 
     def _differ(self, at: int, line: _Line, expected: str, unit: bytes) -> None:
         self.differences.append(Difference(at, line.name, expected, decode(unit) or END))
-
-
-def _answers(data: bytes) -> list[bytes]:
-    """Split `data` into packets and text replies, which can have several lines."""
-    cutter = Cutter()
-    answers: list[bytes] = []
-    for unit in cutter.cut(data):
-        if answers and unit[0] and answers[-1][0] and data.endswith(b".\n"):
-            answers[-1] += unit
-        else:
-            answers.append(unit)
-    return [*answers, cutter.rest] if cutter.rest else answers

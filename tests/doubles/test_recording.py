@@ -154,6 +154,16 @@ def test_recording_of_a_server_that_closes_replays() -> None:
         assert replay(recorder.recording, server.address) == []
 
 
+def test_replay_joins_the_recorded_lines_of_a_list() -> None:
+    """Replay a list whose lines are elements of their own, in any order."""
+    lines = [b"f\t0\t0\t0\n", b"g\t0\t0\t0\n", b".\n"]
+    exchange = [Element("admin", "admin", b"status\n")]
+    exchange += [Element("server", "admin", line) for line in lines]
+    with ScriptedServer() as server:
+        server.expect(TextLine).send_raw(lines[1] + lines[0] + lines[2])
+        assert replay(Recording(exchange), server.address) == []
+
+
 def test_recording_replays_with_all_servers_and_peers(
     recording: Recording, start_gearmand: Callable[..., Gearmand]
 ) -> None:
