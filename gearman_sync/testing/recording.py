@@ -6,7 +6,7 @@ elements, in the order of recording. An element has
 
 * ``from``: "client", "worker", "admin" or "server";
 * ``conn``: the name of the connection: "client", "client2", "worker" and so on;
-* ``hex``: the bytes: from the server one packet or one complete text reply, from other senders the
+* ``hex``: the bytes: from the server one packet, or a text reply or a line of it; from others the
   bytes of one write, as far as the recorder could see;
 * ``decoded``: the bytes in readable form;
 * ``event``: "close" if the sender has closed the connection;
