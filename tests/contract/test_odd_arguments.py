@@ -7,20 +7,17 @@ connection and completes.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest
-
-from gearman_proto import GearmanError, GearmanJob, GearmanJobRequest, InvalidClientState
+from gearman_proto import GearmanError, GearmanJob, GearmanJobRequest
 from gearman_proto.checks import to_seconds
 from tests.support import odd
 
 from .kit import Kit, Launch, Server, collect, echo, settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     Methods = dict[str, dict[str, Any]]
 
@@ -70,23 +67,19 @@ class Watched:
                     await self.call(name, {**methods()[name], parameter: value}, value)
 
 
-@contextlib.asynccontextmanager
-async def job_in_flight(kit: Kit, server: Server, task: str, client: Any) -> AsyncIterator[Watched]:
-    """Watch a client with a job in flight, which completes at the end."""
-    gate = kit.gate()
-    await kit.start_worker(server.address, tasks={f"{task}-held": gate})
-    held = await client.submit_job(f"{task}-held", b"in", wait_until_complete=False)
-    waiting = await kit.spawn(client.wait_until_jobs_completed, [held])
-    yield Watched(client)
-    assert (held.state, waiting.done) == ("CREATED", False)
-    gate.open.set()
-    await waiting.result()
-    assert held.result == b"in"
+ATTRIBUTES: Final = (
+    *("task", "data", "unique", "handle", "connection", "state", "timed_out", "error"),
+    *("priority", "background", "max_connection_attempts", "connection_attempts"),
+    *("run_at", "reducer"),
+)
 
 
 async def test_every_parameter_of_a_client(kit: Kit, launch: Launch, task: str) -> None:
+    """A job stays in flight on the client's connection meanwhile."""
     server = await launch()
-    client = await kit.client(server.address)
+    client, held, gate, *_ = await kit.running_job(server.address, f"{task}-held")
+    waiting = await kit.spawn(client.wait_until_jobs_completed, [held])
+    await kit.start_worker(server.address, tasks={task: echo})
 
     def methods() -> Methods:
         request = GearmanJobRequest.from_unique("nobody's", server.address)
@@ -111,44 +104,21 @@ async def test_every_parameter_of_a_client(kit: Kit, launch: Launch, task: str) 
             },
         }
 
-    await kit.start_worker(server.address, tasks={task: echo})
-    async with job_in_flight(kit, server, task, client) as watched:
-        await watched.call_all(methods)
-    assert (await client.submit_job(task, b"after")).result == b"after"
-
-
-ATTRIBUTES: Final = (
-    *("task", "data", "unique", "handle", "connection", "state", "timed_out", "error"),
-    *("priority", "background", "max_connection_attempts", "connection_attempts"),
-    *("run_at", "reducer"),
-)
-
-
-CALLS: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
-    "get_job_status": lambda request: {"current_request": request},
-    "updates": lambda request: {"job_request": request},
-    "wait_until_jobs_completed": lambda request: {"job_requests": [request]},
-    "submit_multiple_requests": lambda request: {
-        "job_requests": [request],
-        "wait_until_complete": False,
-    },
-}
-
-
-async def test_every_attribute_of_a_request(kit: Kit, launch: Launch, task: str) -> None:
-    """Change an attribute of a request before passing it to a method."""
-    server = await launch()
-    client = await kit.client(server.address, routing="unique")
-    async with job_in_flight(kit, server, task, client) as watched:
-        for attribute in ATTRIBUTES:
-            for value in odd.VALUES:
-                for name, arguments in CALLS.items():
-                    request = GearmanJobRequest.from_unique("nobody's", server.address)
-                    if name == "submit_multiple_requests":
-                        request.reset()
-                        request.job.task = task
-                    setattr(request, attribute, value)
-                    await watched.call(name, arguments(request), value)
+    watched = Watched(client)
+    await watched.call_all(methods)
+    # Attributes of requests, for two methods that send packets.
+    for attribute in ATTRIBUTES:
+        for value in odd.VALUES:
+            stored = GearmanJobRequest.from_unique("nobody's", server.address)
+            new = GearmanJobRequest(GearmanJob(None, None, task, None, b"in"), background=True)
+            for request in (stored, new):
+                setattr(request, attribute, value)
+            await watched.call("get_job_status", {"current_request": stored}, value)
+            await watched.call("wait_until_jobs_accepted", {"job_requests": [new]}, value)
+    assert (held.state, waiting.done) == ("CREATED", False)
+    gate.open.set()
+    await waiting.result()
+    assert held.result == b"data"
 
 
 async def test_requests_of_an_unhashable_subclass(kit: Kit, server: Server, task: str) -> None:
@@ -218,29 +188,3 @@ def is_seconds(value: Any) -> bool:
     except (TypeError, ValueError, odd.StubbornError):
         return False
     return True
-
-
-# Connections.
-
-
-async def test_establish_connection_accepts_an_address(kit: Kit, server: Server) -> None:
-    host, port = server.address
-    client, other = await kit.client(server.address), await kit.client(server.address)
-    (own,), (foreign,) = client.connection_list, other.connection_list
-    # A connection of another client selects this client's server at the same address.
-    specs = [f"{host}:{port}", (host, port), {"host": host, "port": port}, foreign, own.address]
-    for spec in specs:
-        assert await client.establish_connection(spec) is own
-    assert (own.connected, foreign.connected) == (True, False)
-    with pytest.raises(InvalidClientState, match="h:1 is not one of this client's servers"):
-        await client.establish_connection("h:1")
-
-
-async def test_job_status_accepts_an_address(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"", background=True)
-    request.connection = "{}:{}".format(*server.address)
-    assert (await client.get_job_status(request)).status["known"]
-    request.connection = "h:1"
-    with pytest.raises(InvalidClientState, match="h:1 is not one of this client's servers"):
-        await client.get_job_status(request)
