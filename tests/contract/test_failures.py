@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import struct
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +11,6 @@ from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
     InvalidClientState,
-    ServerError,
     ServerUnavailable,
 )
 from gearman_proto.jobs.updates import JobEnded
@@ -23,7 +19,6 @@ from gearman_proto.wire.packets import (
     SubmitJob,
     WorkComplete,
 )
-from gearman_sync.testing import Disconnected, Peer
 from tests.support import black_hole, free_port
 
 from .kit import Kit, Launch, Server, StartServer, collect, echo
@@ -31,6 +26,8 @@ from .test_submitting import new_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gearman_sync.testing import Peer
 
 
 # Unreachable servers.
@@ -184,75 +181,7 @@ async def test_retry_that_works(kit: Kit, start_server: StartServer) -> None:
     assert server.events == [SubmitJob(b"task", b"u", b"data")] * 2
 
 
-@pytest.mark.both_servers
-async def test_full_queue_fails_one_request_only(kit: Kit, server: Server, task: str) -> None:
-    await server.admin(f"create function {task}")
-    assert (await server.admin(f"maxqueue {task} 1")).startswith("OK")
-    client = await kit.client(server.address)
-    jobs = [
-        {"task": task, "data": b"taken"},
-        {"task": task, "data": b"refused"},
-        {"task": f"{task}-other", "data": b"other"},
-    ]
-    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    assert [request.state for request in requests] == ["CREATED", "FAILED", "CREATED"]
-    refused = requests[1]
-    assert (refused.complete, refused.result, refused.exception) == (True, None, None)
-    assert type(refused.error) is ServerError
-    assert str(refused.error) == "QUEUE_ERROR: Job queue is full"
-    await kit.start_worker(server.address, tasks={task: echo, f"{task}-other": echo})
-    await client.wait_until_jobs_completed(requests)
-    assert [request.result for request in requests] == [b"taken", None, b"other"]
-    # The request has failed, so it must be reset before it is submitted again.
-    refused.reset()
-    await client.submit_multiple_requests(requests)
-    assert refused.result == b"refused"
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"\0RES" + struct.pack(">II", 13, 0xFFFFFFFF) + b"H:1\0x",
-        b"\0RES" + struct.pack(">II", 12, 3) + b"H:1",
-    ],
-    ids=["another protocol", "a huge size", "too few arguments"],
-)
-async def test_garbage(kit: Kit, start_server: StartServer, garbage: bytes) -> None:
-    def script(peer: Peer) -> None:
-        peer.expect(SubmitJob)
-        peer.expect(SubmitJob)
-        peer.send(JobCreated(b"H:1"), JobCreated(b"H:2"))
-        # Packets received before the garbage are processed.
-        peer.send_raw(peer.connection.send(WorkComplete(b"H:1", b"done")) + garbage)
-        with contextlib.suppress(Disconnected):
-            peer.hold()
-        closed.set()
-
-    closed = threading.Event()
-    client = await kit.client(start_server(script).address)
-    requests = await client.submit_multiple_jobs([{"task": "task", "data": b""}] * 2)
-    assert [request.state for request in requests] == ["COMPLETE", "UNKNOWN"]
-    assert requests[0].result == b"done"
-    await kit.wait_for(closed, "the client's closing")
-    assert not client.connection_list[0].connected
-
-
 # Connections on request.
-
-
-async def test_connection_list_and_establish_connection(kit: Kit, server: Server) -> None:
-    port = free_port()
-    client = await kit.client(server.address, f"127.0.0.1:{port}")
-    good, bad = client.connection_list
-    assert (good.gearman_host, good.gearman_port) == server.address
-    assert not good.connected
-    assert await client.establish_connection(good) is good
-    with pytest.raises(ConnectionError, match=f"{port}.*refused") as caught:
-        await client.establish_connection(bad, poll_timeout=20)
-    assert isinstance(caught.value, OSError)
-    assert [connection.connected for connection in client.connection_list] == [True, False]
-    assert repr(client) == f"<GearmanClient [127.0.0.1:{server.address[1]}, 127.0.0.1:{port}]>"
 
 
 async def test_poll_connections_until_stopped(kit: Kit, server: Server, task: str) -> None:
@@ -273,20 +202,6 @@ async def test_poll_connections_until_stopped(kit: Kit, server: Server, task: st
 
 
 # Routing and shutdown.
-
-
-@pytest.mark.both_servers
-async def test_routing_by_unique(kit: Kit, server: Server, launch: Launch, task: str) -> None:
-    other = await launch()
-    hosts = [server.address, other.address]
-    jobs = [{"task": task, "data": b"", "unique": f"u{number}"} for number in range(20)]
-    places = []
-    for order in (hosts, hosts[::-1]):
-        client = await kit.client(*order, routing="unique")
-        requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-        places.append([request.connection.port for request in requests])
-    assert places[0] == places[1]
-    assert {port for _, port in hosts} == set(places[0])
 
 
 async def test_calls_after_shutdown_raise(kit: Kit, server: Server, task: str) -> None:
@@ -337,18 +252,3 @@ async def test_unawaited_request_keeps_its_state_after_shutdown(
     await kit.start_worker(server.address, tasks={task: echo})
     await second.submit_multiple_requests([request])
     assert (request.state, request.result, request.error) == ("COMPLETE", b"data", None)
-
-
-async def test_request_in_flight_on_another_client_is_refused(
-    kit: Kit, server: Server, task: str
-) -> None:
-    first, second = await kit.client(server.address), await kit.client(server.address)
-    request = await first.submit_job(task, b"data", wait_until_complete=False)
-    for call in (second.submit_multiple_requests, second.wait_until_jobs_completed):
-        with pytest.raises(InvalidClientState, match="another client"):
-            await call([request])
-    with pytest.raises(InvalidClientState, match="under way"):
-        request.reset()
-    await first.shutdown()
-    await kit.start_worker(server.address, tasks={task: echo})
-    assert (await second.submit_multiple_requests([request]))[0].result == b"data"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,17 +14,12 @@ from .kit import Kit, Server, echo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gearman_proto import WorkerJob
-
     SlowLink = Callable[[Server, float], "Uplink"]
 
 #: Timeout in seconds, long enough for any machine.
 OVERDUE = 90.0
 #: Bytes per second.
-KILOBYTE, MEGABYTE = 1e3, 1e6
-#: A payload that takes 40 seconds at a megabyte per second. The sender's kernel buffers at most
-#: six megabytes of it.
-LARGE = b"x" * 40_000_000
+KILOBYTE = 1e3
 
 
 class Uplink(FaultyProxy):
@@ -52,23 +47,6 @@ def slow_link() -> Iterator[SlowLink]:
 
 
 @pytest.mark.slow
-async def test_result_that_takes_40_seconds_arrives_and_its_job_runs_once(
-    kit: Kit, server: Server, slow_link: SlowLink, task: str
-) -> None:
-    runs = []
-
-    def make(worker: Any, job: WorkerJob) -> bytes:
-        runs.append(job.handle)
-        return LARGE
-
-    link = slow_link(server, MEGABYTE)
-    client = await kit.client(server.address)
-    await kit.start_worker(link.address, tasks={task: make})
-    request = await client.submit_job(task, b"", poll_timeout=OVERDUE)
-    assert (request.state, request.result == LARGE, len(runs)) == ("COMPLETE", True, 1)
-
-
-@pytest.mark.slow
 async def test_submit_that_takes_four_heartbeats_arrives_without_a_retry(
     kit: Kit, server: Server, slow_link: SlowLink, task: str
 ) -> None:
@@ -82,11 +60,10 @@ async def test_submit_that_takes_four_heartbeats_arrives_without_a_retry(
 
 
 @pytest.mark.slow
-@pytest.mark.both_servers
 async def test_stop_while_a_result_is_sent_returns_after_its_arrival(
     kit: Kit, server: Server, slow_link: SlowLink, task: str
 ) -> None:
-    large = b"r" * 1_000_000
+    large = b"r" * 500_000
     link = slow_link(server, 200 * KILOBYTE)
     client, request = await kit.submit(server.address, task, b"")
     worker = await kit.make_worker(link.address, tasks={task: lambda worker, job: large})

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.wire.packets import GetStatus, StatusRes
-from tests.support import PATIENCE, free_port
-
-from .test_submitting import new_request
+from tests.support import PATIENCE
 
 if TYPE_CHECKING:
     from gearman_proto import WorkerJob
-    from gearman_sync.testing import Peer
 
-    from .kit import Kit, Launch, Server, StartServer
+    from .kit import Kit, Launch, Server
 
 pytestmark = pytest.mark.both_servers
 
@@ -85,16 +80,6 @@ async def test_by_unique(kit: Kit, server: Server, task: str) -> None:
     await kit.eventually(one_is_left)
 
 
-async def test_status_by_unique_of_a_request_with_a_handle(
-    kit: Kit, server: Server, task: str
-) -> None:
-    client, request = await kit.submit(server.address, task, b"")
-    assert "client_count" not in (await client.get_job_status(request)).status
-    await client.get_job_status(request, by_unique=True)
-    assert request.status["client_count"] == 1
-    assert request.status["handle"] == request.handle
-
-
 @pytest.mark.parametrize("with_server", [True, False])
 async def test_status_by_stored_handle(
     kit: Kit,
@@ -115,27 +100,6 @@ async def test_status_by_stored_handle(
         assert (stored.status["known"], stored.status["handle"]) == (True, request.handle)
 
 
-async def test_status_of_an_unknown_job(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    for request in (
-        GearmanJobRequest.from_handle("H:nowhere:1"),
-        GearmanJobRequest.from_handle(b"H:nowhere:1", server.address),
-        GearmanJobRequest.from_unique(f"nobody's {task}"),
-    ):
-        await client.get_job_status(request)
-        assert (request.status["known"], request.status["running"]) == (False, False)
-
-
-async def test_what_cannot_be_asked(kit: Kit, server: Server, task: str) -> None:
-    client = await kit.client(server.address)
-    with pytest.raises(InvalidClientState, match="neither a handle nor a unique"):
-        await client.get_job_status(new_request(task))
-    with pytest.raises(InvalidClientState, match="not one of this client's"):
-        await client.get_job_status(GearmanJobRequest.from_handle("H:x:1", "192.0.2.1:4730"))
-    (connection,) = client.connection_list
-    assert not connection.connected
-
-
 async def test_status_of_a_request_built_by_hand(kit: Kit, server: Server, task: str) -> None:
     """Accept a request built from a stored handle, as users of python-gearman did."""
     client = await kit.client(server.address)
@@ -143,29 +107,3 @@ async def test_status_of_a_request_built_by_hand(kit: Kit, server: Server, task:
     job = GearmanJob(submitted.connection, submitted.handle, task, submitted.unique, b"")
     request = GearmanJobRequest(job, background=True)
     assert (await client.get_job_status(request)).status["known"]
-
-
-async def test_no_answer_in_time(kit: Kit, start_server: StartServer) -> None:
-    def script(peer: Peer) -> None:
-        first, second = peer.expect(GetStatus), peer.expect(GetStatus)
-        peer.send(StatusRes(first.handle, b"0", b"0", b"", b""))
-        peer.send(StatusRes(second.handle, b"1", b"1", b"7", b"9"))
-        peer.hold()
-
-    client = await kit.client(start_server(script).address)
-    await client.establish_connection(client.connection_list[0])
-    request = GearmanJobRequest.from_handle("H:x:1")
-    assert await client.get_job_status(request, poll_timeout=0.02) is request
-    assert (request.timed_out, request.status) == (True, {})
-    # The client does not use the late reply for the second query.
-    await client.get_job_status(request)
-    assert (request.timed_out, request.status["numerator"]) == (False, 7)
-
-
-async def test_server_that_is_down(kit: Kit) -> None:
-    port = free_port()
-    client = await kit.client(("127.0.0.1", port))
-    requests = [GearmanJobRequest.from_handle("H:x:1")]
-    with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} .*refused") as caught:
-        await client.get_job_statuses(requests)
-    assert caught.value.job_requests is requests
