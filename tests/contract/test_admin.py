@@ -112,19 +112,6 @@ async def test_queries_about_the_server_itself(kit: Kit, server: Server, server_
     assert 0 <= seconds < PATIENCE
 
 
-async def test_many_calls_use_one_connection(kit: Kit, server: Server) -> None:
-    admin = await kit.admin_client(server.address)
-    (connection,) = admin.connection_list
-    assert not connection.connected
-    calls = [await kit.spawn(admin.get_pid) for _ in range(5)]
-    calls.append(await kit.spawn(admin.ping_server))
-    *pids, seconds = [await call.result() for call in calls]
-    assert len(set(pids)) == 1
-    assert type(seconds) is float
-    assert connection.connected
-    assert admin.connection_list == [connection]
-
-
 # Changes.
 
 
@@ -166,13 +153,6 @@ async def test_maxqueue(
     assert errors == [None, "QUEUE_ERROR", None, None]
 
 
-async def test_cancel_of_an_unknown_job_raises(kit: Kit, server: Server) -> None:
-    admin = await kit.admin_client(server.address)
-    with pytest.raises(ServerError) as caught:
-        await admin.cancel_job(b"H:nowhere:1")
-    assert (caught.value.code, caught.value.text) == ("UNKNOWN_JOB", "")
-
-
 # Shutdown of a server.
 
 
@@ -209,18 +189,6 @@ async def test_server_that_is_down(kit: Kit) -> None:
         admin = await kit.admin_client(address, poll_timeout=0.05)
         with pytest.raises(ServerUnavailable, match="no connection in time"):
             await admin.get_version()
-
-
-async def test_server_that_is_killed_between_calls(kit: Kit, launch: Launch) -> None:
-    server = await launch()
-    admin = await kit.admin_client(server.address)
-    await admin.get_version()
-    await server.kill()
-    with pytest.raises(ServerUnavailable):
-        await admin.get_version()
-    assert not admin.connection_list[0].connected
-    await server.start()
-    assert (await admin.get_version()).startswith("OK ")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -11,12 +11,8 @@ from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidC
 from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.wire.packets import SubmitJobBg
 
-from .kit import Kit, StartServer, reverse, settled
+from .kit import Kit, StartServer, settled
 from .test_submitting import acknowledge_all, new_request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 T, JOB = ("t", b""), {"task": "t", "data": b""}
 # Exception, method, positional arguments and options of calls. Each method checks its arguments
@@ -58,40 +54,3 @@ async def test_wrong_calls_send_nothing(kit: Kit, start_server: StartServer) -> 
     # The good job is the first one that the server receives.
     await client.submit_job("good", b"", unique="u", background=True)
     assert server.events == [SubmitJobBg(b"good", b"u", b"")]
-
-
-# The arguments that an adapter's constructor passes on. tests/ground and tests/surface have all.
-WRONG_OPTIONS: list[tuple[type[Exception], tuple[Any, ...], dict[str, Any]]] = [
-    (TypeError, ("localhost:4730",), {}),
-    (ValueError, ([":4730"],), {}),
-    (OSError, ([{"host": "h", "ca_certs": "/nowhere/ca.pem"}],), {}),
-    (TypeError, (["h"],), {"ssl_context": "ca.pem"}),
-    (ValueError, (["h"],), {"connect_timeout": 0}),
-    (TypeError, (["h"],), {"prot": 1}),
-]
-
-
-@pytest.mark.parametrize("kind", ["GearmanClient", "GearmanWorker", "GearmanAdminClient"])
-async def test_constructors_with_wrong_arguments_raise(kit: Kit, kind: str) -> None:
-    for error, args, options in WRONG_OPTIONS:
-        with pytest.raises(error):
-            getattr(kit.gearman, kind)(*args, **options)
-
-
-async def test_worker_methods_with_wrong_arguments_raise(kit: Kit) -> None:
-    worker = await kit.make_worker("localhost:1")
-    cases: list[tuple[type[Exception], Callable[[], Any]]] = [
-        (ValueError, lambda: worker.register_task("a\0b", reverse)),
-        (ValueError, lambda: worker.register_task("t", reverse, timeout=0)),
-        (TypeError, lambda: worker.register_task("t", lambda job: b"")),
-        (TypeError, lambda: worker.unregister_task(5)),
-        (ValueError, lambda: worker.set_client_id("x" * 128)),
-        (TypeError, lambda: worker.stop("1")),
-    ]
-    for error, call in cases:
-        with pytest.raises(error):
-            call()
-    with pytest.raises(TypeError):
-        await worker.work("1")
-    assert (worker.worker_abilities, worker.worker_client_id) == ({}, None)
-    assert not worker.connection_list[0].connected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.wire.packets import JobCreated, SubmitJobBg
 
-from .encoders import JsonEncoder, WordEncoder
-from .kit import Kit, Server, StartServer, echo, reverse
+from .kit import Kit, Server, echo, reverse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,29 +106,6 @@ async def test_priorities(kit: Kit, server: Server, task: str, background: bool)
     assert gate.order == [b"high", b"none 1", b"none 2", b"low"]
 
 
-@pytest.mark.both_servers
-async def test_unique_given_and_generated(kit: Kit, server: Server, task: str) -> None:
-    uniques: list[str | None] = []
-
-    def function(worker: Any, job: WorkerJob) -> None:
-        uniques.append(job.unique)
-
-    client = await kit.client(server.address)
-    short = await kit.client(server.address, random_unique_bytes=3)
-    await kit.start_worker(server.address, tasks={task: function})
-    requests = [
-        await client.submit_job(task, b"", unique="mine ü"),
-        await client.submit_job(task, b"", unique=b"\xff bytes"),
-        await client.submit_job(task, b""),
-        await client.submit_job(task, b""),
-        await short.submit_job(task, b""),
-    ]
-    assert uniques == [request.unique for request in requests]
-    assert uniques[:2] == ["mine ü", "\udcff bytes"]
-    assert [len(bytes.fromhex(unique or "")) for unique in uniques[2:]] == [16, 16, 3]
-    assert uniques[2] != uniques[3]
-
-
 # Data.
 
 
@@ -158,54 +133,6 @@ async def test_data_of_any_type_reaches_the_worker(
     assert list(request.data_updates) == list(request.warning_updates) == [wire]
 
 
-@pytest.mark.both_servers
-async def test_names_of_any_bytes(kit: Kit, server: Server, task: str) -> None:
-    name = f"{task} ü"
-    client = await kit.client_and_worker(server.address, tasks={name: lambda worker, job: job.task})
-    for given in (name, name.encode()):
-        request = await client.submit_job(given, b"")
-        assert (request.result.decode(), request.task) == (name, name)
-
-
-# Encoders.
-
-
-async def test_encode_that_raises_sends_nothing(kit: Kit, start_server: StartServer) -> None:
-    server = start_server(acknowledge_all)
-    client = await kit.client(server.address)
-    client.data_encoder = WordEncoder
-    jobs = [{"task": "t", "data": data} for data in ("good", 5, "ü")]
-    with pytest.raises(LookupError, match="no word: 5"):
-        await client.submit_multiple_jobs(jobs, background=True)
-    assert server.peers == []
-    # The good job is the first one that the server receives.
-    await client.submit_job("t", "word", unique="u", background=True)
-    assert server.events == [SubmitJobBg(b"t", b"u", b"word")]
-
-
-async def test_decode_error_is_raised_on_read(kit: Kit, server: Server, task: str) -> None:
-    def function(worker: Any, job: WorkerJob) -> Any:
-        if job.data == b"1":
-            worker.send_job_data(job, b"[")
-            return b"{"
-        return job.data
-
-    client = await kit.client(server.address)
-    client.data_encoder = JsonEncoder
-    await kit.start_worker(server.address, tasks={task: function})
-    requests = await client.submit_multiple_jobs([{"task": task, "data": n} for n in range(3)])
-    assert [request.state for request in requests] == ["COMPLETE"] * 3
-    assert [requests[0].result, requests[2].result] == [0, 2]
-    for _ in range(2):
-        with pytest.raises(json.JSONDecodeError):
-            requests[1].result  # noqa: B018 - reading it is what raises
-    # Reading consumes the update even if it can't be decoded.
-    updates = client.updates(requests[1])
-    with pytest.raises(json.JSONDecodeError):
-        await updates.__anext__()
-    assert len(requests[1].data_updates) == 0
-
-
 # Lists of jobs and requests.
 
 
@@ -227,39 +154,6 @@ async def test_many_jobs_keep_their_order_and_their_keys(
     assert results == ["ba", "cd", "fe", "hg", *[f"{n:03}"[::-1] for n in range(100)]]
     assert (requests[1].unique, requests[1].priority) == ("u", "HIGH")
     assert len({request.unique for request in requests}) == len(requests)
-
-
-@pytest.mark.parametrize("container", [tuple, set])
-async def test_requests_are_returned_in_the_same_container(
-    kit: Kit, server: Server, task: str, container: Any
-) -> None:
-    client = await kit.client_and_worker(server.address, tasks={task: echo})
-    requests = container(new_request(task, b"%d" % number) for number in range(3))
-    assert await client.submit_multiple_requests(requests, wait_until_complete=False) is requests
-    assert await client.wait_until_jobs_accepted(requests) is requests
-    assert await client.wait_until_jobs_completed(requests) is requests
-    assert await client.get_job_statuses(requests) is requests
-    assert {request.result for request in requests} == {b"0", b"1", b"2"}
-    empty = container()
-    assert await client.submit_multiple_requests(empty) is empty
-    assert await client.submit_multiple_jobs(empty) == []
-
-
-async def test_finished_requests_are_not_submitted_again(
-    kit: Kit, server: Server, task: str
-) -> None:
-    gate = kit.gate(opened=True)
-    client = await kit.client_and_worker(server.address, tasks={task: gate})
-    requests = await client.submit_multiple_jobs([{"task": task, "data": b"old"}])
-    requests.append(new_request(task, b"new"))
-    await client.submit_multiple_requests(requests)
-    assert [request.result for request in requests] == [b"old", b"new"]
-    assert gate.order == [b"old", b"new"]
-    unique = requests[0].unique
-    requests[0].reset()
-    await client.submit_multiple_requests(requests)
-    assert (requests[0].result, gate.order) == (b"old", [b"old", b"new", b"old"])
-    assert requests[0].unique not in (None, unique)
 
 
 # Scheduled jobs and reducers.

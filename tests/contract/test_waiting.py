@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.jobs.updates import JobData, JobEnded, JobWarning
+from gearman_proto.jobs.updates import JobData, JobEnded
 
 from .kit import Gate, Kit, Server, collect
 from .test_submitting import new_request
@@ -29,18 +29,6 @@ async def test_accepted_sends_new_requests_and_completed_does_not(
     assert not any(request.timed_out for request in requests)
 
 
-@pytest.mark.parametrize("timeout", [0, -1])
-async def test_no_time_at_all(kit: Kit, server: Server, task: str, timeout: float) -> None:
-    client = await kit.client(server.address)
-    request = await client.submit_job(task, b"data", poll_timeout=timeout)
-    assert (request.timed_out, request.complete, request.error) == (True, False, None)
-    assert request.state in ("PENDING", "CREATED")
-    # The next wait sends the pending job, once.
-    await client.wait_until_jobs_accepted([request])
-    assert (request.state, request.timed_out) == ("CREATED", False)
-    assert await server.counts(task) == (1, 0, 0)
-
-
 @pytest.mark.parametrize("how", ["submit_multiple_requests", "wait_until_jobs_completed"])
 async def test_wait_after_a_timeout_continues(
     kit: Kit, server: Server, task: str, how: str
@@ -58,21 +46,6 @@ async def test_wait_after_a_timeout_continues(
     assert request.connection_attempts == 1
 
 
-async def test_concurrent_calls_return_independently(kit: Kit, server: Server, task: str) -> None:
-    gates = {b"a": kit.gate(), b"b": kit.gate()}
-    client = await kit.client(server.address)
-    tasks = {task: lambda worker, job: gates[job.data](worker, job)}
-    await kit.start_worker(server.address, tasks=tasks, max_jobs=2)
-    calls = {data: await kit.spawn(client.submit_job, task, data) for data in gates}
-    for gate in gates.values():
-        await kit.wait_for(gate.begun)
-    gates[b"b"].open.set()
-    assert (await calls[b"b"].result()).result == b"b"
-    assert not calls[b"a"].done
-    gates[b"a"].open.set()
-    assert (await calls[b"a"].result()).result == b"a"
-
-
 async def test_shutdown_ends_waiting_calls(kit: Kit, server: Server, task: str) -> None:
     client, request, *_ = await kit.running_job(server.address, task)
     call = await kit.spawn(client.wait_until_jobs_completed, [request])
@@ -84,17 +57,6 @@ async def test_shutdown_ends_waiting_calls(kit: Kit, server: Server, task: str) 
 
 
 # Updates.
-
-
-async def test_updates_of_a_job_that_fails(kit: Kit, server: Server, task: str) -> None:
-    def function(worker: Any, job: WorkerJob) -> None:
-        worker.send_job_warning(job, b"oh")
-        worker.send_job_exception(job, b"why")
-
-    client = await kit.client_and_worker(server.address, tasks={task: function})
-    request = await client.submit_job(task, b"", wait_until_complete=False)
-    updates = await collect(client.updates(request))
-    assert updates == [JobWarning(b"oh"), JobEnded("FAILED", None, b"why")]
 
 
 async def test_updates_left_early_keep_the_rest(kit: Kit, server: Server, task: str) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from gearman_proto.errors import InvalidWorkerState, LocalProtocolError
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 from gearman_proto.wire.packets import (
     EchoReq,
@@ -97,23 +96,6 @@ async def test_tasks_change_during_work(kit: Kit, server: Server, task: str) -> 
 # Jobs.
 
 
-async def test_attributes_of_a_job(kit: Kit, server: Server, task: str) -> None:
-    def function(worker: Any, job: WorkerJob) -> Any:
-        assert (job.task, job.unique, job.data) == (task, "münchen", b"a\0b")
-        assert str(job.connection) == "{}:{}".format(*server.address)
-        assert (job.ended, job.is_lost, worker.has_job_lock()) == (False, False, True)
-        jobs.append(job)
-        return job.handle
-
-    jobs: list[WorkerJob] = []
-    client = await kit.client(server.address)
-    worker = await kit.start_worker(server.address, tasks={task: function})
-    request = await client.submit_job(task, b"a\0b", unique="münchen")
-    assert (request.result, request.reason) == (request.handle.encode(), None)
-    assert (jobs[0].ended, jobs[0].is_lost) == (True, False)
-    await kit.eventually(lambda: not worker.has_job_lock())
-
-
 @pytest.mark.parametrize(("max_jobs", "count"), [(1, 1), (2, 1), (4, 2)])
 async def test_all_slots_run_callbacks_at_once(
     kit: Kit, launch: Launch, server: Server, task: str, max_jobs: int, count: int
@@ -192,56 +174,6 @@ async def test_messages_of_callbacks_reach_the_client(kit: Kit, server: Server, 
         assert await collect(client.updates(request)) == [JobEnded("COMPLETE", b"done")]
 
 
-async def test_invalid_updates_are_refused(kit: Kit, server: Server, task: str) -> None:
-    async def awaiting(worker: Any, job: WorkerJob) -> Any:
-        invalid: list[tuple[Callable[[], Any], type[Exception]]] = [
-            (lambda: worker.send_job_status(job, "1\0", "2"), LocalProtocolError),
-            (lambda: worker.send_job_status(job, "1", "1" * 12), LocalProtocolError),
-            (lambda: worker.send_job_data(job, 5), TypeError),
-            (lambda: worker.send_job_warning(job, None), TypeError),
-            (lambda: worker.send_job_exception(job, 5), TypeError),
-            (lambda: worker.send_job_complete(job, 5), TypeError),
-        ]
-        for send, error in invalid:
-            with pytest.raises(error):
-                await send()
-        return b"alive"
-
-    tasks = kit.both_forms(task, awaiting)
-    client = await kit.client_and_worker(server.address, tasks=tasks)
-    for name in tasks:
-        request = await client.submit_job(name, b"")
-        assert (request.result, request.status) == (b"alive", {})
-        assert [len(request.data_updates), len(request.warning_updates)] == [0, 0]
-
-
-async def test_nothing_is_sent_after_the_end(kit: Kit, server: Server, task: str) -> None:
-    refused: list[str] = []
-
-    async def awaiting(worker: Any, job: WorkerJob) -> None:
-        await worker.send_job_complete(job, b"done")
-        sends: list[Callable[[], Any]] = [
-            lambda: worker.send_job_status(job, 1, 2),
-            lambda: worker.send_job_data(job, b""),
-            lambda: worker.send_job_warning(job, b""),
-            lambda: worker.send_job_complete(job, b""),
-            lambda: worker.send_job_failure(job),
-            lambda: worker.send_job_exception(job, b""),
-        ]
-        for send in sends:
-            with pytest.raises(InvalidWorkerState, match=" has ended"):
-                await send()
-            refused.append(str(job.handle))
-
-    tasks = kit.both_forms(task, awaiting)
-    client = await kit.client_and_worker(server.address, tasks=tasks)
-    for name in tasks:
-        assert (await client.submit_job(name, b"")).result == b"done"
-        await kit.eventually(lambda: len(refused) == 6)
-        refused.clear()
-    assert (await client.submit_job(name, b"")).result == b"done"
-
-
 # Ends of jobs.
 
 
@@ -264,16 +196,6 @@ def fail_and_return(worker: Any, job: WorkerJob) -> Any:
     return "well"
 
 
-def exception_and_fail(worker: Any, job: WorkerJob) -> Any:
-    worker.send_job_exception(job, "why")
-    worker.send_job_failure(job)
-
-
-def data_and_raise(worker: Any, job: WorkerJob) -> Any:
-    worker.send_job_data(job, "part")
-    raise KeyError("x")
-
-
 class End(NamedTuple):
     """How a callback ends its job."""
 
@@ -288,23 +210,16 @@ OK, DONE = WorkComplete(b"H:1", b"ok"), WorkComplete(b"H:1", b"done")
 UNDECODABLE = b"UnicodeDecodeError: 'ascii' codec can't decode byte 0xff in position 0: ordinal not"
 ENDS = {
     "returns a value": End(lambda worker, job: "ok", [OK]),
-    "returns None": End(lambda worker, job: None, [WorkComplete(b"H:1", b"")]),
+    "returns what can't be encoded": End(
+        lambda worker, job: 7, [b"LookupError: no word: 7"], "LookupError"
+    ),
     "raises": End(raise_error, [b"ZeroDivisionError: too\nbad"], "ZeroDivisionError"),
     "reads undecodable data": End(
         lambda worker, job: job.data, [UNDECODABLE + b" in range(128)"], "UnicodeDecodeError"
     ),
-    "completes with None": End(
-        lambda worker, job: worker.send_job_complete(job, None), [WorkComplete(b"H:1", b"")]
-    ),
     "completes and raises": End(complete_and_raise, [DONE], "ZeroDivisionError"),
     "completes twice": End(complete_twice, [DONE], "InvalidWorkerState"),
     "fails and returns": End(fail_and_return, [WorkFail(b"H:1")]),
-    "sends an exception and fails": End(
-        exception_and_fail, [WorkException(b"H:1", b"why")], "InvalidWorkerState"
-    ),
-    "raises after data": End(
-        data_and_raise, [WorkData(b"H:1", b"part"), b"KeyError: 'x'"], "KeyError"
-    ),
 }
 
 
