@@ -50,7 +50,7 @@ async def test_a_stopped_server_is_lost_while_a_job_runs(
     assert stopped.process is not None
     stopped.process.send_signal(signal.SIGCONT)
     client = await kit.client(stopped.address, heartbeat=HEARTBEAT)
-    request = await client.submit_job(task, b"data", poll_timeout=2.5 * HEARTBEAT)
+    request = await client.submit_job(task, b"data", poll_timeout=1.5 * HEARTBEAT)
     assert (request.state, request.timed_out) == ("CREATED", True)  # It replies to probes.
     stopped.process.send_signal(signal.SIGSTOP)
     await client.wait_until_jobs_completed([request])

@@ -100,13 +100,11 @@ HALF_A_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(100)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("says", [b"", HALF_A_HELLO])
 async def test_silent_handshakes_do_not_delay_others(
     kit: Kit,
     tls_certificates: Path,
     task: str,
     connect: Connect,
-    says: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = await started(kit, tls_certificates)
@@ -114,9 +112,8 @@ async def test_silent_handshakes_do_not_delay_others(
         hurry.setattr("gearman_proto.engines.server.engine._HANDSHAKE", 2.0)
         silent = [connect(server).sock for _ in range(20)]
         await kit.eventually(lambda: len(server._gm_driver.engine.links) == len(silent))
-    for sock in silent:
-        with contextlib.suppress(ConnectionError):
-            sock.sendall(says)
+    for sock in silent[:10]:  # The others say nothing.
+        sock.sendall(HALF_A_HELLO)
     await works(kit, server, trusting(tls_certificates), task)
     # The handshake timeout then disconnects the silent peers.
     for sock in silent:

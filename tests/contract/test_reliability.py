@@ -217,7 +217,7 @@ async def test_server_is_silent_for_a_while(
     await kit.start_worker(server.address, tasks={task: echo})
     client = await kit.client(proxy.address)
     assert (await client.submit_job(task, b"before")).result == b"before"
-    proxy.inject(Stall(2.0))
+    proxy.inject(Stall(1.0))
     request = await client.submit_job(task, b"data", poll_timeout=_A_WHILE)
     assert (request.state, request.timed_out) == ("PENDING", True)
     await client.wait_until_jobs_completed([request])

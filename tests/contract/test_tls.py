@@ -163,8 +163,10 @@ async def test_silent_handshake_does_not_delay_other_calls(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("kind", ["stunnel", "JobServer"])
+@pytest.mark.parametrize(
+    ("kind", "version"),
+    [("stunnel", ssl.TLSVersion.TLSv1_2), ("JobServer", ssl.TLSVersion.TLSv1_3)],
+)
 async def test_much_both_ways(
     kit: Kit,
     tls_tunnel: Stunnel,
