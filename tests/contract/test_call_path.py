@@ -1,10 +1,12 @@
-"""A call reaches the engine through few functions, so that a reader can follow it."""
+"""The functions through which a call reaches the engine: few, and those that programs override."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import gearman_anyio
 import gearman_sync
@@ -36,3 +38,21 @@ async def test_submit_job_reaches_the_engine_in_five_frames(kit: Kit) -> None:
         await client.submit_job("task", b"", poll_timeout=0)
     assert names[-1] == "submit_job", names
     assert len(names) <= 5, names
+
+
+async def test_overridden_methods_of_a_subclass_are_called(kit: Kit) -> None:
+    calls: list[str] = []
+
+    class Client(kit.gearman.GearmanClient):  # type: ignore[name-defined,misc]
+        def submit_multiple_jobs(self, *args: Any, **options: Any) -> Any:
+            calls.append("jobs")
+            return super().submit_multiple_jobs(*args, **options)
+
+        def submit_multiple_requests(self, *args: Any, **options: Any) -> Any:
+            calls.append("requests")
+            return super().submit_multiple_requests(*args, **options)
+
+    client = await kit._open(Client([]))
+    with pytest.raises(gearman_sync.errors.ServerUnavailable):
+        await client.submit_job("task", b"")
+    assert calls == ["jobs", "requests"]

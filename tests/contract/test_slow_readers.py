@@ -1,4 +1,4 @@
-"""A server that reads slowly: callbacks have to wait, so that their data is not buffered."""
+"""A server that reads slowly or not at all: the data for it is not buffered."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from gearman_proto.wire.packets import (
     CanDo,
     GrabJobUniq,
     JobAssignUniq,
+    JobCreated,
     NoJob,
+    SubmitJob,
     WorkComplete,
     WorkData,
 )
-from tests.support import wait_for
+from tests.support import PATIENCE, wait_for
 
 if TYPE_CHECKING:
     from gearman_proto import WorkerJob
@@ -72,3 +74,30 @@ async def test_updates_to_a_server_that_reads_slowly_block_the_callback(
     measured.set()
     await kit.eventually(lambda: len(received) == PIECES)
     assert set(received) == {len(PIECE)}
+
+
+async def test_client_reads_while_a_server_that_does_not_read_blocks_its_writing(
+    kit: Kit, start_server: StartServer
+) -> None:
+    """The server sends more than any buffer can hold."""
+    seen = threading.Event()
+
+    def script(peer: Peer) -> None:
+        for handle in (b"H:1", b"H:2"):
+            peer.expect(SubmitJob)
+            peer.send(JobCreated(handle))
+        for number in range(64):
+            peer.send(WorkData(b"H:1", b"%03d" % number + bytes(500_000)))
+        peer.send(WorkComplete(b"H:1", b"done"))
+        wait_for(seen)
+
+    client = await kit.client(start_server(script, receive_buffer=65536).address)
+    jobs = [{"task": "task", "data": bytes(1_000_000)}] * 60
+    requests = await client.submit_multiple_jobs(jobs, poll_timeout=0)
+    ended = await client.as_completed(requests[:1], poll_timeout=PATIENCE).__anext__()
+    assert ended.result == b"done"
+    assert [int(bytes(data[:3])) for data in ended.data_updates] == list(range(64))
+    # Packets that can't be sent yet are not serialized either.
+    assert sum(request.connection_attempts for request in requests) < 30
+    assert {request.state for request in requests[2:]} == {"PENDING"}
+    seen.set()

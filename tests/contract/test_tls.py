@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ConnectionError, ExceededConnectionAttempts, ServerUnavailable
-from tests.support import PATIENCE, Gearmand, Stunnel, make_certificates, server_context
+from tests.support import (
+    PATIENCE,
+    Gearmand,
+    Stunnel,
+    make_certificates,
+    resolve_to,
+    server_context,
+)
 
 from .kit import Kit, StartServer, reverse
 
@@ -40,6 +47,15 @@ async def test_all_forms_of_tls_settings_work(
     ]
     for client in clients:
         assert (await client.submit_job(task, b"data")).result == b"atad"
+
+
+async def test_server_certificate_of_another_name_is_refused(
+    kit: Kit, tls_host: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, "gearman.test", "127.0.0.1")
+    client = await kit.client({**tls_host, "host": "gearman.test"})
+    with pytest.raises(ServerUnavailable, match=r"not valid for 'gearman\.test'"):
+        await client.submit_job("task", b"data")
 
 
 @pytest.mark.parametrize("trusts", ["another CA", "no CA"])

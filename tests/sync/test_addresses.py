@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import gearman_sync as gearman
 from gearman_proto.errors import ServerUnavailable
-from gearman_sync import _driver, _leader
 from tests.support import PATIENCE, black_hole, eventually, free_port, resolve_to, spawn, wait_for
 
 if TYPE_CHECKING:
-    from tests.support import Gearmand, Stunnel
+    from tests.support import Gearmand
 
     from .support import MakeClient
 
@@ -106,44 +103,6 @@ def test_shutdown_while_a_name_is_resolved_ends_the_call(
     client.shutdown()  # It processes the late result.
 
 
-class TimePasses:
-    """A clock that a test can advance between two calls."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.more = 0.0
-        real = _driver.clock
-        for module, name in ((_driver, "clock"), (_leader, "_clock")):
-            monkeypatch.setattr(module, name, lambda: real() + self.more)
-
-
-def test_connection_that_no_call_drives_is_not_given_up_before_all_addresses_had_their_turn(
-    gearmand: Gearmand,
-    make_client: MakeClient,
-    task: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Each call is short, and the connect timeout passes before the next one."""
-    passes = TimePasses(monkeypatch)
-    with contextlib.ExitStack() as stack:
-        dead = [stack.enter_context(black_hole()) for _ in range(3)]
-        resolve_to(monkeypatch, "gearman.test", *dead, gearmand.address)
-        client = make_client("gearman.test", connect_timeout=60.0)
-        driver = client._gm_driver
-        request = gearman.GearmanJobRequest(gearman.GearmanJob(None, None, task, None, b""))
-        request.background = True
-        client.submit_multiple_requests([request], poll_timeout=0)
-        # Another thread resolves the name and posts the result. The next call processes it.
-        eventually(lambda: driver._posted)
-        # One call per address, and one that finds the connection open.
-        for _ in range(5):
-            passes.more += 3600.0
-            client.submit_multiple_requests([request], poll_timeout=0)
-        # The connection is open, and only the server's answer is missing.
-        client.submit_multiple_requests([request], poll_timeout=PATIENCE)
-        assert (request.state, request.error) == (gearman.JOB_CREATED, None)
-        assert request.connection_attempts <= 1
-
-
 def test_an_address_that_fails_at_once(
     gearmand: Gearmand, make_client: MakeClient, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,14 +118,3 @@ def test_an_address_that_fails_at_once(
     assert client.submit_job(task, b"", background=True).complete
     with pytest.raises(ServerUnavailable, match="No such file"):
         make_client(("127.0.0.2", 1)).submit_job(task, b"")
-
-
-def test_wrong_host_name_in_a_certificate_is_refused(
-    make_client: MakeClient,
-    tls_tunnel: Stunnel,
-    tls_host: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    resolve_to(monkeypatch, "gearman.test", ("127.0.0.1", tls_tunnel.port))
-    with pytest.raises(ServerUnavailable, match=r"not valid for 'gearman\.test'"):
-        make_client({**tls_host, "host": "gearman.test"}).submit_job("task", b"data")

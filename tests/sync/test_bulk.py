@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import gearman_sync as gearman
-from gearman_proto.errors import ExceededConnectionAttempts
-from gearman_proto.jobs.submitting import make_requests
-from gearman_proto.wire.packets import JobCreated, SubmitJobBg
-from gearman_sync import GearmanClient
-from tests.support import Gearmand, eventually, spawn, wait_for
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gearman_sync.testing import Peer
+    from gearman_sync import GearmanClient
+    from tests.support import Gearmand
 
-    from .support import MakeClient, StartServer
+    from .support import MakeClient
 
 MANY = 20_000
 
@@ -73,42 +66,3 @@ def test_writes_are_large_and_loops_make_few_calls_of_the_engine(
     assert counts["receive_data"] <= counts["select"] + 1
     assert counts["data_to_send"] <= 2 * counts["select"] + MANY * 100 / 65536
     assert counts["select"] < MANY
-
-
-@pytest.mark.slow
-def test_slow_server_does_not_make_the_client_buffer_everything(
-    start_server: StartServer, make_client: MakeClient
-) -> None:
-    """2,000 jobs of 1 MB do not use 2 GB. The client reads replies while writing is blocked."""
-
-    def script(peer: Peer) -> None:
-        for number in range(8):
-            peer.expect(SubmitJobBg)
-            peer.send(JobCreated(b"H:%d" % number))
-        read.set()
-        wait_for(measured)
-
-    read, measured = threading.Event(), threading.Event()
-    client = make_client(start_server(script, receive_buffer=65536).address)
-    payload = bytes(1_000_000)
-    requests = make_requests([{"task": "task", "data": payload}] * 2000, background=True)
-
-    def submit() -> None:
-        with pytest.raises(ExceededConnectionAttempts):
-            client.submit_multiple_requests(requests)
-
-    tracemalloc.start()
-    try:
-        call = spawn(submit)
-        wait_for(read)
-        peak = tracemalloc.get_traced_memory()[1]
-        # Closing with unread data resets the connection, which may discard the last reply.
-        eventually(lambda: requests[7].state == gearman.JOB_CREATED, "the last reply")
-    finally:
-        tracemalloc.stop()
-        measured.set()
-    call.result(20)
-    # This includes the scripted server's memory.
-    assert peak < 16_000_000
-    assert [request.state for request in requests[:8]] == [gearman.JOB_CREATED] * 8
-    assert {request.state for request in requests[8:]} == {gearman.JOB_UNKNOWN}

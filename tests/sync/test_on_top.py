@@ -68,7 +68,7 @@ def test_data_for_the_leader_received_by_a_nested_call_ends_its_sleep(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("outer", "inner"), [(2.0, 1.0), (1.0, 2.0)])
+@pytest.mark.parametrize(("outer", "inner"), [(1.0, 0.5), (0.5, 1.0)])
 def test_nested_calls_have_independent_deadlines(
     client: GearmanClient, task: str, outer: float, inner: float
 ) -> None:
@@ -111,33 +111,6 @@ def test_signal_just_before_the_sleep_is_handled_promptly(
         assert client.submit_job(f"{task}-slow", b"slow").result == b"slow"
         call.result(PATIENCE)
     assert told[1] - told[0] < PATIENCE / 2
-
-
-def test_leaders_on_top_of_leaders(client: GearmanClient, task: str, gate: Gate) -> None:
-    leadership = client._gm_driver._leadership
-    depth: list[int] = []
-
-    def handle() -> None:
-        depth.append(leadership.depth)
-        if len(depth) == 3:
-            gate.open.set()
-        else:
-            call_on_top()
-        assert client.submit_job(task, b"%d" % len(depth)).result is not None
-
-    def call_on_top() -> None:
-        before = leadership.depth
-
-        def is_on_top() -> None:
-            eventually(lambda: leadership.depth > before and leadership.sleeping_until is not None)
-
-        with signalled(handle, is_on_top):
-            assert client.submit_job(f"{task}-slow", b"slow").result == b"slow"
-
-    call_on_top()
-    assert depth == [1, 2, 3]
-    assert leadership.depth == 0
-    assert client.submit_job(task, b"after").result == b"after"
 
 
 def test_shutdown_on_top_of_the_leader(client: GearmanClient, task: str) -> None:
@@ -375,7 +348,7 @@ def test_nested_call_at_every_place_succeeds_or_is_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("max_jobs", "step"), [(1, 1), (3, 3)])
+@pytest.mark.parametrize(("max_jobs", "step"), [(1, 2), (3, 4)])
 def test_a_worker_is_told_at_every_place(
     address: tuple[str, int],
     make_client: MakeClient,
