@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import random
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,6 @@ import pytest
 import gearman_anyio as gearman
 from gearman_anyio._streams import pipe
 from gearman_proto.errors import GearmanError
-from gearman_proto.jobs import tracking
-from tests.profiles import seeds
 from tests.support import PATIENCE
 
 from .stepping import Attempt, assert_idle, attempts, nothing_left
@@ -192,30 +189,6 @@ async def test_cancelled_connecting_leaves_nothing(
         for attempt in attempts(2, native=native):
             async with nothing_left():
                 await attempt(whole())
-
-
-async def test_pending_calls_return_when_the_client_exits(server: Any, task: str) -> None:
-    """Pending calls return, regardless of how the client's task ends."""
-
-    async def whole(pending: list[Any]) -> None:
-        async with (
-            gearman.GearmanClient([server.address]) as client,
-            anyio.create_task_group() as tasks,
-        ):
-            for request in pending:
-                tasks.start_soon(client.submit_multiple_requests, [request])
-            tasks.start_soon(client.poll_connections_until_stopped, [], lambda _: True)
-            await client.submit_job(task, "x", background=True)
-            await client.shutdown()
-
-    for attempt in attempts(3):
-        pending = requests_for(task, "one", "two")
-        async with nothing_left():
-            await attempt(whole(pending))
-        for request in pending:
-            # Requests without a waiting call keep their state.
-            assert tracking.is_orphaned(request) or request.state == gearman.JOB_UNKNOWN
-            assert request._gm_waits == ()
 
 
 @pytest.mark.parametrize("connected", [False, True])
@@ -576,62 +549,3 @@ async def test_serve_cancelled_at_every_wait_leaves_nothing(native: bool, task: 
 
 
 # All at once.
-
-
-@pytest.mark.parametrize("seed", seeds(1))
-async def test_many_cancelled_tasks_on_one_client_get_their_own_results(
-    seed: int, server: Any, task: str
-) -> None:
-    """Many tasks share a client and are cancelled at random. Each result fits its request."""
-    arrived = cancelled = 0
-
-    async def tell(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> Any:
-        await worker.send_job_data(job, b"part of " + job.data)
-        return job.data
-
-    async def one(client: gearman.GearmanClient, rng: random.Random) -> None:
-        words = [f"{seed}: {next(_numbers)}" for _ in range(rng.randint(1, 3))]
-        results = [word.encode() for word in words]
-        kind = rng.randrange(4)
-        if kind == 0:
-            jobs = [{"task": task, "data": word} for word in words]
-            requests = await client.submit_multiple_jobs(jobs)
-            assert [request.result for request in requests] == results
-        elif kind == 1:
-            requests = await accepted(client, task, *words)
-            seen = [request.result async for request in client.as_completed(requests)]
-            assert sorted(seen) == sorted(results)
-        elif kind == 2:
-            (request,) = await accepted(client, task, words[0])
-            assert (await client.get_job_status(request)).status["handle"] == request.handle
-            seen = [update async for update in client.updates(request)]
-            assert gearman.JobData(b"part of " + results[0]) in seen
-            assert seen[-1] == gearman.JobEnded(gearman.JOB_COMPLETE, results[0])
-        else:
-            request = await client.submit_job(task, words[0], background=True)
-            assert request.state == gearman.JOB_CREATED
-
-    async def some(client: gearman.GearmanClient, rng: random.Random) -> None:
-        nonlocal arrived, cancelled
-        for _ in range(15):
-            attempt = Attempt(rng.choice([1, 2, 3, 4, sys.maxsize]))
-            with anyio.move_on_after(rng.choice([A_MOMENT, PATIENCE, PATIENCE])):
-                await attempt(one(client, rng))
-            arrived += attempt.completed
-            cancelled += not attempt.completed
-
-    async with (
-        working(server.address, tasks={task: tell}, max_jobs=5),
-        gearman.GearmanClient([server.address]) as client,
-    ):
-        async with anyio.create_task_group() as tasks:
-            for number in range(20):
-                tasks.start_soon(some, client, random.Random(100 * seed + number))
-        # On a slow machine, few results arrive before their call is cancelled.
-        assert arrived > 20
-        assert cancelled > 50
-        await assert_usable(client, task)
-        (connection,) = client.connection_list
-        assert connection.connected
-        # The client has to forget jobs whose requests were collected.
-        await until(lambda: not connection.link.jobs, "the end of the jobs")

@@ -288,7 +288,7 @@ async def test_steps_of_an_idle_day_are_proportional_to_its_polls(server: JobSer
 
 
 async def schedule(chance: random.Random) -> None:
-    """Run clients and workers that start, stop and are cancelled at random times."""
+    """Run clients, each with several tasks, and workers that start and end at random times."""
     done: list[GearmanJobRequest] = []
     ran: Counter[bytes] = Counter()
 
@@ -325,27 +325,30 @@ async def schedule(chance: random.Random) -> None:
                     worker.stop()
             assert not worker.has_job_lock()
 
+    async def submit(client: GearmanClient, name: str) -> None:
+        for job in range(chance.randrange(1, 6)):
+            request = GearmanJobRequest(
+                gearman.GearmanJob(None, None, "task", None, f"{name}-{job}".encode()),
+                background=chance.random() < 0.1,
+            )
+            # Cancel or time out the call, and wait again, until the job has ended.
+            while request.state in (gearman.JOB_UNKNOWN, gearman.JOB_PENDING) or (
+                request.state == gearman.JOB_CREATED and not request.background
+            ):
+                with anyio.move_on_after(chance.choice([0, 0.001, 5, 100])):
+                    await client.submit_multiple_requests(
+                        [request], poll_timeout=chance.choice([None, 0, 1, 50])
+                    )
+                await anyio.sleep(chance.choice([0, chance.uniform(0, 10)]))
+            done.append(request)
+        if chance.random() < 0.3:
+            await client.submit_job("task", b"gone", wait_until_complete=False)
+
     async def run_client(number: int) -> None:
         for life in range(chance.randrange(1, 4)):
-            async with client_of(server) as client:
-                for job in range(chance.randrange(1, 6)):
-                    data = b"%d-%d-%d" % (number, life, job)
-                    request = GearmanJobRequest(
-                        gearman.GearmanJob(None, None, "task", None, data),
-                        background=chance.random() < 0.1,
-                    )
-                    # Cancel or time out the call, and wait again, until the job has ended.
-                    while request.state in (gearman.JOB_UNKNOWN, gearman.JOB_PENDING) or (
-                        request.state == gearman.JOB_CREATED and not request.background
-                    ):
-                        with anyio.move_on_after(chance.choice([0, 0.001, 5, 100])):
-                            await client.submit_multiple_requests(
-                                [request], poll_timeout=chance.choice([None, 0, 1, 50])
-                            )
-                        await anyio.sleep(chance.choice([0, chance.uniform(0, 10)]))
-                    done.append(request)
-                if chance.random() < 0.3:
-                    await client.submit_job("task", b"gone", wait_until_complete=False)
+            async with client_of(server) as client, anyio.create_task_group() as calls:
+                for call in range(chance.randrange(1, 4)):
+                    calls.start_soon(submit, client, f"{number}-{life}-{call}")
 
     over = False
     ended = anyio.Event()

@@ -16,8 +16,8 @@ import pytest
 
 import gearman_anyio as gearman
 from gearman_anyio._raw import RawStream
-from gearman_proto.errors import ConnectionError, GearmanError, ServerUnavailable
-from tests.support import PATIENCE, black_hole
+from gearman_proto.errors import ConnectionError, GearmanError
+from tests.support import PATIENCE
 
 from .support import echo, is_asleep, make_worker, until
 
@@ -78,13 +78,6 @@ def raised(error: BaseException) -> Iterator[None]:
 # Places from which an exception leaves `async with`.
 
 
-async def idle_client(error: BaseException, server: Any, task: str) -> None:
-    """There is no checkpoint before the exception."""
-    with raised(error):
-        async with gearman.GearmanClient([server.address]):
-            raise error
-
-
 async def nested_clients(error: BaseException, server: Any, task: str) -> None:
     async with gearman.GearmanClient([server.address]) as outer:
         with raised(error):
@@ -96,23 +89,6 @@ async def nested_clients(error: BaseException, server: Any, task: str) -> None:
                     await client.submit_job(task, "x", background=True)
                 raise error
         assert (await outer.submit_job(task, "x", background=True)).complete
-
-
-async def abandoned_calls(error: BaseException, server: Any, task: str) -> None:
-    with raised(error):
-        async with gearman.GearmanClient([server.address]) as client:
-            request = await client.submit_job(task, "x", poll_timeout=A_MOMENT)
-            with anyio.move_on_after(A_MOMENT):
-                await client.updates(request).__anext__()
-            raise error
-
-
-async def shut_down_client(error: BaseException, server: Any, task: str) -> None:
-    with raised(error):
-        async with gearman.GearmanClient([server.address]) as client:
-            await client.submit_job(task, "x", background=True)
-            await client.shutdown()
-            raise error
 
 
 async def pending_calls(error: BaseException, server: Any, task: str) -> None:
@@ -135,21 +111,6 @@ async def pending_calls(error: BaseException, server: Any, task: str) -> None:
     assert [item.state for item in items] == [gearman.JOB_UNKNOWN]
 
 
-async def connecting_client(error: BaseException, server: Any, task: str) -> None:
-    async def submit(client: gearman.GearmanClient) -> None:
-        with pytest.raises(ServerUnavailable):
-            await client.submit_job(task, "x")
-
-    with black_hole() as address:
-        async with anyio.create_task_group() as tasks:
-            with raised(error):
-                async with gearman.GearmanClient([address]) as client:
-                    tasks.start_soon(submit, client)
-                    await until(lambda: client._gm_driver._wires, "the attempt to connect")
-                    await anyio.sleep(A_MOMENT)
-                    raise error
-
-
 async def cancelled_scope(error: BaseException, server: Any, task: str) -> None:
     """A cancelled trio scope regroups exceptions that leave it, so it surrounds `raised`."""
     with anyio.CancelScope() as scope, raised(error):
@@ -159,18 +120,6 @@ async def cancelled_scope(error: BaseException, server: Any, task: str) -> None:
         ):
             await client.submit_job(task, "x", background=True)
             scope.cancel()
-            raise error
-
-
-async def stopped_server(error: BaseException, server: Any, task: str) -> None:
-    """The client has not noticed the end of its connection yet."""
-    with raised(error):
-        async with (
-            gearman.JobServer() as own,
-            gearman.GearmanClient([own.address]) as client,
-        ):
-            await client.submit_job(task, "x", background=True)
-            await own.stop()
             raise error
 
 
@@ -196,14 +145,9 @@ async def working_worker(error: BaseException, server: Any, task: str) -> None:
 
 
 PLACES: list[Place] = [
-    idle_client,
     nested_clients,
-    abandoned_calls,
-    shut_down_client,
     pending_calls,
-    connecting_client,
     cancelled_scope,
-    stopped_server,
     server_with_a_client,
     working_worker,
 ]

@@ -89,7 +89,7 @@ async def test_cost_of_a_job_does_not_depend_on_their_number(
     one_by_one: bool, task: str, anyio_backend: str
 ) -> None:
     """The calls per job hardly grow with the number of jobs in flight."""
-    few, many = 50, 400
+    few, many = 50, 200
     await cost(task, few, one_by_one=one_by_one)  # Warm up: imports and caches.
     of_few = await cost(task, few, one_by_one=one_by_one)
     of_many = await cost(task, many, one_by_one=one_by_one)

@@ -16,15 +16,13 @@ import pytest
 from anyio.abc import ByteStream
 
 import gearman_anyio as gearman
-from gearman_anyio import _sockets
 from gearman_anyio._streams import pipe
 from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
     ServerUnavailable,
 )
-from gearman_proto.jobs.submitting import make_requests
-from gearman_proto.wire.packets import JobCreated, SubmitJob, SubmitJobBg, WorkComplete, WorkData
+from gearman_proto.wire.packets import JobCreated, SubmitJobBg
 from tests.support import PATIENCE, black_hole, free_port, has_address, resolve_to, wait_for
 
 from .stepping import open_sockets
@@ -424,36 +422,6 @@ needs_loopbacks = pytest.mark.skipif(
 )
 
 
-def remember_attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a growing list of the addresses tried."""
-    attempts: list[str] = []
-    connect = _sockets.connect
-
-    async def remember(address: Any) -> Any:
-        attempts.append(address[4][0])
-        return await connect(address)
-
-    monkeypatch.setattr(_sockets, "connect", remember)
-    return attempts
-
-
-@needs_loopbacks
-@pytest.mark.both_streams
-async def test_address_that_worked_last_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    with black_hole() as (dead, port):
-        resolve_to(monkeypatch, "gearman.test", dead, "127.0.0.2")
-        attempts = remember_attempts(monkeypatch)
-        async with gearman.GearmanClient(
-            [("gearman.test", port)], connect_timeout=PATIENCE
-        ) as client:
-            for _ in range(2):
-                async with gearman.JobServer("127.0.0.2", port):
-                    await client.submit_job("queue", b"", background=True)
-                (it,) = client.connection_list
-                await until(lambda: not it.connected, "the loss of the connection")  # noqa: B023
-        assert attempts == [dead, "127.0.0.2", "127.0.0.2"]
-
-
 @needs_loopbacks
 @pytest.mark.both_streams
 async def test_attempts_that_lose_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,37 +447,3 @@ async def test_resolver_without_a_thread_fails_its_connection_only(
             with pytest.raises(ConnectionError, match="can't start new thread"):
                 await client.establish_connection(slow)
             assert (await client.submit_job("queue", b"", background=True)).complete
-
-
-@pytest.mark.both_streams
-async def test_reading_goes_on_while_writing_is_blocked(
-    start_server: Callable[..., ScriptedServer],
-) -> None:
-    """The server does not read, but sends more than any buffer can hold."""
-    chunks = 64
-
-    def script(peer: Peer) -> None:
-        peer.expect(SubmitJob)
-        peer.send(JobCreated(b"H:1"))
-        peer.expect(SubmitJob)
-        peer.send(JobCreated(b"H:2"))
-        for number in range(chunks):
-            peer.send(WorkData(b"H:1", b"%03d" % number + bytes(500_000)))
-        peer.send(WorkComplete(b"H:1", b"done"))
-        wait_for(seen, "the result")
-
-    seen = threading.Event()
-    server = start_server(script, receive_buffer=65536)
-    requests = make_requests(
-        [{"task": "t", "data": bytes(1_000_000)}] * 60, background=False, max_retries=0
-    )
-    async with gearman.GearmanClient([server.address]) as client:
-        await client.submit_multiple_requests(requests, poll_timeout=0)
-        (ended,) = [r async for r in client.as_completed(requests[:1], poll_timeout=PATIENCE)]
-        assert ended.result == b"done"
-        assert [int(bytes(data[:3])) for data in ended.data_updates] == list(range(chunks))
-        assert requests[1].state == gearman.JOB_CREATED
-        # Packets that can't be sent yet are not serialized either.
-        assert sum(request.connection_attempts for request in requests) < 30
-        assert {request.state for request in requests[2:]} == {gearman.JOB_PENDING}
-        seen.set()

@@ -13,7 +13,7 @@ import pytest
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 import gearman_anyio as gearman
-from gearman_anyio._streams import Ended, _LockedStream, accept_tls, open_stream, pipe
+from gearman_anyio._streams import _LockedStream, open_stream, pipe
 from gearman_proto import ServerAddress
 from gearman_proto.errors import ServerUnavailable
 from tests.support import PATIENCE
@@ -298,28 +298,3 @@ async def test_in_memory_connection_to_a_tls_server_is_plain(
     ):
         request = await client.submit_job(task, b"data", background=True)
         assert request.state == gearman.JOB_CREATED
-
-
-async def test_stream_can_send_after_the_peer_has_ended_the_stream_below_tls(
-    tls_context: ssl.SSLContext, server_context: ssl.SSLContext
-) -> None:
-    near, far = pipe()
-    accepted: list[ByteStream] = []
-
-    async def accept() -> None:
-        accepted.append(await accept_tls(server_context, far))
-
-    async with near, far:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(accept)
-            client = await TLSStream.wrap(
-                near, hostname="localhost", ssl_context=tls_context, standard_compatible=False
-            )
-        (server,) = accepted
-        await client.send(b"version\n")
-        await near.send_eof()
-        assert await server.receive() == b"version\n"
-        with pytest.raises(Ended):
-            await server.receive()
-        await server.send(b"OK\n")
-        assert await client.receive() == b"OK\n"
