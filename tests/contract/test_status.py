@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
 from tests.support import PATIENCE
 
@@ -98,12 +97,3 @@ async def test_status_by_stored_handle(
         )
         await client.get_job_status(stored)
         assert (stored.status["known"], stored.status["handle"]) == (True, request.handle)
-
-
-async def test_status_of_a_request_built_by_hand(kit: Kit, server: Server, task: str) -> None:
-    """Accept a request built from a stored handle, as users of python-gearman did."""
-    client = await kit.client(server.address)
-    submitted = await client.submit_job(task, b"", background=True)
-    job = GearmanJob(submitted.connection, submitted.handle, task, submitted.unique, b"")
-    request = GearmanJobRequest(job, background=True)
-    assert (await client.get_job_status(request)).status["known"]

@@ -11,7 +11,7 @@ import pytest
 from gearman_proto.errors import ConnectionError, InvalidWorkerState, ServerUnavailable
 from tests.support import PATIENCE
 
-from .kit import Hooks, Kit, Launch, Server, echo, make_kit, reverse
+from .kit import Hooks, Kit, Launch, Server, make_kit, reverse
 
 if TYPE_CHECKING:
     from gearman_proto import WorkerJob
@@ -95,36 +95,6 @@ async def test_stop_with_a_timeout_returns_the_jobs(kit: Kit, server: Server, ta
     await kit.work(worker)
     await client.submit_multiple_jobs([{"task": f"{task}-other", "data": b""}] * 2, background=True)
     await kit.eventually(lambda: len(other.order) == 2)
-
-
-async def test_stop_before_work(kit: Kit, server: Server, task: str) -> None:
-    client, request = await kit.submit(server.address, task, b"ab")
-    worker = await kit.make_worker(server.address, tasks={task: reverse})
-    worker.stop()
-    assert await worker.work() is None
-    assert await server.counts(task) == (1, 0, 0)
-    # `stop` ended only that call of `work`.
-    await kit.work(worker)
-    await client.wait_until_jobs_completed([request])
-    assert request.result == b"ba"
-
-
-async def test_work_during_work_raises(kit: Kit, server: Server, task: str) -> None:
-    async def awaiting(worker: Any, job: WorkerJob) -> Any:
-        await worker.work()
-
-    client, request, gate, worker, working = await kit.running_job(server.address, task)
-    with pytest.raises(InvalidWorkerState, match="works already"):
-        await worker.work()
-    tasks = {f"{task}-2": lambda worker, job: worker.work(), f"{task}-3": kit.callback(awaiting)}
-    for name, callback in tasks.items():
-        worker.register_task(name, callback)
-    gate.open.set()
-    for name in tasks:
-        failed = await client.submit_job(name, b"")
-        assert failed.reason.endswith("InvalidWorkerState: this worker works already")
-    await client.wait_until_jobs_completed([request])
-    assert (request.result, working.done) == (b"data", False)
 
 
 async def test_stop_flushes_results(kit: Kit, server: Server, task: str) -> None:
@@ -255,18 +225,6 @@ async def test_work_after_the_server_has_started(kit: Kit, launch: Launch, task:
     await kit.work(worker)
     client = await kit.client(server.address)
     assert (await client.submit_job(task, b"ab")).result == b"ba"
-
-
-@pytest.mark.slow
-@pytest.mark.both_servers
-async def test_outage_longer_than_max_outage_ends_work(kit: Kit, launch: Launch, task: str) -> None:
-    server = await launch()
-    worker = await kit.make_worker(server.address, tasks={task: echo}, max_outage=1.0)
-    call = await kit.work(worker)
-    await server.wait_for_counts(task, 0, 0, 1)
-    await server.kill()
-    with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{server.address[1]} "):
-        await call.result()
 
 
 @pytest.mark.both_servers
