@@ -132,39 +132,6 @@ async def test_client_that_was_not_used_works_in_the_child(server: Any, task: st
     assert await anyio.to_thread.run_sync(lambda: Child(in_child).result())
 
 
-@pytest.mark.both_streams
-@pytest.mark.parametrize("end", ["client", "worker", "server"])
-async def test_orderly_end_ends_all_copies(server: Any, task: str, end: str) -> None:
-    """Closing ends the connection even if a child that bypassed Python's fork hooks has copies."""
-    before = open_sockets()
-    copies: list[int] = []
-
-    def copy() -> None:
-        for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/self/fd/{name}") in open_sockets() - before:
-                    copies.append(os.dup(int(name)))
-
-    try:
-        if end == "client":
-            async with gearman.GearmanClient([server.address]) as client:
-                await client.submit_job(task, b"", background=True)
-                copy()
-        elif end == "worker":
-            async with working(server.address, tasks={task: reverse}):
-                copy()
-        else:
-            async with gearman.JobServer() as other:
-                copy()
-            with pytest.raises(OSError):
-                await anyio.connect_tcp(*other.address)
-        assert copies
-        await until(lambda: not server._gm_driver.engine.links, "the end of the connection")
-    finally:
-        for number in copies:
-            os.close(number)
-
-
 PROGRAM = textwrap.dedent("""
     import multiprocessing, os, sys, time
     import anyio

@@ -1,7 +1,8 @@
-"""Callbacks that fork: the child exits where the callback ends, and affects no connection."""
+"""Forks: the child of a callback exits where that ends, and no child keeps a connection open."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .kit import Hooks, Kit, Server
+from gearman_sync.testing import ScriptedClient
+
+from .kit import Connect, Hooks, Kit, Server, echo
 
 if TYPE_CHECKING:
     from gearman_proto import WorkerJob
@@ -99,3 +102,46 @@ async def test_process_of_multiprocessing_runs_to_its_end(
     for number in range(3):
         request = await client.submit_job(task, b"%d" % number)
         assert request.result == b"%d" % (number * number)
+
+
+# Children that Python's hooks for forks do not reach, because C code has made them.
+
+
+def sockets() -> dict[str, int]:
+    """Return the names and descriptors of this process's sockets."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[os.readlink(f"/proc/self/fd/{number}")] = int(number)
+    return {name: number for name, number in found.items() if name.startswith("socket:")}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system has no /proc")
+@pytest.mark.parametrize("kind", ["client", "worker", "server"])
+async def test_orderly_end_ends_all_copies_of_a_connection(
+    kit: Kit, task: str, connect: Connect, kind: str
+) -> None:
+    before = sockets().keys()
+    server = await kit.start_job_server()
+    address, links = tuple(server.address), server._gm_driver.engine.links
+    if kind == "worker":
+        owner = await kit.start_worker(server.address, tasks={task: echo})
+        await kit.eventually(lambda: owner.connection_list[0].connected)
+    else:
+        owner = await kit.client(server.address)
+        await owner.submit_job(task, b"", background=True)
+    peer = connect(server)
+    await kit.blocking(peer.echo)
+    copies = [os.dup(number) for name, number in sockets().items() if name not in before]
+    try:
+        if kind == "server":
+            await server.stop()
+            assert await kit.blocking(peer.rest) == b""
+            with pytest.raises(ConnectionRefusedError):
+                await kit.blocking(ScriptedClient, address)
+        else:
+            await owner.shutdown()
+            await kit.eventually(lambda: len(links) == 1, "the end of the connection")
+    finally:
+        for copy in copies:
+            os.close(copy)

@@ -108,19 +108,6 @@ async def test_server_without_tls(
     assert client.connection_list[0].error is not None
 
 
-@pytest.mark.parametrize("kind", ["worker", "admin"])
-async def test_worker_and_admin_client_of_a_server_without_tls(
-    kit: Kit, tls_host: dict[str, Any], kind: str, start_server: StartServer
-) -> None:
-    host = {**tls_host, "port": start_server(lambda peer: peer.sock.recv(5000)).address[1]}
-    if kind == "admin":
-        call = (await kit.admin_client(host)).ping_server
-    else:
-        call = (await kit.make_worker(host, tasks={"task": reverse})).work
-    with pytest.raises(ServerUnavailable, match=r"handshake; does this server speak TLS\?"):
-        await call()
-
-
 def alert(peer: Peer) -> None:
     """Reply to a ClientHello, or to a packet, with the TLS alert protocol_version."""
     peer.sock.recv(5000)

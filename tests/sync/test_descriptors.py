@@ -5,23 +5,20 @@ The programs run in processes of their own, because they close all descriptors.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from gearman_proto.errors import ConnectionError, ServerUnavailable
 from gearman_proto.jobs.submitting import make_requests
-from gearman_sync import GearmanClient, JobServer
-from tests.support import PATIENCE, Gearmand, eventually
 
 from .support import limited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from gearman_sync import GearmanClient
+    from tests.support import Gearmand
 
     from .support import StartScript
 
@@ -181,38 +178,3 @@ def test_descriptors_closed_under_a_client_are_not_closed_again(
     program = start_script(BEGIN + ENDED_AFTERWARDS, gearmand.port, task, path, end)
     assert program.end() == ("", "", 0)
     assert path.read_text() == "late"
-
-
-@contextlib.contextmanager
-def copied(poller: Any) -> Iterator[None]:
-    """Keep a copy of each socket, as a fork in C code would."""
-    found = [*poller.transports.values(), *poller._listeners]
-    copies = [os.dup(each.sock.fileno()) for each in found]
-    try:
-        yield
-    finally:
-        for copy in copies:
-            os.close(copy)
-
-
-def test_shutdown_ends_a_connection_copied_to_a_child(
-    gearmand: Gearmand, client: GearmanClient, task: str
-) -> None:
-    client.submit_job(task, b"", background=True)
-    mine = gearmand.admin("workers").count("127.0.0.1")
-    with copied(client._gm_driver._poller):
-        client.shutdown()
-        eventually(lambda: gearmand.admin("workers").count("127.0.0.1") < mine)
-
-
-def test_stopped_server_copied_to_a_child_ends_all_connections() -> None:
-    server = JobServer()
-    server.start()
-    poller = server._gm_driver._poller  # type: ignore[union-attr]
-    with socket.create_connection(server.address, PATIENCE) as connected:
-        eventually(lambda: poller.transports)
-        with copied(poller):
-            server.stop()
-            assert connected.recv(1) == b""
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(server.address, PATIENCE)

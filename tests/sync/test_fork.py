@@ -14,7 +14,7 @@ import pytest
 
 import gearman_sync as gearman
 from gearman_proto.errors import InvalidClientState
-from gearman_sync import GearmanAdminClient, GearmanClient
+from gearman_sync import GearmanClient
 from tests.support import PATIENCE, spawn
 
 from .support import wait_for_followers
@@ -94,13 +94,6 @@ def test_child_closes_the_inherited_sockets(client: GearmanClient, task: str) ->
         return True
 
     assert Child(in_child).result()
-
-
-def test_both_processes_ask_the_server(gearmand: Gearmand) -> None:
-    with GearmanAdminClient([gearmand.address]) as admin:
-        pid = admin.get_pid()
-        child = Child(lambda: [admin.get_pid() for _ in range(50)])
-        assert [admin.get_pid() for _ in range(50)] == child.result() == [pid] * 50
 
 
 def test_job_under_way_is_lost_to_the_child(client: GearmanClient, task: str, gate: Gate) -> None:

@@ -15,7 +15,7 @@ from gearman_sync._leader import Bell, Lock
 from gearman_sync.testing import Gate, reverse
 from tests.support import PATIENCE, Gearmand, eventually, spawn
 
-from .support import interrupt, signalled, wait_for_followers, wait_for_leader
+from .support import wait_for_followers, wait_for_leader
 
 if TYPE_CHECKING:
     from .support import MakeClient, StartWorker
@@ -115,35 +115,6 @@ def test_submits_while_another_thread_waits(client: GearmanClient, task: str, ga
 
 
 # Interrupts.
-
-
-def test_interrupted_leader_hands_over(client: GearmanClient, task: str, gate: Gate) -> None:
-    followers = []
-
-    def follow() -> None:
-        wait_for_leader(client)
-        followers.append(spawn(client.submit_job, f"{task}-slow", b"follower"))
-        wait_for_followers(client, 1)
-
-    with pytest.raises(KeyboardInterrupt), signalled(interrupt, follow):
-        client.submit_job(f"{task}-slow", b"leader")
-    wait_for_leader(client)
-    gate.open.set()
-    assert followers[0].result(PATIENCE).result == b"follower"
-    assert client.submit_job(task, b"after").result == b"after"
-
-
-def test_interrupted_follower_leaves_the_leader_alone(
-    client: GearmanClient, task: str, gate: Gate
-) -> None:
-    leader = spawn(client.submit_job, f"{task}-slow", b"leader")
-    wait_for_leader(client)
-    following = signalled(interrupt, lambda: wait_for_followers(client, 1))
-    with pytest.raises(KeyboardInterrupt), following:
-        client.submit_job(f"{task}-slow", b"follower")
-    gate.open.set()
-    assert leader.result(PATIENCE).result == b"leader"
-    assert client.submit_job(task, b"after").result == b"after"
 
 
 def test_interrupt_where_a_follower_is_woken(
