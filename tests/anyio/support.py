@@ -57,23 +57,6 @@ async def until(condition: Callable[[], object], what: str = "condition") -> Non
     assert condition(), f"{what} did not come true"
 
 
-async def counted(server: Any, task: str, *expected: int) -> None:
-    """Wait until the server reports these numbers of jobs, of running jobs and of workers."""
-    found: tuple[int, ...] = ()
-    async with gearman.GearmanAdminClient([server.address]) as client:
-        with anyio.move_on_after(PATIENCE):
-            while found != expected:
-                found = next(
-                    (
-                        (status.queued, status.running, status.workers)
-                        for status in await client.get_status()
-                        if status.task == task
-                    ),
-                    (0, 0, 0),
-                )
-    assert found == expected
-
-
 def make_worker(
     *hosts: Any,
     tasks: dict[str, Any] | None = None,

@@ -387,43 +387,6 @@ async def test_cancelled_work_loses_no_job(
             await assert_idle(client)
 
 
-class Polled(gearman.GearmanWorker):
-    """A worker whose `work` wakes for every packet, which adds places to cancel."""
-
-    async def after_poll(self, any_activity: bool) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(("kind", "places"), [(gearman.GearmanWorker, 2), (Polled, 3)])
-async def test_work_cancelled_while_it_stops_loses_no_job(
-    server: Any, task: str, kind: type[gearman.GearmanWorker], places: int
-) -> None:
-    """The drain is cancelled while one job runs and another job's result is in flight."""
-    begun: list[bytes] = []
-
-    async def stop(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> Any:
-        begun.append(job.data)
-        # Wait for both jobs, because `stop` prevents the worker from grabbing more.
-        await until(lambda: len(begun) == 2, "both jobs")
-        worker.stop()
-        for _ in range(10 * len(begun)):
-            await anyio.lowlevel.checkpoint()
-        return job.data
-
-    async with gearman.GearmanClient([server.address]) as client:
-        for attempt in attempts(places):
-            begun.clear()
-            worker = make_worker(server.address, kind=kind, tasks={task: stop}, max_jobs=2)
-            requests = await accepted(client, task, "one", "two")
-            async with nothing_left():
-                with anyio.fail_after(PATIENCE):
-                    await attempt(worker.work())
-                assert_at_rest(worker)
-            async with working(server.address, tasks={task: echo}):
-                await client.wait_until_jobs_completed(requests, poll_timeout=PATIENCE)
-            assert [request.result for request in requests] == [b"one", b"two"]
-
-
 async def test_send_that_its_callback_cancels_is_whole_and_sent_once(
     server: Any, task: str
 ) -> None:

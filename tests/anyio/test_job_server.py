@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import itertools
 import os
 import random
 import socket
@@ -186,6 +185,11 @@ async def test_server_in_memory_uses_no_socket(task: str) -> None:
             assert {link.peer for link in server._gm_driver.engine.links} == {"-"}
             assert open_files() == files
         await until(lambda: not links(server))
+        # The server replies after the end of the stream.
+        async with await server.connect() as stream:
+            await stream.send(b"version\n")
+            await stream.send_eof()
+            assert (await Peer(stream).rest()).startswith(b"OK ")
 
 
 # Accepting.
@@ -204,32 +208,3 @@ async def test_peers_that_are_gone_before_they_are_accepted_leave_nothing(
     await submits(server)
     await until(lambda: not links(server), "the end of all connections")
     assert not [record for record in caplog.records if record.exc_info]
-
-
-async def test_server_out_of_descriptors_accepts_again_later(
-    server: JobServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It waits before it tries again. Old connections are not affected."""
-    resource = pytest.importorskip("resource")
-    monkeypatch.setattr("gearman_anyio._driver.LISTEN_AGAIN", 0.2)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    socks: list[socket.socket] = []
-    try:
-        async with await anyio.connect_tcp(*server.address) as stream:
-            old = Peer(stream)
-            await old.echo()
-            socks += [socket.socket() for _ in range(20)]
-            for sock in socks:
-                sock.connect(server.address)
-            # The server can't allocate descriptors for accepted connections.
-            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-            await until(lambda: caplog.text.count("can be accepted: [Errno 24]") >= 2)
-            await old.echo()
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            await until(lambda: links(server) == 21)
-            times = [each.created for each in caplog.records if "can be" in each.getMessage()]
-            assert all(after - before > 0.1 for before, after in itertools.pairwise(times))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for sock in socks:
-            sock.close()

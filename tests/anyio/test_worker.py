@@ -21,7 +21,6 @@ from tests.support import PATIENCE, wait_for
 
 from .support import (
     KINDS,
-    counted,
     make_worker,
     no_more_threads,
     plain_reverse,
@@ -203,12 +202,14 @@ async def test_shutdown_in_a_callback_returns_the_job(server: Any, task: str, ki
 
     worker = make_worker(server.address, tasks={task: plain if kind == "plain" else function})
     async with GearmanClient([server.address]) as client:
-        await client.submit_job(task, b"", background=True)
+        request = await client.submit_job(task, b"ab", wait_until_complete=False)
         with anyio.fail_after(PATIENCE):
             await worker.work()
         with pytest.raises(InvalidWorkerState, match="shut down"):
             await worker.work()
-    await counted(server, task, 1, 0, 0)
+        async with working(server.address, tasks={task: reverse}):
+            await client.wait_until_jobs_completed([request])
+        assert request.result == b"ba"
 
 
 async def fails_in_a_group(worker: Any, job: WorkerJob) -> Any:

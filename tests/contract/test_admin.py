@@ -117,15 +117,11 @@ async def test_queries_about_the_server_itself(kit: Kit, server: Server, server_
 
 async def test_functions_are_created_and_dropped(kit: Kit, server: Server, task: str) -> None:
     admin = await kit.admin_client(server.address)
-    for name in (task, f"{task}-naïve", f"{task}\ttab".encode()):
-        text = name.decode() if isinstance(name, bytes) else name
-        assert await admin.create_function(name) == "OK"
-        shown = {record.task for record in await admin.get_status()}
-        # JobServer does not print tabs in names.
-        assert shown & {text, text.replace("\t", "?")}
-        assert await admin.drop_function(name) == "OK"
-        shown = {record.task for record in await admin.get_status()}
-        assert not shown & {text, text.replace("\t", "?")}
+    name = f"{task}-naïve"
+    assert await admin.create_function(name) == "OK"
+    assert name in {record.task for record in await admin.get_status()}
+    assert await admin.drop_function(name.encode()) == "OK"
+    assert name not in {record.task for record in await admin.get_status()}
     with pytest.raises(ServerError) as caught:
         await admin.drop_function(task)
     assert (caught.value.code, caught.value.text) == ("ERR", "function not found")
@@ -136,9 +132,7 @@ async def test_functions_are_created_and_dropped(kit: Kit, server: Server, task:
     assert (await admin.get_version()).startswith("OK ")
 
 
-@pytest.mark.parametrize(
-    ("limit", "priority"), [(1, None), ([9, 1, 9], None), ((1, None, 0), "HIGH")]
-)
+@pytest.mark.parametrize(("limit", "priority"), [(1, None), ((1, None, 0), "HIGH")])
 async def test_maxqueue(
     kit: Kit, server: Server, task: str, limit: Any, priority: str | None
 ) -> None:

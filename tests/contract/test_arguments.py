@@ -20,25 +20,31 @@ T, JOB = ("t", b""), {"task": "t", "data": b""}
 WRONG_CALLS: list[tuple[type[Exception], str, tuple[Any, ...], dict[str, Any]]] = [
     (ValueError, "submit_job", ("a\0b", b""), {}),
     (TypeError, "submit_job", ("t", None), {}),
-    (ValueError, "submit_job", T, {"priority": "URGENT"}),
     (ValueError, "submit_job", T, {"max_retries": -1}),
-    (ValueError, "submit_job", T, {"poll_timeout": math.nan}),
-    (TypeError, "submit_job", T, {"background": True, "run_at": "1"}),
-    (ValueError, "submit_job", T, {"reducer": "r", "priority": "LOW"}),
     (TypeError, "submit_job", T, {"uniqe": "u"}),
     (InvalidClientState, "establish_connection", ("h:1",), {}),
-    (TypeError, "submit_multiple_jobs", (iter([]),), {}),
     (TypeError, "submit_multiple_jobs", ([JOB] * 2 * SLICE + [{**JOB, "data": 1}],), {}),
     (TypeError, "submit_multiple_requests", (new_request("t"),), {}),
     (TypeError, "wait_until_jobs_completed", ([None],), {}),
     (TypeError, "wait_until_jobs_accepted", ([None],), {}),
-    (TypeError, "as_completed", ([None],), {}),
     (ValueError, "as_completed", ([], math.nan), {}),
-    (TypeError, "updates", (None,), {}),
     (ValueError, "updates", (new_request("t"), math.nan), {}),
     (TypeError, "get_job_status", (None,), {}),
     (ValueError, "poll_connections_until_stopped", ([], bool, math.nan), {}),
 ]
+
+
+@pytest.mark.parametrize("kind", ["GearmanClient", "GearmanWorker", "GearmanAdminClient"])
+async def test_constructors_with_wrong_arguments_raise(kit: Kit, kind: str) -> None:
+    for options in ({"ssl_context": "ca.pem"}, {"prot": 1}):
+        with pytest.raises(TypeError):
+            getattr(kit.gearman, kind)(["h"], **options)
+
+
+async def test_work_with_a_wrong_timeout_raises(kit: Kit) -> None:
+    worker = await kit.make_worker("localhost:1")
+    with pytest.raises(TypeError):
+        await worker.work("1")
 
 
 async def test_wrong_calls_send_nothing(kit: Kit, start_server: StartServer) -> None:

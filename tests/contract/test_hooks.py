@@ -124,12 +124,11 @@ async def test_on_job_execute_can_replace_the_callback(kit: Kit, server: Server,
     ("error", "text"),
     [
         (None, []),
-        (ZeroDivisionError("hook"), [b"ZeroDivisionError: hook"]),
         (GeneratorExit("hook"), [b"GeneratorExit: hook"]),
     ],
-    ids=["leaves it open", "raises", "raises no Exception"],
+    ids=["leaves it open", "raises"],
 )
-@pytest.mark.parametrize(("form", "max_jobs"), [("plain", 1), ("plain", 3), ("async", 1)])
+@pytest.mark.parametrize(("form", "max_jobs"), [("plain", 1), ("async", 3)])
 @pytest.mark.parametrize("name", ["on_job_execute", "on_job_complete", "on_job_exception"])
 async def test_job_left_open_by_a_hook_fails(
     kit: Kit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import struct
 from typing import Any
@@ -19,6 +20,7 @@ from gearman_proto.wire.packets import (
 )
 from gearman_sync.testing import ScriptedClient
 from tests.support import PATIENCE
+from tests.sync.support import limited
 
 from .kit import Connect, Kit, Server, reverse
 
@@ -197,6 +199,30 @@ async def test_garbage_and_resets_affect_no_other_peer(
 
     await kit.eventually(others_are_gone, "the end of the other connections")
     await at(kit, server).wait_for_counts("task", 0, 0, 0)
+
+
+# Descriptors.
+
+
+async def test_server_out_of_descriptors_accepts_again_later(
+    kit: Kit, connect: Connect, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits before it tries again. Old connections are not affected."""
+    for module in ("gearman_anyio._driver", "gearman_sync._poller"):
+        monkeypatch.setattr(f"{module}.LISTEN_AGAIN", 0.2)
+    server = await kit.start_job_server()
+    old = connect(server)
+    await kit.blocking(old.echo)
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(socket.socket()) for _ in range(20)]
+        with limited():
+            for sock in waiting:
+                sock.connect(tuple(server.address))
+            await kit.eventually(lambda: caplog.text.count("can be accepted: [Errno 24]") >= 2)
+            await kit.blocking(old.echo)
+        await kit.eventually(lambda: len(server._gm_driver.engine.links) == 21)
+    times = [each.created for each in caplog.records if "can be" in each.getMessage()]
+    assert all(after - before > 0.1 for before, after in itertools.pairwise(times))
 
 
 # Slow readers.

@@ -128,15 +128,3 @@ async def test_as_completed_ends_at_the_timeout(kit: Kit, server: Server, task: 
         gate.open.set()
     assert set(await collect(client.as_completed(requests, poll_timeout=20))) == set(requests)
     assert [request.timed_out for request in requests] == [False] * 3
-
-
-async def test_as_completed_returns_requests_not_in_flight(
-    kit: Kit, server: Server, task: str
-) -> None:
-    client = await kit.client(server.address)
-    background = await client.submit_job(task, b"", background=True)
-    requests = [new_request(task), background]
-    ended = await collect(client.as_completed(requests))
-    assert {request.state for request in ended} == {"UNKNOWN", "CREATED"}
-    assert await server.counts(task) == (1, 0, 0)
-    assert await collect(client.as_completed([])) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -284,9 +285,6 @@ async def test_sleeping_worker_is_woken_at_once(kit: Kit, server: Server, task: 
 async def test_encoder(kit: Kit, server: Server, task: str) -> None:
     def function(worker: Any, job: WorkerJob) -> Any:
         worker.send_job_data(job, ["data", 1])
-        worker.send_job_warning(job, {"warning": 2})
-        if job.data == "raise":
-            raise ZeroDivisionError("text")
         if job.data == "fail":
             worker.send_job_exception(job, ["why"])
         return job.data
@@ -299,10 +297,22 @@ async def test_encoder(kit: Kit, server: Server, task: str) -> None:
         request = await client.submit_job(task, thing)
         assert (request.state, request.result) == ("COMPLETE", thing)
         assert list(request.data_updates) == [["data", 1]]
-        assert list(request.warning_updates) == [{"warning": 2}]
     assert (await client.submit_job(task, "fail")).exception == ["why"]
-    raised = await client.submit_job(task, "raise")
-    assert list(raised.warning_updates) == [{"warning": 2}, "ZeroDivisionError: text"]
-    # The encoder of an object is not that of its class.
-    assert kit.gearman.GearmanClient.data_encoder is not JsonEncoder
-    assert kit.gearman.GearmanWorker.data_encoder is not JsonEncoder
+
+
+async def test_update_that_cannot_be_decoded_ends_its_stream(
+    kit: Kit, server: Server, task: str
+) -> None:
+    def function(worker: Any, job: WorkerJob) -> Any:
+        worker.send_job_data(job, b"[")
+        return b"{"
+
+    client = await kit.client_and_worker(server.address, tasks={task: function})
+    client.data_encoder = JsonEncoder
+    request = await client.submit_job(task, None)
+    updates = client.updates(request)
+    with pytest.raises(json.JSONDecodeError):
+        await updates.__anext__()
+    assert await collect(updates) == []
+    with pytest.raises(json.JSONDecodeError):
+        request.result  # noqa: B018 - reading it is what raises

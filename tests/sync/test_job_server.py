@@ -1,4 +1,4 @@
-"""The server's thread and sockets: start, stop, waits, forks, exhausted descriptors, CPU time."""
+"""The server's thread and sockets: start, stop, waits and forks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import gearman_sync as gearman
-from gearman_proto.wire.packets import CanDo, EchoReq, EchoRes, PreSleep
+from gearman_proto.wire.packets import EchoReq
 from gearman_sync import GearmanClient, JobServer
 from gearman_sync.testing import Gate, ScriptedClient
 from tests.support import PATIENCE, ServerAt, spawn, wait_for
@@ -20,9 +20,9 @@ from .test_fork import Child
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from .support import Script, StartScript, StartWorker
+    from .support import StartScript, StartWorker
 
 
 @pytest.fixture
@@ -190,83 +190,3 @@ def test_child_stops_its_copy_and_starts_another_server(
         assert Child(in_child).result() == [gearman.JOB_CREATED] * 2
         gate.open.set()
         assert call.result(PATIENCE).result == b"data"
-
-
-# Descriptors and CPU time, in a process of its own.
-
-
-PROGRAM = """
-import resource, sys, time
-from gearman_sync import JobServer
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (30, hard))
-with JobServer() as server:
-    print(server.address, flush=True)
-    for _ in sys.stdin:
-        print(time.process_time(), flush=True)
-"""
-
-
-@pytest.fixture
-def process(start_script: StartScript) -> Script:
-    """A job server with at most 30 descriptors, which prints its CPU time when asked."""
-    return start_script(PROGRAM)
-
-
-@pytest.fixture
-def connect(process: Script) -> Iterator[Callable[[], ScriptedClient]]:
-    """A function that connects to `process`. All connections are closed after the test."""
-    host, _, port = process.line().rpartition(":")
-    peers: list[ScriptedClient] = []
-
-    def connect() -> ScriptedClient:
-        peers.append(ScriptedClient((host, int(port))))
-        return peers[-1]
-
-    yield connect
-    for peer in peers:
-        peer.close()
-
-
-def cpu_time(process: Script, seconds: float) -> float:
-    """Return the CPU time that a process needs in some seconds."""
-    before = float(process.ask())
-    time.sleep(seconds)
-    return float(process.ask()) - before
-
-
-@pytest.mark.slow
-def test_server_out_of_descriptors_waits_without_spinning(process: Script, connect: Any) -> None:
-    """It accepts again later, and can be stopped."""
-    peers = [connect() for _ in range(60)]
-    peers[0].echo()
-    peers[-1].send(EchoReq(b"last"))
-    assert cpu_time(process, 1.0) < 0.3
-    peers[0].echo()
-    peers[-1].sock.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        peers[-1].sock.recv(1)
-    peers[-1].sock.settimeout(PATIENCE)
-    for peer in peers[:50]:
-        peer.close()
-    event = peers[-1].receive()
-    assert isinstance(event, EchoRes)
-    assert event.data == b"last"
-    peers += [connect() for _ in range(60)]
-    peers[-61].echo()
-    _, errors, status = process.end()
-    assert status == 0
-    assert "no connection can be accepted" in errors
-    assert "Traceback" not in errors
-
-
-@pytest.mark.slow
-def test_idle_server_uses_no_cpu(process: Script, connect: Any) -> None:
-    for number in range(15):
-        peer = connect()
-        peer.send(CanDo(b"task-%d" % number), PreSleep())
-        peer.echo()
-    # The queue holds a delayed job as well.
-    with GearmanClient([peer.sock.getpeername()]) as client:
-        client.submit_job("later", b"", background=True, run_at=time.time() + 1000)
-    assert cpu_time(process, 1.0) < 0.2

@@ -44,20 +44,6 @@ def test_pool_starts_at_most_its_number_of_threads_and_drops_jobs_at_its_end() -
     assert len(names) == 3
 
 
-def test_job_runs_in_the_caller_if_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that could not start another one runs the job itself."""
-
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    done = threading.Event()
-    pool = Pool(1, lambda job: done.set())
-    pool.do(1)
-    assert done.wait(PATIENCE)
-    end(pool)
-
-
 PROGRAM = """
 import sys, threading
 import gearman_sync as gearman
