@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import functools
@@ -15,6 +16,7 @@ import anyio.to_thread
 import pytest
 
 from gearman_anyio import GearmanClient, GearmanWorker, WorkerJob
+from gearman_anyio._callbacks import WorkTask
 from gearman_anyio._tasks import Tasks
 from gearman_proto.errors import ConnectionError, InvalidWorkerState
 from tests.support import PATIENCE, wait_for
@@ -23,6 +25,7 @@ from .support import (
     KINDS,
     make_worker,
     no_more_threads,
+    only_asyncio,
     plain_reverse,
     reverse,
     until,
@@ -254,6 +257,30 @@ async def test_scopes_and_groups_of_a_callback_end_its_own_job(
         request = await client.submit_job(task, b"")
         assert outcome in (request.result or request.warning_updates[0])
         assert (await client.submit_job(f"{task}-next", b"ab")).result == b"ba"
+
+
+@only_asyncio
+async def test_callback_that_cancels_its_own_task_fails_its_job(server: Any, task: str) -> None:
+    async def cancel_itself(worker: Any, job: WorkerJob) -> Any:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        await asyncio.sleep(1000)
+
+    tasks = {task: cancel_itself, f"{task}-next": reverse}
+    async with working(server.address, tasks=tasks), GearmanClient([server.address]) as client:
+        request = await client.submit_job(task, b"", poll_timeout=PATIENCE)
+        assert list(request.warning_updates) == [b"asyncio.exceptions.CancelledError"]
+        assert (await client.submit_job(f"{task}-next", b"ab")).result == b"ba"
+
+
+def test_coroutine_closed_after_its_loop_counts_as_cancelled(anyio_backend: str) -> None:
+    """Don't treat the GeneratorExit of a closed coroutine as raised by the callback."""
+
+    async def begin() -> WorkTask:
+        return WorkTask()
+
+    assert anyio.run(begin, backend=anyio_backend).is_ending()
 
 
 async def test_callback_that_swallows_its_cancellation_sends_nothing_more(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gearman_proto.errors import ServerUnavailable
-from tests.support import black_hole, free_port, has_address, resolve_to
+from tests.support import black_hole, has_address, resolve_to
 
 from .kit import Kit, Server, reverse
 
@@ -58,17 +58,6 @@ async def test_dead_address_next_to_a_live_one_delays_a_call_briefly(
         client = await kit.client(("gearman.test", port))
         request = await client.submit_job(task, b"ab", poll_timeout=4.0)
     assert (request.result, request.timed_out) == (b"ba", False)
-
-
-@needs_loopbacks
-async def test_host_whose_addresses_all_refuse_raises(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolve_to(monkeypatch, "gearman.test", "127.0.0.1", "127.0.0.2")
-    port = free_port()
-    client = await kit.client(("gearman.test", port))
-    with pytest.raises(ServerUnavailable, match=rf"gearman.test:{port} \(.*refused"):
-        await client.submit_job("task", b"")
 
 
 async def test_unknown_host_name_raises(

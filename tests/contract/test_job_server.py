@@ -169,7 +169,7 @@ async def test_stop_while_peers_flood_the_server(kit: Kit, connect: Connect) -> 
 
 # Misbehaving peers.
 
-#: What a peer sends before it disconnects, or is disconnected.
+#: Data from peers that then reset the connection or are disconnected.
 WORDS = {
     "too large": MAGIC_REQUEST + struct.pack(">II", SubmitJobBg.packet.number, 2**31),
     "endless line": b"x" * 10_000,

@@ -14,8 +14,6 @@ import anyio
 import pytest
 import trio
 
-from gearman_anyio._callbacks import WorkTask
-
 from .kit import Kit, Server, echo
 
 if TYPE_CHECKING:
@@ -172,35 +170,3 @@ async def test_cancelled_work_returns_its_job(
     await kit.start_worker(server.address, tasks={task: echo})
     await client.wait_until_jobs_completed([request])
     assert (request.result, list(request.warning_updates)) == (b"x", [])
-
-
-async def test_callback_that_cancels_its_own_task_fails_its_job(
-    kit: Kit, adapter: str, server: Server, task: str
-) -> None:
-    if adapter != "asyncio":
-        pytest.skip("only asyncio has that")
-
-    async def awaiting(worker: Any, job: WorkerJob) -> Any:
-        current = asyncio.current_task()
-        assert current is not None
-        current.cancel()
-        await asyncio.sleep(1000)
-
-    client = await kit.client_and_worker(
-        server.address, tasks={task: awaiting, f"{task}-good": echo}
-    )
-    request = await client.submit_job(task, b"bad", poll_timeout=20)
-    assert request.state == "FAILED"
-    assert list(request.warning_updates) == [b"asyncio.exceptions.CancelledError"]
-    assert (await client.submit_job(f"{task}-good", b"x", poll_timeout=20)).result == b"x"
-
-
-def test_coroutine_closed_after_its_loop_counts_as_cancelled(adapter: str) -> None:
-    """Don't treat the GeneratorExit of a closed coroutine as raised by the callback."""
-    if adapter == "sync":
-        pytest.skip("it has no coroutines")
-
-    async def begin() -> WorkTask:
-        return WorkTask()
-
-    assert anyio.run(begin, backend=adapter).is_ending()

@@ -97,21 +97,6 @@ async def test_stop_with_a_timeout_returns_the_jobs(kit: Kit, server: Server, ta
     await kit.eventually(lambda: len(other.order) == 2)
 
 
-async def test_stop_flushes_results(kit: Kit, server: Server, task: str) -> None:
-    """Flush a large result before closing the connection."""
-    payload = bytes(8_000_000)
-
-    def function(worker: Any, job: WorkerJob) -> Any:
-        worker.stop()
-        return job.data + payload
-
-    client, request = await kit.submit(server.address, task, b"it")
-    worker = await kit.make_worker(server.address, tasks={task: function})
-    await (await kit.work(worker)).result()
-    await client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
-    assert request.result == b"it" + payload
-
-
 async def test_shutdown(kit: Kit, server: Server, task: str) -> None:
     worker = await kit.make_worker(server.address, tasks={task: reverse})
     call = await kit.work(worker)
