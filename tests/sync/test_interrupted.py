@@ -208,6 +208,7 @@ def test_client_beside_another_thread(
     assert interrupt_client(client, scenario, partner) > 60
     partner.end()
     assert not client._gm_driver.engine._waits
+    assert not client._gm_driver._leadership.followers
 
 
 def test_admin_client(address: tuple[str, int]) -> None:
