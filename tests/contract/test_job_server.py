@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import socket
@@ -230,10 +231,18 @@ async def test_server_out_of_descriptors_accepts_again_later(
 
 @pytest.mark.slow
 async def test_slow_reader_delays_no_others_and_gets_all_its_data(
-    kit: Kit, task: str, connect: Connect
+    kit: Kit, task: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Flush the data after the end of the peer's stream, and before the end of the server."""
     server = await kit.start_job_server()
+    engine, ends = server._gm_driver.engine, collections.Counter[Any]()
+    receive_eof = engine.receive_eof
+
+    def counted(link: Any, now: float) -> None:
+        ends[link] += 1
+        receive_eof(link, now)
+
+    monkeypatch.setattr(engine, "receive_eof", counted)
     client = await kit.client_and_worker(server.address, tasks={task: reverse})
     slow = connect(server, receive_buffer=4096)
     await kit.blocking(slow.send, EchoReq(bytes(20 * MB)))
@@ -246,6 +255,8 @@ async def test_slow_reader_delays_no_others_and_gets_all_its_data(
     assert not waiting.done
     assert len(await kit.blocking(slow.rest)) == 20 * MB + 11
     await waiting.result()
+    # The server does not read the end again and again while it flushes.
+    assert set(ends.values()) == {1}
 
 
 async def test_end_of_stream_after_a_command(kit: Kit, connect: Connect) -> None:
