@@ -60,7 +60,6 @@ async def test_foreground(kit: Kit, server: Server, task: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.both_servers
 @pytest.mark.parametrize("background", [False, True])
 async def test_more_jobs_than_one_slice(
     kit: Kit, server: Server, task: str, background: bool
