@@ -509,6 +509,3 @@ async def test_serve_cancelled_at_every_wait_leaves_nothing(native: bool, task: 
     for attempt in attempts(3, native=native):
         async with nothing_left(), anyio.create_task_group() as tasks:
             await attempt(gearman.serve(port=0, task_status=Status()))  # type: ignore[arg-type]
-
-
-# All at once.
