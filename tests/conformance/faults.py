@@ -245,28 +245,32 @@ def all_faults(side: str) -> Iterator[Fault]:
                 yield Fault(side, way + packet_type.name, kind, extent)
 
 
+_STATE: Final = "CAN_DO|CANT_DO|CAN_DO_TIMEOUT|RESET_ABILITIES|SET_CLIENT_ID"
+_UPDATES: Final = "WORK_DATA|WORK_WARNING|WORK_STATUS"
+_CONTENTS: Final = r"(altered-\w+|truncated|stale|swapped|reordered)"
 #: Reasons why no case can notice some faults, by regular expressions for their texts.
 EXCUSES: Final = {
     r"server >ALL_YOURS .*": "servers ignore ALL_YOURS",
     r"server >SUBMIT_JOB_SCHED .*": "servers refuse SUBMIT_JOB_SCHED",
-    r"\w+ <ERROR (altered-\w+|truncated|stale) \w+": "the codes and texts of errors differ",
-    r"server >(CAN_DO|CANT_DO|CAN_DO_TIMEOUT|RESET_ABILITIES|SET_CLIENT_ID|PRE_SLEEP) duplicated \w+":
-        "a repetition changes nothing",
-    r"server >(CAN_DO|CANT_DO|CAN_DO_TIMEOUT|RESET_ABILITIES|SET_CLIENT_ID) delayed \w+":
-        "the next packet of the connection is the first that the change concerns",
-    r"worker <(JOB_ASSIGN\w*|ECHO_RES) (altered-last|truncated|stale) \w+":
-        "the result of a job is the worker's own",
-    r"worker >WORK_\w+ (altered-last|truncated|stale) \w+": "the result of a job is the worker's own",
-    r"worker >(WORK_DATA|WORK_WARNING|WORK_STATUS) \w+ \w+": "updates are the worker's own",
-    r"worker >(CAN_DO|ECHO_REQ) (altered-last|truncated|stale|swapped|reordered) \w+":
-        "the names of functions and the data of pings are the worker's own",
-    r"worker >\w+ (duplicated|leaked) \w+": "a repetition changes nothing",
-    r"worker <(NOOP|ERROR|ECHO_RES) (duplicated|leaked) \w+": "a repetition changes nothing",
-    r"client <(WORK_DATA|WORK_WARNING|WORK_STATUS) .*": "clients need not show updates",
-    r"client <ECHO_RES .*": "clients need not check the answer to a ping",
-    r"client <WORK_(COMPLETE|FAIL|EXCEPTION) (duplicated|leaked) \w+":
-        "the client has ended before the repetition",
-}  # fmt: skip
+    rf"\w+ <ERROR {_CONTENTS} .*": "the codes and texts of errors differ",
+    rf"server >({_STATE}|PRE_SLEEP) duplicated .*": "a repetition changes nothing",
+    rf"server >({_STATE}) delayed .*": "nothing shows the change before the next packet",
+    rf"\w+ [<>]OPTION_RE[QS] {_CONTENTS} .*": "there is only one option",
+    rf"worker <(JOB_ASSIGN\w*|ECHO_RES) {_CONTENTS} .*": "results are the worker's own",
+    rf"worker >(WORK_\w+|ECHO_REQ) {_CONTENTS} .*": "results are the worker's own",
+    rf"worker >({_UPDATES}) .*": "updates are the worker's own",
+    r"worker >CAN_DO .*": "the functions are the worker's own",
+    r"worker >GRAB_JOB .*": "workers use GRAB_JOB_UNIQ as well",
+    r"worker >WORK_\w+ delayed .*": "a worker sends a GRAB_JOB right after it",
+    r"(worker|client) [<>]\w+ leaked .*": "a worker or client has only one connection",
+    r"worker (<(NOOP|ERROR|ECHO_RES)|>\w+) duplicated .*": "a repetition changes nothing",
+    rf"client <({_UPDATES}) .*": "clients need not show updates",
+    r"client <(ECHO|OPTION)_RES .*": "clients need not check the answer",
+    r"client >OPTION_REQ .*": "clients need not request the option",
+    r"client <JOB_CREATED delayed .*": "a client acts only on the packet after it",
+    r"client <(ERROR|WORK_(COMPLETE|FAIL|EXCEPTION)) duplicated .*": "the client has ended by then",
+    rf"client <WORK_(FAIL|EXCEPTION) {_CONTENTS} .*": "clients need not show reasons",
+}
 
 
 # The cases that notice faults.

@@ -14,12 +14,15 @@ import pytest
 
 import gearman_sync
 from gearman_proto.engines.server.engine import ServerEngine
-from gearman_proto.testing.conformance.case import PROFILES
+from gearman_proto.testing.conformance.case import PROFILES, Verdict
+from gearman_proto.testing.conformance.judge import Outcome
 from gearman_proto.testing.conformance.suites import SUITES
 from gearman_proto.wire.packets import EchoRes
 from gearman_sync.cli.app import run
 from gearman_sync.testing import Recording
 from gearman_sync.testing.conformance import expected
+from gearman_sync.testing.conformance.reports import Report
+from gearman_sync.testing.recording import Element
 from tests.cli.support import PROGRAM, Running, command_line, is_alive
 from tests.cli.terminal import Terminal
 from tests.support import eventually, free_port
@@ -111,6 +114,19 @@ def test_json_contains_the_verdicts(wrong: str, capfd: pytest.CaptureFixture[str
     assert row["id"] == ECHO
     assert row["verdict"] == "fail"
     assert row["exchange"][0]["decoded"].startswith("REQ ECHO_REQ")
+
+
+def test_reports_omit_the_middle_of_a_long_recording() -> None:
+    elements = [Element("client", "client", b"%d" % number) for number in range(1000)]
+    case = SUITES["server"].cases[ECHO]
+    outcome = Outcome(case, Verdict.FAIL, "one", "two", Recording(elements))
+    report = Report("subject", "server", "document", [outcome])
+    text = "\n".join(report.lines())
+    assert text.count("client   ->") == 50
+    assert "... 950 more; --trace records all" in text
+    (row,) = json.loads(report.to_json())["cases"]
+    assert row["exchange"][30] == {"omitted": 950}
+    assert row["exchange"][-1]["hex"] == b"999".hex()
 
 
 def test_junit_contains_the_failures(

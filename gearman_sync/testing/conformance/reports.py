@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from gearman_proto.testing.conformance.judge import Outcome
+    from gearman_sync.testing.recording import Element
 
 # Maximum number of hex digits per packet. (Traces contain complete packets.)
 _HEX: Final = 64
+# Number of elements of a recording to show at its beginning and its end. A case that polls records
+# thousands.
+_FIRST: Final = 30
+_LAST: Final = 20
 #: Matches a character that XML 1.0 forbids.
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -129,7 +134,10 @@ class Report:
         if case.id in self.reasons:
             row["reason"] = self.reasons[case.id]
         if outcome.is_bad and outcome.recording is not None:
-            row["exchange"] = [element.to_json() for element in outcome.recording.exchange]
+            row["exchange"] = [
+                {"omitted": element} if isinstance(element, int) else element.to_json()
+                for element in _shown(outcome)
+            ]
         return row
 
     def to_junit(self) -> str:
@@ -196,7 +204,10 @@ def exchange(outcome: Outcome) -> Iterator[str]:
 
     The standard error of the judged program follows, unless it is empty.
     """
-    for element in outcome.recording.exchange if outcome.recording is not None else ():
+    for element in _shown(outcome):
+        if isinstance(element, int):
+            yield f"    ... {element} more; --trace records all"
+            continue
         way = "<-" if element.of_server else "->"
         if element.closes:
             yield f"    {element.conn:8} {way} closes"
@@ -207,6 +218,17 @@ def exchange(outcome: Outcome) -> Iterator[str]:
     if outcome.errors:
         yield "    standard error of the program:"
         yield from (f"    | {line}" for line in outcome.errors.splitlines())
+
+
+def _shown(outcome: Outcome) -> Iterator[Element | int]:
+    """Yield the first and the last elements of the recording, and the number of the others."""
+    elements = outcome.recording.exchange if outcome.recording is not None else []
+    if len(elements) <= _FIRST + _LAST:
+        yield from elements
+    else:
+        yield from elements[:_FIRST]
+        yield len(elements) - _FIRST - _LAST
+        yield from elements[-_LAST:]
 
 
 def _xml(text: str) -> str:
