@@ -37,6 +37,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gearman_proto.checks import check_count
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.testing.matching import Wanted, matcher, shortened
 from gearman_proto.wire.packets import (
@@ -90,8 +91,12 @@ class Expectation:
             action(peer, event)
 
     def times(self, count: int) -> Self:
-        """Expect the event `count` times, each time with the same reaction."""
-        self.left = count
+        """Expect the event `count` times, each time with the same reaction.
+
+        Raises:
+            TypeError, ValueError: `count` is not an integer, or is negative.
+        """
+        self.left = check_count("count", count, 0)
         return self
 
     def answer(self, *answers: Answer) -> Self:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gearman_proto import Role, events
-from gearman_proto.checks import check_type
+from gearman_proto.checks import FOR_EVER, check_seconds, check_type
 
 from .conversation import ScriptedClient
 
@@ -90,7 +90,7 @@ class ScriptedWorker(ScriptedClient):
         jobs: The jobs that were begun.
 
     Raises:
-        TypeError, ValueError: `address` is not an address.
+        TypeError, ValueError: `address` or `poll_interval` is invalid.
         OSError: The worker can't connect to the address.
         AssertionError: The server does not answer.
     """
@@ -103,6 +103,8 @@ class ScriptedWorker(ScriptedClient):
         poll_interval: float | None = None,
         timeout: float = 20.0,
     ) -> None:
+        if poll_interval is not None:
+            check_seconds("poll_interval", poll_interval, 0.001, FOR_EVER)
         self._functions = functions
         super().__init__(address, role=Role.WORKER, timeout=timeout)
         self.jobs: list[ScriptedJob] = []

@@ -75,6 +75,8 @@ def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Exp
         (lambda: HalfOpen(toxicity=1.5), "toxicity is 1.5: it must be at most 1"),
         (lambda: FaultyProxy(("127.0.0.1", 0)), "port 0 is not between 1 and 65535"),
         (lambda: ScriptedClient(("", 4730)), "host"),
+        (lambda: ScriptedWorker(NOWHERE, {}, poll_interval=0), "poll_interval is 0"),
+        (lambda: expect().times(-1), "count is -1"),
     ],
 )
 def test_invalid_value_raises_at_once(make: Callable[[], object], message: str) -> None:
