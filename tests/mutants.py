@@ -18,36 +18,33 @@ import ast
 import concurrent.futures
 import contextlib
 import copy
-import ctypes
-import faulthandler
 import functools
 import hashlib
 import importlib.util
 import itertools
 import json
-import multiprocessing
 import os
 import pickle
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-import traceback
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from unittest import mock
 
 import coverage
 import pytest
-from _pytest.runner import runtestprotocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     # Tests by module and line, and the seconds of each test.
-    _Recorded = tuple[dict[str, dict[int, list[str]]], dict[str, float]]
+    Recorded = tuple[dict[str, dict[int, list[str]]], dict[str, float]]
+    # The layer of a mutant, its change, and the test that kills it.
+    Result = dict[str, str | None]
 
 ROOT: Final = Path(__file__).parents[1]
 # The modules of each layer, and the tests that judge them. The first layer that lists a module owns
@@ -61,16 +58,12 @@ LAYERS: Final = {
     "jobs": (("gearman_proto/jobs",), ("tests/jobs",)),
     "wire": (("gearman_proto/wire",), ("tests/wire",)),
 }
-# Seconds after which a test counts as hanging. No test takes nearly as long.
-_HANG: Final = 45.0
 # Seconds of tests for a mutant.
 _LIMIT: Final = 90.0
 # Address space of a test process in bytes, so that a runaway mutant cannot exhaust the machine.
 _MEMORY: Final = 6 * 1024**3
-_PR_SET_CHILD_SUBREAPER: Final = 36
-# The current test, or the result of a fork, and the output of the last fork.
-_JOURNAL: Final = Path("../journal")
-_LOG: Final = Path("../log")
+# The modules to measure or the tests to choose, what was measured, and the output.
+_MODULES, _CHOSEN, _RECORDED, _LOG = map(Path, ("../modules", "../chosen", "../recorded", "../log"))
 
 # Operators, and the ones that replace them.
 _OPERATORS: Final = """
@@ -91,7 +84,6 @@ class Mutant(NamedTuple):
 
     layer: str
     path: str
-    function: str
     lines: range
     span: tuple[int, int]
     before: str
@@ -127,7 +119,7 @@ def find_mutants(layer: str, path: str, source: bytes) -> Iterator[Mutant]:
             last = node.lineno if node is statement else node.end_lineno
             at = range(statement.lineno, last + 1)
             key = f"{where} {before} {text.strip()}"
-            yield Mutant(layer, path, ".".join(names), at, (start, end), before, text, key)
+            yield Mutant(layer, path, at, (start, end), before, text, key)
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             names = (*names, node.name)
         tests = getattr(node, "ifs", [getattr(node, "test", None)])
@@ -264,151 +256,129 @@ def sample(mutants: Iterable[Mutant], root: Path, seed: int, count: int) -> dict
     return chosen
 
 
+# The rest runs in copies of the checkout. There, this module is a plugin of pytest.
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Limit the memory, and register a plugin."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    config.pluginmanager.register(Chosen() if _CHOSEN.exists() else Recorder())
+
+
 class Recorder:
-    """A pytest plugin that records which tests execute which lines, and their durations.
+    """A plugin that records which tests execute which lines, and their durations."""
 
-    Attributes:
-        seconds: Durations by test.
-        failed: Tests that fail without a mutant.
-    """
-
-    def __init__(self, modules: list[str]) -> None:
-        self.seconds: Counter[str] = Counter()
-        self.failed: set[str] = set()
+    def __init__(self) -> None:
+        modules = json.loads(_MODULES.read_text())
         self._coverage = coverage.Coverage(data_file=None, config_file=False, include=modules)
-        self._caches: list[Any] = []
-
-    def result(self) -> _Recorded:
-        """Return the tests by line, and the durations of those that pass."""
-        data = self._coverage.get_data()
-        lines = {os.path.relpath(m): data.contexts_by_lineno(m) for m in data.measured_files()}
-        return lines, {test: self.seconds[test] for test in self.seconds.keys() - self.failed}
+        self._seconds: Counter[str] = Counter()
+        self._failed: set[str] = set()
 
     def pytest_sessionstart(self) -> None:
         # If measurement started earlier, tests/conftest.py would measure as well.
         self._coverage.start()
 
-    def pytest_collection_finish(self) -> None:
-        modules = [vars(sys.modules[name]) for name in sys.modules if name.startswith("gearman")]
-        names = itertools.chain.from_iterable(module.values() for module in modules)
-        caches = [each for each in names if isinstance(each, functools._lru_cache_wrapper)]
-        self._caches = [each for each in caches if ".testing." not in each.__module__]
-
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        _watch()
         self._coverage.switch_context(nodeid)
         # A cached function executes its lines in each test that calls it.
-        for cache in self._caches:
-            cache.cache_clear()
+        for name in [each for each in sys.modules if each.startswith("gearman_proto.")]:
+            for cached in vars(sys.modules[name]).values():
+                if isinstance(cached, functools._lru_cache_wrapper) and ".testing." not in name:
+                    cached.cache_clear()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] += report.duration  # type: ignore[assignment]
+        self._seconds[report.nodeid] += report.duration  # type: ignore[assignment]
         if report.failed:
-            self.failed.add(report.nodeid)
+            self._failed.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
         self._coverage.stop()
+        data = self._coverage.get_data()
+        lines = {os.path.relpath(m): data.contexts_by_lineno(m) for m in data.measured_files()}
+        seconds = {test: self._seconds[test] for test in self._seconds.keys() - self._failed}
+        _RECORDED.write_bytes(pickle.dumps((lines, seconds)))
 
 
 class Chosen:
-    """A pytest plugin that runs the given tests in their order and writes each to a journal."""
-
-    def __init__(self, tests: list[str]) -> None:
-        self._places = {test: place for place, test in enumerate(tests)}
+    """A plugin that runs the chosen tests in their order."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        chosen = (item for item in items if item.nodeid in self._places)
-        items[:] = sorted(chosen, key=lambda item: self._places[item.nodeid])
-
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        _JOURNAL.write_text(item.nodeid)
-        # A test that fails only once, under load, has not detected the mutant.
-        for _ in range(2):
-            _watch()
-            reports = runtestprotocol(item, log=False, nextitem=nextitem)
-            if not any(report.failed for report in reports):
-                break
-        for report in reports:
-            item.ihook.pytest_runtest_logreport(report=report)
-        return True
+        places = {test: place for place, test in enumerate(json.loads(_CHOSEN.read_text()))}
+        chosen = (item for item in items if item.nodeid in places)
+        items[:] = sorted(chosen, key=lambda item: places[item.nodeid])
 
 
-def _watch() -> None:
-    """Exit this process unless the next call happens in time."""
-    faulthandler.dump_traceback_later(_HANG, exit=True, file=2)
-
-
-# The rest runs in processes that each have a copy of the tree as their working directory. They run
-# tests in forks of themselves, which have already imported the libraries that tests need.
-
-
-def _begin() -> None:
-    """Copy the tree, and go there."""
-    tree = Path(tempfile.mkdtemp(), "tree")
+def _begin(scratch: str) -> None:
+    """Copy the checkout, and go there."""
+    directory = tempfile.mkdtemp(dir=scratch)
+    tree = f"{directory}/tree"
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__"))
     os.chdir(tree)
-    # This process adopts the processes that tests leave running.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # The copy keeps its bytecode.
+    os.environ.update(PYTHONPATH=tree, PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX="")
+    options = "-p tests.mutants -p no:cacheprovider -v -m 'not slow'"
+    # A test that hangs ends pytest.
+    options += " -o faulthandler_timeout=45 -o faulthandler_exit_on_timeout=true"
+    os.environ.update(TMPDIR=directory, PYTEST_ADDOPTS=options)
 
 
-def _record(layer: str) -> _Recorded:
+def _record(layer: str) -> Recorded:
     """Return a layer's tests by line, and the durations of those that pass."""
     places, tests = LAYERS[layer]
     modules = [os.path.abspath(place) + ("" if "." in place else "/*") for place in places]
-    recorder = Recorder(modules)
-
-    def work() -> int:
-        code = _pytest(recorder, *tests)
-        _JOURNAL.write_bytes(pickle.dumps(recorder.result()))
-        return code
-
-    _fork(work)
-    lines, seconds = pickle.loads(_JOURNAL.read_bytes())
+    _MODULES.write_text(json.dumps(modules))
+    _CHOSEN.unlink(missing_ok=True)
+    _run_pytest(*tests)
+    lines, seconds = pickle.loads(_RECORDED.read_bytes())
     if not seconds:
         log = _LOG.read_text()
         raise RuntimeError(f"no test of the layer {layer} passes without a mutant:\n{log}")
     return lines, seconds
 
 
-def _judge(mutant: Mutant, tests: list[str]) -> str | None:
+def _find_killer(mutant: Mutant, tests: list[str]) -> str | None:
     """Return the test that kills a mutant."""
     module = Path(mutant.path)
     original = module.read_bytes()
-    _JOURNAL.write_text("an import")
-    files = sorted({test.partition("::")[0] for test in tests})
     _write(module, mutant.apply(original))
-    code = _fork(lambda: _pytest(Chosen(tests), "-x", *files))
+    # A test that fails only once, under load, has not detected the mutant.
+    while (killer := _find_failure(tests)) in tests and not _find_failure([killer]):
+        tests = [test for test in tests if test != killer]
     _write(module, original)
-    survived = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-    return None if survived else _JOURNAL.read_text()
+    return killer
 
 
-def _fork(work: Callable[[], int]) -> int:
-    """Run `work` in a fork of this process. Return the exit code."""
-    child = os.fork()
-    if not child:
-        code = 1
+def _find_failure(tests: list[str]) -> str | None:
+    """Return the first test that fails or hangs."""
+    _CHOSEN.write_text(json.dumps(tests))
+    files = sorted({test.partition("::")[0] for test in tests})
+    if _run_pytest("-x", *files, timeout=2 * _LIMIT) in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+        return None
+    log = _LOG.read_text()
+    place, last = max((log.rfind(f"\n{test} "), test) for test in tests)
+    return last if place >= 0 else "an import"
+
+
+def _run_pytest(*arguments: str, timeout: float | None = None) -> int | None:
+    """Run pytest. Return its exit code, or None if it hangs."""
+    command = [sys.executable, "-m", "pytest", *arguments]
+    with _LOG.open("wb") as log:
         try:
-            os.setsid()
-            resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-            log = os.open(_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            sys.modules.pop("tests", None)
-            sys.path[0] = os.environ["PYTHONPATH"] = os.getcwd()
-            _watch()
-            code = work()
-        except Exception:  # noqa: BLE001 - the log has the traceback
-            traceback.print_exc()
+            return subprocess.call(command, stdout=log, stderr=log, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return None
         finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    while left := _child_processes():
-        for number in left:
-            os.kill(number, signal.SIGKILL)
-            os.waitpid(number, 0)
-    return os.waitstatus_to_exitcode(status)
+            _kill_remaining_processes()
+
+
+def _kill_remaining_processes() -> None:
+    """Kill the processes that tests have left running."""
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        number = int(place.parent.name)
+        with contextlib.suppress(OSError):
+            if number != os.getpid() and place.readlink().is_relative_to(Path.cwd().parent):
+                os.kill(number, signal.SIGKILL)
 
 
 def _write(module: Path, source: bytes) -> None:
@@ -417,21 +387,7 @@ def _write(module: Path, source: bytes) -> None:
     Path(importlib.util.cache_from_source(module)).unlink(missing_ok=True)
 
 
-def _child_processes() -> list[int]:
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    return [number for number, parent in parents.items() if parent == os.getpid()]
-
-
-def _pytest(plugin: object, *args: str) -> int:
-    # Libraries that are imported before pytest loads them as plugins cannot be rewritten.
-    options = ("-W", "ignore::pytest.PytestAssertRewriteWarning", "-p", "no:cacheprovider", "-q")
-    return int(pytest.main([*options, "-m", "not slow", *args], plugins=[plugin]))
-
-
-def choose(mutant: Mutant, recorded: _Recorded) -> list[str]:
+def choose(mutant: Mutant, recorded: Recorded) -> list[str]:
     """Return the fastest tests for a mutant, as many as fit into `_LIMIT` seconds.
 
     These tests execute the mutant's line. If no test does, as for lines that run on import, all
@@ -444,30 +400,17 @@ def choose(mutant: Mutant, recorded: _Recorded) -> list[str]:
     return [test for test, elapsed in zip(tests, total, strict=True) if elapsed < _LIMIT]
 
 
-def _judge_all(
-    mutants: dict[str, Mutant], layers: list[str], jobs: int
-) -> Iterator[dict[str, Any]]:
-    """Yield the results of mutants in order."""
+def try_mutants(mutants: list[Mutant], layers: list[str], jobs: int) -> Iterator[str | None]:
+    """Yield the test that kills each mutant."""
     with (
         tempfile.TemporaryDirectory(prefix="mutants-") as scratch,
-        mock.patch.object(tempfile, "tempdir", scratch),
-        mock.patch.dict(os.environ, TMPDIR=scratch),
         concurrent.futures.ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("fork"), _begin
+            jobs, initializer=_begin, initargs=(scratch,)
         ) as pool,
     ):
         recorded = dict(zip(layers, pool.map(_record, layers), strict=True))
-        tests = [choose(each, recorded[each.layer]) for each in mutants.values()]
-        killers = pool.map(_judge, mutants.values(), tests)
-        for (key, mutant), chosen, killer in zip(mutants.items(), tests, killers, strict=True):
-            yield {
-                "key": key,
-                "layer": mutant.layer,
-                "function": mutant.function,
-                "change": str(mutant),
-                "tests": len(chosen),
-                "killer": killer,
-            }
+        tests = [choose(each, recorded[each.layer]) for each in mutants]
+        yield from pool.map(_find_killer, mutants, tests)
 
 
 def main() -> None:
@@ -484,18 +427,12 @@ def main() -> None:
     mutants = sample(population, ROOT, options.seed, options.count)
     mutants = {key: each for key, each in mutants.items() if each.layer in options.layers}
     print(f"{len(mutants)} of {len(population)} mutants, seed {options.seed}", flush=True)
-    for name in ("anyio.pytest_plugin", "hypothesis.stateful", "rich", "trio", "typer"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    # The copies of the tree keep their bytecode.
-    sys.dont_write_bytecode, sys.pycache_prefix = False, None
-    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTEST_ADDOPTS"):
-        os.environ.pop(name, None)
-    results: dict[str, dict[str, Any]] = {}
-    for result in _judge_all(mutants, options.layers, options.jobs):
-        results[result["key"]] = result
-        if result["killer"] is None:
-            print("{key} survives {tests} tests: {change}".format(**result), flush=True)
+    results: dict[str, Result] = {}
+    killers = try_mutants([*mutants.values()], options.layers, options.jobs)
+    for (key, mutant), killer in zip(mutants.items(), killers, strict=True):
+        results[key] = {"layer": mutant.layer, "change": str(mutant), "killer": killer}
+        if killer is None:
+            print(f"{key} survives: {mutant}", flush=True)
         if options.json:
             found = {"seed": options.seed, "mutants": results}
             options.json.write_text(json.dumps(found, indent=1))
@@ -512,7 +449,7 @@ def main() -> None:
                 print("{key} survives now: {change}, was killed by {killer}".format(**before[key]))
 
 
-def _share(name: str, results: Iterable[dict[str, Any]]) -> str:
+def _share(name: str, results: Iterable[Result]) -> str:
     killed = [each["killer"] is not None for each in results]
     return f"{name}: {sum(killed)} of {len(killed)} killed, {sum(killed) / max(len(killed), 1):.1%}"
 

@@ -1,5 +1,4 @@
-"""Chaos tests: clients and workers of all surfaces use faulty proxies and dying servers.
+"""Chaos tests: clients and workers of all surfaces use faulty proxies and servers that are killed.
 
-README.md describes their use and their checks. `proxy` and `faults` depend on nothing else in this
-package.
+README.md describes their use and their checks.
 """
