@@ -247,6 +247,7 @@ WORKERS: dict[str, Callable[[Address, str], Peer]] = {
     "pygearman": functools.partial(ScriptWorker, "gearman", "pygearman_worker"),
     "gear": functools.partial(ScriptWorker, "gear", "gear_worker"),
     "gearman_sync": OurWorker,
+    "exceptions": functools.partial(OurWorker, exceptions=True),
 }
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gearman_proto.errors import InvalidAdminClientState, ServerError
 from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker
-from tests.peers.peers import ROOT, SERVERS
+from tests.peers.peers import SERVERS
 from tests.support import PATIENCE, eventually, require_module, spawn
 
 if TYPE_CHECKING:
@@ -27,29 +25,19 @@ each_server = pytest.mark.parametrize("number", range(2), ids=list(SERVERS))
 @each_server
 def test_records_as_pygearman_has_them(busy: Both, number: int) -> None:
     require_module("gearman")
-    host, port = busy.addresses[number]
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.peers.pygearman_admin", host, str(port)],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-    theirs = json.loads(process.stdout)
-    with GearmanAdminClient([(host, port)]) as client:
-        assert sorted(theirs["get_status"], key=str) == sorted(
-            [dict(record) for record in client.get_status()], key=str
-        )
+    pygearman: Any = importlib.import_module("gearman")
+    address = busy.addresses[number]
+    theirs = pygearman.GearmanAdminClient([address])
+    with GearmanAdminClient([address]) as ours:
+        statuses = [dict(record) for record in ours.get_status()]
+        assert sorted(theirs.get_status(), key=str) == sorted(statuses, key=str)
         # pygearman has the socket's number as text.
-        (their_worker,) = (each for each in theirs["get_workers"] if each["tasks"])
-        (our_worker,) = (record for record in client.get_workers() if record.tasks)
-        assert their_worker == {
-            **our_worker,
-            "file_descriptor": str(our_worker.file_descriptor),
-            "tasks": list(our_worker.tasks),
-        }
-        assert theirs["get_version"] == client.get_version()
-        assert theirs["get_pid"] == f"OK {client.get_pid()}"
+        (their_worker,) = (each for each in theirs.get_workers() if each["tasks"])
+        (our_worker,) = (record for record in ours.get_workers() if record.tasks)
+        assert their_worker == {**our_worker, "file_descriptor": str(our_worker.file_descriptor)}
+        assert theirs.get_version() == ours.get_version()
+        assert theirs.get_pid() == f"OK {ours.get_pid()}"
+    theirs.shutdown()
 
 
 # gear's server has `status`, `workers` and `cancel job`. It drops other commands silently.

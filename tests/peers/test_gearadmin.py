@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import TYPE_CHECKING
 
 import pytest
-
-from tests.peers.peers import gearadmin
 
 if TYPE_CHECKING:
     from .conftest import Both
@@ -28,25 +24,6 @@ LISTS = {
 def test_lists(busy: Both) -> None:
     for option, output in LISTS.items():
         assert busy.ask(option) == (0, output, "")
-
-
-def test_empty_lists_are_equal(both: Both) -> None:
-    for option in LISTS:
-        own = "FD ADDRESS - :\n" if option == "--workers" else ""
-        assert both.ask(option) == (0, f".\n{own}", "")
-
-
-def test_words(both: Both) -> None:
-    for option, pattern in (
-        ("--server-version", r"\S+\n"),
-        ("--server-verbose", r"[A-Z]+\n"),
-        ("--getpid", r"\d+\n"),
-    ):
-        for address in both.addresses:
-            process = gearadmin(address, option)
-            assert (process.returncode, process.stderr) == (0, "")
-            assert re.fullmatch(pattern, process.stdout)
-    assert gearadmin(both.addresses[1], "--getpid").stdout == f"{os.getpid()}\n"
 
 
 def test_functions(busy: Both) -> None:
