@@ -133,12 +133,6 @@ class Learner:
         return False
 
 
-@pytest.fixture(params=SERVERS)
-def learner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Learner]:
-    with Learner(tmp_path, request.param) as learner:
-        yield learner
-
-
 def read_page() -> Iterator[tuple[bool, str, str]]:
     page = PAGE.read_text(encoding="utf-8")
     for match in FENCED.finditer(page):
@@ -158,14 +152,6 @@ def follow(learner: Learner, *, install: bool) -> None:
         learner.running.pop(command).__exit__(None, None, None)
 
 
-@pytest.mark.slow
-def test_tutorial(learner: Learner) -> None:
-    """Use an environment that has the packages of this one."""
-    make_environment(learner.home / ".venv")
-    (learner.home / "first-jobs").mkdir()
-    follow(learner, install=False)
-
-
 def make_environment(directory: Path) -> None:
     venv.create(directory, symlinks=True)
     (packages,) = directory.glob("lib/python*/site-packages")
@@ -177,20 +163,28 @@ def make_environment(directory: Path) -> None:
     program.chmod(0o755)
 
 
-@pytest.mark.slow
-def test_tutorial_from_the_first_command(tmp_path: Path) -> None:
-    """Type every command in a checkout, with packages that pip downloads from an index."""
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp_path), "trio"]
-    if (
-        not os.environ.get("CI")
-        and subprocess.run(pip, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("pip reaches no index")
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
+def copy_checkout(directory: Path) -> None:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, checkout)
+        shutil.copy(ROOT / name, directory)
     for package in (gearman_proto, gearman_sync, gearman_anyio):
-        shutil.copytree(package.__path__[0], checkout / package.__name__)
-    with Learner(checkout, "JobServer") as learner:
-        follow(learner, install=True)
+        shutil.copytree(package.__path__[0], directory / package.__name__)
+
+
+def has_index(directory: Path) -> bool:
+    """Return True if pip can download packages."""
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(directory), "trio"]
+    return subprocess.run(pip, check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", SERVERS)
+def test_tutorial(server: str, tmp_path: Path) -> None:
+    """Follow the page. With a JobServer, begin with the first command, which installs packages."""
+    install = server == "JobServer" and ("CI" in os.environ or has_index(tmp_path))
+    with Learner(tmp_path, server) as learner:
+        if install:
+            copy_checkout(learner.home)
+        else:
+            make_environment(learner.home / ".venv")
+            (learner.home / "first-jobs").mkdir()
+        follow(learner, install=install)
