@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
@@ -19,7 +19,6 @@ from gearman_proto.wire.packets import (
     TextLine,
     WorkComplete,
     WorkException,
-    WorkFail,
     WorkWarning,
 )
 from tests.support import hostile
@@ -28,10 +27,9 @@ from .support import (
     DONE,
     FAILED,
     NO_SERVER,
-    PROGRAM,
     TIMED_OUT,
     Running,
-    address_of,
+    command_line,
     gearmanctl,
 )
 from .terminal import Terminal
@@ -69,91 +67,82 @@ def answering(*events: PacketEvent, to: type[PacketEvent] = SubmitJob) -> Callab
     return script
 
 
-Case = tuple[str, "Callable[[Peer], None]", int, str, str]
+class Case(NamedTuple):
+    """A command, the server's script, and the exit status, output and a part of the errors."""
+
+    command: str
+    script: Callable[[Peer], None]
+    status: int = DONE
+    output: str = ""
+    error: str = ""
+
+
 JOB = JobCreated(b"H:1")
-RAISES = (JOB, WorkException(b"H:1", EVIL))
-WARNS = (JOB, WorkWarning(b"H:1", EVIL), WorkComplete(b"H:1", b"a\x1bb"))
+RAISES = answering(JOB, WorkException(b"H:1", EVIL))
+WARNS = answering(JOB, WorkWarning(b"H:1", EVIL), WorkComplete(b"H:1", b"a\x1bb"))
 ERR_LINE = b"ERR BAD_CODE " + EVIL.replace(b"\n", b"%0A") + b"\r\n"
-#: A command, the server's script, the exit status, the output, and a part of the error.
-CASES: list[Case] = [
-    ("status", saying(EVIL + b"\t1\t2\t3\n.\n"), DONE, f"{SHOWN}\t1\t2\t3\n", ""),
-    (
-        "workers",
-        saying(b"12 ::1\x1b[2J \x1b[31mid : f\x9b\x07\n.\n"),
-        *(DONE, "12\t::1\\x1b[2J\t\\x1b[31mid\tf\\x9b\\x07\n", ""),
+BAD_WORKER = b"12 ::1\x1b[2J \x1b[31mid : f\x9b\x07\n.\n"
+BAD_HANDLE = JobCreated(b"H\x1b[2J\n\xff")
+CASES = {
+    "a function": Case("status", saying(EVIL + b"\t1\t2\t3\n.\n"), output=f"{SHOWN}\t1\t2\t3\n"),
+    "a worker": Case(
+        "workers", saying(BAD_WORKER), output="12\t::1\\x1b[2J\t\\x1b[31mid\tf\\x9b\\x07\n"
     ),
     # Backslashes are doubled, so that escapes are reversible.
-    ("jobs --unique", saying(b" a\\b\tc\rd\xff\n.\n"), DONE, " a\\\\b\\tc\\rd\\xff\n", ""),
-    ("version", saying(b"OK 1\x1b[2J\x07\n"), DONE, "1\\x1b[2J\\x07\n", ""),
-    ("status", saying(ERR_LINE), FAILED, "", f"BAD_CODE: {SHOWN}"),
-    ("version", saying(b"ERR \x1b[2J\x07\n"), FAILED, "", r"ERR: \x1b[2J\x07"),
-    ("status", saying(b"\x1b[2J\n.\n"), NO_SERVER, "", r"not b'\x1b[2J'"),
-    (
+    "a unique": Case(
+        "jobs --unique", saying(b" a\\b\tc\rd\xff\n.\n"), output=" a\\\\b\\tc\\rd\\xff\n"
+    ),
+    "a version": Case("version", saying(b"OK 1\x1b[2J\x07\n"), output="1\\x1b[2J\\x07\n"),
+    "an error": Case("status", saying(ERR_LINE), FAILED, error=f"BAD_CODE: {SHOWN}"),
+    "a code": Case("version", saying(b"ERR \x1b[2J\x07\n"), FAILED, error=r"ERR: \x1b[2J\x07"),
+    "no reply": Case("status", saying(b"\x1b[2J\n.\n"), NO_SERVER, error=r"not b'\x1b[2J'"),
+    "a refusal": Case(
         "submit t x",
         answering(Error(b"CO\x1b[2JDE", EVIL)),
-        *(FAILED, "", rf"refused the job: CO\x1b[2JDE: {SHOWN}"),
+        FAILED,
+        error=rf"refused the job: CO\x1b[2JDE: {SHOWN}",
     ),
-    ("submit t x", answering(*RAISES), FAILED, "", f"the job failed: {JOINED}"),
-    ("submit t x", answering(*WARNS), DONE, "a\x1bb", JOINED),  # Results are unchanged.
-    (
-        "submit t x --lines",
-        answering(*RAISES),
-        *(FAILED, "\n", f"line 1: the job failed: {JOINED}"),
+    "an exception": Case("submit t x", RAISES, FAILED, error=f"the job failed: {JOINED}"),
+    # Results are unchanged.
+    "a warning": Case("submit t x", WARNS, output="a\x1bb", error=JOINED),
+    "an exception of a line": Case(
+        "submit t x --lines", RAISES, FAILED, "\n", f"line 1: the job failed: {JOINED}"
     ),
-    ("submit t x --lines", answering(*WARNS), DONE, "a\x1bb\n", JOINED),
-    (
-        "submit t x -b",
-        answering(JobCreated(b"H\x1b[2J\n\xff"), to=SubmitJobBg),
-        *(DONE, "H\\x1b[2J\\n\\xff\n", ""),
+    "a warning of a line": Case("submit t x --lines", WARNS, output="a\x1bb\n", error=JOINED),
+    "a handle": Case(
+        "submit t x -b", answering(BAD_HANDLE, to=SubmitJobBg), output="H\\x1b[2J\\n\\xff\n"
     ),
-    (
+    "a handle of a slow job": Case(
         "submit t x --timeout 2",
-        answering(JobCreated(b"H\x1b[2J\n\xff")),
-        *(TIMED_OUT, "", r"H\x1b[2J\n\xff has not ended in time"),
+        answering(BAD_HANDLE),
+        TIMED_OUT,
+        error=r"H\x1b[2J\n\xff has not ended in time",
     ),
-]
-each_case = pytest.mark.parametrize(
-    ("line", "script", "status", "output", "error"), CASES, ids=[case[0] for case in CASES]
-)
+}
 
 
-@each_case
+@pytest.mark.parametrize("name", CASES)
 def test_text_of_a_server_is_escaped(
-    start_server: Callable[..., ScriptedServer],
-    line: str,
-    script: Callable[[Peer], None],
-    status: int,
-    output: str,
-    error: str,
+    start_server: Callable[..., ScriptedServer], name: str
 ) -> None:
-    result = gearmanctl(*line.split(), at=start_server(script).address)
-    assert (result.status, result.output.decode()) == (status, output)
-    assert error in result.errors
+    case = CASES[name]
+    result = gearmanctl(*case.command.split(), at=start_server(case.script).address)
+    assert (result.status, result.output.decode()) == (case.status, case.output)
+    assert case.error in result.errors
     assert hostile.is_harmless(result.errors.removesuffix("\n"))
 
 
 @pytest.mark.parametrize(
-    ("line", "script", "shown"),
-    [
-        ("status", saying(EVIL + b"\t1\t2\t3\n.\n"), r"a\x1b[2J\n"),
-        ("status", saying(ERR_LINE), "gearmanctl: "),
-        ("submit t x", answering(*RAISES), f"gearmanctl: the job failed: {JOINED}"),
-        ("submit t x", answering(JOB, WorkWarning(b"H:1", EVIL), WorkFail(b"H:1")), JOINED),
-        ("submit t x --lines", answering(*RAISES), f"line 1: the job failed: {JOINED}"),
-    ],
+    "name", ["a function", "an error", "an exception", "a warning", "an exception of a line"]
 )
 def test_text_of_a_server_on_a_terminal_is_escaped(
-    start_server: Callable[..., ScriptedServer],
-    line: str,
-    script: Callable[[Peer], None],
-    shown: str,
+    start_server: Callable[..., ScriptedServer], name: str
 ) -> None:
-    command, *words = line.split()
-    options = ("--server", address_of(start_server(script).address))
-    with Terminal(*PROGRAM, command, *options, *words, columns=200) as terminal:
+    case = CASES[name]
+    command = command_line(*case.command.split(), at=start_server(case.script).address)
+    with Terminal(*command, columns=200) as terminal:
         terminal.wait_for_end()
-        assert shown in terminal.text
-        assert r"\x1b[2J" in terminal.text
+        assert (case.error or r"a\x1b[2J\n") in terminal.text
         # The output has only gearmanctl's own sequences, of bars and styles.
         for evil in (b"\x1b[2J", b"\x07", b"\xc2\x9b", b"\x9bg", b"\x7f", b"\xe2\x80\xae", b"\xff"):
             assert evil not in terminal.raw, evil
