@@ -27,7 +27,7 @@ from gearman_sync.testing import Peer
 from gearman_sync.testing.sockets import socket_for
 from tests.support import PATIENCE
 
-from .support import PROGRAM, address_of
+from .support import command_line
 from .terminal import CTRL_C, Terminal, environment
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def submit(*words: str, data: bytes = b"", **options: Any) -> Iterator[tuple[Ter
     with socket_for("127.0.0.1") as listener:
         listener.listen()
         listener.settimeout(PATIENCE)
-        command = (*PROGRAM, "submit", "--server", address_of(listener.getsockname()), *words)
+        command = command_line("submit", *words, at=listener.getsockname())
         with Terminal(*command, **options) as terminal:
             if terminal.process.stdin is None:
                 terminal.type(data.decode())

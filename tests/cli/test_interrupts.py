@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support import PATIENCE, interruptible, require
+from tests.support import require
 
-from .support import environment
+from .support import Running, environment
 
 SCRIPT = str(Path(sys.executable).with_name("gearmanctl"))
 PROGRAMS = {
@@ -32,18 +32,21 @@ sys.meta_path.insert(0, Interrupting())
 """
 
 
-def interrupt(words: list[str], module: str, directory: Path) -> tuple[int, str]:
-    """Run Python with SIGINT at the import of `module`. Return the status and the errors."""
-    (directory / "sitecustomize.py").write_text(CUSTOMIZE)
-    path = os.pathsep.join([str(directory), environment()["PYTHONPATH"]])
-    process = subprocess.run(
-        interruptible(sys.executable, *words),
-        env=environment(PYTHONPATH=path, INTERRUPTED_IMPORT=module),
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    return process.returncode, process.stderr.decode()
+Interrupt = Callable[[list[str], str], tuple[int, str]]
+
+
+@pytest.fixture
+def interrupt(run_program: Callable[..., Running], tmp_path: Path) -> Interrupt:
+    """Run Python with SIGINT at the import of a module. Return the status and the errors."""
+    (tmp_path / "sitecustomize.py").write_text(CUSTOMIZE)
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+
+    def interrupt(words: list[str], module: str) -> tuple[int, str]:
+        env = environment(PYTHONPATH=path, INTERRUPTED_IMPORT=module)
+        result = run_program([sys.executable, *words], env=env).end()
+        return result.status, result.errors
+
+    return interrupt
 
 
 @pytest.mark.parametrize(
@@ -57,30 +60,29 @@ def interrupt(words: list[str], module: str, directory: Path) -> tuple[int, str]
     ],
 )
 def test_program_interrupted_while_it_imports_ends_silently(
-    program: str, module: str, tmp_path: Path
+    interrupt: Interrupt, program: str, module: str
 ) -> None:
     require(SCRIPT)
-    status = interrupt(PROGRAMS[program], module, tmp_path)
-    assert status == (128 + signal.SIGINT, "interrupted ")
+    assert interrupt(PROGRAMS[program], module) == (128 + signal.SIGINT, "interrupted ")
 
 
 @pytest.mark.parametrize("words", [["-c", "import gearman_sync"], ["-m", "user.program"]])
 def test_other_program_interrupted_while_it_imports_gets_keyboard_interrupt(
-    words: list[str], tmp_path: Path
+    interrupt: Interrupt, words: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "user").mkdir()
     (tmp_path / "user" / "__init__.py").write_text("import gearman_sync")
     (tmp_path / "user" / "program.py").write_text("")
-    status, errors = interrupt(words, "gearman_proto", tmp_path)
+    status, errors = interrupt(words, "gearman_proto")
     assert status == -signal.SIGINT
     assert errors.endswith("KeyboardInterrupt\n")
 
 
-def test_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+def test_interrupt_that_is_ignored_stays_ignored(interrupt: Interrupt) -> None:
     """Check the behaviour of background jobs in shell scripts, which ignore SIGINT."""
     program = (
         "import os, runpy, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
         "sys.argv = ['gearmanctl', '--version']; runpy.run_module('gearman_sync', None, '__main__')"
     )
-    status, errors = interrupt(["-c", program], "typer", tmp_path)
+    status, errors = interrupt(["-c", program], "typer")
     assert (status, set(errors.split())) == (0, {"interrupted"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shlex
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -28,7 +27,6 @@ from .support import (
     Result,
     Running,
     command_line,
-    environment,
     gearmanctl,
 )
 
@@ -38,38 +36,28 @@ if TYPE_CHECKING:
     from .support import Server
 
 
-def run(*command: str, **variables: str) -> Result:
-    process = subprocess.run(
-        command,
-        env=environment(**variables),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    return Result(process.returncode, process.stdout, process.stderr.decode())
-
-
 def test_version_option_prints_the_version() -> None:
     assert gearmanctl("--version") == Result(DONE, f"gearmanctl {__version__}\n".encode(), "")
 
 
-def test_script_and_module_are_the_same_program() -> None:
+def test_script_and_module_are_the_same_program(run_program: Callable[..., Running]) -> None:
     script = require(str(Path(sys.executable).with_name("gearmanctl")))
     for words in (["--help"], ["nothing"]):
-        assert run(script, *words) == gearmanctl(*words)
+        assert run_program([script, *words]).end() == gearmanctl(*words)
 
 
 # Dependencies.
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_missing_package_prints_how_to_install_it(missing: str) -> None:
+def test_missing_package_prints_how_to_install_it(
+    run_program: Callable[..., Running], missing: str
+) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None;"
         "from gearman_sync.cli import main; sys.argv = ['gearmanctl', 'status']; main()"
     )
-    result = run(sys.executable, "-c", program)
+    result = run_program([sys.executable, "-c", program]).end()
     assert (result.status, result.output) == (USAGE, b"")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     # In the format of the installed metadata.
@@ -78,9 +66,10 @@ def test_missing_package_prints_how_to_install_it(missing: str) -> None:
     assert result.error == f"{missing} not found; {pip} {needed} installs what it needs"
 
 
-def test_library_needs_no_package_of_the_extra() -> None:
+def test_library_needs_no_package_of_the_extra(run_program: Callable[..., Running]) -> None:
     program = "import sys, gearman_sync; print({'typer', 'rich', 'click'} & set(sys.modules))"
-    assert run(sys.executable, "-c", program) == Result(DONE, b"set()\n", "")
+    result = run_program([sys.executable, "-c", program]).end()
+    assert result == Result(DONE, b"set()\n", "")
 
 
 @pytest.mark.parametrize("words", [["--version"], ["status"]])

@@ -22,7 +22,7 @@ from gearman_sync.cli.top import _Poller
 from gearman_sync.testing import Gate, Peer, ScriptedServer, ScriptedWorker
 from tests.support import PATIENCE, Gearmand, eventually, free_port, spawn, wait_for
 
-from .support import PROGRAM, address_of
+from .support import PROGRAM, address_of, command_line
 from .terminal import CTRL_C, DOWN, PAGE_DOWN, Terminal, environment
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def submit(server: Server, **counts: int) -> None:
 
 
 def top(*servers: Server, interval: float = 0.1, **options: Any) -> Terminal:
-    at = [option for server in servers for option in ("--server", address_of(server))]
-    return Terminal(*PROGRAM, "top", "--interval", str(interval), *at, **options)
+    return Terminal(*command_line("top", "--interval", str(interval), at=servers), **options)
 
 
 def rows_of(terminal: Terminal) -> dict[str, list[str]]:
@@ -134,8 +133,7 @@ def test_key_ends_top_and_restores_the_terminal(server: Server, key: str) -> Non
     # The shell must survive Ctrl-C, and reads no keys that were typed ahead, not even those that
     # top has not read itself.
     script = 'trap : INT; echo before; "$@"; echo "status $?"; read -r line; echo "got $line"'
-    command = ("sh", "-c", script, "sh", *PROGRAM, "top", "--server", address_of(server))
-    with Terminal(*command) as terminal:
+    with Terminal("sh", "-c", script, "sh", *command_line("top", at=server)) as terminal:
         terminal.wait_for("functions: 0", "quit: q")
         assert "before" not in terminal.text
         assert set(terminal.changes) == {"termios", "modes", "screen", "cursor"}
@@ -224,10 +222,9 @@ def test_ctrl_z_without_a_shell_does_nothing(server: Server) -> None:
 def test_closed_window_ends_top_that_ignores_sighup(
     server: Server, streams: dict[str, Any]
 ) -> None:
-    command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *PROGRAM, "top", "--interval", "0.1"]
-    with Terminal(
-        *command, "--server", address_of(server), stderr=subprocess.PIPE, **streams
-    ) as terminal:
+    command = command_line("top", "--interval", "0.1", at=server)
+    ignoring = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command)
+    with Terminal(*ignoring, stderr=subprocess.PIPE, **streams) as terminal:
         terminal.wait_for("functions: 0")
         terminal.hang_up()
         assert terminal.process.stderr is not None
@@ -291,12 +288,11 @@ def test_end_does_not_wait_for_answers(
 
 
 def test_unreachable_servers_leave_the_screen_alone() -> None:
-    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    options = [option for address in addresses for option in ("--server", address)]
-    with Terminal(*PROGRAM, "top", *options, columns=200) as terminal:
+    addresses = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    with Terminal(*command_line("top", at=addresses), columns=200) as terminal:
         assert terminal.wait_for_end() == 3
         for address, line in zip(addresses, terminal.text.splitlines(), strict=True):
-            assert line.startswith(f"gearmanctl: no server could be reached: {address}")
+            assert line.startswith(f"gearmanctl: no server could be reached: {address_of(address)}")
         assert b"\x1b" not in terminal.raw
 
 
