@@ -15,7 +15,8 @@ from gearman_sync import (
     GearmanClient,
     JobServer,
 )
-from gearman_sync.testing import Gate, Peer, ScriptedServer, ScriptedWorker, echo
+from gearman_sync.testing import Gate, Peer, ScriptedServer, ScriptedWorker
+from tests.peers import peers
 from tests.peers.peers import gearadmin
 from tests.support import PATIENCE, Gearmand, eventually, free_port, wait_for
 
@@ -44,21 +45,8 @@ if TYPE_CHECKING:
 def busy(launch: Launch) -> Iterator[Server]:
     """A server with a running job, queued jobs of all priorities, and a function without jobs."""
     server = launch()
-    gate = Gate()
-    worker = ScriptedWorker(server.address, {"held": gate, "free": echo})
-    with GearmanClient([server.address]) as client:
-        for task, unique, priority in (
-            ("held", "running", None),
-            ("held", "a\\b", None),
-            ("idle", "normal", None),
-            ("idle", "high", PRIORITY_HIGH),
-            ("idle", "low", PRIORITY_LOW),
-        ):
-            client.submit_job(task, b"data", unique, priority, background=True)
-            wait_for(gate.begun, "the start of a job")
-    yield server
-    gate.open.set()
-    worker.stop()
+    with peers.busy(server.address):
+        yield server
 
 
 def said(server: Server, option: str) -> str:
@@ -102,7 +90,6 @@ def test_workers_are_those_of_gearadmin(busy: Server) -> None:
     def without_number(line: str) -> str:
         return re.sub(r"^\d+ ", "", line).rstrip()
 
-    eventually(lambda: said(busy, "--workers").count("\n") == 2, "the end of a client")
     result = gearmanctl("workers", at=busy)
     assert (result.status, result.errors) == (DONE, "")
     rows = [line.split("\t") for line in result.lines]

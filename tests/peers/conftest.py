@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gearman_sync import PRIORITY_HIGH, PRIORITY_LOW, GearmanClient
-from gearman_sync.testing import Gate, ScriptedWorker, echo
+from tests.peers import peers
 from tests.peers.peers import SERVERS, gearadmin
-from tests.support import PortProgram, ServerAt, free_port, require_module, wait_for
+from tests.support import PortProgram, ServerAt, free_port, require_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,21 +65,7 @@ def busy(both: Both) -> Iterator[Both]:
     """Both servers with a running job, queued jobs of all priorities, and an idle function."""
     with contextlib.ExitStack() as stack:
         for address in both.addresses:
-            client = stack.enter_context(GearmanClient([address]))
-            gate = Gate()
-            worker = ScriptedWorker(address, {"held": gate, "free": echo})
-            stack.callback(worker.stop)
-            stack.callback(gate.open.set)
-            for task, unique, priority in (
-                ("held", "running", None),
-                ("held", "queued", None),
-                ("idle", "normal", None),
-                ("idle", "high 1", PRIORITY_HIGH),
-                ("idle", "high 2", PRIORITY_HIGH),
-                ("idle", "low", PRIORITY_LOW),
-            ):
-                client.submit_job(task, b"data", unique, priority, background=True)
-                wait_for(gate.begun, "the start of a job")
+            stack.enter_context(peers.busy(address))
         yield both
 
 

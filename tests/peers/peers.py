@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import gearman_sync
+from gearman_sync.testing import Gate, ScriptedWorker, echo
 from tests.peers.functions import FUNCTIONS
 from tests.peers.scripts import Answer, Submit
 from tests.support import (
@@ -24,10 +25,11 @@ from tests.support import (
     require,
     require_module,
     spawn,
+    wait_for,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Self
 
     Address = tuple[str, int]
@@ -74,6 +76,27 @@ def gearadmin(address: Address, *options: str) -> subprocess.CompletedProcess[st
 Server = Gearmand | EmbeddedServer
 
 SERVERS: dict[str, Callable[[], Server]] = {"gearmand": Gearmand, "JobServer": EmbeddedServer}
+
+
+@contextlib.contextmanager
+def busy(address: Address) -> Iterator[None]:
+    """Give a server a running job, queued jobs of all priorities, and a function without jobs."""
+    gate = Gate()
+    worker = ScriptedWorker(address, {"held": gate, "free": echo})
+    with gearman_sync.GearmanClient([address]) as client:
+        for task, unique, priority in (
+            ("held", "running", None),
+            ("held", "a\\b", None),
+            ("idle", "normal", None),
+            ("idle", "high 1", gearman_sync.PRIORITY_HIGH),
+            ("idle", "high 2", gearman_sync.PRIORITY_HIGH),
+            ("idle", "low", gearman_sync.PRIORITY_LOW),
+        ):
+            client.submit_job(task, b"data", unique, priority, background=True)
+            wait_for(gate.begun, "the start of a job")
+        yield
+        gate.open.set()
+        worker.stop()
 
 
 # Peers in processes of their own.

@@ -17,7 +17,7 @@ LISTS = {
     # The connections of gearadmin, of the client and of the worker.
     "--workers": ".\nFD ADDRESS - :\nFD ADDRESS - :\nFD ADDRESS - : free held\n",
     "--show-jobs": ".\n" + 6 * "HANDLE\t0\t0\t1\n",
-    "--show-unique-jobs": ".\nhigh 1\nhigh 2\nlow\nnormal\nqueued\nrunning\n",
+    "--show-unique-jobs": ".\na\\b\nhigh 1\nhigh 2\nlow\nnormal\nrunning\n",
 }
 
 
