@@ -14,8 +14,6 @@ from tests.support.injecting import every_place
 from tests.sync.support import interrupt, signalled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.support import Gearmand
 
 
@@ -25,10 +23,6 @@ def poll(worker: Any) -> None:
     worker.poll_connections_until_stopped(connections, lambda _: True)
 
 
-LOOPS = pytest.mark.parametrize("loop", [poll, lambda worker: worker.work()], ids=["poll", "work"])
-
-
-@LOOPS
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_exception_that_ends_the_loop_propagates(
     gearman: Any,
@@ -37,7 +31,6 @@ def test_exception_that_ends_the_loop_propagates(
     server: Gearmand,
     host: str,
     task: str,
-    loop: Callable[[Any], None],
     kind: type[BaseException],
 ) -> None:
     """The connections are closed, and another worker does the job. Other exceptions fail a job."""
@@ -50,7 +43,7 @@ def test_exception_that_ends_the_loop_propagates(
 
     worker.register_task(task, callback)
     for _ in range(2):
-        call = spawn(loop, worker)
+        call = spawn(poll, worker)
         request = client.submit_job(task, b"bad", poll_timeout=PATIENCE)
         assert request.reason == "ValueError: the callback is wrong"
         request = client.submit_job(task, b"data", wait_until_complete=False)
@@ -83,21 +76,16 @@ def test_exception_of_the_poll_function_leaves_the_connections(
     eventually(lambda: server.counts(task)[2] == 0)
 
 
-@pytest.mark.parametrize(
-    ("loop", "end"), [("poll", "shutdown"), ("work", "shutdown"), ("poll", "close")]
-)
+@pytest.mark.parametrize("end", ["shutdown", "close"])
 def test_end_by_a_callback_requeues_its_job(
-    gearman: Any, client: Any, server: Gearmand, host: str, task: str, loop: str, end: str
+    gearman: Any, client: Any, server: Gearmand, host: str, task: str, end: str
 ) -> None:
     client.submit_job(task, b"", background=True)
     worker = gearman.GearmanWorker([host])
     ends = {"shutdown": worker.shutdown, "close": worker.connection_list[0].close}
     worker.register_task(task, lambda worker, job: ends[end]())
-    if loop == "work":
-        worker.work()
-    else:
-        with pytest.raises(gearman.errors.ServerUnavailable):
-            poll(worker)
+    with pytest.raises(gearman.errors.ServerUnavailable):
+        poll(worker)
     eventually(lambda: server.counts(task) == (1, 0, 0))
     if end == "shutdown":
         worker = gearman.GearmanWorker([host])
@@ -110,15 +98,8 @@ def test_end_by_a_callback_requeues_its_job(
 
 
 @pytest.mark.parametrize("busy", [False, True])
-@LOOPS
 def test_shutdown_in_a_signal_handler_ends_the_loop_and_requeues_the_job(
-    gearman: Any,
-    client: Any,
-    server: Gearmand,
-    host: str,
-    task: str,
-    loop: Callable[[Any], None],
-    busy: bool,
+    gearman: Any, client: Any, server: Gearmand, host: str, task: str, busy: bool
 ) -> None:
     begun, over = threading.Event(), threading.Event()
 
@@ -137,11 +118,11 @@ def test_shutdown_in_a_signal_handler_ends_the_loop_and_requeues_the_job(
     worker.register_task(task, callback)
     if busy:
         client.submit_job(task, b"", background=True)
-    # `work` returns. `poll_connections_until_stopped` finds no connection.
-    ends = pytest.raises(gearman.errors.ServerUnavailable, match="no valid connections in list")
-    signal = signalled(shut_down, lambda: eventually(is_waiting))
-    with ends if loop is poll else contextlib.nullcontext(), signal:
-        loop(worker)
+    with (
+        pytest.raises(gearman.errors.ServerUnavailable, match="no valid connections in list"),
+        signalled(shut_down, lambda: eventually(is_waiting)),
+    ):
+        poll(worker)
     eventually(lambda: server.counts(task) == (busy, 0, 0))
 
 
