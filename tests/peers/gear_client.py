@@ -1,14 +1,16 @@
-"""A client of gear: the arguments are host, port and the seconds for a job."""
+"""A client of gear: the arguments are host, port and the seconds for a job.
+
+It reads pickled jobs and writes, for each, whether it has failed, and its result.
+"""
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 from typing import Any
 
 import gear
-
-from tests.peers.scripts import Answer, Submit, serve
 
 
 class Client(gear.Client):  # type: ignore[misc]
@@ -34,25 +36,17 @@ def main(host: str, port: str, patience: str) -> None:
     client.addServer(host, int(port))
     client.waitForServer(float(patience))
 
-    def submit(job: Submit) -> Answer:
+    while True:
+        task, data, priority, background = pickle.load(sys.stdin.buffer)
         client.ended.clear()
-        request = gear.Job(job.task, job.data)
+        request = gear.Job(task, data)
+        precedence = getattr(gear, f"PRECEDENCE_{(priority or 'normal').upper()}")
         client.submitJob(
-            request,
-            background=job.background,
-            precedence={
-                None: gear.PRECEDENCE_NORMAL,
-                "high": gear.PRECEDENCE_HIGH,
-                "low": gear.PRECEDENCE_LOW,
-            }[job.priority],
-            timeout=float(patience),
+            request, background=background, precedence=precedence, timeout=float(patience)
         )
-        if job.background:
-            return Answer(failed=False, result=None)
-        assert client.ended.wait(float(patience))
-        return Answer(request.failure, b"".join(request.data))
-
-    serve(submit)
+        assert background or client.ended.wait(float(patience))
+        pickle.dump((request.failure, b"".join(request.data)), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
+import importlib
 import pickle
-import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gearman_sync
 from gearman_sync.testing import Gate, ScriptedWorker, echo
 from tests.peers.functions import FUNCTIONS
-from tests.peers.scripts import Answer, Submit
 from tests.support import (
     PATIENCE,
     EmbeddedServer,
@@ -40,6 +39,11 @@ FUNCTIONS_SCRIPT = Path(__file__).with_name("functions.py")
 
 class JobFailed(Exception):
     """Raised by a client if the job failed."""
+
+
+def import_pygearman() -> Any:
+    require_module("gearman")
+    return importlib.import_module("gearman")
 
 
 class Peer(Protocol):
@@ -99,56 +103,26 @@ def busy(address: Address) -> Iterator[None]:
         worker.stop()
 
 
-# Peers in processes of their own.
-
-
 class Script:
-    """A module of this package that runs in a process of its own."""
+    """A module of this package for gear, whose threads need a process of their own."""
 
     def __init__(self, name: str, *args: str) -> None:
+        require_module("gear")
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"tests.peers.{name}", *args],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
         )
 
-    def ask(self, request: Submit) -> Answer:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        pickle.dump(request, self._process.stdin)
-        self._process.stdin.flush()
-        answer: Answer = pickle.load(self._process.stdout)
-        return answer
-
     def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         with self._process:
             pass
 
 
-class ScriptClient:
-    """A client of another library in a process of its own, which keeps its connection."""
-
-    def __init__(self, module: str, script: str, address: Address) -> None:
-        require_module(module)
-        host, port = address
-        # With half the time, the script reports its errors before this process gives up.
-        self._script = Script(script, host, str(port), str(PATIENCE / 2))
-        self.close = self._script.close
-
-    def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
-        answer = self._script.ask(Submit(task, data, priority, background=False))
-        if answer.failed:
-            raise JobFailed
-        assert answer.result is not None
-        return answer.result
-
-    def queue(self, task: str, data: bytes, priority: str | None = None) -> None:
-        assert not self._script.ask(Submit(task, data, priority, background=True)).failed
+# Clients.
 
 
 class LibgearmanClient:
@@ -184,6 +158,62 @@ class LibgearmanClient:
         pass
 
 
+class PygearmanClient:
+    """The client of pygearman."""
+
+    def __init__(self, address: Address) -> None:
+        self._gearman = import_pygearman()
+        self._client = self._gearman.GearmanClient([address])
+        self.close = self._client.shutdown
+
+    def _submit(self, task: str, data: bytes, priority: str | None, *, background: bool) -> Any:
+        request = self._client.submit_job(
+            task,
+            data,
+            priority=priority and priority.upper(),
+            background=background,
+            # Without a timeout, pygearman does not wait at all.
+            poll_timeout=PATIENCE,
+        )
+        assert not request.timed_out
+        return request
+
+    def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
+        request = self._submit(task, data, priority, background=False)
+        if request.state == self._gearman.JOB_FAILED:
+            raise JobFailed
+        result: bytes = request.result
+        return result
+
+    def queue(self, task: str, data: bytes, priority: str | None = None) -> None:
+        self._submit(task, data, priority, background=True)
+
+
+class GearClient(Script):
+    """The client of gear, which keeps its connection."""
+
+    def __init__(self, address: Address) -> None:
+        # With half the time, the script reports its errors before this process gives up.
+        super().__init__("gear_client", *map(str, address), str(PATIENCE / 2))
+
+    def _submit(self, *job: Any) -> bytes:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        pickle.dump(job, self._process.stdin)
+        self._process.stdin.flush()
+        has_failed, result = pickle.load(self._process.stdout)
+        if has_failed:
+            raise JobFailed
+        assert isinstance(result, bytes)
+        return result
+
+    def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
+        return self._submit(task, data, priority, False)
+
+    def queue(self, task: str, data: bytes, priority: str | None = None) -> None:
+        self._submit(task, data, priority, True)
+
+
 class OurClient:
     """The client of this project."""
 
@@ -208,13 +238,17 @@ class OurClient:
 
 CLIENTS: dict[str, Callable[[Address], Client]] = {
     "libgearman": LibgearmanClient,
-    "pygearman": functools.partial(ScriptClient, "gearman", "pygearman_client"),
-    "gear": functools.partial(ScriptClient, "gear", "gear_client"),
+    "pygearman": PygearmanClient,
+    "gear": GearClient,
     "gearman_sync": OurClient,
 }
 
 
 # Workers register all of FUNCTIONS, with a prefix.
+
+
+def callback(function: Callable[[bytes], bytes]) -> Callable[[Any, Any], bytes]:
+    return lambda worker, job: function(job.data)
 
 
 class LibgearmanWorker:
@@ -236,12 +270,33 @@ class LibgearmanWorker:
             program.kill()
 
 
-class ScriptWorker(Script):
-    """A worker of another library."""
+class PygearmanWorker:
+    """The worker of pygearman."""
 
-    def __init__(self, module: str, script: str, address: Address, prefix: str) -> None:
-        require_module(module)
-        super().__init__(script, address[0], str(address[1]), prefix)
+    def __init__(self, address: Address, prefix: str) -> None:
+        stopped = self._stopped = threading.Event()
+
+        class Worker(import_pygearman().GearmanWorker):  # type: ignore[misc]
+            def after_poll(self, any_activity: bool) -> bool:
+                return not stopped.is_set()
+
+        self._worker = Worker([address])
+        for name, function in FUNCTIONS.items():
+            # pygearman looks tasks up by their encoded names.
+            self._worker.register_task((prefix + name).encode(), callback(function))
+        self._work = spawn(self._worker.work, poll_timeout=0.1)
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._work.result(PATIENCE)
+        self._worker.shutdown()
+
+
+class GearWorker(Script):
+    """The worker of gear."""
+
+    def __init__(self, address: Address, prefix: str) -> None:
+        super().__init__("gear_worker", *map(str, address), prefix)
 
 
 class OurWorker:
@@ -250,14 +305,8 @@ class OurWorker:
     def __init__(self, address: Address, prefix: str, *, exceptions: bool = False) -> None:
         self._worker = gearman_sync.GearmanWorker([address], exceptions=exceptions)
         for name, function in FUNCTIONS.items():
-            self._worker.register_task(prefix + name, self._make_callback(function))
+            self._worker.register_task(prefix + name, callback(function))
         self._work = spawn(self._worker.work)
-
-    @staticmethod
-    def _make_callback(
-        function: Callable[[bytes], bytes],
-    ) -> Callable[[gearman_sync.GearmanWorker, gearman_sync.GearmanJob], bytes]:
-        return lambda worker, job: function(job.data)
 
     def close(self) -> None:
         self._worker.stop()
@@ -267,8 +316,8 @@ class OurWorker:
 
 WORKERS: dict[str, Callable[[Address, str], Peer]] = {
     "libgearman": LibgearmanWorker,
-    "pygearman": functools.partial(ScriptWorker, "gearman", "pygearman_worker"),
-    "gear": functools.partial(ScriptWorker, "gear", "gear_worker"),
+    "pygearman": PygearmanWorker,
+    "gear": GearWorker,
     "gearman_sync": OurWorker,
     "exceptions": functools.partial(OurWorker, exceptions=True),
 }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gearman_proto.errors import InvalidAdminClientState, ServerError
 from gearman_sync import GearmanAdminClient, GearmanClient, GearmanWorker
-from tests.peers.peers import SERVERS
-from tests.support import PATIENCE, eventually, require_module, spawn
+from tests.peers.peers import SERVERS, import_pygearman
+from tests.support import PATIENCE, eventually, spawn
 
 if TYPE_CHECKING:
     from tests.support import ServerAt
@@ -24,10 +23,8 @@ each_server = pytest.mark.parametrize("number", range(2), ids=list(SERVERS))
 
 @each_server
 def test_records_as_pygearman_has_them(busy: Both, number: int) -> None:
-    require_module("gearman")
-    pygearman: Any = importlib.import_module("gearman")
     address = busy.addresses[number]
-    theirs = pygearman.GearmanAdminClient([address])
+    theirs = import_pygearman().GearmanAdminClient([address])
     with GearmanAdminClient([address]) as ours:
         statuses = [dict(record) for record in ours.get_status()]
         assert sorted(theirs.get_status(), key=str) == sorted(statuses, key=str)
