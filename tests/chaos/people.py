@@ -25,7 +25,7 @@ from gearman_proto.errors import (
     InvalidWorkerState,
     ServerUnavailable,
 )
-from tests.contract.kit import Blocking, drive
+from tests.contract.kit import Blocking, drive, plain
 
 from .payloads import KINDS, TASK, Job
 
@@ -208,7 +208,7 @@ class BlockingSurface:
             yield Blocking(made)
 
     def callback(self, function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-        return blocking_callback(function)
+        return plain(function)
 
     def within(self, seconds: float) -> Any:
         return contextlib.nullcontext()
@@ -279,15 +279,6 @@ def _tasks(backend: str) -> int:
     import trio.lowlevel
 
     return trio.lowlevel.current_statistics().tasks_living
-
-
-def blocking_callback(function: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-    """Return a plain callback that runs an async function with blocking methods."""
-
-    async def call(worker: Any, job: Any) -> Any:
-        return await function(Blocking(worker), job)
-
-    return lambda worker, job: drive(call(worker, job))
 
 
 class Client:
@@ -540,7 +531,7 @@ class Worker:
                 poll_interval=1.0,
                 exceptions=self._rng.random() < 0.5,
             )
-            callback = (blocking_callback if self._plain else self._surface.callback)(self._do)
+            callback = (plain if self._plain else self._surface.callback)(self._do)
             made.register_task(TASK, callback)
             # End some workers in the middle of their jobs.
             ended_after = self._rng.uniform(0, 8) if self._rng.random() < 0.3 else _NEVER

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .support import Server
 
-LINES = int(os.environ.get("GEARMAN_TEST_LINES", "3000"))
+LINES = int(os.environ.get("GEARMAN_TEST_LINES", "1000"))
 WORKERS = 4
 #: Maximum memory of the submitter in kilobytes, for any number of lines.
 MAX_MEMORY = 120_000

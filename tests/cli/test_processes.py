@@ -197,6 +197,7 @@ def test_kill_of_a_command_that_may_not_be_killed_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closing: str
 ) -> None:
     """A command of another user, started by `sudo` for example, can't be killed."""
+    monkeypatch.setattr(process, "_KILL_TIMEOUT", 1.0)
     program = f"{closing} open(sys.argv[1], 'w').close(); {SLEEP}"
     processes = Processes(python(f"import sys; {program}", str(tmp_path / "begun")))
     attempts = []

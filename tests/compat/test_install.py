@@ -7,7 +7,6 @@ import subprocess
 import sys
 import types
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -71,15 +70,6 @@ def test_all_forms_of_import_work(gearman: Any) -> None:
         assert importlib.import_module(f"gearman.{name}") is getattr(gearman, name)
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("gearman.client_handler")
-
-
-def test_names_can_be_patched(gearman: Any) -> None:
-    """Programs' tests patch objects by name."""
-    with mock.patch("gearman.client.GearmanClient") as kind:
-        assert gearman.client.GearmanClient is kind
-    with mock.patch("gearman.GearmanClient.submit_job", return_value="done") as submit:
-        assert gearman.GearmanClient(["localhost"]).submit_job("task", b"") == "done"
-    submit.assert_called_once_with("task", b"")
 
 
 def test_install_under_several_names(nothing: None) -> None:
