@@ -112,6 +112,11 @@ CASES = {
     "a handle": Case(
         "submit t x -b", answering(BAD_HANDLE, to=SubmitJobBg), output="H\\x1b[2J\\n\\xff\n"
     ),
+    "a handle of a line": Case(
+        "submit t x --lines -b",
+        answering(BAD_HANDLE, to=SubmitJobBg),
+        output="H\\x1b[2J\\n\\xff\n",
+    ),
     "a handle of a slow job": Case(
         "submit t x --timeout 2",
         answering(BAD_HANDLE),
