@@ -62,7 +62,7 @@ LAYERS: Final = {
 _LIMIT: Final = 90.0
 # Address space of a test process in bytes, so that a runaway mutant cannot exhaust the machine.
 _MEMORY: Final = 6 * 1024**3
-# The modules to measure or the tests to choose, what was measured, and the output.
+# Files beside a copy of the checkout: pytest's instructions, its measurement and its output.
 _MODULES, _CHOSEN, _RECORDED, _LOG = map(Path, ("../modules", "../chosen", "../recorded", "../log"))
 
 # Operators, and the ones that replace them.

@@ -66,12 +66,6 @@ def test_missing_package_prints_how_to_install_it(
     assert result.error == f"{missing} not found; {pip} {needed} installs what it needs"
 
 
-def test_library_needs_no_package_of_the_extra(run_program: Callable[..., Running]) -> None:
-    program = "import sys, gearman_sync; print({'typer', 'rich', 'click'} & set(sys.modules))"
-    result = run_program([sys.executable, "-c", program]).end()
-    assert result == Result(DONE, b"set()\n", "")
-
-
 @pytest.mark.parametrize("words", [["--version"], ["status"]])
 def test_closed_pipe_ends_the_program_silently(
     server: Server, start: Callable[..., Running], words: list[str]
