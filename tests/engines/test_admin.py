@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -28,9 +28,6 @@ from gearman_proto.wire.packets import (
 
 from .admin_harness import Peer, World
 from .harness import raw, wakes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 STATUS = b"f\t1\t2\t3\n.\n"
 F = text.FunctionStatus("f", 1, 2, 3)
@@ -95,6 +92,9 @@ def test_first_question_opens_the_connection(world: World) -> None:
     assert (str(peer.link.address), peer.timeout) == ("s:1", 10)
     assert repr(peer.link) == "<AdminLink to s:1, connecting>"
     assert repr(question) == "<Question 'status'>"
+    odd = world.ask(text.create_function(b"\xff'"))
+    assert repr(odd) == '<Question "create function \ufffd\'">'
+    world.release(odd)
     assert peer.take() == []
     assert not world.engine.server.connected
     peer.up()
@@ -132,8 +132,10 @@ def test_refusal_keeps_the_connection(
 
 
 def test_questions_are_sent_one_at_a_time(world: World) -> None:
+    """A ping measures the time since its sending, and not the wait for its turn."""
     (first, server), second, third = asked(world), world.ask(text.getpid()), world.ping()
     assert repr(third) == "<Question ECHO_REQ>"
+    world.sleep(3)
     server.send(STATUS)
     assert [each.done for each in (first, second, third)] == [True, False, False]
     assert server.one() == b"getpid"
@@ -142,31 +144,10 @@ def test_questions_are_sent_one_at_a_time(world: World) -> None:
     assert not third.done
     (echo,) = server.take()
     assert isinstance(echo, EchoReq)
+    world.sleep(0.25)
     server.send(raw(EchoRes(echo.data)))
-    assert third.done
-    assert first.value == (F,)
+    assert (first.value, third.value) == ((F,), 0.25)
     check_usable(world, on=server)
-
-
-def test_ping_measures_the_time_since_its_sending(world: World) -> None:
-    first = world.ping()
-    world.sleep(3)
-    server = world.serve()
-    (echo,) = server.take()
-    assert isinstance(echo, EchoReq)
-    second = world.ping()
-    world.now += 0.25
-    server.send(raw(EchoRes(echo.data)))
-    server.take()
-    world.now += 0.5
-    server.send(raw(EchoRes(echo.data)))
-    assert (first.value, second.value) == (0.25, 0.5)
-    check_usable(world)
-
-
-def test_question_repr_replaces_undecodable_bytes(world: World) -> None:
-    question = world.ask(text.create_function(b"\xff'"))
-    assert repr(question) == '<Question "create function \ufffd\'">'
 
 
 # Invalid answers.
@@ -186,12 +167,7 @@ def test_question_repr_replaces_undecodable_bytes(world: World) -> None:
         pytest.param(World.ping, raw(JobCreated(b"H:1")), id="other answer for ECHO_RES"),
     ],
 )
-@pytest.mark.parametrize("first", [True, False])
-def test_invalid_answer_closes_the_connection(
-    world: World, ask: Any, data: bytes, first: bool
-) -> None:
-    if not first:  # A text command has switched the connection to text replies.
-        check_usable(world)
+def test_invalid_answer_closes_the_connection(world: World, ask: Any, data: bytes) -> None:
     question, other = ask(world), version(world)
     server = world.serve()
     server.take()
@@ -214,37 +190,29 @@ def test_oversized_reply_raises() -> None:
     check_usable(world)
 
 
-@pytest.mark.parametrize("rest", [b"hello\n", b"O", b"\0RES"])
-def test_bytes_on_an_idle_connection_close_it(world: World, rest: bytes) -> None:
-    check_usable(world)
-    server = world.serve()
-    server.send(rest)
-    assert server.closed
-    assert world.engine._link is None
-    check_usable(world)
-    assert len(world.peers) == 2
-
-
 def test_bytes_before_the_first_question_fail_it(world: World) -> None:
+    """The engine does not retry, also if the connection ends before the question is sent."""
     question = world.ask(timeout=10)
     server = world.serve()
     server.send(raw(Error(b"busy", b"come back later")))
     fails(question, RemoteProtocolError, "without a request")
     assert server.closed
-    # The engine does not retry.
-    assert len(world.peers) == 1
+    lost = world.ask()
+    world.serve().lose()
+    fails(lost, ServerUnavailable, "s:1 did not answer")
+    assert len(world.peers) == 2
     check_usable(world)
 
 
 @pytest.mark.parametrize("rest", [b"g\t1\t2\t3\n.\n", b"OK 7\n", b"O", b"ERR", b"\0", b"\0RES\0"])
-@pytest.mark.parametrize("is_waiting", [True, False])
+@pytest.mark.parametrize("at_once", [True, False])
 def test_bytes_after_an_answer_do_not_affect_the_next_question(
-    world: World, rest: bytes, is_waiting: bool
+    world: World, rest: bytes, at_once: bool
 ) -> None:
     """For example, a dot line inside a name ends a list too early."""
     question, server = asked(world)
-    waiting = [version(world, timeout=5)] if is_waiting else []
-    server.send(STATUS + rest)
+    waiting = [version(world, timeout=5)] if at_once else []
+    server.send(STATUS + rest) if at_once else server.send(STATUS, rest)
     assert question.value == (F,)
     assert server.closed
     assert not any(each.done for each in waiting)
@@ -261,27 +229,17 @@ def test_bytes_after_an_answer_do_not_affect_the_next_question(
         (ConnectionResetError("reset"), "s:1 did not answer: reset"),
     ],
 )
-@pytest.mark.parametrize("received", [b"", b"f\t1\t2", b"f\t1\t2\t3\n"])
 def test_lost_connection_fails_the_question_in_flight(
-    world: World, error: Exception | None, message: str, received: bytes
+    world: World, error: Exception | None, message: str
 ) -> None:
     (question, server), other = asked(world), version(world)
-    server.send(received)
+    server.send(b"f\t1\t2\t3\n")
     server.lose(error)
     fails(question, ServerUnavailable, f"^{message}$")
     # After an error the link is already closed.
     assert server.closed == (error is None)
     assert not other.done
     check_usable(world, other)
-
-
-def test_connection_lost_before_the_question_is_sent_fails_it(world: World) -> None:
-    question = world.ask()
-    world.serve().lose()
-    fails(question, ServerUnavailable, "s:1 did not answer")
-    # The engine does not retry.
-    assert len(world.peers) == 1
-    check_usable(world)
 
 
 def test_server_that_closes_after_each_answer_loses_no_question(world: World) -> None:
@@ -364,129 +322,71 @@ def test_deadline_before_the_connection_opens_ends_the_question_only(
     assert len(world.peers) == 1
 
 
-def test_deadline_of_a_queued_question_keeps_the_connection(world: World) -> None:
-    """The timeout does not affect the question in flight."""
+# Released questions.
+
+
+@pytest.mark.parametrize("how", ["release", "deadline"])
+def test_end_of_a_question_in_the_queue_keeps_the_connection(world: World, how: str) -> None:
+    """The end does not affect the question in flight."""
     (first, server), second, third = asked(world), world.ask(text.getpid(), 5), version(world)
-    world.sleep(5)
-    fails(second, InvalidAdminClientState, "did not answer 'getpid' in time")
+    if how == "release":
+        world.release(second)
+        assert world.engine.next_deadline() is None
+    else:
+        world.sleep(5)
+        fails(second, InvalidAdminClientState, "did not answer 'getpid' in time")
     assert not any([first.done, third.done, server.closed])
     server.send(STATUS)
     assert first.value == (F,)
     check_usable(world, third, on=server)
 
 
-# Released questions.
-
-
-def test_question_released_in_the_queue_is_not_sent(world: World) -> None:
-    (first, server), second, third = asked(world), world.ask(text.getpid(), 5), version(world)
-    world.release(second)
-    assert world.engine.next_deadline() is None
-    server.send(STATUS)
-    assert first.value == (F,)
-    check_usable(world, third, on=server)
-    assert not second.done
-
-
-def test_question_released_while_connecting_is_not_sent(world: World) -> None:
-    world.release(world.ask(timeout=5))
-    server = world.serve()
-    assert server.take() == []
-    assert world.engine.next_deadline() is None
-    check_usable(world, on=server)
-
-
 @pytest.mark.parametrize("is_sent", [False, True])
-def test_question_after_a_released_one_gets_a_new_connection(world: World, is_sent: bool) -> None:
+@pytest.mark.parametrize("is_waiting", [False, True])
+def test_question_after_a_released_one_gets_a_new_connection(
+    world: World, is_sent: bool, is_waiting: bool
+) -> None:
     """A late reply on the old connection could be mistaken for the answer to the new question."""
     first = world.ask(timeout=5)
     old = world.serve()
     if is_sent:
         assert old.one() == b"status"
+    waiting = [version(world)] if is_waiting else []
     world.release(first)
-    assert not old.closed
+    assert old.closed == is_waiting
     second = version(world)
     assert old.closed
     old.send(STATUS)
-    check_usable(world, second)
+    check_usable(world, *waiting, second)
     assert not first.done
 
 
 @pytest.mark.parametrize("reply", [STATUS, b"ERR UNKNOWN_COMMAND x\r\n"])
 def test_reply_to_a_released_question_keeps_the_connection(world: World, reply: bytes) -> None:
-    """The reply completes the released question, and the connection stays open."""
-    first, server = asked(world, timeout=5)
-    world.release(first)
+    """No other question waits, so the reply completes the released one."""
+    _, server = asked(world, timeout=5)
+    world.ask(timeout=5)
+    world.release(*world.questions[::-1])
     server.send(reply)
     assert world.engine.next_deadline() is None
     check_usable(world, on=server)
 
 
-@pytest.mark.parametrize(
-    "end", [lambda world, server: world.sleep(5), lambda world, server: server.lose()]
-)
-@pytest.mark.parametrize("is_sent", [False, True])
-def test_end_after_a_released_question_causes_no_reconnect(
-    world: World, end: Callable[[World, Peer], None], is_sent: bool
-) -> None:
-    """No waiting question needs a new connection."""
-    first, server = asked(world, timeout=5)
-    if not is_sent:
-        second = version(world, timeout=5)
-        server.send(STATUS)
-        first = second  # The engine would send this question next.
-    world.release(first)
-    end(world, server)
-    assert server.closed
-    assert len(world.peers) == 1
-    check_usable(world)
-
-
-@pytest.mark.parametrize("timeout", [None, 5])
-def test_queued_question_does_not_wait_for_a_released_one(
-    world: World, timeout: float | None
-) -> None:
-    (first, old), second = asked(world, timeout), version(world)
-    world.release(first)
-    assert old.closed
-    check_usable(world, second)
-
-
-def test_releasing_all_questions_keeps_the_connection(world: World) -> None:
-    """The engine keeps the connection because no other question waits for it."""
-    _, server = asked(world, timeout=5)
-    world.ask(timeout=5)
-    world.release(*world.questions[::-1])
-    assert not server.closed
-    server.send(STATUS)
-    check_usable(world, on=server)
-
-
-def test_question_released_after_its_answer_does_not_affect_the_next(world: World) -> None:
-    first, server = asked(world, timeout=5)
-    server.send(STATUS)
-    second = version(world, timeout=5)
-    world.release(first)
-    world.release(first)
-    check_usable(world, second, on=server)
-
-
 # The end.
 
 
-@pytest.mark.parametrize("stage", ["nothing", "connecting", "open", "asked", "given up"])
+@pytest.mark.parametrize("stage", ["nothing", "connecting", "asked", "given up"])
 @pytest.mark.parametrize("how", ["close", "abandon"])
 def test_close_and_abandon_end_all_questions(world: World, stage: str, how: str) -> None:
-    questions = []
-    if stage == "given up":
-        # The question was sent before its release, so it is still in flight.
-        world.release(asked(world, timeout=50)[0])
-    elif stage != "nothing":
-        questions = [world.ask(timeout=5), world.ask(), world.ping(timeout=7)]
-    if stage in ("open", "asked"):
-        server = world.serve()
-        if stage == "asked":
-            server.take()
+    if stage != "nothing":
+        world.ask(timeout=5)
+        world.ping(timeout=7)
+    if stage in ("asked", "given up"):
+        world.serve().take()
+    if stage == "given up":  # The first question is still in flight.
+        world.release(*world.questions)
+        world.questions.clear()
+    questions = world.questions
     error: Exception = InvalidAdminClientState("this admin client has been shut down")
     if how == "close":
         world.call(world.engine.close, world.now)
@@ -501,14 +401,11 @@ def test_close_and_abandon_end_all_questions(world: World, stage: str, how: str)
     assert world.engine.next_action() is None
     assert world.engine.next_deadline() is None
     assert not list(world.engine.links_to_write())
-    if how == "abandon":
-        return
-    assert all(peer.closed for peer in world.peers)
-    assert world.engine._link is None
-    assert not world.engine.server.connected
-    world.check_rest()
-    for ask in (world.ask, world.ping):
-        with pytest.raises(InvalidAdminClientState, match="has been shut down"):
-            ask()
-    world.call(world.engine.close, world.now)
-    world.check_rest()
+    if how == "close":
+        assert all(peer.closed for peer in world.peers)
+        assert world.engine._link is None
+        for ask in (world.ask, world.ping):
+            with pytest.raises(InvalidAdminClientState, match="has been shut down"):
+                ask()
+        world.call(world.engine.close, world.now)
+        world.check_rest()
