@@ -182,8 +182,8 @@ class _Game(ConnectingGame[Peer]):
             prepare(requests, NoopEncoder)
         except (TypeError, ValueError):
             return  # The application has changed the request to an invalid one.
-        self._call(self.world.submit, *requests, accepted_only=program.flag())
         self.requests += requests
+        self._call(self.world.submit, *requests, accepted_only=program.flag())
 
     def submit_many(self) -> None:
         program = self.program
