@@ -121,21 +121,3 @@ def test_request_that_leaves_its_engine_can_be_submitted_by_another_at_once(
     other.send(JobCreated(b"H:2"), WorkComplete(b"H:2", b"again"))
     assert second.waits[0].done
     assert request.result == (None if background else b"again")
-
-
-def test_interrupted_submit_leaves_no_claim() -> None:
-    world = World()
-    requests = [world.request() for _ in range(3)]
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    world.engine._rng = Interrupting(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        world.submit(*requests)
-    world.engine.abandon(ConnectionError("interrupted"))
-    assert {request.state for request in requests} == {JOB_UNKNOWN}
-    other = World()
-    prepare(requests, NoopEncoder)
-    other.submit(*requests)
-    assert len(other.serve().take()) == 3

@@ -23,7 +23,6 @@ from gearman_proto.constants import (
 )
 from gearman_proto.errors import (
     ConnectionError,
-    ExceededConnectionAttempts,
     GearmanError,
     InvalidClientState,
     LocalProtocolError,
@@ -34,24 +33,18 @@ from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest, next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
-from gearman_proto.testing import pack
 from gearman_proto.wire.packets import (
-    MAGIC_REQUEST,
     Error,
     Event,
     GetStatus,
-    GetStatusUnique,
     JobCreated,
-    Noop,
     OptionReq,
     OptionRes,
     StatusRes,
-    StatusResUnique,
     SubmitJob,
     SubmitJobBg,
     WorkComplete,
     WorkData,
-    WorkException,
     WorkFail,
     WorkStatus,
     WorkWarning,
@@ -93,24 +86,6 @@ def data_of(sent_events: list[Event]) -> list[bytes]:
 
 
 # Submitting.
-
-
-@pytest.mark.parametrize("timeout", [None, 1.0])
-def test_accepted_only_call_waits_for_the_acknowledgments(timeout: float | None) -> None:
-    world = World()
-    requests = [world.request() for _ in range(2)]
-    wait, server = sent(world, *requests, accepted_only=True, timeout=timeout)
-    server.send(JobCreated(b"H:1"))
-    assert not wait.done
-    if timeout:
-        world.sleep(timeout)
-        assert wait.timed_out
-        assert [request.timed_out for request in requests] == [False, True]
-        world.release(wait)
-    server.send(JobCreated(b"H:2"))
-    assert wait.done
-    server.send(WorkComplete(b"H:2", b"out"), WorkFail(b"H:1"))
-    assert states(requests) == [JOB_FAILED, JOB_COMPLETE]
 
 
 @pytest.mark.parametrize("count", [0, 1, 1024, 1025])
@@ -158,14 +133,6 @@ def test_number_of_unanswered_submits_is_limited() -> None:
     assert server.link.connection.unanswered == 4096
 
 
-def test_calls_without_pending_requests_are_done_at_once() -> None:
-    world = World()
-    assert world.submit().done
-    assert world.wait_completed(world.request()).done
-    assert world.statuses().done
-    assert world.peers == []
-
-
 @pytest.mark.parametrize(
     ("option", "values"),
     [
@@ -191,41 +158,6 @@ def test_waiting_for_other_types_raises(call: str) -> None:
 
 
 # How jobs end.
-
-
-@pytest.mark.parametrize("asks", [True, False])
-def test_exceptions_are_requested_first_unless_disabled(asks: bool) -> None:
-    world = World(exceptions=asks)
-    request = world.request()
-    wait = world.submit(request)
-    server = world.serve()
-    server.grants_options = False
-    option = [OptionReq(b"exceptions")] * asks
-    assert server.take() == [*option, SubmitJob(b"task", wire(request), b"data")]
-    server.send(*map(OptionRes, [b"exceptions"] * asks), JobCreated(b"H:1"))
-    server.send(WorkException(b"H:1", b"why") if asks else WorkFail(b"H:1", b""))
-    assert wait.done
-    wait.raise_error()
-    assert (request.state, request.result, request.error) == (JOB_FAILED, None, None)
-    assert request.exception == (b"why" if asks else None)
-
-
-@pytest.mark.parametrize("answer", [raw(Error(b"UNKNOWN_OPTION", b"")), b""])
-def test_refused_or_unanswered_option_does_not_affect_requests(answer: bytes) -> None:
-    world = World()
-    requests = [world.request() for _ in range(2)]
-    wait = world.submit(*requests)
-    server = world.serve()
-    server.grants_options = False
-    server.take()
-    server.send_raw(answer + raw(JobCreated(b"H:1"), Error(b"0", b"denied\0")))
-    # Python gear's server reports a lost worker in a packet with the magic of a request.
-    server.send_raw(pack(WorkFail.packet, (b"H:1",), MAGIC_REQUEST))
-    assert wait.done
-    wait.raise_error()
-    assert states(requests) == [JOB_FAILED, JOB_FAILED]
-    assert [str(request.error) for request in requests] == ["None", "0: denied"]
-    assert not server.closed
 
 
 # Updates.
@@ -266,24 +198,6 @@ def test_update_stream_yields_each_update_and_the_end() -> None:
     assert stream.done
     ended = JobEnded(JOB_COMPLETE, b"out", None)
     assert [stream.take() for _ in range(3)] == [JobData(b"b"), ended, None]
-
-
-def test_update_stream_times_out() -> None:
-    world = World()
-    server = world.idle_server()
-    request = world.job(server)
-    stream = world.updates(request, timeout=2.0)
-    server.send(WorkData(b"H:1", b"a"))
-    world.sleep(2.0)
-    assert stream.done
-    assert stream.timed_out
-    assert request.timed_out
-    # The update from before the timeout is available, without an end.
-    assert [stream.take() for _ in range(2)] == [JobData(b"a"), None]
-    world.release(stream)
-    server.send(WorkComplete(b"H:1", b"out"))
-    assert not request.timed_out
-    assert (request.state, wakes(stream)) == (JOB_COMPLETE, 2)
 
 
 def test_request_with_too_many_unread_updates_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,63 +276,6 @@ def test_changed_submit_is_sent_for_its_coalesced_requests() -> None:
 
 
 # Timeouts and abandoned waits.
-
-
-def test_timeout_leaves_the_job_running() -> None:
-    world = World()
-    requests = [world.request() for _ in range(2)]
-    wait, server = sent(world, *requests, timeout=2.0)
-    server.send(JobCreated(b"H:1"), JobCreated(b"H:2"), WorkComplete(b"H:1", b"1"))
-    world.sleep(1.9)
-    assert not wait.done
-    world.sleep(0.1)
-    assert wait.done
-    assert wait.timed_out
-    wait.raise_error()
-    world.release(wait)
-    assert [request.timed_out for request in requests] == [False, True]
-    assert states(requests) == [JOB_COMPLETE, JOB_CREATED]
-    assert world.engine.next_deadline() == 30.0  # The heartbeat's.
-
-    again = world.submit(*requests, timeout=2.0)
-    assert server.take() == []
-    assert not requests[1].timed_out
-    assert not again.done
-    server.send(WorkComplete(b"H:2", b"2"))
-    assert (again.done, again.timed_out, wakes(wait)) == (True, False, 1)
-    assert [request.result for request in requests] == [b"1", b"2"]
-
-
-def test_released_wait_does_not_affect_its_requests() -> None:
-    world = World()
-    requests = [world.request() for _ in range(3)]
-    wait, server = sent(world, *requests, timeout=1.0)
-    server.send(JobCreated(b"H:1"))
-    world.release(wait)
-    assert world.engine.next_deadline() == 30.0  # The heartbeat's.
-    server.send(Error(b"QUEUE_ERROR", b""), JobCreated(b"H:3"))
-    server.send(WorkComplete(b"H:3", b"3"), WorkComplete(b"H:1", b"1"))
-    assert [request.result for request in requests] == [b"1", None, b"3"]
-    assert states(requests) == [JOB_COMPLETE, JOB_FAILED, JOB_COMPLETE]
-    assert (wakes(wait), wait.done) == (0, False)
-
-
-def test_request_listed_twice_counts_once() -> None:
-    world = World()
-    request = world.request()
-    wait = world.submit(request, request)
-    stream = world.as_completed(request, request)
-    server = world.serve()
-    assert len(server.take()) == 1
-    server.send(JobCreated(b"H:1"))
-    again = world.submit(request, request)
-    assert server.take() == []
-    assert not wait.done
-    server.send(WorkComplete(b"H:1", b"out"))
-    assert [each.done for each in (wait, stream, again)] == [True] * 3
-    assert wakes(again) == 1
-    assert list(stream.finished) == [request]
-    assert list(world.as_completed(request, request).finished) == [request]
 
 
 def test_calls_without_servers_fail() -> None:
@@ -520,19 +377,6 @@ def test_packets_and_losses_of_unreferenced_requests_change_nothing() -> None:
     assert not world.engine.dropped
 
 
-def test_some_of_several_coalesced_requests_are_forgotten() -> None:
-    world = World()
-    server, requests = coalesced(world, 3)
-    world.release(world.waits[0])
-    for value in (b"a", b"b"):
-        requests.pop()
-        gc.collect()
-        server.send(WorkData(b"H:1", value))
-    server.send(WorkComplete(b"H:1", b"out"))
-    assert all_updates(requests[0]) == [JobData(b"a"), JobData(b"b")]
-    assert requests[0].result == b"out"
-
-
 def test_forgotten_request_with_a_chosen_unique_is_still_joined() -> None:
     world = World()
     server = world.idle_server()
@@ -562,24 +406,6 @@ def test_forgotten_requests_of_one_unique_take_linear_time() -> None:
 
 
 # Statuses.
-
-
-def test_statuses_of_stored_handles_and_uniques_are_requested_from_their_servers() -> None:
-    world = World(["a", "b"])
-    by_handle = GearmanJobRequest.from_handle("H:1", "a")
-    by_unique = GearmanJobRequest.from_unique("u", "b")
-    wait = world.statuses(by_handle, by_unique)
-    a, b = world.serve("a"), world.serve("b")
-    assert (a.take(), b.take()) == ([GetStatus(b"H:1")], [GetStatusUnique(b"u")])
-    world.sleep(5.0)
-    a.send(StatusRes(b"H:1", b"1", b"0", b"3", b"4"))
-    assert not wait.done
-    b.send(StatusResUnique(b"u", b"0", b"1", b"1", b"2", b"7"))
-    assert wait.done
-    fields = ["handle", "known", "running", "numerator", "denominator", "time_received"]
-    assert [by_handle.status[field] for field in fields] == ["H:1", True, False, 3, 4, EPOCH + 5]
-    fields.append("client_count")
-    assert [by_unique.status[field] for field in fields] == [None, False, True, 1, 2, EPOCH + 5, 7]
 
 
 KNOWN, UNKNOWN, REFUSED = status(), status(known=b"0"), Error(b"ERR", b"no")
@@ -633,23 +459,9 @@ def test_status_times_out() -> None:
     assert wakes(wait) == 1
 
 
-@pytest.mark.parametrize(
-    ("request_", "error", "problem"),
-    [
-        (GearmanJobRequest.from_handle(""), InvalidClientState, "neither"),
-        (GearmanJobRequest.from_handle("H:1", "elsewhere"), InvalidClientState, "elsewhere"),
-        (GearmanJobRequest.from_handle("H:\0"), ValueError, "NUL"),
-        (GearmanJobRequest.from_handle("H" * 64), ValueError, "more than"),
-        (GearmanJobRequest.from_unique("u" * 64), ValueError, "more than"),
-    ],
-)
-def test_impossible_status_queries_raise(
-    request_: GearmanJobRequest, error: type[Exception], problem: str
-) -> None:
-    world = World()
-    with pytest.raises(error, match=problem):
-        world.statuses(GearmanJobRequest.from_handle("H:1"), request_)
-    assert world.peers == []
+def test_status_of_a_request_without_handle_and_unique_raises() -> None:
+    with pytest.raises(InvalidClientState, match="neither"):
+        World().statuses(GearmanJobRequest.from_handle(""))
 
 
 def test_unanswered_status_by_unique_raises() -> None:
@@ -685,54 +497,7 @@ def test_lost_query_is_sent_once_more(is_sent: bool) -> None:
     assert list(info.value.job_requests) == [request]
 
 
-def test_answered_query_is_not_sent_again_after_a_loss() -> None:
-    world = World(["a", "b"])
-    wait = world.statuses(GearmanJobRequest.from_handle("H:1"))
-    a, b = world.serve("a"), world.serve("b")
-    a.take()
-    b.take()
-    a.send(status())
-    assert wait.done
-    b.lose()
-    assert len(world.peers) == 2
-    wait.raise_error()
-
-
 # Losses.
-
-
-def test_lost_request_is_submitted_again_with_another_unique() -> None:
-    world = World()
-    requests = [
-        world.request(),
-        world.request(unique="mine"),
-        world.request(),
-        world.request(background=True),
-    ]
-    wait = world.submit(*requests)
-    server = world.serve()
-    first = server.take()
-    server.send(*(JobCreated(b"H:%d" % n) for n in range(4)))
-    server.send(WorkData(b"H:0", b"a"), WorkComplete(b"H:2", b"2"))
-    server.lose()
-    assert wait.done
-    assert states(requests) == [JOB_UNKNOWN, JOB_UNKNOWN, JOB_COMPLETE, JOB_CREATED]
-    world.release(wait)
-
-    prepare(requests, NoopEncoder)
-    wait = world.submit(*requests)
-    assert requests[0].job.handle is None
-    assert all_updates(requests[0]) == []
-    server = world.serve()
-    again = server.take()
-    # The server might still have the job with the old unique that the client had generated.
-    assert again == [SubmitJob(b"task", wire(requests[0]), b"data"), first[1]]
-    assert again[0] != first[0]
-    assert requests[0].connection_attempts == 1
-    server.send(JobCreated(b"H:8"), JobCreated(b"H:9"))
-    server.send(WorkComplete(b"H:9", b"9"), WorkComplete(b"H:8", b"8"))
-    assert wait.done
-    assert [request.result for request in requests] == [b"8", b"9", b"2", None]
 
 
 @pytest.mark.parametrize(
@@ -763,30 +528,6 @@ def test_lost_submit_is_sent_to_another_server(job: dict[str, Any], keeps_unique
     assert wait.done
     wait.raise_error()
     assert request.result == (None if request.background else b"out")
-
-
-def test_retries_limit_the_number_of_attempts() -> None:
-    world = World()
-    requests = [world.request(retries=retries) for retries in (2, 0, 5)]
-    wait = world.submit(*requests)
-    for count in (3, 2, 2):
-        assert not wait.done
-        server = world.serve_again()
-        assert len(server.take()) == count
-        server.lose(OSError("went away"))
-    assert requests[2].state == JOB_PENDING
-    # Two requests have failed, and the call waits only for the third to be accepted.
-    assert not wait.done
-    server = world.serve_again()
-    server.take()
-    server.send(JobCreated(b"H:1"))
-    assert wait.done
-    with pytest.raises(ExceededConnectionAttempts, match=r"1 time and.*went away") as info:
-        wait.raise_error()
-    assert info.value.job_requests is wait.requests
-    assert states(requests) == [JOB_UNKNOWN, JOB_UNKNOWN, JOB_CREATED]
-    assert [request.connection_attempts for request in requests] == [3, 1, 4]
-    assert "3 times" in str(requests[0].error)
 
 
 def test_unsent_submits_move_without_counting_an_attempt() -> None:
@@ -876,24 +617,6 @@ def test_connect_timeout_restarts_after_a_pause_between_calls() -> None:
     world.sleep(0.1)
     assert peer.closed
     assert wait.done
-
-
-@pytest.mark.parametrize(
-    "garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", raw(Noop()), raw(JobCreated(b"H:2"))]
-)
-def test_packets_before_garbage_are_processed(garbage: bytes) -> None:
-    world = World()
-    done, created = world.request(), world.request()
-    wait, server = sent(world, done, created)
-    good = raw(JobCreated(b"H:1"), JobCreated(b"H:3"), WorkComplete(b"H:1", b"out"))
-    server.send_raw(good + garbage)
-    assert server.closed
-    assert not server.link.alive
-    assert wait.done
-    wait.raise_error()
-    assert states([done, created]) == [JOB_COMPLETE, JOB_UNKNOWN]
-    assert done.result == b"out"
-    assert world.engine.pool.servers[0].failures == 1
 
 
 # Bytes.
@@ -1019,18 +742,6 @@ def test_request_lost_between_prepare_and_submit_is_returned_as_lost() -> None:
     prepare([created, pending], NoopEncoder)
     world.submit(created, pending)
     assert data_of(world.serve().take()) == [b"data", b"pending"]
-
-
-def test_request_lost_by_an_interrupted_engine_can_be_submitted_again() -> None:
-    world = World(["a"])
-    request = world.request()
-    world.release(world.submit(request))
-    world.peers[0].link.outbox.clear()  # The engine was interrupted while it moved the request.
-    world.engine.abandon(ConnectionError("interrupted"))
-    prepare([request], NoopEncoder)
-    other = World(["a"])
-    other.submit(request)
-    assert len(other.serve("a").take()) == 1
 
 
 # Routing.
