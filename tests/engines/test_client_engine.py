@@ -88,6 +88,20 @@ def data_of(sent_events: list[Event]) -> list[bytes]:
 # Submitting.
 
 
+def test_accepted_only_call_times_out_without_some_acknowledgments() -> None:
+    world = World()
+    requests = [world.request() for _ in range(2)]
+    wait, server = sent(world, *requests, accepted_only=True, timeout=1.0)
+    server.send(JobCreated(b"H:1"))
+    assert not wait.done
+    world.sleep(1.0)
+    assert wait.timed_out
+    assert [request.timed_out for request in requests] == [False, True]
+    world.release(wait)
+    server.send(JobCreated(b"H:2"), WorkComplete(b"H:2", b"out"), WorkFail(b"H:1"))
+    assert states(requests) == [JOB_FAILED, JOB_COMPLETE]
+
+
 @pytest.mark.parametrize("count", [0, 1, 1024, 1025])
 def test_missing_uniques_are_generated(count: int) -> None:
     world = World(unique_bytes=4)
