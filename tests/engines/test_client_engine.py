@@ -98,7 +98,10 @@ def test_accepted_only_call_times_out_without_some_acknowledgments() -> None:
     assert wait.timed_out
     assert [request.timed_out for request in requests] == [False, True]
     world.release(wait)
+    again = world.wait_completed(*requests)
+    assert not requests[1].timed_out
     server.send(JobCreated(b"H:2"), WorkComplete(b"H:2", b"out"), WorkFail(b"H:1"))
+    assert again.done
     assert states(requests) == [JOB_FAILED, JOB_COMPLETE]
 
 

@@ -173,13 +173,6 @@ def test_oversized_handles_are_not_queried() -> None:
     assert server.take() == [ECHO]
 
 
-def test_heartbeat_none_disables_probes() -> None:
-    world, server, _ = make_jobs(1, heartbeat=None)
-    assert world.engine.next_deadline() is None
-    world.sleep(10000.0)
-    assert server.take() == []
-
-
 @pytest.mark.parametrize("heartbeat", [0, -1, 0.01, float("nan")])
 def test_invalid_heartbeat_raises(heartbeat: float) -> None:
     with pytest.raises(ValueError, match="heartbeat"):

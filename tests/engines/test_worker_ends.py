@@ -13,7 +13,6 @@ from gearman_proto.wire.packets import (
     EchoReq,
     EchoRes,
     Error,
-    JobAssignUniq,
     NoJob,
     Noop,
     PreSleep,
@@ -145,27 +144,6 @@ def test_stop_waits_for_the_answers_of_several_grabs() -> None:
     world.finish(late)
     assert server.take() == [result(2), ECHO]
     server.send(ECHOED)
-    assert world.is_over()
-
-
-@pytest.mark.parametrize("is_lost_first", [False, True])
-def test_stop_with_a_job_of_a_lost_link_does_not_reconnect(is_lost_first: bool) -> None:
-    world, server, job = holding(max_outage=5.0)
-    for step in (server.lose, world.stop) if is_lost_first else (world.stop, server.lose):
-        step()
-    assert world.engine.next_deadline() is None
-    assert not world.is_over()
-    world.job_done(job)
-    assert world.is_over()
-
-
-def test_stop_with_a_queued_job_of_a_lost_link() -> None:
-    world, server = grabbing()
-    world.stop()
-    server.send(JobAssignUniq(b"H:1", b"f", b"", b""))
-    server.lose()
-    assert (world.stream.ready, world.is_over()) == (True, False)
-    assert world.next_job() is None
     assert world.is_over()
 
 

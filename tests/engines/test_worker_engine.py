@@ -205,35 +205,7 @@ def test_waiting_links_share_the_free_slots() -> None:
     assert (one.grabs, other.grabs) == (1, 1)
 
 
-def test_two_jobs_with_the_same_handle() -> None:
-    """After a CAN_DO_TIMEOUT, gearmand might assign a job again to the worker that holds it."""
-    world, server = grabbing(max_jobs=2)
-    jobs = [server.assign(1), server.assign(1)]
-    server.take()
-    for job in jobs:
-        world.finish(job)
-    assert server.take() == [result(), GRAB, result()]
-    server.send(Error(b"JOB_NOT_FOUND", b""))
-    assert not server.closed
-
-
 # Servers that hang or send errors.
-
-
-def test_late_answer_is_accepted_without_a_slot() -> None:
-    world = working(2)
-    hung, other = world.serve_all()
-    world.sleep(0.99)
-    assert other.take() == []
-    world.sleep(0.02)
-    assert other.take() == [GRAB]
-    late = hung.assign(1)
-    world.finish(other.assign(2))
-    assert (hung.grabbing, other.grabbing) == (False, False)
-    world.finish(late)
-    assert hung.take() == [result(1), GRAB]
-    world.sleep(1.01)
-    assert hung.says(NoJob(), Noop()) == [PreSleep()]
 
 
 def test_each_answer_of_a_turn_restarts_its_timeouts() -> None:
@@ -308,19 +280,6 @@ def test_server_without_grab_job_uniq_receives_grab_job_from_now_on() -> None:
     assert old.closed
     assert list(world.engine.notices) == ["no connection to s0:4730: server_error: at line 1"]
     assert not world.stream.done
-
-
-def test_error_about_a_job_is_only_noted() -> None:
-    world, server, job = holding()
-    world.finish(job)
-    server.take()
-    for _ in range(1000):
-        server.send_raw(raw(Error(b"JOB_NOT_FOUND", b"\xff")))
-    assert world.engine.notices[0].startswith(
-        "s0:4730 did not take what was sent about a job: JOB_NOT_FOUND: "
-    )
-    assert len(world.engine.notices) == 100
-    assert server.says(NoJob()) == [PreSleep()]
 
 
 @pytest.mark.parametrize(
@@ -415,30 +374,6 @@ def test_unregister_while_holding_its_jobs() -> None:
     assert server.take() == [result(2), CantDo(b"f"), GRAB]
 
 
-def test_unregister_while_waiting_for_a_turn() -> None:
-    world = working(2)
-    first, second = world.serve_all()
-    world.unregister(b"f")
-    assert second.take() == [CantDo(b"f")]
-    assert first.says(NoJob()) == [CantDo(b"f")]
-    assert second.take() == []
-    world.register(b"f")
-    assert first.take() + second.take() == [CanDo(b"f"), GRAB, CanDo(b"f")]
-
-
-def test_worker_without_functions_sends_no_grab() -> None:
-    world = working(functions=[], max_outage=60.0)
-    world.serve().lose()
-    world.sleep(0.5)
-    server = world.serve()
-    server.send(Noop())
-    world.sleep(100)
-    assert server.take() == []
-    assert not world.stream.done
-    world.register(b"f")
-    assert server.take() == [CanDo(b"f"), GRAB]
-
-
 # Losing servers.
 
 
@@ -458,22 +393,6 @@ def test_lost_link_is_reconnected_and_wakes_the_caller() -> None:
     assert world.alive() == []
     world.sleep(0.27)
     assert world.serve().take() == [CanDo(b"f"), GRAB]
-
-
-def test_unavailable_servers_do_not_block_others() -> None:
-    world = working(3, connect_timeout=2.0)
-    dead, slow, good = (world.peer(f"s{number}") for number in range(3))
-    dead.refuse()
-    assert slow.timeout == 2.0
-    world.sleep(1.9)
-    good.up()
-    for number in range(3):
-        world.finish(good.assign(number))
-    assert not slow.closed
-    world.sleep(0.2)
-    assert slow.closed
-    assert good.take().count(GRAB) == 4
-    assert not world.stream.done
 
 
 def test_work_fails_once_each_server_has_failed_and_none_was_reached() -> None:
