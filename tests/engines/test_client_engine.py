@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import time
-import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -151,17 +150,21 @@ def test_number_of_unanswered_submits_is_limited() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "values"),
+    ("option", "bad", "good"),
     [
-        ("unique_bytes", [0, 32, -1, "16"]),
-        ("connect_timeout", [0, -1.0, float("nan")]),
-        ("max_abandoned", [-1]),
+        ("unique_bytes", [0, 32, -1, "16", True], [1, 31]),
+        ("connect_timeout", [0, 1e-9, -1.0, float("nan"), True, None], [1e-3, 1e9]),
+        ("heartbeat", [0, -1, 0.05, float("nan"), True, "30"], [None, 0.1]),
+        ("max_abandoned", [-1, True, None, 1e6], [0]),
+        ("max_packet_size", [63, 0, -1, 2**32, "1000", 1e6, True], [64]),
     ],
 )
-def test_invalid_options_raise(option: str, values: list[Any]) -> None:
-    for value in values:
-        with pytest.raises((TypeError, ValueError), match=option):
+def test_option_out_of_range_is_named(option: str, bad: list[Any], good: list[Any]) -> None:
+    for value in bad:
+        with pytest.raises((TypeError, ValueError), match=f"{option} is "):
             World(**{option: value})
+    for value in good:
+        World(**{option: value})
 
 
 @pytest.mark.parametrize("call", ["wait_completed", "as_completed", "updates"])
@@ -329,25 +332,6 @@ def test_as_completed_yields_each_request_as_it_ends() -> None:
 # Unreferenced requests.
 
 
-def test_unreferenced_request_is_forgotten_once_accepted() -> None:
-    world = World()
-    wait = world.submit(world.request(), timeout=1.0)
-    reference = weakref.ref(next(iter(wait.requests)))
-    world.sleep(1.0)
-    world.release(wait)
-    del wait
-    gc.collect()
-    assert reference() is not None
-    server = world.serve()
-    server.take()
-    server.send(JobCreated(b"H:1"))
-    gc.collect()
-    assert reference() is None
-    server.send(WorkData(b"H:1", b"a"), WorkComplete(b"H:1", b"out"))
-    assert not server.closed
-    assert server.link.jobs == {}
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_starting_a_call_forgets_unreferenced_requests(count: int) -> None:
     world = World()
@@ -419,7 +403,7 @@ def test_forgotten_requests_of_one_unique_take_linear_time() -> None:
         return time.process_time() - before
 
     # An earlier version took quadratic time: 1.8 seconds for 20,000 requests.
-    assert seconds(20_000) < 40 * max(seconds(2_000), 0.001)
+    assert seconds(10_000) < 40 * max(seconds(1_000), 0.001)
 
 
 # Statuses.

@@ -15,7 +15,6 @@ import pytest
 
 from gearman_proto.constants import MAX_EPOCH, MAX_HANDLE_SIZE
 from gearman_proto.engines.server import jobqueue
-from gearman_proto.engines.server.engine import ServerEngine
 from gearman_proto.errors import LocalProtocolError
 from gearman_proto.testing import pack
 from gearman_proto.wire.packets import (
@@ -570,20 +569,21 @@ def test_graceful_shutdown_ends(end: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("option", "bad", "good"),
     [
-        {"job_retries": -1},
-        {"max_packet_size": 0},
-        {"max_packet_size": 2**31},
-        {"max_unread": 0},
-        {"max_memory": -1},
-        {"max_queue_size": -1},
+        ("job_retries", [-1, True, "1", 1.0], [None, 0]),
+        ("max_packet_size", [0, 63, 2**31, "1"], [64]),
+        ("max_unread", [0, "1", None], [1]),
+        ("max_memory", [-1, 0, "1", None], [1]),
+        ("max_queue_size", [-1, "1", None, True], [0]),
     ],
 )
-def test_invalid_options_raise(options: dict[str, int]) -> None:
-    (name,) = options
-    with pytest.raises(ValueError, match=name):
-        ServerEngine(rng=random.Random(1), wall_clock=lambda: 0.0, **options)  # type: ignore[arg-type]
+def test_option_out_of_range_is_named(option: str, bad: list[Any], good: list[Any]) -> None:
+    for value in bad:
+        with pytest.raises((TypeError, ValueError), match=f"{option} is "):
+            World(**{option: value})
+    for value in good:
+        World(**{option: value})
 
 
 @pytest.mark.parametrize("sizes", [[300_000], [10, 300_000], [300_000, 10], [5000] * 200])

@@ -6,14 +6,11 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.address import parse_host_list
 from gearman_proto.constants import MAX_CAN_DO_TIMEOUT
-from gearman_proto.engines.worker.engine import WorkerEngine
 from gearman_proto.engines.worker.link import Phase
 from gearman_proto.errors import (
     ConnectionError,
@@ -561,17 +558,18 @@ def test_disconnect_closes_the_connection_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("option", "bad", "good"),
     [
-        {"max_jobs": 1.5},
-        {"max_jobs": 0},
-        {"connect_timeout": 0},
-        {"poll_interval": 0.0},
-        {"max_outage": -1.0},
-        {"max_packet_size": 0},
+        ("max_jobs", [0, -1, True, 1.5, None, "1"], [1]),
+        ("connect_timeout", [0, None], [1e-3]),
+        ("poll_interval", [0.0, 0.0099, -1, float("nan"), True, None, "5"], [0.01, 1e9]),
+        ("max_outage", [-1.0, float("nan"), True, "5"], [0, None]),
+        ("max_packet_size", [63, "1", 2**32], [64]),
     ],
-    ids=repr,
 )
-def test_invalid_option_raises(options: dict[str, Any]) -> None:
-    with pytest.raises((TypeError, ValueError), match=next(iter(options))):
-        WorkerEngine(parse_host_list(["s0"]), rng=random.Random(1), **options)
+def test_option_out_of_range_is_named(option: str, bad: list[Any], good: list[Any]) -> None:
+    for value in bad:
+        with pytest.raises((TypeError, ValueError), match=f"{option} is "):
+            World(**{option: value})
+    for value in good:
+        World(**{option: value})

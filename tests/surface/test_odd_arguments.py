@@ -50,40 +50,19 @@ def test_constructors_refuse_odd_values(kind: str) -> None:
     assert set(names) - refused <= {"exceptions", "ssl_context"}
 
 
-NUMBERS: list[tuple[str, str, list[Any], list[Any]]] = [
-    ("Client", "max_packet_size", [63, 0, -1, 2**32, 2**70, "1000", 1e6, True, None], [64, 1000]),
-    ("Client", "random_unique_bytes", [0, 32, True, None, "8", 8.0], [1, 31]),
-    ("Client", "connect_timeout", [0, 1e-9, -1, float("nan"), True, None, "1"], [1e-3, 5, 1e9]),
-    ("Client", "heartbeat", [0, 0.05, -1, float("nan"), True, "30"], [None, 0.1, 30]),
-    ("Client", "max_abandoned", [-1, True, None, "1", 1e6], [0, 1000]),
-    (
-        "Worker",
-        "poll_interval",
-        [0, 1e-9, 0.0099, -1, float("nan"), True, None, "5"],
-        [0.01, 5, 1e9],
-    ),
-    ("Worker", "max_outage", [-1, float("nan"), True, "5"], [0, 0.5, None]),
-    ("Worker", "max_jobs", [0, -1, True, 1.0, None, "1"], [1, 1000]),
-    ("Worker", "max_packet_size", [0, "1", 2**32], [64]),
-    ("AdminClient", "max_reply_size", [0, -1, "1", None, True, 1e6], [1, 1000]),
-    ("AdminClient", "poll_timeout", [True, "1", float("nan")], [None, 0, -1, float("inf")]),
-    ("JobServer", "port", [-1, 65536, "1", None, True, 1.0], [0, 65535]),
-    ("JobServer", "host", [None, 5, b"h", ["h"]], ["h"]),
-    ("JobServer", "job_retries", [-1, True, "1", 1.0], [None, 0]),
-    ("JobServer", "max_packet_size", [0, 63, 2**31, "1"], [64]),
-    ("JobServer", "max_unread", [0, "1", None], [1]),
-    ("JobServer", "max_memory", [0, "1", None], [1]),
-    ("JobServer", "max_queue_size", [-1, "1", None, True], [0]),
-]
-
-
-@pytest.mark.parametrize(("kind", "name", "bad", "good"), NUMBERS)
-def test_number_out_of_range_is_named(
-    kind: str, name: str, bad: list[Any], good: list[Any]
-) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "bad", "good"),
+    [
+        ("AdminClient", "max_reply_size", [0, -1, "1", None, True, 1e6], [1, 1000]),
+        ("AdminClient", "poll_timeout", [True, "1", float("nan")], [None, 0, -1, float("inf")]),
+        ("JobServer", "port", [-1, 65536, "1", None, True, 1.0], [0, 65535]),
+        ("JobServer", "host", [None, 5, b"h", ["h"]], ["h"]),
+    ],
+)
+def test_value_out_of_range_is_named(kind: str, name: str, bad: list[Any], good: list[Any]) -> None:
+    """The tests of the engines cover the options of clients, workers and servers."""
     options: dict[str, Any] = {} if kind == "JobServer" else {"host_list": ["h"]}
     for value in bad:
-        # The error names the argument.
         with pytest.raises((TypeError, ValueError), match=f"^{name} is "):
             MAKERS[kind](**options, **{name: value})
     for value in good:
