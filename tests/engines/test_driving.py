@@ -14,8 +14,9 @@ from gearman_proto.engines.waits import Wait
 class Engine:
     """A fake engine that records its calls, with three late links."""
 
-    def __init__(self, *, closed: bool = False) -> None:
-        self.closed = closed
+    closed = False
+
+    def __init__(self) -> None:
         self.errors: list[Exception] = []
         self.waits: list[Wait] = []
         self.calls: list[tuple[Any, ...]] = []
@@ -57,11 +58,14 @@ def broken(*_: Any) -> None:
     raise ZeroDivisionError
 
 
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def test_bug_in_the_engine_replaces_it(driver: BaseDriver[Any], logged: list[Any]) -> None:
     engine = driver.engine
     assert driver._tell(lambda link, now: (link, now), "link", 1.5) == ("link", 1.5)
-    assert driver.engine is engine
-    assert not logged
+    assert (driver.engine, logged) == (engine, [])
     assert driver._tell(broken) is None
     (error,) = engine.errors
     assert isinstance(error, ZeroDivisionError)
@@ -75,38 +79,25 @@ def test_bug_in_the_engine_replaces_it(driver: BaseDriver[Any], logged: list[Any
     assert (len(logged), len(driver._posted)) == (2, 0)
 
 
-def test_interrupted_engine_is_abandoned_and_replaced(
+def test_interrupted_engine_is_abandoned_and_replaced_unless_closed(
     driver: BaseDriver[Any], logged: list[Any]
 ) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    engine = driver.engine
+    engine, woken = driver.engine, list[Any]()
     with pytest.raises(KeyboardInterrupt):
         driver._tell(interrupted)
-    assert not engine.errors
-    assert not logged
+    assert (engine.errors, logged) == ([], [])
     engine.waits.append(Wait(None, lambda: woken.append(driver.engine)))
-    woken: list[Any] = []
     driver._interrupted(KeyboardInterrupt())
     assert woken == [engine]
-    assert driver.engine is not engine
     (error,) = engine.errors
     assert isinstance(error, ConnectionError)
     assert str(error) == "interrupted by KeyboardInterrupt()"
-
-
-def test_connection_error_is_the_reason_that_waits_get(driver: BaseDriver[Any]) -> None:
-    engine, reason = driver.engine, ConnectionError("the system has closed the descriptors")
+    last = driver.engine
+    assert last is not engine
+    last.closed = True
+    reason = ConnectionError("the system has closed the descriptors")
     driver._interrupted(reason)
-    assert engine.errors == [reason]
-
-
-def test_closed_engine_is_not_replaced() -> None:
-    driver = BaseDriver[Any](lambda: Engine(closed=True), lambda *args: None)
-    engine = driver.engine
-    driver._interrupted(KeyboardInterrupt())
-    assert driver.engine is engine
+    assert (driver.engine, last.errors) == (last, [reason])
 
 
 def test_released_waits_are_passed_to_the_engine_once(driver: BaseDriver[Any]) -> None:
@@ -117,38 +108,25 @@ def test_released_waits_are_passed_to_the_engine_once(driver: BaseDriver[Any]) -
     assert driver.engine.calls == [(wait, 2.5) for wait in waits]
 
 
-def test_posted_calls_run_in_order(driver: BaseDriver[Any], logged: list[Any]) -> None:
+def test_posted_calls_run_in_order_even_after_an_interruption(driver: BaseDriver[Any]) -> None:
     made: list[tuple[str, float]] = []
 
     def last(engine: Any, now: float) -> None:
         made.append(("last", now))
 
     def first(engine: Any, now: float) -> None:
-        assert engine is driver.engine
         made.append(("first", now))
-        driver._posted.append(last)
-
-    assert not driver._do_posted(1.5)
-    driver._posted.append(first)
-    assert driver._do_posted(2.5)
-    assert made == [("first", 2.5), ("last", 2.5)]
-    assert not driver._do_posted(3.5)
-    assert not logged
-
-
-def test_interrupted_posted_call_is_not_lost(driver: BaseDriver[Any]) -> None:
-    made: list[float] = []
-
-    def interrupted(engine: Any, now: float) -> None:
-        made.append(now)
         if len(made) == 1:
             raise KeyboardInterrupt
+        driver._posted.append(last)
 
-    driver._posted.append(interrupted)
+    assert not driver._do_posted(0.5)
+    driver._posted.append(first)
     with pytest.raises(KeyboardInterrupt):
         driver._do_posted(1.5)
     assert driver._do_posted(2.5)
-    assert made == [1.5, 2.5]
+    assert made == [("first", 1.5), ("first", 2.5), ("last", 2.5)]
+    assert not driver._do_posted(3.5)
 
 
 @pytest.mark.parametrize(
