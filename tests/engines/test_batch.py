@@ -16,7 +16,7 @@ import pytest
 from gearman_proto.engines.client import engine as client
 from gearman_proto.errors import GearmanError, ServerUnavailable
 from gearman_proto.jobs.batch import Batch
-from gearman_proto.wire.packets import JobCreated, SubmitJob, SubmitJobBg, WorkComplete
+from gearman_proto.wire.packets import JobCreated, SubmitJobBg, WorkComplete
 
 from .harness import Bell, World
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto.engines.waits import Wait
-    from gearman_proto.jobs.request import GearmanJobRequest
 
     from .harness import Peer
 
@@ -213,14 +212,3 @@ def test_first_requests_are_sent_before_the_last_are_created() -> None:
     assert wait.done
     # The caller cannot get the missing requests, because the call raises an error.
     assert 0 < len(made.requests) < MANY
-
-
-def test_supply_read_by_the_application_is_submitted_as_a_list() -> None:
-    """The application has iterated over the Batch before its submission."""
-    play = Play(at_once=False, background=False)
-    made = Batch(["task"] * MANY, [b""] * MANY, False, 1)
-    requests: list[GearmanJobRequest] = list(made)
-    play.world._made(play.world.engine.submit(0.0, Bell(), made))
-    assert all(request._gm_link is not None for request in requests)
-    (first, *_) = play.world.serve().take()
-    assert isinstance(first, SubmitJob)

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
-from gearman_proto.errors import ConnectionError, LocalProtocolError
+from gearman_proto.constants import JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.errors import LocalProtocolError
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.wire.packets import (
     JobCreated,
     SubmitJob,
     SubmitJobBg,
-    WorkComplete,
 )
 
 from .harness import World, wire
@@ -61,18 +60,6 @@ def test_signal_after_encoding_propagates(
     monkeypatch.setattr(connection, method, encode_and_raise)
     with pytest.raises(type(error), match="out of a handler"):
         world.engine.data_to_send(server.link, world.now)
-
-
-def test_ended_request_attached_to_an_interrupted_engine_keeps_its_result() -> None:
-    world = World()
-    server = world.idle_server()
-    request = world.job(server)
-    server.send(WorkComplete(b"H:1", b"out"))
-    request._gm_link = server.link
-    world.engine.abandon(ConnectionError("interrupted"))
-    assert World().wait_completed(request).done
-    assert (request.state, request.result, request.error) == (JOB_COMPLETE, b"out", None)
-    assert request._gm_link is None
 
 
 def test_invalid_number_of_attempts_fails_only_its_request() -> None:

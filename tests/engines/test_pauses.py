@@ -188,21 +188,6 @@ def test_worker_gives_up_after_an_outage_of_all_servers(
             world.stream.raise_error()
 
 
-def test_one_reachable_server_ends_the_outage() -> None:
-    world = worker_harness.working(2, max_outage=20.0)
-    first, second = world.serve_all()
-    first.send(NoJob())
-    second.send(NoJob())
-    first.lose()
-    world.sleep(30.0)
-    assert not world.stream.done
-    second.lose()
-    world.sleep(15.0)
-    world.alive()[0].up().send(NoJob())
-    world.sleep(15.0)
-    assert not world.stream.done
-
-
 @pytest.mark.parametrize("stops", [False, True])
 def test_outage_ends_while_a_large_job_arrives(stops: bool) -> None:
     world = worker_world(max_outage=5.0)

@@ -33,7 +33,6 @@ from gearman_proto.wire.packets import (
     NoJob,
     Noop,
     PreSleep,
-    ResetAbilities,
     SetClientId,
     StatusRes,
     StatusResUnique,
@@ -586,23 +585,6 @@ def test_option_out_of_range_is_named(option: str, bad: list[Any], good: list[An
         World(**{option: value})
 
 
-@pytest.mark.parametrize("sizes", [[300_000], [10, 300_000], [300_000, 10], [5000] * 200])
-def test_everything_is_sent_in_order(sizes: list[int]) -> None:
-    world = World()
-    client = world.connect(reads=False)
-    echoes = [b"%d" % n + b"x" * size for n, size in enumerate(sizes)]
-    client.send(*[EchoReq(data) for data in echoes])
-    chunks = []
-    while data := world.engine.data_to_send(client.link, world.now):
-        chunks.append(data)
-        world.check()
-    largest = max(map(len, echoes)) + 12
-    assert all(len(chunk) <= max(largest, 256 * 1024) for chunk in chunks)
-    assert len(chunks) <= 4
-    client.inbox = b"".join(chunks)
-    assert client.take() == [EchoRes(data) for data in echoes]
-
-
 # Misbehaving peers.
 
 
@@ -855,17 +837,6 @@ def test_idle_functions_are_dropped_for_jobs() -> None:
         worker.send(result, CantDo(function))
         assert client.take() == [result]
     assert len(world.engine.queue.functions) < 100
-
-
-def test_idle_functions_are_dropped_before_links() -> None:
-    world = World(max_memory=1_000_000)
-    worker, client = world.connect(), world.connect()
-    for number in range(8):
-        worker.send_raw(raw(CanDo(b"%d" % number + b"x" * 50_000)))
-    worker.send(ResetAbilities())
-    client.send_raw(raw(EchoReq(b"x" * 900_000))[:700_000])
-    assert not client.closed
-    assert world.engine.queue.memory == 700_000
 
 
 def test_many_functions_drop_idle_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from gearman_proto.constants import JOB_COMPLETE, JOB_UNKNOWN
-from gearman_proto.errors import ServerUnavailable
+from gearman_proto.constants import JOB_COMPLETE
 from gearman_proto.wire.packets import JobCreated, SubmitJob, WorkComplete
 
 from .harness import World
@@ -80,29 +79,6 @@ def test_requests_go_to_server_that_connects_first() -> None:
     # The two requests with the same unique are coalesced into one submit.
     assert [type(event) for event in second.take()] == [SubmitJob] * 2
     assert {request.connection.host for request in shared if request.connection} == {second.host}
-
-
-def test_black_holes_are_each_tried_once() -> None:
-    world = World(5, connect_timeout=TIMEOUT)
-    request = world.request()
-    wait = world.submit(request)
-    pass_time(world, {f"s{number}" for number in range(5)}, 100.0)
-    assert world.now <= 2 * TIMEOUT
-    assert len(world.peers) == 5
-    assert request.state == JOB_UNKNOWN
-    with pytest.raises(ServerUnavailable, match="no connection within 5 seconds"):
-        wait.raise_error()
-
-
-def test_late_server_that_connects_is_chosen_again() -> None:
-    world = World(2)
-    world.submit(world.request())
-    world.sleep(0.3)
-    first, second = world.peers
-    first.up().take()
-    second.up().take()
-    world.submit(*[world.request() for _ in range(2)])
-    assert [len(first.take()), len(second.take())] == [1, 1]
 
 
 def test_unique_waits_for_its_slow_server() -> None:

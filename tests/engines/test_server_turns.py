@@ -23,7 +23,6 @@ from gearman_proto.wire.packets import (
     PacketEvent,
     PreSleep,
     ResetAbilities,
-    StatusResUnique,
     SubmitJob,
     SubmitJobBg,
     SubmitJobEpoch,
@@ -164,22 +163,6 @@ def test_full_memory_costs_the_same_with_many_functions() -> None:
     assert refusal(10) == refusal(200)
 
 
-def test_uniques_of_several_functions() -> None:
-    world = World()
-    client, worker = world.connect(), world.worker(*names(4))
-    handles = [client.submit(SubmitJobBg(name, b"u", b"")) for name in names(4)]
-    assert [client.submit(SubmitJobBg(name, b"u", b"")) for name in names(4)] == handles
-    assert [worker.grab() for _ in handles] == [
-        JobAssign(handle, name, b"") for handle, name in zip(handles, names(4))
-    ]
-    for handle in (handles[2], handles[0], handles[3], handles[1]):
-        client.send(GetStatusUnique(b"u"))
-        assert client.take() == [StatusResUnique(b"u", b"1", b"1", b"0", b"0", b"0")]
-        worker.send(WorkComplete(handle, b""))
-    client.send(GetStatusUnique(b"u"))
-    assert client.take() == [StatusResUnique(b"u", *[b"0"] * 5)]
-
-
 # Turns.
 
 
@@ -232,15 +215,6 @@ def test_end_of_stream_after_flood_closes_link_when_processed(world: World, rest
     turns(world)
     assert len(flood.take()) == len(world.engine.queue.jobs) == 600
     assert flood.closed
-
-
-def test_lost_link_discards_its_backlog(world: World) -> None:
-    flood, other = world.connect(), world.connect()
-    flood.send_raw(raw(SubmitJobBg(b"f", b"", b"x")) * 600)
-    flood.close()
-    assert not world.has_backlog
-    assert len(world.engine.queue.jobs) == TURN
-    assert other.ask(b"status") == b"f\t%d\t0\t0\n.\n" % TURN
 
 
 @pytest.mark.parametrize("way", ["close", "shutdown", "abandon"])
@@ -411,20 +385,9 @@ def test_resetting_many_abilities_takes_turns(world: World) -> None:
 # Timers.
 
 
-def test_many_time_limits_take_turns(world: World) -> None:
+def test_many_delayed_jobs_and_time_limits_take_turns(world: World) -> None:
     witness, client, worker = Witness(world), world.connect(), world.connect()
     worker.send(CanDoTimeout(b"f", b"1000"))
-    client.send(*[SubmitJobBg(b"f", b"", b"")] * 600)
-    worker.send(*[GrabJob()] * 600)
-    turns(world)
-    assert len(worker.link.jobs) == 600
-    world.now += 1
-    assert turns(world, between=witness) == 3
-    assert not worker.link.jobs
-
-
-def test_many_delayed_jobs_take_turns(world: World) -> None:
-    witness, client, worker = Witness(world), world.connect(), world.worker(b"f")
     client.send(*[SubmitJobEpoch(b"f", b"", b"%d" % (EPOCH + 10), b"")] * 600)
     worker.send(PreSleep())
     turns(world)
@@ -433,7 +396,10 @@ def test_many_delayed_jobs_take_turns(world: World) -> None:
     assert worker.take() == [Noop()]
     worker.send(*[GrabJob()] * 600)
     turns(world)
-    assert all(isinstance(event, JobAssign) for event in worker.take())
+    assert len(worker.link.jobs) == 600
+    world.now += 1
+    assert turns(world, between=witness) == 3
+    assert not worker.link.jobs
 
 
 # The limit of functions per connection.

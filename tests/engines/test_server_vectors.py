@@ -6,7 +6,7 @@ import pytest
 
 from tests.recordings import VECTORS
 
-from .server_replay import DIFFERENT, LEFT_OUT, RETRIES, Replay
+from .server_replay import Replay
 
 
 @pytest.mark.unmeasured
@@ -16,8 +16,3 @@ def test_replay(name: str, chunk: int) -> None:
     replay = Replay(name, 1000 if chunk and name == "50_large_payload" else chunk)
     replay.play()
     replay.check()
-
-
-def test_tables_name_records() -> None:
-    for table in (RETRIES, DIFFERENT, LEFT_OUT):
-        assert table.keys() <= VECTORS.keys()
