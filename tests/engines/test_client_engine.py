@@ -1,7 +1,7 @@
 """Conversations between a client's engine and scripted servers.
 
 The tests cover the states of a request for every event of a job, server, connection or caller. The
-conformance suite (`test_client_conformance`) has the conversations of one call with one server.
+conformance suite (`test_conformance`) has the conversations of one call with one server.
 """
 
 from __future__ import annotations

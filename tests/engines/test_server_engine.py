@@ -1,6 +1,6 @@
 """The job server's engine: what neither the conformance cases nor the recordings prove.
 
-`test_server_conformance` runs the cases of the conformance suite against the engine, and
+`test_conformance` runs the cases of the conformance suite against the engine, and
 `test_server_vectors` replays the recorded exchanges with gearmand.
 """
 

@@ -1,6 +1,6 @@
 """Conversations of a worker's engine with scripted servers: grabs, functions, jobs, lost servers.
 
-`test_worker_conformance` has the conversations that any worker must get right,
+`test_conformance` has the conversations that any worker must get right,
 `test_worker_ends` the ends of `work`, and `test_games` random conversations.
 """
 
