@@ -33,6 +33,7 @@ from gearman_proto.wire.packets import (
     NoJob,
     Noop,
     PreSleep,
+    ResetAbilities,
     SetClientId,
     StatusRes,
     StatusResUnique,
@@ -837,6 +838,17 @@ def test_idle_functions_are_dropped_for_jobs() -> None:
         worker.send(result, CantDo(function))
         assert client.take() == [result]
     assert len(world.engine.queue.functions) < 100
+
+
+def test_idle_functions_are_dropped_before_links() -> None:
+    world = World(max_memory=1_000_000)
+    worker, client = world.connect(), world.connect()
+    for number in range(8):
+        worker.send_raw(raw(CanDo(b"%d" % number + b"x" * 50_000)))
+    worker.send(ResetAbilities())
+    client.send_raw(raw(EchoReq(b"x" * 900_000))[:700_000])
+    assert not client.closed
+    assert world.engine.queue.memory == 700_000
 
 
 def test_many_functions_drop_idle_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,14 +26,6 @@ def test_job_keeps_attributes_of_the_application() -> None:
     assert (request.mine, request.job.mine) == (1, 2)
 
 
-def test_worker_job_has_its_names_as_text_and_bytes() -> None:
-    job = worker_job()
-    assert (job.handle, job.task, job.unique, job.data) == ("H:1", "ü", None, b"in")
-    assert (job.wire_handle, job.wire_task) == (b"H:1", "ü".encode())
-    assert job.connection == ServerAddress("h")
-    assert not tracking.is_finished(job)
-
-
 def test_worker_job_data_is_decoded_once_when_read() -> None:
     job, encoder = worker_job(), Counting()
     tracking.use_encoder(job, encoder)
@@ -43,7 +35,7 @@ def test_worker_job_data_is_decoded_once_when_read() -> None:
 
 def test_worker_job_is_lost_with_its_connection_unless_it_has_ended() -> None:
     job = worker_job()
-    assert not job.is_lost
+    assert not (job.is_lost or tracking.is_finished(job))
     job._gm_link.alive = False
     assert job.is_lost
     job.ended = True

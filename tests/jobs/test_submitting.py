@@ -14,7 +14,6 @@ from gearman_proto.constants import (
     JOB_UNKNOWN,
     PRIORITY_HIGH,
     PRIORITY_LOW,
-    PRIORITY_NONE,
 )
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.job import GearmanJob
@@ -30,15 +29,6 @@ def prepared(encoder: Any = NoopEncoder, **job: Any) -> GearmanJobRequest:
 
 
 # make_requests.
-
-
-def test_make_requests_without_options_sets_defaults() -> None:
-    request = make()
-    assert (request.job.task, request.job.data, request.job.connection) == ("t", b"d", None)
-    assert (request.unique, request.run_at, request.reducer) == (None, None, None)
-    assert (request.priority, request.max_connection_attempts) == (PRIORITY_NONE, 1)
-    assert (request.state, request.error) == (JOB_UNKNOWN, None)
-    assert not any([request.background, request.complete, request.timed_out])
 
 
 def test_make_requests_takes_all_keys() -> None:
