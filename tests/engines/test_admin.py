@@ -354,17 +354,6 @@ def test_question_after_a_released_one_gets_a_new_connection(
     assert not first.done
 
 
-@pytest.mark.parametrize("reply", [STATUS, b"ERR UNKNOWN_COMMAND x\r\n"])
-def test_reply_to_a_released_question_keeps_the_connection(world: World, reply: bytes) -> None:
-    """No other question waits, so the reply completes the released one."""
-    _, server = asked(world, timeout=5)
-    world.ask(timeout=5)
-    world.release(*world.questions[::-1])
-    server.send(reply)
-    assert world.engine.next_deadline() is None
-    check_usable(world, on=server)
-
-
 # The end.
 
 

@@ -531,20 +531,6 @@ def test_lost_submit_is_sent_to_another_server(job: dict[str, Any], keeps_unique
     assert request.result == (None if request.background else b"out")
 
 
-def test_unsent_submits_move_without_counting_an_attempt() -> None:
-    world = World(2)
-    request = world.request()
-    world.submit(request)
-    first = world.serve()
-    unique = wire(request)
-    first.lose()
-    assert request.connection_attempts == 0
-    second = world.serve()
-    assert second.host != first.host
-    assert second.take() == [SubmitJob(b"task", unique, b"data")]
-    assert request.connection_attempts == 1
-
-
 def test_call_fails_if_all_servers_refuse_connections() -> None:
     world = World(3)
     requests = [world.request(retries=retries) for retries in range(7)]

@@ -589,26 +589,6 @@ def test_option_out_of_range_is_named(option: str, bad: list[Any], good: list[An
 # Misbehaving peers.
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"\0XXX", b"\0REQ\0\0\0\x12\0\0\0\x03f\0u", b"1 2 3 4 5 6\n", b"x" * 8193]
-)
-def test_garbage_disconnects_peer_after_responses(garbage: bytes) -> None:
-    world = World()
-    client, bad = world.connect(), world.worker(b"f")
-    client.submit(job(b"1", b"u"))
-    own = bad.submit(job(b"own"))
-    shared = bad.submit(job(b"1", b"u"))
-    assert assigned(bad) == shared
-    sound = bad.connection.send(EchoReq(b"x")) + bad.connection.send(EchoReq(b"y"))
-    bad.send_raw(sound + garbage + raw(job(b"never")))
-    assert bad.closed
-    # The server has answered the packets before the garbage, and taken the job from the worker.
-    assert bad.take() == [EchoRes(b"x"), EchoRes(b"y")]
-    assert list(world.engine.queue.jobs) == [shared]
-    assert status(client, own) == UNKNOWN
-    assert world.worker(b"f").grab() == JobAssign(shared, b"f", b"1")
-
-
 def test_garbage_from_peer_that_does_not_read_starts_timeout() -> None:
     world = World()
     bad = world.worker(b"f").stop_reading()

@@ -27,7 +27,6 @@ from gearman_proto.wire.packets import (
     CantDo,
     Error,
     GrabJob,
-    JobAssign,
     JobAssignUniq,
     NoJob,
     Noop,
@@ -260,23 +259,6 @@ def test_grab_times_out_unless_its_job_keeps_arriving(
     else:
         assert server.closed
         assert 29.9 < world.now < 32.0
-
-
-def test_server_without_grab_job_uniq_receives_grab_job_from_now_on() -> None:
-    world, old = grabbing()
-    assert old.says(Error(b"server_error", b"at line 1")) == [GrabJob()]
-    old.send(JobAssign(b"H:1", b"f", b"in"))
-    job = world.job()
-    assert (job.handle, job.unique, job.data) == ("H:1", None, b"in")
-    world.end_work()
-    world.work()
-    old = world.serve()
-    assert old.take() == [CanDo(b"f"), GrabJob()]
-    # A server without GRAB_JOB is disconnected.
-    old.send(Error(b"server_error", b"at line 1"))
-    assert old.closed
-    assert list(world.engine.notices) == ["no connection to s0:4730: server_error: at line 1"]
-    assert not world.stream.done
 
 
 @pytest.mark.parametrize(

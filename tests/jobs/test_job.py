@@ -35,7 +35,8 @@ def test_worker_job_data_is_decoded_once_when_read() -> None:
 
 def test_worker_job_is_lost_with_its_connection_unless_it_has_ended() -> None:
     job = worker_job()
-    assert not (job.is_lost or tracking.is_finished(job))
+    assert not job.is_lost
+    assert not tracking.is_finished(job)
     job._gm_link.alive = False
     assert job.is_lost
     job.ended = True

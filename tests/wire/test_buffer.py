@@ -75,5 +75,3 @@ def test_buffer_any_operations_match_bytes(operations: list[tuple[str, Any]]) ->
     size = len(model)
     assert buffer.has(size)
     assert buffer.take(size) == model
-
-

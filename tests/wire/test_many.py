@@ -114,16 +114,6 @@ def test_send_submits_by_other_role_is_refused(role: Role) -> None:
         Connection(role).send_submits(SubmitJob, b"f", [(b"u", b"")], [1])
 
 
-def test_send_submits_after_error_is_refused() -> None:
-    client = Connection(Role.CLIENT)
-    client.receive_data(b"garbage that is no packet")
-    with pytest.raises(RemoteProtocolError):
-        client.next_event()
-    assert client.next_created() == ([], [])
-    with pytest.raises(LocalProtocolError, match="has failed"):
-        client.send_submits(SubmitJob, b"f", [(b"u", b"")], [1])
-
-
 # Receiving.
 
 
@@ -178,12 +168,6 @@ def test_next_created_takes_the_largest_handles_and_leaves_larger_ones() -> None
     assert client.next_created() == ([], [])
     with pytest.raises(RemoteProtocolError, match="claims 65537 bytes"):
         client.next_event()
-
-
-def test_next_created_of_server_is_empty() -> None:
-    server = Connection(Role.SERVER)
-    server.receive_data(created(b"H:1", b"H:2"))
-    assert server.next_created() == ([], [])
 
 
 @examples(10)
@@ -277,11 +261,12 @@ def test_is_drained_follows_buffer() -> None:
     assert not server.is_drained()
 
 
-def test_requests_of_client_is_empty() -> None:
-    client = Connection(Role.CLIENT | Role.WORKER)
+def test_quick_paths_of_the_other_role_are_empty() -> None:
+    client, server = Connection(Role.CLIENT | Role.WORKER), serving(created(b"H:1", b"H:2"))
     client.receive_data(request(GrabJob))
     assert list(client.requests()) == []
     assert client.buffered == 12
+    assert server.next_created() == ([], [])
 
 
 @examples(4)
@@ -356,10 +341,15 @@ def test_send_args_of_client_makes_event() -> None:
     assert list(client.unanswered_tokens()) == [EchoReq(b"x")]
 
 
-def test_send_args_after_error_is_refused() -> None:
-    server = serving(b"\0garbage 12 bytes")
-    with pytest.raises(RemoteProtocolError):
-        server.next_event()
+def test_quick_paths_after_error_are_empty_or_refused() -> None:
+    client, server = Connection(Role.CLIENT), serving(b"\0garbage 12 bytes")
+    client.receive_data(b"garbage that is no packet")
+    for end in (client, server):
+        with pytest.raises(RemoteProtocolError):
+            end.next_event()
+    assert client.next_created() == ([], [])
+    with pytest.raises(LocalProtocolError, match="has failed"):
+        client.send_submits(SubmitJob, b"f", [(b"u", b"")], [1])
     assert list(server.requests()) == []
     assert not server.is_drained()
     with pytest.raises(LocalProtocolError, match="has failed"):
