@@ -118,7 +118,7 @@ def judged(case: Case, make: Callable[[str], Any], has: frozenset[str]) -> str:
     return outcome.got
 
 
-def each(suite: Any) -> Any:
+def each(suite: Any) -> pytest.MarkDecorator:
     cases = [pytest.param(case, id=case.id) for case in suite.cases.values()]
     return pytest.mark.parametrize("case", cases)
 
