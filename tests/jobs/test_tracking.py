@@ -72,6 +72,14 @@ def test_finish_notifies_each_waiting_call_once(state: str, final: str, call: st
     assert [request.timed_out, request.error] == [False, None]
 
 
+@pytest.mark.parametrize(("timed_out", "tried"), [(True, ()), (False, (object(),))])
+def test_detach_clears_timed_out_and_tried_servers(timed_out: bool, tried: tuple[Any, ...]) -> None:
+    request = in_flight(JOB_PENDING)
+    request.timed_out, request._gm_tried = timed_out, tried
+    tracking.detach(request, JOB_CREATED)
+    assert (request.state, request.timed_out, request._gm_tried) == (JOB_CREATED, False, ())
+
+
 def test_finish_background_notifies_each_run_of_equal_waits_once() -> None:
     one, two = Waiter(), Waiter()
     groups: list[tuple[Any, ...]] = [(one,), (one, two), ()]
