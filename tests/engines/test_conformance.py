@@ -56,6 +56,7 @@ OF_SERVER: Final = {
     "sleep/several/1": "all",
     "sleep/register/2": "it is woken",
     "sleep/both/1": "the NOOP",
+    "sleep/again/1": "it is woken",
     "sleep/due/1": "it is woken",
     "work/status/2": "the same bytes",
     "work/fail/3": "the bare handle",

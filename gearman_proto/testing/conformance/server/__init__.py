@@ -18,4 +18,5 @@ from . import (
     requeueing,
     lasting,
     text,
+    mixups,
 )

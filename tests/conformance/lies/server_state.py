@@ -1,0 +1,156 @@
+"""Lies that make cases for servers fail: stale state, leaks, and confused jobs or connections."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.conformance.lying import (
+    Lie,
+    Lies,
+    after,
+    as_kind,
+    becomes,
+    before,
+    drop,
+    field_of,
+    late,
+    later,
+    packet,
+    stuck,
+    twice,
+    until_nul,
+)
+
+_ASSIGN: Final = "<JOB_ASSIGN_UNIQ"
+_NOOP: Final = packet("<NOOP")
+_NO_JOB: Final = packet("<NO_JOB")
+_STATUS: Final = packet("<WORK_STATUS", b"H:conformance:1", b"1", b"2")
+_EXCEPTION: Final = Lie("<WORK_EXCEPTION", lambda args: packet("<WORK_FAIL", args[0]))
+_OPTION: Final = packet(">OPTION_REQ", b"exceptions")
+_RESET: Final = packet(">RESET_ABILITIES")
+
+
+def _leaks(name: str) -> list[Lie]:
+    """Send each packet to the next connection that receives one as well."""
+    seen: list[bytes] = []
+
+    def change(args: list[bytes]) -> bytes:
+        seen.append(packet(name, *args))
+        return b"".join(seen[-2:])
+
+    return [Lie(name, change)]
+
+
+def _swap(name: str, number: int) -> list[Lie]:
+    """Give each packet the argument of the packet before it."""
+    values = [b"the first"]
+
+    def change(value: bytes) -> bytes:
+        values.append(value)
+        return values[-2]
+
+    return [field_of(name, number, change)]
+
+
+#: Lies by case. Each lie makes the case fail on its own.
+LIES: Final[dict[str, list[Lies]]] = {
+    "work/clients/3": [
+        lambda: _swap("<WORK_DATA", 1),
+        lambda: _swap("<WORK_WARNING", 1),
+        lambda: _swap("<WORK_STATUS", 1),
+        lambda: _swap("<WORK_COMPLETE", 1),
+        lambda: _leaks("<WORK_STATUS"),
+        lambda: late("<WORK_DATA", "<WORK_STATUS"),
+        field_of("<WORK_WARNING", 1, until_nul),
+        drop("<WORK_DATA", first=1),
+    ],
+    "work/clients/4": [
+        lambda: _swap("<WORK_COMPLETE", 1),
+        lambda: _swap("<WORK_STATUS", 0),
+        twice("<WORK_COMPLETE"),
+    ],
+    "work/clients/5": [
+        later(drop("<WORK_DATA")),
+        later(drop("<WORK_WARNING"), 2),
+        later(drop("<WORK_STATUS")),
+        later(drop("<WORK_FAIL"), 2),
+        later(twice("<WORK_FAIL")),
+        as_kind("<WORK_WARNING", "<WORK_DATA"),
+    ],
+    "status/handle/10": [
+        lambda: [stuck("<STATUS_RES", 3)],
+        drop(">WORK_STATUS", first=1),
+        field_of(">WORK_STATUS", 2, b"30"),
+    ],
+    "grab/kinds/1": [
+        as_kind("<JOB_ASSIGN_UNIQ", "<JOB_ASSIGN_ALL"),
+        as_kind(">GRAB_JOB", ">GRAB_JOB_UNIQ"),
+        as_kind(">GRAB_JOB_ALL", ">GRAB_JOB_UNIQ"),
+        lambda: late("<JOB_ASSIGN_ALL", "<JOB_ASSIGN"),
+        drop("<NO_JOB", first=1),
+    ],
+    "grab/unique/3": [lambda: [stuck(_ASSIGN, 2)], lambda: _swap(_ASSIGN, 3)],
+    "submit/reduce/3": [
+        field_of("<JOB_ASSIGN", 2, until_nul),
+        lambda: [stuck(_ASSIGN, 2)],
+        lambda: [stuck("<JOB_ASSIGN_ALL", 2)],
+        field_of("<JOB_ASSIGN_ALL", 3, b""),
+        as_kind(">SUBMIT_REDUCE_JOB_BACKGROUND", ">SUBMIT_REDUCE_JOB"),
+        field_of(">SUBMIT_REDUCE_JOB_BACKGROUND", 1, b""),
+    ],
+    "exception/clients/1": [
+        later(drop("<WORK_WARNING"), 3),
+        later(drop("<WORK_EXCEPTION")),
+        later(_EXCEPTION),
+        later(drop("<WORK_FAIL")),
+        later(as_kind("<WORK_FAIL", "<WORK_EXCEPTION")),
+        twice("<WORK_EXCEPTION"),
+    ],
+    "option/exceptions/3": [
+        Lie("<WORK_EXCEPTION", lambda args: packet("<WORK_FAIL", args[0]), first=1),
+        drop("<WORK_EXCEPTION", first=2),
+        lambda: [stuck("<WORK_EXCEPTION", 1)],
+    ],
+    "leave/new/1": [
+        later(before("<ECHO_RES", _STATUS), 5),
+        later(before("<JOB_CREATED", _STATUS)),
+        later(becomes("<NO_JOB", packet(_ASSIGN, b"H:1", b"f", b"", b"data")), 2),
+        later(before("<ECHO_RES", _NOOP, first=1), 4),
+    ],
+    "option/new/1": [before(">SUBMIT_JOB", _OPTION), as_kind("<WORK_FAIL", "<WORK_EXCEPTION")],
+    "id/new/1": [
+        lambda: [stuck(">SET_CLIENT_ID", 0)],
+        after(">GRAB_JOB_UNIQ", packet(">SET_CLIENT_ID", b"-")),
+        after(">PRE_SLEEP", packet(">SET_CLIENT_ID", b"-")),
+        Lie("<TEXT", lambda args: args[0].replace(b"id-of-", b"id")),
+    ],
+    "id/new/2": [
+        before(">CAN_DO", packet(">SET_CLIENT_ID", b"conformance-id/new/2-old")),
+        drop(">CAN_DO", first=0, last=1),
+    ],
+    "ability/cant/7": [later(drop("<NOOP", first=1), 0), becomes(">PRE_SLEEP", _RESET)],
+    "ability/reset/3": [drop("<NOOP", first=1), becomes(_ASSIGN, _NO_JOB, first=1)],
+    "ability/close/1": [drop("<NOOP", first=1), drop("<NOOP")],
+    "ability/cant/8": [
+        becomes("<NO_JOB", packet(_ASSIGN, b"H:1", b"f", b"", b"data")),
+        drop(">WORK_STATUS"),
+        twice("<WORK_COMPLETE"),
+    ],
+    "work/error/1": [
+        drop("<WORK_STATUS"),
+        after(">OPTION_REQ", _RESET),
+        drop("<WORK_COMPLETE", first=1),
+        becomes("<ERROR", _NOOP),
+    ],
+    "sleep/other/1": [
+        drop("<NOOP"),
+        after(">OPTION_REQ", _RESET),
+        after(">SUBMIT_JOB", packet(">GRAB_JOB")),
+    ],
+    "sleep/join/1": [
+        later(before("<ECHO_RES", _NOOP, first=2)),
+        later(before("<ECHO_RES", _NOOP, first=3)),
+        drop("<NOOP"),
+    ],
+    "sleep/holding/2": [drop("<NOOP", first=1), later(drop("<NOOP", first=2)), twice("<NOOP")],
+}
