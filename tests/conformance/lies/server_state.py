@@ -11,6 +11,7 @@ from tests.conformance.lying import (
     as_kind,
     becomes,
     before,
+    close,
     drop,
     field_of,
     late,
@@ -27,6 +28,7 @@ _NO_JOB: Final = packet("<NO_JOB")
 _STATUS: Final = packet("<WORK_STATUS", b"H:conformance:1", b"1", b"2")
 _EXCEPTION: Final = Lie("<WORK_EXCEPTION", lambda args: packet("<WORK_FAIL", args[0]))
 _OPTION: Final = packet(">OPTION_REQ", b"exceptions")
+_LIMITED: Final = packet(">CAN_DO_TIMEOUT", b"conformance-ability/reset/4", b"60000")
 _RESET: Final = packet(">RESET_ABILITIES")
 
 
@@ -153,4 +155,80 @@ LIES: Final[dict[str, list[Lies]]] = {
         drop("<NOOP"),
     ],
     "sleep/holding/2": [drop("<NOOP", first=1), later(drop("<NOOP", first=2)), twice("<NOOP")],
+    "status/handle/9": [
+        drop(">WORK_STATUS", first=2),
+        lambda: [stuck("<STATUS_RES", 4)],
+        lambda: _swap("<STATUS_RES", 3),
+        drop(">WORK_STATUS", first=16),
+    ],
+    "status/handle/11": [
+        field_of("<STATUS_RES", 1, b"1"),
+        field_of("<STATUS_RES", 3, b"1"),
+        lambda: [stuck("<JOB_CREATED", 0)],
+    ],
+    "status/again/1": [
+        drop("<STATUS_RES", first=99),
+        field_of("<STATUS_RES", 2, b"0", first=60, last=1),
+        lambda: late("<STATUS_RES", "<STATUS_RES"),
+    ],
+    "submit/coalesce/13": [
+        later(after("<JOB_CREATED", packet("<WORK_DATA", b"H:conformance:1", b"old\0"))),
+        twice("<WORK_STATUS", first=1),
+        lambda: late("<WORK_DATA", "<WORK_STATUS"),
+    ],
+    "submit/coalesce/14": [
+        drop(">WORK_FAIL"),
+        lambda: [stuck("<JOB_CREATED", 0), stuck("<WORK_FAIL", 0)],
+        drop("<WORK_COMPLETE"),
+        lambda: [stuck(_ASSIGN, 3)],
+    ],
+    "ability/reset/4": [drop(">RESET_ABILITIES"), after(">RESET_ABILITIES", _LIMITED)],
+    "ability/timeout/3": [
+        drop(">CANT_DO"),
+        later(drop(">CANT_DO"), 1),
+        drop(">CAN_DO_TIMEOUT", first=1),
+    ],
+    "ability/again/2": [
+        drop(">CANT_DO", first=99),
+        drop(">CAN_DO", first=99),
+        twice("<NOOP"),
+    ],
+    "submit/function/4": [
+        field_of(">CAN_DO", 0, bytes.strip),
+        field_of(_ASSIGN, 1, bytes.strip),
+        field_of(_ASSIGN, 1, lambda name: name.decode(errors="replace").encode()),
+        field_of(_ASSIGN, 1, lambda name: b" ".join(name.split(b" ")[:2])),
+    ],
+    "submit/epoch/4": [
+        field_of(">SUBMIT_JOB_EPOCH", 1, b""),
+        field_of(">SUBMIT_JOB_EPOCH", 3, until_nul),
+        field_of(_ASSIGN, 3, until_nul),
+        drop("<NOOP"),
+    ],
+    "submit/epoch/5": [
+        field_of(">SUBMIT_JOB_EPOCH", 1, b""),
+        field_of(_ASSIGN, 3, b"y"),
+        drop("<WORK_COMPLETE"),
+    ],
+    "sleep/write/1": [
+        drop(">PRE_SLEEP"),
+        drop(">PRE_SLEEP", first=3),
+        drop(">WORK_COMPLETE", first=1),
+        drop("<WORK_FAIL"),
+    ],
+    "sleep/again/2": [
+        drop("<NOOP", first=99, last=1),
+        drop("<WORK_STATUS", first=99),
+        drop("<WORK_COMPLETE", first=99),
+        lambda: _swap(_ASSIGN, 3),
+    ],
+    "submit/again/1": [
+        drop("<JOB_CREATED", first=99),
+        becomes(_ASSIGN, _NO_JOB, first=99),
+        lambda: _swap(_ASSIGN, 3),
+        lambda: _swap("<WORK_COMPLETE", 1),
+        twice("<WORK_COMPLETE", first=59),
+        lambda: late("<JOB_CREATED", "<JOB_CREATED"),
+    ],
+    "wire/unexpected/3": [drop("<ERROR", first=99), drop("<JOB_CREATED"), close(">NOOP", first=99)],
 }

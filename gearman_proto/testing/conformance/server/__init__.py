@@ -19,4 +19,5 @@ from . import (
     lasting,
     text,
     mixups,
+    states,
 )
