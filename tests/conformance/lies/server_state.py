@@ -24,6 +24,7 @@ from tests.conformance.lying import (
 
 _ASSIGN: Final = "<JOB_ASSIGN_UNIQ"
 _NOOP: Final = packet("<NOOP")
+_JOB: Final = packet(_ASSIGN, b"H:conformance:1", b"function", b"", b"data")
 _NO_JOB: Final = packet("<NO_JOB")
 _STATUS: Final = packet("<WORK_STATUS", b"H:conformance:1", b"1", b"2")
 _EXCEPTION: Final = Lie("<WORK_EXCEPTION", lambda args: packet("<WORK_FAIL", args[0]))
@@ -116,7 +117,7 @@ LIES: Final[dict[str, list[Lies]]] = {
     "leave/new/1": [
         later(before("<ECHO_RES", _STATUS), 5),
         later(before("<JOB_CREATED", _STATUS)),
-        later(becomes("<NO_JOB", packet(_ASSIGN, b"H:1", b"f", b"", b"data")), 2),
+        later(becomes("<NO_JOB", _JOB), 2),
         later(before("<ECHO_RES", _NOOP, first=1), 4),
     ],
     "option/new/1": [before(">SUBMIT_JOB", _OPTION), as_kind("<WORK_FAIL", "<WORK_EXCEPTION")],
@@ -134,7 +135,7 @@ LIES: Final[dict[str, list[Lies]]] = {
     "ability/reset/3": [drop("<NOOP", first=1), becomes(_ASSIGN, _NO_JOB, first=1)],
     "ability/close/1": [drop("<NOOP", first=1), drop("<NOOP")],
     "ability/cant/8": [
-        becomes("<NO_JOB", packet(_ASSIGN, b"H:1", b"f", b"", b"data")),
+        becomes("<NO_JOB", _JOB),
         drop(">WORK_STATUS"),
         twice("<WORK_COMPLETE"),
     ],
@@ -231,4 +232,75 @@ LIES: Final[dict[str, list[Lies]]] = {
         lambda: late("<JOB_CREATED", "<JOB_CREATED"),
     ],
     "wire/unexpected/3": [drop("<ERROR", first=99), drop("<JOB_CREATED"), close(">NOOP", first=99)],
+    "work/fail/4": [
+        twice("<WORK_FAIL"),
+        drop(">WORK_FAIL"),
+        lambda: _swap("<WORK_COMPLETE", 1),
+        field_of("<STATUS_RES", 1, b"1"),
+        becomes("<NO_JOB", _JOB),
+    ],
+    "wire/order/2": [
+        lambda: _swap("<ECHO_RES", 0),
+        lambda: late("<STATUS_RES", "<STATUS_RES"),
+        lambda: _swap(_ASSIGN, 3),
+        lambda: [stuck("<STATUS_RES", 1)],
+        lambda: late("<STATUS_RES", "<JOB_CREATED"),
+    ],
+    "exception/forward/3": [
+        lambda: late("<WORK_EXCEPTION", "<ECHO_RES"),
+        lambda: _swap("<WORK_EXCEPTION", 1),
+        twice("<WORK_EXCEPTION"),
+        field_of("<WORK_EXCEPTION", 1, until_nul),
+    ],
+    "requeue/status/2": [
+        drop("<WORK_STATUS", first=1),
+        field_of("<STATUS_RES", 3, b"70"),
+        drop(">WORK_STATUS"),
+        twice("<WORK_COMPLETE"),
+    ],
+    "requeue/again/1": [
+        lambda: _swap(_ASSIGN, 3),
+        later(becomes(_ASSIGN, _NO_JOB), 4),
+        later(becomes(_ASSIGN, _NO_JOB), 5),
+        twice("<WORK_COMPLETE"),
+        becomes("<NO_JOB", _JOB),
+    ],
+    "requeue/clients/1": [
+        later(drop("<WORK_COMPLETE"), 2),
+        later(twice("<WORK_COMPLETE"), 1),
+        later(becomes(_ASSIGN, _NO_JOB)),
+    ],
+    "requeue/function/1": [
+        lambda: late("<NOOP", "<ECHO_RES"),
+        later(before("<ECHO_RES", _NOOP, first=2), 2),
+        becomes("<NO_JOB", _JOB),
+    ],
+    "requeue/sleep/1": [
+        later(becomes(_ASSIGN, _NO_JOB, first=1)),
+        later(becomes(_ASSIGN, _NO_JOB)),
+        later(becomes("<NO_JOB", _JOB)),
+    ],
+    "requeue/half/1": [
+        drop("<NOOP"),
+        field_of("<WORK_COMPLETE", 1, b"half of a re"),
+        twice("<WORK_COMPLETE"),
+    ],
+    "requeue/late/2": [drop(">WORK_COMPLETE"), drop("<WORK_STATUS"), becomes("<NO_JOB", _JOB)],
+    "text/status/3": [
+        drop(">WORK_FAIL"),
+        drop(">CANT_DO"),
+        drop(">RESET_ABILITIES"),
+        Lie("<TEXT", lambda args: args[0].replace(b"\t0\t0\t3", b"\t0\t1\t3")),
+    ],
+    "text/workers/2": [
+        drop(">CANT_DO"),
+        drop(">RESET_ABILITIES"),
+        becomes(">CANT_DO", _RESET),
+    ],
+    "text/cancel/4": [
+        twice("<WORK_FAIL"),
+        becomes(_ASSIGN, _NO_JOB, first=2),
+        becomes("<NO_JOB", _JOB),
+        lambda: _swap("<WORK_COMPLETE", 1),
+    ],
 }

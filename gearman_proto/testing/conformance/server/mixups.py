@@ -9,6 +9,8 @@ from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
 from gearman_proto.wire.packets import (
     CanDo,
     CantDo,
+    EchoReq,
+    EchoRes,
     Error,
     Event,
     GetStatus,
@@ -18,6 +20,7 @@ from gearman_proto.wire.packets import (
     JobAssign,
     JobAssignAll,
     JobAssignUniq,
+    JobCreated,
     NoJob,
     Noop,
     OptionReq,
@@ -110,10 +113,74 @@ def all_kinds_to_all(it: ServerKit) -> None:
         client.submit(unique=it.another("u"))
     handle = worker.grab().handle
     sent = [*_updates(handle, it.another("job")), WorkFail(handle)]
-    worker.tell(*sent)
+    for event in sent:
+        worker.send(event)
+        for client in clients:
+            client.gets(event)
     for client in clients:
-        client.gets(*sent)
         client.nothing()
+
+
+@case("work/fail/4", MUST, _FORWARDS)
+def one_fails(it: ServerKit) -> None:
+    """If one of a worker's jobs fails, only its client is told, and the others go on."""
+    clients, worker = [it.client() for _ in range(3)], it.worker()
+    handles = [client.submit(b"%d" % number) for number, client in enumerate(clients)]
+    for handle in handles:
+        worker.grab(handle=handle)
+    worker.send(WorkFail(handles[1]))
+    clients[1].gets(WorkFail(handles[1]))
+    for client, handle in zip(clients, handles, strict=True):
+        known = client.status(handle).known
+        demand(
+            known == (b"0" if handle == handles[1] else b"1"), "only the failed one unknown", known
+        )
+    worker.grab_nothing()
+    for client, handle in ((clients[2], handles[2]), (clients[0], handles[0])):
+        worker.send(WorkComplete(handle, b"for " + handle))
+        client.gets(WorkComplete(handle, b"for " + handle))
+    for client in clients:
+        client.nothing()
+
+
+@case("wire/order/2", MUST, "not in the document: servers keep connections apart")
+def many_connections(it: ServerKit) -> None:
+    """Each of twenty connections receives its own answers, in order."""
+    clients, worker = [it.client() for _ in range(20)], it.worker()
+    handles = [client.submit(kind=SubmitJobBg) for client in clients]
+    for number, client in enumerate(clients):
+        data = b"%d\0" % number * (20 - number)
+        client.send(*[EchoReq(data)] if client.has_echo else [], GetStatus(b"H:%d" % number))
+        client.send(SubmitJobBg(it.function, b"", data), GetStatus(handles[number]))
+    made = []
+    for number, client in enumerate(clients):
+        if client.has_echo:
+            client.gets(EchoRes(b"%d\0" % number * (20 - number)))
+        client.expect(StatusRes, handle=b"H:%d" % number, known=b"0")
+        made.append(client.expect(JobCreated).handle)
+        client.expect(StatusRes, handle=handles[number], known=b"1")
+    jobs = {job.handle: job.data for job in worker.run_all(40)}
+    for number, handle in enumerate(made):
+        wanted = b"%d\0" % number * (20 - number)
+        demand(jobs[handle] == wanted, f"the data {wanted!r} for {handle!r}", jobs[handle])
+
+
+@case("exception/forward/3", MUST, _LISTENING, requires=("options",))
+def several_exceptions(it: ServerKit) -> None:
+    """The exception of each of a worker's jobs reaches only the client of that job, at once."""
+    clients, worker = [it.client(exceptions=True) for _ in range(3)], it.worker()
+    handles = [client.submit(b"%d" % number) for number, client in enumerate(clients)]
+    for handle in handles:
+        worker.grab(handle=handle)
+    for number in (1, 2, 0):
+        error = WorkException(handles[number], b"\0exception of %d" % number)
+        worker.send(error)
+        clients[number].gets(error)
+        clients[number].nothing()
+    for client, handle in zip(clients, handles, strict=True):
+        worker.send(WorkFail(handle))
+        worker.heard()
+        client.settle()
 
 
 @case("status/handle/10", MUST, 'WORK_STATUS: "The job server should store this information"')

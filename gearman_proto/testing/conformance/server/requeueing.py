@@ -26,6 +26,7 @@ from gearman_proto.wire.packets import (
     WorkData,
     WorkFail,
     WorkStatus,
+    number,
 )
 
 if TYPE_CHECKING:
@@ -223,6 +224,119 @@ def progress(it: ServerKit) -> None:
     numbers = (status.numerator or b"0", status.denominator or b"0")
     demand(status.known == b"1" and numbers == (b"0", b"0"), "known=1 and no progress", status)
     other.complete(_next_run(it, client, other).handle)
+
+
+@case("requeue/status/2", SHOULD, _LOST)
+def next_progress(it: ServerKit) -> None:
+    """The second run of a job begins without progress, and its own progress is reported."""
+    client, worker, other, (handle,) = _held(it)
+    worker.tell(WorkStatus(handle, b"70", b"100"))
+    client.gets(WorkStatus(handle, b"70", b"100"))
+    worker.close()
+    _next_run(it, client, other, handle=handle)
+    for numbers in ((b"", b""), (b"2", b"9"), (b"1", b"8")):
+        if numbers[0]:
+            other.send(WorkStatus(handle, *numbers))
+            client.gets(WorkStatus(handle, *numbers))
+        status = client.status(handle)
+        demand((status.known, status.running) == (b"1", b"1"), "a running job", status)
+        got = number(status.numerator), number(status.denominator)
+        demand(got == (number(numbers[0]), number(numbers[1])), f"{numbers}", status)
+    other.send(WorkComplete(handle, b"result"))
+    client.gets(WorkComplete(handle, b"result"))
+    client.nothing()
+
+
+@case("requeue/again/1", SHOULD, _LOST)
+def many_deaths(it: ServerKit) -> None:
+    """A job whose workers disconnect five times runs once more, and its client gets one result."""
+    client, other = it.client(), it.worker(it.another("other"))
+    handle = client.submit(b"data\0", unique=it.another("u"))
+    for _ in range(5):
+        worker = it.worker()
+        job = worker.grab(handle=handle, data=b"data\0")
+        other.grab_nothing()
+        worker.close()
+        _wait_until_queued(it, it.client(), handle)
+    worker = it.worker()
+    again = worker.run(b"the only result")
+    demand(again == job, f"{job}", again)
+    client.gets(WorkComplete(handle, b"the only result"))
+    client.nothing()
+    worker.grab_nothing()
+
+
+@case("requeue/clients/1", SHOULD, _LOST, requires=("coalescing",))
+def several_clients(it: ServerKit) -> None:
+    """All clients of a job receive the result of its second run, also those that join later."""
+    clients, worker, unique = [it.client() for _ in range(3)], it.worker(), it.another("u")
+    handle = clients[0].submit(unique=unique)
+    worker.grab(handle=handle)
+    clients[1].submit(unique=unique)
+    worker.close()
+    _wait_until_queued(it, it.client(), handle)
+    again = clients[2].submit(unique=unique)
+    demand(again == handle, f"the handle {handle!r} again", again)
+    other = it.worker()
+    other.run(handle=handle)
+    for client in clients:
+        client.gets(WorkComplete(handle, b"result"))
+        client.nothing()
+    other.grab_nothing()
+
+
+@case("requeue/function/1", SHOULD, _LOST)
+def only_its_function(it: ServerKit) -> None:
+    """A requeued job wakes sleeping workers of its function at once, and no others."""
+    client, worker, other, (handle,) = _held(it)
+    stranger = it.worker(it.another("other"))
+    stranger.sleep()
+    worker.close()
+    # The status is requested by another connection, so the NOOP must arrive by itself.
+    _wait_until_queued(it, it.client(), handle)
+    other.expect(Noop)
+    stranger.nothing()
+    stranger.grab_nothing()
+    other.run(handle=handle)
+    client.gets(WorkComplete(handle, b"result"))
+
+
+@case("requeue/sleep/1", SHOULD, _LOST)
+def sleeps_and_leaves(it: ServerKit) -> None:
+    """If a worker disconnects that sleeps while it holds a job, another one gets its jobs."""
+    client, worker, handle = it.running()
+    worker.grab_nothing()
+    worker.sleep()
+    worker.close()
+    _wait_until_queued(it, it.client(), handle)
+    second, other = client.submit(), it.worker()
+    jobs = {job.handle for job in other.run_all(2)}
+    demand(jobs == {handle, second}, "both jobs", jobs)
+    other.grab_nothing()
+
+
+@case("requeue/half/1", MUST, _LOST)
+def half_a_result(it: ServerKit) -> None:
+    """If a worker disconnects within its result, its client does not receive that."""
+    client, worker, other, (handle,) = _held(it)
+    worker.send_raw(worker.connection.send(WorkComplete(handle, b"half of a result"))[:-4])
+    worker.close()
+    _next_run(it, client, other, handle=handle)
+    client.nothing()
+    other.complete(handle, b"the whole result")
+    client.gets(WorkComplete(handle, b"the whole result"))
+    client.nothing()
+
+
+@case("requeue/late/2", SHOULD, "not in the document: gearmand 1.1 and 2.0 process such packets")
+def completes_and_leaves(it: ServerKit) -> None:
+    """A job does not run again if its worker disconnects right after its result."""
+    client, worker, handle = it.running()
+    worker.send(WorkStatus(handle, b"1", b"1"), WorkComplete(handle, b"last result"))
+    worker.close()
+    client.gets(WorkStatus(handle, b"1", b"1"), WorkComplete(handle, b"last result"))
+    client.nothing()
+    it.worker().grab_nothing()
 
 
 @case("requeue/late/1", MUST, _LOST)

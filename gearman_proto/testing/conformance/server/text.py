@@ -16,6 +16,8 @@ from gearman_proto.testing.conformance.case import (
 from gearman_proto.testing.conformance.server_kit import ServerKit, case
 from gearman_proto.wire.packets import (
     CanDo,
+    CantDo,
+    ResetAbilities,
     SetClientId,
     SubmitJobBg,
     SubmitJobHighBg,
@@ -102,6 +104,43 @@ def status_without_workers(it: ServerKit) -> None:
     demand(row == [b"1", b"0", b"0"], "one job and no workers", row)
 
 
+@case("text/status/3", SHOULD, _STATUS, requires=("status",))
+def status_after_ends(it: ServerKit) -> None:
+    """`status` no longer counts failed jobs, removed functions, or disconnected workers."""
+    client, workers, admin = it.client(), [it.worker() for _ in range(3)], it.admin()
+    client.submit()
+    handle = workers[0].grab().handle
+    rows = [_row(admin, b"status", it.function)]
+    workers[0].tell(WorkFail(handle))
+    rows.append(_row(admin, b"status", it.function))
+    workers[0].tell(CantDo(it.function))
+    rows.append(_row(admin, b"status", it.function))
+    workers[1].tell(ResetAbilities())
+    rows.append(_row(admin, b"status", it.function))
+    counts = [[b"1", b"1", b"3"], [b"0", b"0", b"3"], [b"0", b"0", b"2"], [b"0", b"0", b"1"]]
+    demand(rows == counts, f"{counts}", rows)
+    workers[2].close()
+    # Some servers no longer list the function at all.
+    it.until(lambda: _row(admin, b"status", it.function)[2:] in ([b"0"], []), "no workers")
+
+
+@case("text/workers/2", SHOULD, _WORKERS, requires=("workers",))
+def workers_change(it: ServerKit) -> None:
+    """`workers` lists neither removed functions nor closed connections."""
+    names = [it.another(f"{number}") for number in range(4)]
+    worker, other, admin = it.worker(*names[:3]), it.worker(names[3]), it.admin()
+    worker.tell(CantDo(names[1]))
+    found = b" ".join(admin.list(b"workers")).split(b" ")
+    listed = [name for name in names if name in found]
+    demand(listed == [names[0], names[2], names[3]], "the registered functions", listed)
+    worker.tell(ResetAbilities())
+    other.close()
+    it.until(lambda: names[3] not in b" ".join(admin.list(b"workers")), "no closed connection")
+    found = b" ".join(admin.list(b"workers")).split(b" ")
+    demand(not {*names} & {*found}, "none of the functions", found)
+    worker.nothing()
+
+
 @case("text/prioritystatus/1", SHOULD, _PRIORITY, requires=("text",))
 def prioritystatus(it: ServerKit) -> None:
     """`prioritystatus` lists the numbers of queued jobs per priority and of workers."""
@@ -164,6 +203,24 @@ def cancel_queued(it: ServerKit) -> None:
     admin.text(b"cancel job " + handle, b"OK")
     client.expect(WorkFail, handle=handle)
     worker.grab_nothing()
+    client.nothing()
+
+
+@case("text/cancel/4", SHOULD, _GEARMAND, requires=("cancel",))
+def cancel_one(it: ServerKit) -> None:
+    """`cancel job` affects no other job, even of the same client."""
+    client, other, worker, admin = it.client(), it.client(), it.worker(), it.admin()
+    handles = [client.submit(b"%d" % number) for number in range(3)]
+    last = other.submit(b"3")
+    admin.text(b"cancel job " + handles[1], b"OK")
+    # `text/cancel/2` demands the WORK_FAIL.
+    demand(client.settle() in ([], [WorkFail(handles[1])]), "at most a WORK_FAIL", "others")
+    for handle in (handles[0], handles[2], last):
+        worker.run(b"for " + handle, handle=handle)
+    worker.grab_nothing()
+    for handle in (handles[0], handles[2]):
+        client.gets(WorkComplete(handle, b"for " + handle))
+    other.gets(WorkComplete(last, b"for " + last))
     client.nothing()
 
 
