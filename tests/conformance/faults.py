@@ -255,6 +255,8 @@ EXCUSES: Final = {
     rf"\w+ <ERROR {_CONTENTS} .*": "the codes and texts of errors differ",
     rf"server >({_STATE}|PRE_SLEEP) duplicated .*": "a repetition changes nothing",
     rf"server >({_STATE}) delayed .*": "nothing shows the change before the next packet",
+    rf"server >CAN_DO_TIMEOUT {_CONTENTS} .*": "a time limit shows only after its end",
+    r"server >WORK_EXCEPTION (duplicated|leaked) .*": "servers may ignore it after the job's end",
     rf"\w+ [<>]OPTION_RE[QS] {_CONTENTS} .*": "there is only one option",
     rf"worker <(JOB_ASSIGN\w*|ECHO_RES) {_CONTENTS} .*": "results are the worker's own",
     rf"worker >(WORK_\w+|ECHO_REQ) {_CONTENTS} .*": "results are the worker's own",

@@ -10,6 +10,7 @@ from gearman_proto.testing.conformance.case import INFO, Verdict
 from gearman_proto.testing.conformance.suites import SUITES
 from tests.conformance.lies.client import LIES as LIES_OF_CLIENTS
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
+from tests.conformance.lies.server_regular import LIES as LIES_OF_REGULARITY
 from tests.conformance.lies.server_state import LIES as LIES_OF_STATE
 from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
 from tests.conformance.lies.worker import LIES as LIES_OF_WORKERS
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 LIAR_TIMEOUT: Final = 0.25
 PROGRAM_TIMEOUT: Final = 20.0
 LIES: Final[dict[str, dict[str, list[Lies]]]] = {
-    "server": {**LIES_OF_JOBS, **LIES_OF_WORK, **LIES_OF_STATE},
+    "server": {**LIES_OF_JOBS, **LIES_OF_WORK, **LIES_OF_STATE, **LIES_OF_REGULARITY},
     "worker": LIES_OF_WORKERS,
     "client": LIES_OF_CLIENTS,
 }

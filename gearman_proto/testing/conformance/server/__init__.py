@@ -20,4 +20,5 @@ from . import (
     text,
     mixups,
     states,
+    regular,
 )
