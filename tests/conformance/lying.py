@@ -58,8 +58,8 @@ Lies: TypeAlias = "Lie | tuple[Lie, ...] | Callable[[], list[Lie]]"
 def fresh(lies: Lies) -> list[Lie]:
     """Return lies that have seen no packet."""
     if isinstance(lies, Lie):
-        return [replace(lies, seen={})]
-    return [replace(each, seen={}) for each in (lies if isinstance(lies, tuple) else lies())]
+        lies = (lies,)
+    return [replace(each, seen={}) for each in lies] if isinstance(lies, tuple) else lies()
 
 
 def packet(name: str, *args: bytes) -> bytes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tests.conformance.faults import Fault
-from tests.conformance.lying import Lies
+
+if TYPE_CHECKING:
+    from tests.conformance.lying import Lies
 
 _FAULTS: Final = {
     "ability/again/3": [
