@@ -1,6 +1,7 @@
 """Faults of judged peers by packet and kind, and the cases that notice them.
 
     python -m tests.conformance.faults            # print the tables of the documentation
+    python -m tests.conformance.faults --write    # write them into the page
     python -m tests.conformance.faults --holes    # print the faults that no case notices
 
 A kind of fault is a change to the packets of one type, such as a loss or a delay. Each packet type
@@ -22,14 +23,17 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from gearman_proto.testing.conformance.case import Verdict
 from gearman_proto.testing.conformance.suites import SUITES
 from gearman_proto.wire.packets import BY_NAME, Role
+from tests.conformance.__main__ import PAGE
 from tests.conformance.lying import MANY, Lie, packet
 from tests.conformance.memory import outcome_with
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 # Seconds of virtual time that a case waits for a program.
 _TIMEOUT: Final = 0.25
+
+_MARK: Final = "<!-- made by python -m tests.conformance.faults --write -->"
 
 #: The packets that change, by extent: how many pass first on each connection, how many change then,
 #: and the size in bytes from which on they count.
@@ -332,18 +336,22 @@ def excuse(fault: Fault) -> str:
 # The table.
 
 
-def table(side: str) -> Iterator[str]:
-    """Yield the lines of the table of a side for the documentation."""
+def table(side: str, results: Iterable[tuple[Fault, str]]) -> Iterator[str]:
+    """Yield the lines of the table of a side for the documentation.
+
+    Args:
+        side: The side.
+        results: The results of `search`.
+    """
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     reasons: dict[str, str] = {}
-    for fault, case in search(side):
-        mark = "\u2713"
-        if not case:
-            why = excuse(fault)
-            mark = reasons.setdefault(why, chr(ord("a") + len(reasons)))
+    for fault, case in results:
         row = cells[fault.name]
-        # A letter replaces a check mark.
-        row[fault.kind] = max(mark, row.get(fault.kind, mark), key=lambda mark: mark < "\u2713")
+        if case:
+            row.setdefault(fault.kind, "\u2713")
+        else:
+            letter = chr(ord("a") + len(reasons))
+            row[fault.kind] = reasons.setdefault(excuse(fault) or "hole", letter)
     yield f"| {side} | {' | '.join(kind.replace('-', ' ') for kind in KINDS)} |"
     yield f"| --- |{' --- |' * len(KINDS)}"
     for name, row in cells.items():
@@ -354,16 +362,25 @@ def table(side: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the tables, and the holes."""
+    """Print the tables or the holes, or write the tables into the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.faults", description=__doc__)
-    parser.add_argument("sides", nargs="*", default=list(SUITES))
     parser.add_argument("--holes", action="store_true", help="print only the unnoticed faults")
+    parser.add_argument("--write", action="store_true", help="write the tables into the page")
     options = parser.parse_args()
-    for side in options.sides:
-        if options.holes:
-            print(*[fault for fault, case in search(side) if not (case or excuse(fault))], sep="\n")
-        else:
-            print(*table(side), sep="\n")
+    results = {side: list(search(side)) for side in SUITES}
+    if options.holes:
+        for fault, case in itertools.chain(*results.values()):
+            if not (case or excuse(fault)):
+                print(fault)
+        return
+    text = "\n\n".join("\n".join(table(side, some)) for side, some in results.items())
+    if options.write:
+        page = PAGE.read_text(encoding="utf-8")
+        parts = re.fullmatch(f"(?s)(.*{_MARK}\n\n).*?(\n\n<!-- end -->.*)", page)
+        assert parts
+        PAGE.write_text(parts[1] + text + parts[2], encoding="utf-8")
+    else:
+        print(text)
 
 
 if __name__ == "__main__":
