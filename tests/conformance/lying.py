@@ -126,6 +126,17 @@ def stuck(name: str, number: int) -> Lie:
     return field_of(name, number, value)
 
 
+def stale(name: str, number: int) -> Lie:
+    """Replace an argument by that of the packet before."""
+    earlier: list[bytes] = []
+
+    def value(arg: bytes) -> bytes:
+        earlier.append(arg)
+        return earlier[-2:][0]
+
+    return field_of(name, number, value)
+
+
 def late(name: str, behind: str) -> list[Lie]:
     """Delay each packet until after the next packet of another type, or of its own."""
     held: list[bytes] = []

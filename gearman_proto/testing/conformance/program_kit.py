@@ -5,6 +5,7 @@ The program is started with the address of the suite. Each of its connections is
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gearman_proto.testing.matching import shortened
@@ -15,7 +16,9 @@ from .kit import Kit, Place, ResettableStream
 from .session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from gearman_proto.wire.packets import Event
 
     from .session import Submit
 
@@ -35,6 +38,18 @@ RECONNECT: Final = 10.0
 _ACCEPT: Final = 0.05
 # While waiting for the program's exit, seconds between two checks.
 _LOOK: Final = 0.005
+
+
+def content(size: int, name: object = "") -> bytes:
+    """Return text of this length that differs at each position and for each name."""
+    numbers = random.Random(f"{name} {size}")  # noqa: S311 - no secret
+    return numbers.randbytes(size // 2 + 1).hex().encode()[:size]
+
+
+def sizes(first: int, last: int, less: int = 0) -> list[int]:
+    """Return 2^k - 1, 2^k and 2^k + 1 from k = `first` to `last`, each reduced by `less`."""
+    powers = [1 << power for power in range(first, last + 1)]
+    return [power + more - less for power in powers for more in (-1, 0, 1)]
 
 
 class Running(Protocol):
@@ -231,18 +246,19 @@ class WorkerKit(ProgramKit):
         demand(session.functions, "a CAN_DO", PreSleep())
         return session
 
-    def again(self, *, may_end: bool = True) -> Session:
+    def again(self, *, may_end: bool = False) -> Session:
         """Wait until the worker has reconnected and sleeps.
 
         A worker can consist of several processes, each with its own connection and functions.
         Skip connections whose functions differ from those of the connection from `ready`.
 
         Args:
-            may_end: False to fail if the worker exits instead, as `life/back/1` does.
+            may_end: True if the case does not demand that the worker reconnects, but only what
+                it does then. `life/back` already reports a worker that exits.
 
         Raises:
             Unsupported: The worker has exited, and `may_end` is true.
-            Failed: The worker has not registered for the same functions in time.
+            Failed: The worker has exited, or has not registered for the same functions in time.
         """
         seconds = max(self.timeout, RECONNECT)
         deadline = self.now + seconds
@@ -278,9 +294,60 @@ class WorkerKit(ProgramKit):
         try:
             session.end_of(session.assign(session.asks_despite(despite), b"data"))
         except Closed:
-            self.again(may_end=False).serve()
+            self.again().serve()
             return "connects again"
         return None
+
+    def learn(self, session: Session) -> Callable[[bytes], bytes] | None:
+        """Return the worker's function if it returns its payload, unchanged or reversed."""
+        payload = content(30, "learn")
+        result = session.serve(payload)
+        if isinstance(result, WorkComplete):
+            for make in (_unchanged, _reversed):
+                if result.data == make(payload):
+                    return make
+        return None
+
+    def learned(self, session: Session) -> Callable[[bytes], bytes]:
+        """Return the worker's function, as `learn` does.
+
+        Raises:
+            Unsupported: The worker's results do not show its payloads.
+        """
+        make = self.learn(session)
+        if make is None:
+            raise Unsupported("the worker returns neither its payload nor the reversed payload")
+        return make
+
+    def run_all(self, session: Session, payloads: Iterable[bytes], *, piece: int = 0) -> None:
+        """Run a job for each payload, and check its result if the function is known.
+
+        Args:
+            session: The connection of the worker.
+            payloads: The payloads.
+            piece: Maximum number of bytes per write (0 means unlimited).
+        """
+        make = self.learn(session)
+        session.piece = piece
+        for payload in payloads:
+            end = session.serve(payload)
+            if make is not None:
+                check_result(end, make(payload))
+
+
+def _unchanged(payload: bytes) -> bytes:
+    return payload
+
+
+def _reversed(payload: bytes) -> bytes:
+    return payload[::-1]
+
+
+def check_result(end: Event, wanted: bytes) -> None:
+    """Check that a job has ended with this result."""
+    got = end.data if isinstance(end, WorkComplete) else None
+    about = shortened(end) if got is None else f"another one: {_shown(got)}"
+    demand(got == wanted, f"the result {_shown(wanted)}", about)
 
 
 class ClientKit(ProgramKit):
@@ -379,8 +446,11 @@ class ClientKit(ProgramKit):
                     wanted = "the client's exit or another connection"
                     raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
 
-    def gives_up(self) -> str | None:
+    def gives_up(self, *, also: bool = False) -> str | None:
         """Check that the client fails or retries its job after a lost connection.
+
+        Args:
+            also: True if a client that retries may have printed more than the result.
 
         Returns:
             None if the client fails, or "tries again" if the second attempt succeeds.
@@ -396,7 +466,7 @@ class ClientKit(ProgramKit):
                 wanted = "the client's exit or another submit"
                 raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
             session.send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
-            self.prints(b"result")
+            (self.prints_also if also else self.prints)(b"result")
             return "tries again"
         self.fails(self.timeout)
         return None

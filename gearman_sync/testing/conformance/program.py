@@ -15,7 +15,7 @@ from gearman_proto.testing.conformance.program_kit import Running
 #: The placeholder for several payloads. Each payload becomes a separate word of the command.
 PAYLOADS: Final = "{payloads}"
 #: Maximum number of bytes to read from the standard output or the standard error.
-_MOST: Final = 1 << 20
+_MOST: Final = 1 << 26
 
 
 def values_for(address: tuple[str, int], **others: str) -> dict[str, str]:

@@ -9,9 +9,19 @@ import time
 import gear
 
 
+class Client(gear.Client):
+    """A client that remembers whether it has lost a connection with unfinished jobs."""
+
+    has_lost_jobs = False
+
+    def handleDisconnect(self, job: gear.Job) -> gear.Job:  # noqa: N802 - named by gear
+        self.has_lost_jobs = True
+        return job
+
+
 def main(address: str, function: str, *payloads: str) -> None:
     host, port = address.rsplit(":", 1)
-    client = gear.Client("gear")
+    client = Client("gear")
     client.addServer(host, int(port))
     client.waitForServer(10)
     # Don't request exceptions: gear's server does not reply, which ends the connection.
@@ -22,8 +32,9 @@ def main(address: str, function: str, *payloads: str) -> None:
     for job in jobs:
         # Raises an error if no server accepts the job.
         client.submitJob(job, timeout=10)
-    # gear reports the end of a job only to handlers, so poll.
-    while not all(job.complete for job in jobs) and client.active_connections:
+    # gear reports the end of a job only to handlers, so poll. It reconnects within the interval,
+    # so `active_connections` alone would miss a lost connection.
+    while not (all(job.complete for job in jobs) or client.has_lost_jobs):
         time.sleep(0.01)
     for job in jobs:
         if not job.complete or job.failure:

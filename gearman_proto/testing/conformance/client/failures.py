@@ -11,6 +11,8 @@ from gearman_proto.wire.packets import (
     WorkData,
     WorkException,
     WorkFail,
+    WorkStatus,
+    WorkWarning,
 )
 
 
@@ -66,6 +68,29 @@ def both(it: ClientKit) -> None:
     Source: not in the document: the Perl server forwards both if its worker sends both
     """
     it.accepted().send(WorkException(HANDLE, b"exception"), WorkFail(HANDLE))
+    it.fails()
+
+
+@client_case("fail/exception/4", MUST, 'WORK_EXCEPTION: "the job failed with the given exception"')
+def without_data(it: ClientKit) -> None:
+    """A job that ends with WORK_EXCEPTION without data has failed."""
+    it.accepted().send(WorkException(HANDLE, b""))
+    it.fails()
+
+
+@client_case("fail/exception/5", MUST, 'WORK_EXCEPTION: "the job failed with the given exception"')
+def exception_after_data(it: ClientKit) -> None:
+    """A job that ends with WORK_EXCEPTION has failed, even after WORK_DATA and a full status."""
+    updates = (WorkData(HANDLE, b"part"), WorkStatus(HANDLE, b"1", b"1"))
+    it.accepted().send(*updates, WorkException(HANDLE, b"exception"))
+    it.fails()
+
+
+@client_case("fail/data/2", MUST, 'WORK_FAIL: notifies the clients "that the job failed"')
+def after_full_status(it: ClientKit) -> None:
+    """A job that ends with WORK_FAIL has failed, even after a full status and a warning."""
+    updates = (WorkStatus(HANDLE, b"2", b"2"), WorkWarning(HANDLE, b"warning"))
+    it.accepted().send(*updates, WorkFail(HANDLE))
     it.fails()
 
 

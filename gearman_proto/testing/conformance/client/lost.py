@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD
-from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
-from gearman_proto.wire.packets import HEADER, MAGIC_RESPONSE, JobCreated, WorkComplete
+from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case, content
+from gearman_proto.wire.packets import (
+    HEADER,
+    MAGIC_RESPONSE,
+    JobCreated,
+    WorkComplete,
+    WorkData,
+    WorkStatus,
+    WorkWarning,
+)
 
 _LOST = "not in the document: a server or its host can stop at any time"
 _ODD = "not in the document: gearmand 1.1 and 2.0 never send it"
@@ -67,6 +75,77 @@ def half_handle(it: ClientKit) -> str | None:
     """An incomplete JOB_CREATED does not acknowledge the job."""
     client, _ = it.submitted()
     client.send_raw(client.packed(JobCreated(HANDLE))[:-5])
+    client.close()
+    return it.gives_up()
+
+
+@client_case("life/close/3", MUST, _LOST, known=_AGAIN)
+def after_data(it: ClientKit) -> str | None:
+    """If the server disconnects after WORK_DATA, the data is not the result."""
+    client = it.accepted()
+    client.send(WorkData(HANDLE, b"part "), WorkData(HANDLE, b"of it"))
+    client.close()
+    return it.gives_up(also=True)
+
+
+@client_case("life/close/4", MUST, _LOST, known=_AGAIN)
+def after_status(it: ClientKit) -> str | None:
+    """If the server disconnects after WORK_STATUS of 2/2, the job has not succeeded."""
+    client = it.accepted()
+    client.send(WorkStatus(HANDLE, b"1", b"2"), WorkStatus(HANDLE, b"2", b"2"))
+    client.close()
+    return it.gives_up(also=True)
+
+
+@client_case("life/close/5", MUST, _LOST, known=_AGAIN)
+def after_updates(it: ClientKit) -> str | None:
+    """If the server disconnects after WORK_DATA and a full status, the job has not succeeded."""
+    client = it.accepted()
+    client.send(WorkWarning(HANDLE, b"warning"), WorkData(HANDLE, b"part"))
+    client.send(WorkStatus(HANDLE, b"100", b"100"))
+    client.close()
+    return it.gives_up(also=True)
+
+
+@client_case("life/close/6", MUST, _LOST, known=_AGAIN, requires=("several",))
+def after_some(it: ClientKit) -> str | None:
+    """If the server disconnects after two of three results, a client fails or submits again."""
+    client, came = it.several(b"1", b"2", b"3")
+    ends = {each: WorkComplete(b"H:conformance:" + each, b"result " + each) for each in came}
+    client.send(ends[came[0]], ends[came[2]])
+    client.close()
+    if (again := it.again()) is None:
+        it.fails(it.timeout)
+        return None
+    submit = again.submitted()
+    again.send(JobCreated(b"H:conformance:" + submit.data), ends[submit.data])
+    it.prints(b"result 1", b"result 2", b"result 3")
+    return "tries again"
+
+
+@client_case("life/reset/3", MUST, _LOST, known=_AGAIN)
+def reset_after_data(it: ClientKit) -> str | None:
+    """If the connection is reset after WORK_DATA and a full status, the job has not succeeded."""
+    client = it.accepted()
+    client.send(WorkData(HANDLE, b"part"), WorkStatus(HANDLE, b"2", b"2"))
+    client.reset()
+    return it.gives_up(also=True)
+
+
+@client_case("life/half/3", MUST, _LOST, known=_AGAIN)
+def half_large(it: ClientKit) -> str | None:
+    """A large WORK_COMPLETE that lacks its last byte is not a result."""
+    client = it.accepted()
+    client.send_raw(client.packed(WorkComplete(HANDLE, content(100_000)))[:-1])
+    client.close()
+    return it.gives_up()
+
+
+@client_case("life/half/4", MUST, _LOST, known=_AGAIN)
+def half_empty(it: ClientKit) -> str | None:
+    """A WORK_COMPLETE that ends after the handle is not an empty result."""
+    client = it.accepted()
+    client.send_raw(client.packed(WorkComplete(HANDLE, b"0123456789"))[:-10])
     client.close()
     return it.gives_up()
 

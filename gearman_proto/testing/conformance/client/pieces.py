@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import MUST
-from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
+from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case, content
 from gearman_proto.wire.packets import JobCreated, WorkComplete, WorkStatus
 
 _SOURCE = "size: only the size marks the end of a packet; TCP can split and join packets"
@@ -28,6 +28,15 @@ def across(it: ClientKit) -> None:
     for piece in (whole[:5], whole[5:first], whole[first:second], whole[second:]):
         client.send_raw(piece)
     it.prints_also(b"result")
+
+
+@client_case("wire/pieces/3", MUST, _SOURCE)
+def large(it: ClientKit) -> None:
+    """A client accepts a large result in many pieces."""
+    client = it.accepted()
+    client.piece = 997
+    client.send(WorkComplete(HANDLE, content(100_000)))
+    it.prints(content(100_000))
 
 
 @client_case("wire/joined/1", MUST, _SOURCE)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import GEARMANDS, INFO, MUST, SHOULD, Failed, demand
-from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
+from gearman_proto.testing.conformance.program_kit import (
+    HANDLE,
+    ClientKit,
+    client_case,
+    content,
+    sizes,
+)
 from gearman_proto.wire.packets import JobCreated, WorkComplete, WorkData, WorkStatus, WorkWarning
 
 _LARGE = 1_000_000
+_SIZE = "size: of the data being sent after the header"
 
 
 @client_case("result/plain/1", MUST, 'WORK_COMPLETE: "Opaque data that is returned to the client"')
@@ -50,6 +57,58 @@ def large(it: ClientKit) -> None:
     result = (b"0123456789" * _LARGE)[:_LARGE]
     it.accepted().send(WorkComplete(HANDLE, result))
     it.prints(result)
+
+
+@client_case("result/large/2", MUST, _SIZE)
+def over_a_mebibyte(it: ClientKit) -> None:
+    """A result of 2^20 + 1 bytes arrives complete."""
+    _result_of(it, (1 << 20) + 1)
+
+
+@client_case("result/size/1", MUST, _SIZE)
+def under_64k(it: ClientKit) -> None:
+    """A result of 2^16 - 1 bytes arrives complete."""
+    _result_of(it, (1 << 16) - 1)
+
+
+@client_case("result/size/2", MUST, _SIZE)
+def exactly_64k(it: ClientKit) -> None:
+    """A result of 2^16 bytes arrives complete."""
+    _result_of(it, 1 << 16)
+
+
+@client_case("result/size/3", MUST, _SIZE)
+def over_64k(it: ClientKit) -> None:
+    """A result of 2^16 + 1 bytes arrives complete."""
+    _result_of(it, (1 << 16) + 1)
+
+
+@client_case("result/size/4", MUST, _SIZE)
+def packet_of_64k(it: ClientKit) -> None:
+    """A WORK_COMPLETE of 2^16 bytes, with its header, arrives complete."""
+    _result_of(it, (1 << 16) - 13 - len(HANDLE))
+
+
+@client_case("result/size/5", MUST, _SIZE)
+def exactly_a_mebibyte(it: ClientKit) -> None:
+    """A result of 2^20 bytes arrives complete."""
+    _result_of(it, 1 << 20)
+
+
+@client_case("result/size/6", MUST, _SIZE)
+def data_near_powers(it: ClientKit) -> None:
+    """WORK_DATA of any length near a power of two does not hide the result."""
+    client = it.accepted()
+    for size in [*sizes(9, 16), *sizes(9, 16, less=13 + len(HANDLE))]:
+        client.send(WorkData(HANDLE, content(size)))
+    client.send(WorkComplete(HANDLE, b"result"))
+    it.prints_also(b"result")
+
+
+def _result_of(it: ClientKit, size: int) -> None:
+    """Check that a result of this size arrives complete."""
+    it.accepted().send(WorkComplete(HANDLE, content(size)))
+    it.prints(content(size))
 
 
 @client_case("result/newline/1", INFO, known={"kept": (), "added": (), "cut": ()})

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Failed
-from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
+from gearman_proto.testing.conformance.program_kit import (
+    HANDLE,
+    ClientKit,
+    client_case,
+    content,
+    sizes,
+)
 from gearman_proto.wire.packets import (
     Error,
     JobCreated,
     WorkComplete,
+    WorkException,
     WorkFail,
     WorkStatus,
     WorkWarning,
@@ -87,6 +94,69 @@ def one_fails(it: ClientKit) -> None:
     client, came = it.several(b"1", b"2", b"3")
     client.send(_complete(came[0]), WorkFail(_handle(came[1])), _complete(came[2]))
     it.fails()
+
+
+@client_case("order/fail/2", MUST, requires=_SEVERAL)
+def first_fails(it: ClientKit) -> None:
+    """A client reports the failure of the first of several jobs, even if the last succeeds.
+
+    Source: WORK_FAIL: notifies the clients "that the job failed"
+    """
+    client, came = it.several(b"1", b"2", b"3")
+    client.send(WorkFail(_handle(came[0])), _complete(came[1]), _complete(came[2]))
+    it.fails()
+
+
+@client_case("order/fail/3", MUST, requires=_SEVERAL)
+def last_fails(it: ClientKit) -> None:
+    """A client reports the failure of the last of several jobs, even an exception.
+
+    Source: WORK_EXCEPTION: "the job failed with the given exception"
+    """
+    client, came = it.several(b"1", b"2", b"3")
+    client.send(_complete(came[0]), _complete(came[1]), WorkException(_handle(came[2]), b""))
+    it.fails()
+
+
+@client_case(
+    "order/many/1", MUST, "SUBMIT_JOB: no limit on the jobs of a client", requires=_SEVERAL
+)
+def many(it: ClientKit) -> None:
+    """Of 200 jobs at once, each gets its own result, in whatever order they end."""
+    payloads = [b"%03d" % number for number in range(200)]
+    client, came = it.several(*payloads)
+    client.send(*[_complete(each) for each in [*came[1::2], *reversed(came[::2])]])
+    it.prints(*[b"result " + each for each in payloads])
+
+
+@client_case("order/large/1", MUST, "WORK_COMPLETE: by job handle", requires=_SEVERAL)
+def large(it: ClientKit) -> None:
+    """Large results of several jobs belong to their own jobs, in whatever order they end."""
+    client, came = it.several(b"1", b"2", b"3")
+    for each in (came[1], came[2], came[0]):
+        client.send(WorkComplete(_handle(each), content(100_000, each)))
+    it.prints(*[content(100_000, each) for each in (b"1", b"2", b"3")])
+
+
+@client_case("order/size/1", MUST, "WORK_COMPLETE: by job handle", requires=_SEVERAL)
+def near_powers(it: ClientKit) -> None:
+    """Results of several jobs can have any length near a power of two, up to 64 KiB."""
+    _results_of(it, [*sizes(9, 16), *sizes(9, 16, less=len(_complete(b"00").handle) + 13)])
+
+
+@client_case("order/size/2", MUST, "WORK_COMPLETE: by job handle", requires=_SEVERAL)
+def near_large_powers(it: ClientKit) -> None:
+    """Results of several jobs can have any length near a power of two, up to 1 MiB."""
+    _results_of(it, sizes(17, 20))
+
+
+def _results_of(it: ClientKit, lengths: list[int]) -> None:
+    """Check that several jobs at once get results of these lengths."""
+    results = {b"%02d" % number: content(size) for number, size in enumerate(lengths)}
+    client, came = it.several(*results)
+    for each in reversed(came):
+        client.send(WorkComplete(_handle(each), results[each]))
+    it.prints(*results.values())
 
 
 @client_case("order/alike/1", MUST, requires=_SEVERAL)

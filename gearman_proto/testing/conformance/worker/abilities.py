@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, demand
-from gearman_proto.testing.conformance.program_kit import WorkerKit, worker_case
+from gearman_proto.testing.conformance.program_kit import WorkerKit, content, worker_case
 from gearman_proto.wire.packets import CanDo, CanDoTimeout, NoJob, PreSleep, SetClientId
 
 
@@ -85,7 +85,30 @@ def again(it: WorkerKit) -> None:
     """
     worker = it.ready()
     worker.close()
-    it.again()
+    it.again(may_end=True)
+
+
+@worker_case("ability/again/2", MUST)
+def again_and_again(it: WorkerKit) -> None:
+    """After each of three lost connections, a worker registers for the same functions.
+
+    Source: CAN_DO: "notify the server"; gearmand 1.1 and 2.0 forget the functions of a closed
+    connection
+    """
+    worker = it.ready()
+    for number in range(3):
+        worker.serve(content(20, number))
+        worker.close()
+        worker = it.again(may_end=True)
+    worker.serve()
+
+
+@worker_case("ability/each/1", MUST, 'CAN_DO: "able to perform the given function"')
+def each(it: WorkerKit) -> None:
+    """A worker runs a job of each function that it has registered."""
+    worker = it.ready()
+    for function in [*worker.functions, *reversed(worker.functions)]:
+        worker.end_of(worker.give(content(20, function), function=function))
 
 
 @worker_case("ability/unknown/1", SHOULD, known={"connects again": ()})

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import MUST, SHOULD, demand
-from gearman_proto.testing.conformance.program_kit import WorkerKit, worker_case
-from gearman_proto.wire.packets import WorkFail
+from gearman_proto.testing.conformance.program_kit import (
+    WorkerKit,
+    check_result,
+    content,
+    worker_case,
+)
+from gearman_proto.wire.packets import NoJob, WorkFail
 
 _HANDLE = "Worker Requests: the job handle is that of JOB_ASSIGN"
 
@@ -23,6 +28,48 @@ def many(it: WorkerKit) -> None:
     worker = it.ready()
     for number in range(200):
         worker.serve(b"data of %d" % number)
+
+
+@worker_case("end/many/2", MUST, "Worker Requests: no limit on their number", slow=True)
+def very_many(it: WorkerKit) -> None:
+    """A worker ends each of 2000 consecutive jobs with the job's own result."""
+    it.run_all(it.ready(), [content(10 + number % 100, number) for number in range(2000)])
+
+
+@worker_case("end/own/1", MUST, 'WORK_COMPLETE: "Opaque data that is returned to the client"')
+def own(it: WorkerKit) -> None:
+    """The result of a job is that of its own payload, not of an earlier job."""
+    worker = it.ready()
+    it.learned(worker)
+    equal = [content(500, number) for number in range(10)]
+    lengths = [content(size) for size in (9000, 1, 300, 0, 40000, 2, 0, 5)]
+    it.run_all(worker, [*equal, *lengths, *reversed(equal)])
+
+
+@worker_case("end/own/2", MUST, 'WORK_COMPLETE: "Opaque data that is returned to the client"')
+def own_after_fail(it: WorkerKit) -> None:
+    """A failed job, or one with updates, does not change the result of the next job."""
+    worker = it.ready()
+    make = it.learned(worker)
+    for number, payload in enumerate((b"fail", b"updates", b"slow", b"")):
+        worker.serve(payload)
+        check_result(worker.serve(content(50, number)), make(content(50, number)))
+
+
+@worker_case("end/after/2", MUST)
+def long_after(it: WorkerKit) -> None:
+    """A worker sends no packet about a job after its end, not even when it is woken again.
+
+    Source: not in the document: gearmand 1.1 and 2.0 forget a job when it ends
+    """
+    worker = it.ready()
+    for payload in (b"updates", b"fail", b"slow"):
+        worker.serve(payload)
+        for _ in range(3):
+            worker.refuse()
+            worker.wakes()
+            worker.send(NoJob())
+    worker.refuse()
 
 
 @worker_case("end/after/1", MUST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Closed, demand
-from gearman_proto.testing.conformance.program_kit import WorkerKit, worker_case
+from gearman_proto.testing.conformance.program_kit import WorkerKit, content, worker_case
 from gearman_proto.testing.conformance.session import GRABS
 from gearman_proto.wire.packets import GrabJobAll, JobAssignAll, NoJob, Noop, PreSleep
 
@@ -86,6 +86,37 @@ def nothing(it: WorkerKit) -> None:
     worker.serve()
 
 
+@worker_case("grab/wake/3", MUST, 'NOOP: "to wake up a sleeping worker so that it may grab"')
+def always(it: WorkerKit) -> None:
+    """A worker asks after each of 50 NOOPs, whether it gets NO_JOB or a job then."""
+    worker = it.ready()
+    for number in range(50):
+        grab = worker.wakes()
+        if number % 7 == 3:
+            worker.end_of(worker.assign(grab, content(20, number)))
+        else:
+            worker.send(NoJob())
+        worker.refuse()
+    worker.serve()
+
+
+@worker_case("grab/noop/5", MUST)
+def early(it: WorkerKit) -> None:
+    """If a NOOP arrives with the job or after its end, the worker asks again and runs a job.
+
+    Source: not in the document: gearmand 1.1 and 2.0 can send a NOOP before the answer to a grab
+    """
+    worker = it.ready()
+    for number in range(5):
+        job = worker.job_for(worker.grabs(), content(20, number))
+        worker.send(job, Noop())
+        worker.end_of(job.handle)
+        worker.send(Noop())
+    worker.serve()
+    worker.refuse()
+    worker.serve()
+
+
 @worker_case("grab/noop/1", MUST)
 def between(it: WorkerKit) -> None:
     """If a NOOP arrives between a grab and a job, the worker runs the job.
@@ -142,6 +173,37 @@ def busy(it: WorkerKit) -> None:
     """
     count = it.ready().grabs_within(1.0)
     demand(count <= _FEW, f"at most {_FEW} grabs per second", str(count))
+
+
+@worker_case("grab/busy/2", SHOULD, slow=True)
+def busy_unanswered(it: WorkerKit) -> None:
+    """A worker does not repeat a grab in a busy loop until it is answered.
+
+    Source: GRAB_JOB: "The server will respond", so a second request gains nothing
+    """
+    worker = it.ready()
+    worker.grabs()
+    try:
+        count = worker.grabs_within(1.0, answer=False)
+    except Closed:
+        return  # `grab/late/1` decides whether this is a failure.
+    demand(count <= _FEW, f"at most {_FEW} grabs per second", str(count))
+
+
+@worker_case("grab/busy/3", SHOULD, slow=True)
+def busy_after(it: WorkerKit) -> None:
+    """After jobs, failures and NOOPs, a worker does not poll in a busy loop.
+
+    Source: PRE_SLEEP: "should be woken up with a NOOP packet if a job comes in"
+    """
+    worker = it.ready()
+    for payload in (b"data", b"fail", b"updates"):
+        worker.serve(payload)
+    worker.refuse()
+    worker.send(Noop(), Noop())
+    count = worker.grabs_within(1.0)
+    demand(count <= _FEW, f"at most {_FEW} grabs per second", str(count))
+    worker.serve()
 
 
 @worker_case("grab/late/1", MUST, slow=True, known={"connects again": ()})

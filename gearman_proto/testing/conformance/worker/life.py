@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Failed, demand
-from gearman_proto.testing.conformance.program_kit import RECONNECT, WorkerKit, worker_case
+from gearman_proto.testing.conformance.program_kit import (
+    RECONNECT,
+    WorkerKit,
+    check_result,
+    content,
+    worker_case,
+)
 from gearman_proto.testing.conformance.session import ENDS
 
 _LOST = "not in the document: gearmand 1.1 and 2.0 requeue the jobs of a lost connection"
@@ -44,12 +50,15 @@ def closed(it: WorkerKit) -> None:
     worker = it.ready()
     worker.serve()
     worker.close()
-    it.again(may_end=False).serve()
+    it.again().serve()
 
 
 @worker_case("life/back/2", SHOULD, _BACK)
 def reset(it: WorkerKit) -> None:
-    """If the connection is reset within a packet, a worker reconnects and runs jobs."""
+    """If the connection is reset within a packet, a worker reconnects and runs jobs.
+
+    A worker that exits fails, as in `life/back/1`: it can exit after this loss alone.
+    """
     worker = it.ready()
     worker.grabs()
     worker.send_raw(b"\0RES\0\0\0\x0b\0\0\0\x40H:conformance")
@@ -59,7 +68,10 @@ def reset(it: WorkerKit) -> None:
 
 @worker_case("life/back/3", SHOULD, _BACK)
 def twice(it: WorkerKit) -> None:
-    """If the server restarts twice, a worker reconnects and runs jobs each time."""
+    """If the server restarts twice, a worker reconnects and runs jobs each time.
+
+    A worker that exits fails, as in `life/back/1`: it can exit after the second restart alone.
+    """
     worker = it.ready()
     for _ in range(2):
         it.stop_listening()
@@ -69,6 +81,55 @@ def twice(it: WorkerKit) -> None:
         worker.serve()
 
 
+@worker_case("life/back/4", SHOULD, _BACK)
+def reset_asleep(it: WorkerKit) -> None:
+    """If the connection is reset while a worker sleeps, it reconnects and runs jobs."""
+    worker = it.ready()
+    worker.serve()
+    worker.refuse()
+    worker.reset()
+    it.again().serve()
+
+
+@worker_case("life/back/5", SHOULD, _BACK)
+def reset_working(it: WorkerKit) -> None:
+    """If the connection is reset during a job, a worker reconnects and runs jobs."""
+    worker = it.ready()
+    worker.give(b"slow")
+    worker.reset()
+    it.again().serve()
+
+
+@worker_case("life/back/6", SHOULD, _BACK)
+def closed_working(it: WorkerKit) -> None:
+    """If the server disconnects during a job, a worker reconnects and runs jobs."""
+    worker = it.ready()
+    worker.give(b"slow")
+    worker.close()
+    it.again().serve()
+
+
+@worker_case("life/back/7", SHOULD, _BACK)
+def closed_within(it: WorkerKit) -> None:
+    """If the server disconnects within a job's payload, a worker reconnects and runs jobs."""
+    worker = it.ready()
+    job = worker.packed(worker.job_for(worker.grabs(), content(5000)))
+    worker.send_raw(job[:-1])
+    worker.close()
+    it.again().serve()
+
+
+@worker_case("life/back/8", SHOULD, _BACK, slow=True)
+def often(it: WorkerKit) -> None:
+    """If the connection is lost six times, a worker reconnects and runs jobs each time."""
+    worker = it.ready()
+    for number in range(6):
+        worker.serve(content(20, number))
+        (worker.reset if number % 2 else worker.close)()
+        worker = it.again()
+    worker.serve()
+
+
 @worker_case("life/lost/1", MUST, _LOST)
 def lost(it: WorkerKit) -> None:
     """A worker does not send the result of a lost connection's job on another connection."""
@@ -76,8 +137,36 @@ def lost(it: WorkerKit) -> None:
     worker = it.ready()
     worker.give(b"slow", handle=b"H:conformance:lost")
     worker.close()
-    again = it.again()
+    again = it.again(may_end=True)
     again.serve()
+    again.refuse()
+
+
+@worker_case("life/lost/2", MUST, _LOST)
+def lost_late(it: WorkerKit) -> None:
+    """A worker sends no result of a lost connection's job, not even during the next job."""
+    worker = it.ready()
+    worker.give(b"slow", handle=b"H:conformance:lost")
+    worker.reset()
+    again = it.again(may_end=True)
+    for payload in (b"slow", b"updates", b"data"):
+        again.serve(payload)
+    again.refuse()
+
+
+@worker_case("life/lost/3", MUST, _LOST)
+def lost_alike(it: WorkerKit) -> None:
+    """If a job has the handle of a lost connection's job, it gets its own result, once.
+
+    Source: not in the document: gearmand 1.1 and 2.0 count handles from 1 after each start
+    """
+    worker = it.ready()
+    make = it.learned(worker)
+    worker.give(b"slow first job", handle=b"H:conformance:1")
+    worker.close()
+    again = it.again(may_end=True)
+    check_result(again.serve(b"slow other", handle=b"H:conformance:1"), make(b"slow other"))
+    check_result(again.serve(b"data"), make(b"data"))
     again.refuse()
 
 

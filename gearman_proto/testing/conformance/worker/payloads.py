@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gearman_proto.testing.conformance.case import MUST
-from gearman_proto.testing.conformance.program_kit import WorkerKit, worker_case
-from gearman_proto.wire.packets import Noop
+from gearman_proto.testing.conformance.case import MUST, SHOULD
+from gearman_proto.testing.conformance.program_kit import WorkerKit, content, sizes, worker_case
+from gearman_proto.wire.packets import NoJob, Noop, WorkComplete
 
 _DATA = 'JOB_ASSIGN: "Opaque data that is given to the function as an argument"'
 _HEADER = 'Binary Packet: "the size of the data being sent after the header"'
@@ -72,3 +72,45 @@ def joined(it: WorkerKit) -> None:
     worker.send(Noop(), job, Noop())
     worker.end_of(job.handle)
     worker.serve()
+
+
+@worker_case("payload/split/3", MUST, _HEADER)
+def large_pieces(it: WorkerKit) -> None:
+    """A worker accepts a large payload in many pieces, and returns the whole result."""
+    it.run_all(it.ready(), [content(100_000, number) for number in range(3)], piece=997)
+
+
+@worker_case("payload/size/1", MUST, _HEADER)
+def around_powers(it: WorkerKit) -> None:
+    """A payload and its result can have any length near a power of two, from 4 KiB to 64 KiB."""
+    it.run_all(it.ready(), map(content, sizes(12, 16)))
+
+
+@worker_case("payload/size/2", MUST, _HEADER)
+def packets_around_powers(it: WorkerKit) -> None:
+    """A job or its result can have any packet length near a power of two, up to 64 KiB."""
+    worker = it.ready()
+    given = worker.job_for(worker.grabs(), b"")
+    less = {len(worker.packed(given)), len(worker.packed(WorkComplete(given.handle, b"")))}
+    worker.send(NoJob())
+    it.run_all(worker, [content(size) for each in less for size in sizes(9, 16, each)])
+
+
+@worker_case("payload/size/3", MUST, _HEADER)
+def around_large_powers(it: WorkerKit) -> None:
+    """A payload and its result can have any length near a power of two, up to 2 MiB."""
+    it.run_all(it.ready(), map(content, sizes(17, 21)))
+
+
+@worker_case("payload/size/4", MUST, _HEADER, slow=True)
+def largest(it: WorkerKit) -> None:
+    """A payload and its result can be 16 MiB long."""
+    it.run_all(it.ready(), [content(1 << 24), b"data"])
+
+
+@worker_case("payload/nul/1", SHOULD, 'WORK_COMPLETE: "Opaque data that is returned"')
+def nuls(it: WorkerKit) -> None:
+    """A worker that returns its payload returns NULs and line breaks as well."""
+    worker = it.ready()
+    it.learned(worker)
+    it.run_all(worker, [b"a\0b\0\0c", b"\0a", b"a\0", b"a\r\nb\n\rc", b"a\x1ab"])
