@@ -246,6 +246,19 @@ class WorkerKit(ProgramKit):
         demand(session.functions, "a CAN_DO", PreSleep())
         return session
 
+    def returning(self) -> Session:
+        """Start the worker, disconnect once, and return its next connection.
+
+        A worker that exits on each loss already fails `life/back/1` to `/3`. Further cases about
+        losses begin with this, so that they report only a worker that comes back otherwise.
+
+        Raises:
+            Unsupported: The worker has exited.
+            Failed: The worker has not registered for the same functions in time.
+        """
+        self.ready().close()
+        return self.again(may_end=True)
+
     def again(self, *, may_end: bool = False) -> Session:
         """Wait until the worker has reconnected and sleeps.
 
@@ -254,7 +267,7 @@ class WorkerKit(ProgramKit):
 
         Args:
             may_end: True if the case does not demand that the worker reconnects, but only what
-                it does then. `life/back` already reports a worker that exits.
+                it does then. `life/back/1` already reports a worker that exits.
 
         Raises:
             Unsupported: The worker has exited, and `may_end` is true.
@@ -455,20 +468,24 @@ class ClientKit(ProgramKit):
         Returns:
             None if the client fails, or "tries again" if the second attempt succeeds.
         """
+        if (found := self.submitted_again()) is None:
+            self.fails(self.timeout)
+            return None
+        found[0].send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
+        (self.prints_also if also else self.prints)(b"result")
+        return "tries again"
+
+    def submitted_again(self) -> tuple[Session, Submit] | None:
+        """Return the client's next connection with a submit, or None if the client exits first."""
         deadline = self.now + self.timeout
         while (session := self.again()) is not None:
             try:
-                session.submitted()
+                return session, session.submitted()
             except Failed:
                 # Some clients reconnect without a submit.
-                if self.now < deadline:
-                    continue
-                wanted = "the client's exit or another submit"
-                raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
-            session.send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
-            (self.prints_also if also else self.prints)(b"result")
-            return "tries again"
-        self.fails(self.timeout)
+                if self.now >= deadline:
+                    wanted = "the client's exit or another submit"
+                    raise Failed(wanted, f"nothing in {self.timeout:g} s") from None
         return None
 
     def prints_also(self, *results: bytes) -> None:

@@ -161,7 +161,7 @@ LIES: Final[dict[str, list[Lies]]] = {
     "order/error/1": [drop("<ERROR")],
     "order/fail/1": [drop("<WORK_FAIL"), as_kind("<WORK_FAIL", "<WORK_COMPLETE")],
     "order/fail/2": [drop("<WORK_FAIL"), as_kind("<WORK_FAIL", "<WORK_COMPLETE")],
-    "order/fail/3": [drop("<WORK_EXCEPTION"), as_kind("<WORK_EXCEPTION", "<WORK_COMPLETE")],
+    "order/fail/3": [drop("<WORK_FAIL"), as_kind("<WORK_FAIL", "<WORK_COMPLETE")],
     "order/many/1": [
         drop("<WORK_COMPLETE", first=127),
         lambda: [stale("<WORK_COMPLETE", 1)],

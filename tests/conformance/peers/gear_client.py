@@ -9,19 +9,12 @@ import time
 import gear
 
 
-class Client(gear.Client):
-    """A client that remembers whether it has lost a connection with unfinished jobs."""
-
-    has_lost_jobs = False
-
-    def handleDisconnect(self, job: gear.Job) -> gear.Job:  # noqa: N802 - named by gear
-        self.has_lost_jobs = True
-        return job
-
-
 def main(address: str, function: str, *payloads: str) -> None:
     host, port = address.rsplit(":", 1)
-    client = Client("gear")
+    client = gear.Client("gear")
+    lost: list[gear.Job] = []
+    # gear calls this with each unfinished job of a lost connection.
+    client.handleDisconnect = lost.append
     client.addServer(host, int(port))
     client.waitForServer(10)
     # Don't request exceptions: gear's server does not reply, which ends the connection.
@@ -34,7 +27,7 @@ def main(address: str, function: str, *payloads: str) -> None:
         client.submitJob(job, timeout=10)
     # gear reports the end of a job only to handlers, so poll. It reconnects within the interval,
     # so `active_connections` alone would miss a lost connection.
-    while not (all(job.complete for job in jobs) or client.has_lost_jobs):
+    while not (all(job.complete for job in jobs) or lost):
         time.sleep(0.01)
     for job in jobs:
         if not job.complete or job.failure:

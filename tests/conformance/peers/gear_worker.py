@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -40,7 +41,9 @@ def main(address: str) -> None:
         worker.registerFunction(name)
     while True:
         job = worker.getJob()
-        FUNCTIONS[job.name](job)
+        # A job whose connection is lost can't report its end.
+        with contextlib.suppress(ConnectionError):
+            FUNCTIONS[job.name](job)
 
 
 if __name__ == "__main__":

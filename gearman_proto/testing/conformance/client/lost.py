@@ -114,10 +114,10 @@ def after_some(it: ClientKit) -> str | None:
     ends = {each: WorkComplete(b"H:conformance:" + each, b"result " + each) for each in came}
     client.send(ends[came[0]], ends[came[2]])
     client.close()
-    if (again := it.again()) is None:
+    if (found := it.submitted_again()) is None:
         it.fails(it.timeout)
         return None
-    submit = again.submitted()
+    again, submit = found
     again.send(JobCreated(b"H:conformance:" + submit.data), ends[submit.data])
     it.prints(b"result 1", b"result 2", b"result 3")
     return "tries again"

@@ -14,7 +14,6 @@ from gearman_proto.wire.packets import (
     Error,
     JobCreated,
     WorkComplete,
-    WorkException,
     WorkFail,
     WorkStatus,
     WorkWarning,
@@ -109,12 +108,12 @@ def first_fails(it: ClientKit) -> None:
 
 @client_case("order/fail/3", MUST, requires=_SEVERAL)
 def last_fails(it: ClientKit) -> None:
-    """A client reports the failure of the last of several jobs, even an exception.
+    """A client reports the failure of the last of several jobs, even if the others succeed.
 
-    Source: WORK_EXCEPTION: "the job failed with the given exception"
+    Source: WORK_FAIL: notifies the clients "that the job failed"
     """
     client, came = it.several(b"1", b"2", b"3")
-    client.send(_complete(came[0]), _complete(came[1]), WorkException(_handle(came[2]), b""))
+    client.send(_complete(came[0]), _complete(came[1]), WorkFail(_handle(came[2])))
     it.fails()
 
 

@@ -84,7 +84,7 @@ def twice(it: WorkerKit) -> None:
 @worker_case("life/back/4", SHOULD, _BACK)
 def reset_asleep(it: WorkerKit) -> None:
     """If the connection is reset while a worker sleeps, it reconnects and runs jobs."""
-    worker = it.ready()
+    worker = it.returning()
     worker.serve()
     worker.refuse()
     worker.reset()
@@ -94,7 +94,7 @@ def reset_asleep(it: WorkerKit) -> None:
 @worker_case("life/back/5", SHOULD, _BACK)
 def reset_working(it: WorkerKit) -> None:
     """If the connection is reset during a job, a worker reconnects and runs jobs."""
-    worker = it.ready()
+    worker = it.returning()
     worker.give(b"slow")
     worker.reset()
     it.again().serve()
@@ -103,7 +103,7 @@ def reset_working(it: WorkerKit) -> None:
 @worker_case("life/back/6", SHOULD, _BACK)
 def closed_working(it: WorkerKit) -> None:
     """If the server disconnects during a job, a worker reconnects and runs jobs."""
-    worker = it.ready()
+    worker = it.returning()
     worker.give(b"slow")
     worker.close()
     it.again().serve()
@@ -112,7 +112,7 @@ def closed_working(it: WorkerKit) -> None:
 @worker_case("life/back/7", SHOULD, _BACK)
 def closed_within(it: WorkerKit) -> None:
     """If the server disconnects within a job's payload, a worker reconnects and runs jobs."""
-    worker = it.ready()
+    worker = it.returning()
     job = worker.packed(worker.job_for(worker.grabs(), content(5000)))
     worker.send_raw(job[:-1])
     worker.close()
@@ -122,7 +122,7 @@ def closed_within(it: WorkerKit) -> None:
 @worker_case("life/back/8", SHOULD, _BACK, slow=True)
 def often(it: WorkerKit) -> None:
     """If the connection is lost six times, a worker reconnects and runs jobs each time."""
-    worker = it.ready()
+    worker = it.returning()
     for number in range(6):
         worker.serve(content(20, number))
         (worker.reset if number % 2 else worker.close)()

@@ -33,7 +33,7 @@ def garbage(it: WorkerKit) -> None:
 
     Source: Binary Packet: "4 byte magic code"; no rule for other codes
     """
-    worker = it.ready()
+    worker = it.returning()
     worker.send_raw(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
     worker.rest_of()
     it.again().serve()

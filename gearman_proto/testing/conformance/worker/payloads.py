@@ -105,7 +105,7 @@ def around_large_powers(it: WorkerKit) -> None:
 @worker_case("payload/size/4", MUST, _HEADER, slow=True)
 def largest(it: WorkerKit) -> None:
     """A payload and its result can be 16 MiB long."""
-    it.run_all(it.ready(), [content(1 << 24), b"data"])
+    it.run_all(it.ready(), [content(1 << 24), b"data"], piece=1 << 16)
 
 
 @worker_case("payload/nul/1", SHOULD, 'WORK_COMPLETE: "Opaque data that is returned"')
