@@ -5,6 +5,9 @@
     python -m tests.conformance --write            # write the results into the page
     python -m tests.conformance --update           # also the lists of expected failures
 
+Each case that fails runs alone three times more. If it fails fewer than three times, it is
+published as varying, not as a failure.
+
 `tests/conformance/peers` lists the peers and how to install them. `tests/conformance/expected`
 lists the expected failures and their effects on users.
 """
@@ -15,11 +18,12 @@ import argparse
 import os
 import re
 import sys
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.testing.conformance.case import Verdict
+from gearman_proto.testing.conformance.case import Level, Verdict
 from gearman_proto.testing.conformance.judge import Selection
 from gearman_proto.testing.conformance.suites import SUITES
 from gearman_sync.testing.conformance import expected
@@ -30,6 +34,8 @@ from tests.conformance.peers import CLIENTS, SERVERS, WORKERS, environment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from gearman_proto.testing.conformance.case import Case
+    from gearman_proto.testing.conformance.judge import Outcome
     from tests.conformance.peers import Peer
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -46,6 +52,8 @@ PEERS: Final[dict[str, Mapping[str, Peer]]] = {
 #: seconds.
 TIMEOUT: Final = 5.0
 LONG_TIMEOUT: Final = 12.0
+#: How often a failed case runs alone.
+TIMES: Final = 3
 
 
 def subject_of(side: str, peer: Peer) -> Subject:
@@ -61,6 +69,30 @@ def reasons_of(side: str, name: str) -> dict[str, str]:
     return expected.load(path, SUITES[side].cases) if path.exists() else {}
 
 
+def failures_alone(side: str, peer: Peer, case: Case) -> int:
+    """Return how often a case fails of `TIMES` times, each time alone and with a new subject."""
+    count = 0
+    for _ in range(TIMES):
+        with subject_of(side, peer) as subject:
+            judge = Judge(subject.kit, subject.has, selection=Selection(slow=True))
+            count += judge.judge(case).is_bad
+    return count
+
+
+def confirmed(
+    side: str, peer: Peer, outcomes: Sequence[Outcome], reasons: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the reasons, which name the failures that vary as such."""
+    found = dict(reasons)
+    for outcome in outcomes:
+        case, reason = outcome.case, found.get(outcome.case.id, f"Got {outcome.got}.")
+        if outcome.is_bad and not expected.varies(reason):
+            count = failures_alone(side, peer, case)
+            if count < TIMES:
+                found[case.id] = f"varies: fails {count} of {TIMES} times alone. {reason}"
+    return found
+
+
 def judged(side: str, name: str, version: str, *, update: bool) -> Report:
     """Judge one peer."""
     peer = PEERS[side][name]
@@ -69,6 +101,7 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
         cases = SUITES[side].cases.values()
         outcomes = list(subject.run(cases, selection=Selection(slow=True)))
         has = sorted(subject.has)
+    reasons = confirmed(side, peer, outcomes, reasons)
     if update:
         EXPECTED.mkdir(exist_ok=True)
         path = EXPECTED / f"{side}-{name}"
@@ -78,25 +111,37 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
         reasons = reasons_of(side, name)
     # Some programs print more than their version.
     number = re.search(r"[0-9]\S*", version)
-    subject_name = f"{name} {number[0] if number else version}"
+    subject_name = f"{peer.label or name} {number[0] if number else version}"
     sys.stderr.write(f"{side} {subject_name}: {len(outcomes)} cases\n")
     return Report(subject_name, side, "document", outcomes, reasons, has)
 
 
+def is_varying(report: Report, outcome: Outcome) -> bool:
+    """Return whether the outcome of a case changes from run to run."""
+    return expected.varies(report.reasons.get(outcome.case.id, ""))
+
+
 def table(reports: Sequence[Report]) -> Iterator[str]:
     """Yield the lines of the table of verdicts for one side."""
-    shown = [verdict for verdict in Verdict if verdict is not Verdict.SKIPPED]
-    yield f"| {reports[0].side} | {' | '.join(verdict.value for verdict in shown)} |"
+    shown = [verdict.value for verdict in Verdict if verdict is not Verdict.SKIPPED] + ["varies"]
+    yield f"| {reports[0].side} | {' | '.join(shown)} |"
     yield f"| --- |{' --- |' * len(shown)}"
     for report in reports:
-        counts = report.counts
-        cells = [str(counts.get(verdict.value, "")) for verdict in shown]
+        counts = Counter(
+            "varies" if is_varying(report, outcome) else outcome.verdict.value
+            for outcome in report.outcomes
+        )
+        cells = [str(counts[name] or "") for name in shown]
         yield f"| {report.subject} | {' | '.join(cells)} |"
 
 
 def failures(report: Report) -> Iterator[str]:
-    """Yield the lines of the list of failures."""
-    bad = [outcome for outcome in report.outcomes if outcome.is_bad]
+    """Yield the lines of the list of failures, and of cases whose outcome varies."""
+    bad = [
+        outcome
+        for outcome in report.outcomes
+        if outcome.is_bad or (is_varying(report, outcome) and outcome.case.level is not Level.INFO)
+    ]
     if not bad:
         return
     yield ""
@@ -104,6 +149,7 @@ def failures(report: Report) -> Iterator[str]:
     yield ""
     for outcome in bad:
         reason = report.reasons.get(outcome.case.id, f"Got {outcome.got}.")
+        reason = reason[0].upper() + reason[1:]
         yield f"* {reason} (`{outcome.case.id}`: {outcome.case.demand})"
 
 
@@ -111,7 +157,9 @@ def information(reports: Sequence[Report]) -> Iterator[str]:
     """Yield the lines of the table of known behaviours, one column per peer."""
     cases = {outcome.case.id: outcome.case for report in reports for outcome in report.outcomes}
     told = {
-        (report.subject, outcome.case.id): outcome.got
+        (report.subject, outcome.case.id): (
+            report.reasons[outcome.case.id] if is_varying(report, outcome) else outcome.got
+        )
         for report in reports
         for outcome in report.outcomes
         if outcome.verdict in (Verdict.INFO, Verdict.ALLOWED)

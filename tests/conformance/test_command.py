@@ -192,6 +192,19 @@ def test_expected_failures_exit_with_0(
     assert path.read_text() == ""
 
 
+def test_varying_case_can_fail_or_pass_and_keeps_its_line(
+    wrong: str, right: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "failures"
+    path.write_text(f"{ECHO} varies: one reply in ten is lost\n")
+    for server in (wrong, right):
+        for options in ([], ["--update"]):
+            status, out = judged(capfd, server, "--expected-failures", str(path), *options)
+            assert status == 0
+            assert not out.startswith("stale")
+    assert path.read_text() == f"{ECHO} varies: one reply in ten is lost\n"
+
+
 @pytest.mark.parametrize("line", ["no/such/1 reason", ECHO, f"{ECHO} one\n{ECHO} two"])
 def test_list_with_an_error_is_refused(line: str, tmp_path: Path) -> None:
     path = tmp_path / "failures"

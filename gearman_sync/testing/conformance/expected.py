@@ -3,6 +3,9 @@
 Each line contains the name of a case, a space, and the reason for the failure. A line that begins
 with ``#`` is a comment. If a listed case fails, the run can still succeed. If a listed case passes,
 its line is stale. A stale line fails the run, so that the file stays accurate.
+
+If the reason begins with ``varies:``, the outcome changes from run to run. The case can fail or
+pass.
 """
 
 from __future__ import annotations
@@ -20,6 +23,14 @@ if TYPE_CHECKING:
 
 #: The verdicts that make the line of a case stale.
 DECIDED = (Verdict.PASS, Verdict.ALLOWED, Verdict.INFO)
+
+# A reason that begins so belongs to a case whose outcome changes from run to run.
+_VARIES = "varies:"
+
+
+def varies(reason: str) -> bool:
+    """Return whether the reason says that the outcome of the case changes from run to run."""
+    return reason.startswith(_VARIES)
 
 
 def load(path: str | os.PathLike[str], known: Collection[str]) -> dict[str, str]:
@@ -51,7 +62,8 @@ def update(
 ) -> None:
     """Rewrite the file to list the cases that fail now.
 
-    Listed cases keep their reasons. Cases that neither passed nor failed keep their lines.
+    Listed cases keep their reasons. Cases that neither passed nor failed keep their lines, and so
+    do cases whose outcome varies.
 
     Raises:
         OSError: The file can't be written.
@@ -60,7 +72,7 @@ def update(
     for outcome in outcomes:
         if outcome.is_bad:
             lines.setdefault(outcome.case.id, " ".join(outcome.message.split()))
-        elif outcome.verdict in DECIDED:
+        elif outcome.verdict in DECIDED and not varies(lines.get(outcome.case.id, "")):
             lines.pop(outcome.case.id, None)
     text = "".join(f"{name} {reason}\n" for name, reason in sorted(lines.items()))
     Path(path).write_text(text, encoding="utf-8")

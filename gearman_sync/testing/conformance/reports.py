@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from gearman_proto.testing.conformance.case import Verdict
 
-from .expected import DECIDED
+from .expected import DECIDED, varies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,8 +59,12 @@ class Report:
 
     @property
     def stale(self) -> list[Outcome]:
-        """The outcomes of cases that did not fail although `reasons` lists them."""
-        return [o for o in self.outcomes if o.case.id in self.reasons and o.verdict in DECIDED]
+        """The outcomes of cases that did not fail although `reasons` lists them.
+
+        Cases whose outcome varies are not among them.
+        """
+        must_fail = {name for name, reason in self.reasons.items() if not varies(reason)}
+        return [o for o in self.outcomes if o.case.id in must_fail and o.verdict in DECIDED]
 
     @property
     def counts(self) -> dict[str, int]:

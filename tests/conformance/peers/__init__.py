@@ -68,6 +68,8 @@ class Peer:
     argv: tuple[str, ...]
     """With {address}, {port}, {function}, and {payload} or {payloads} where these are put in."""
     package: Package
+    label: str = ""
+    """The name in the results, if it is not the key."""
 
     @property
     def install(self) -> str:
@@ -116,6 +118,8 @@ JOB = ("{address}", "{function}", "{payload}")
 # Several payloads, submitted at once.
 JOBS = ("{address}", "{function}", "{payloads}")
 
+# It has faults of its own, which are not those of the library.
+PROGRAM = "`gearman` (libgearman)"
 # `gearman` cannot print its version.
 TOOLS = Package(
     (
@@ -147,7 +151,7 @@ CLI = ours("pip install '.[cli]'", "gearman_sync", "rich", "typer")
 
 CLIENTS: dict[str, Peer] = {
     # WORK_STATUS is a line of its output, after the result. Exceptions have status 0.
-    "libgearman": Peer(script("sh", "libgearman_client.sh", *JOB), TOOLS),
+    "libgearman": Peer(script("sh", "libgearman_client.sh", *JOB), TOOLS, PROGRAM),
     # It refuses to submit an empty payload.
     "php": Peer(script("php", "php_client.php", *JOBS), PHP),
     "perl": Peer(script("perl", "perl_client.pl", *JOBS), PERL),
@@ -173,7 +177,7 @@ CLIENTS: dict[str, Peer] = {
 }
 
 WORKERS: dict[str, Peer] = {
-    "libgearman": Peer(script("sh", "libgearman_worker.sh", "{address}"), TOOLS),
+    "libgearman": Peer(script("sh", "libgearman_worker.sh", "{address}"), TOOLS, PROGRAM),
     "php": Peer(script("php", "php_worker.php", "{address}"), PHP),
     # An empty result, or 0, is a WORK_COMPLETE without its second argument: gearmand closes the
     # connection, and gives it the job again, without end.

@@ -40,9 +40,9 @@ def main(address: str) -> None:
     for name in FUNCTIONS:
         worker.registerFunction(name)
     while True:
-        job = worker.getJob()
-        # A job whose connection is lost can't report its end.
-        with contextlib.suppress(ConnectionError):
+        # If the connection is lost, a grab or the end of a job can raise.
+        with contextlib.suppress(OSError):
+            job = worker.getJob()
             FUNCTIONS[job.name](job)
 
 
