@@ -52,7 +52,7 @@ PEERS: Final[dict[str, Mapping[str, Peer]]] = {
 #: seconds.
 TIMEOUT: Final = 5.0
 LONG_TIMEOUT: Final = 12.0
-#: How often a failed case runs alone.
+#: Number of runs of a failed case alone.
 TIMES: Final = 3
 
 
@@ -70,7 +70,7 @@ def reasons_of(side: str, name: str) -> dict[str, str]:
 
 
 def failures_alone(side: str, peer: Peer, case: Case) -> int:
-    """Return how often a case fails of `TIMES` times, each time alone and with a new subject."""
+    """Run a case alone `TIMES` times, each with a new subject, and return its number of failures."""
     count = 0
     for _ in range(TIMES):
         with subject_of(side, peer) as subject:

@@ -250,7 +250,7 @@ class WorkerKit(ProgramKit):
         """Start the worker, disconnect once, and return its next connection.
 
         A worker that exits on each loss already fails `life/back/1` to `/3`. Further cases about
-        losses begin with this, so that they report only a worker that comes back otherwise.
+        losses call this method first. They judge only workers that reconnect after a close.
 
         Raises:
             Unsupported: The worker has exited.
@@ -266,8 +266,8 @@ class WorkerKit(ProgramKit):
         Skip connections whose functions differ from those of the connection from `ready`.
 
         Args:
-            may_end: True if the case does not demand that the worker reconnects, but only what
-                it does then. `life/back/1` already reports a worker that exits.
+            may_end: True if the case judges only the behaviour after the worker has reconnected.
+                `life/back/1` already reports a worker that exits.
 
         Raises:
             Unsupported: The worker has exited, and `may_end` is true.
