@@ -70,7 +70,7 @@ def reasons_of(side: str, name: str) -> dict[str, str]:
 
 
 def failures_alone(side: str, peer: Peer, case: Case) -> int:
-    """Run a case alone `TIMES` times, each with a new subject, and return its number of failures."""
+    """Run a case alone `TIMES` times, and return its number of failures."""
     count = 0
     for _ in range(TIMES):
         with subject_of(side, peer) as subject:

@@ -21,7 +21,7 @@ from gearman_proto.testing.conformance.case import (
     Verdict,
 )
 from gearman_proto.testing.conformance.judge import Judge, Selection
-from gearman_proto.testing.conformance.program_kit import ClientKit, WorkerKit
+from gearman_proto.testing.conformance.program_kit import ClientKit, WorkerKit, check_result
 from gearman_proto.testing.conformance.server_kit import ServerKit
 from gearman_proto.testing.conformance.session import Session
 from gearman_proto.testing.conformance.talk import Talk
@@ -49,6 +49,7 @@ from gearman_proto.wire.packets import (
     Role,
     SetClientId,
     SubmitJob,
+    WorkComplete,
     WorkException,
     WorkFail,
 )
@@ -533,11 +534,25 @@ def test_worker_kit_whose_worker_ends_is_unsupported() -> None:
     with worker_kit(status=1) as it:
         it.ready()
         with pytest.raises(Unsupported, match="exits when its connection is lost"):
-            it.again()
+            it.again(may_end=True)
     with worker_kit(status=1) as it:
         it.ready()
         with pytest.raises(Failed, match="the program's exit with status 1"):
-            it.again(may_end=False)
+            it.again()
+
+
+def test_worker_kit_with_unknown_results_checks_only_the_ends() -> None:
+    ends = [WorkComplete(b"H:conformance:1", b"?"), WorkFail(b"H:conformance:2")]
+    ends += [WorkFail(b"H:conformance:3"), WorkFail(b"H:conformance:4")]
+    items = [item for end in ends for item in (GrabJob(), end)]
+    place: Any = Scripts(script(CanDo(b"f"), PreSleep(), *items), status=None)
+    with WorkerKit(place, "f", 1.0) as it:
+        worker = it.ready()
+        it.run_all(worker, [b"data"])
+        with pytest.raises(Unsupported, match="neither its payload nor the reversed payload"):
+            it.learned(worker)
+        with pytest.raises(Failed, match="the result b'data', and got WorkFail"):
+            check_result(worker.serve(), b"data")
 
 
 @pytest.mark.parametrize(

@@ -314,12 +314,13 @@ class WorkerKit(ProgramKit):
     def learn(self, session: Session) -> Callable[[bytes], bytes] | None:
         """Return the worker's function if it returns its payload, unchanged or reversed."""
         payload = content(30, "learn")
-        result = session.serve(payload)
-        if isinstance(result, WorkComplete):
-            for make in (_unchanged, _reversed):
-                if result.data == make(payload):
-                    return make
-        return None
+        end = session.serve(payload)
+        result = end.data if isinstance(end, WorkComplete) else b""
+        functions: dict[bytes, Callable[[bytes], bytes]] = {
+            payload: bytes,
+            payload[::-1]: _reversed,
+        }
+        return functions.get(result)
 
     def learned(self, session: Session) -> Callable[[bytes], bytes]:
         """Return the worker's function, as `learn` does.
@@ -346,10 +347,6 @@ class WorkerKit(ProgramKit):
             end = session.serve(payload)
             if make is not None:
                 check_result(end, make(payload))
-
-
-def _unchanged(payload: bytes) -> bytes:
-    return payload
 
 
 def _reversed(payload: bytes) -> bytes:
