@@ -12,6 +12,7 @@ from tests.conformance.lies.client import LIES as LIES_OF_CLIENTS
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
 from tests.conformance.lies.server_regular import LIES as LIES_OF_REGULARITY
 from tests.conformance.lies.server_state import LIES as LIES_OF_STATE
+from tests.conformance.lies.server_sizes import LIES as LIES_OF_SIZES
 from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
 from tests.conformance.lies.worker import LIES as LIES_OF_WORKERS
 from tests.conformance.lying import fresh
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 LIAR_TIMEOUT: Final = 0.25
 PROGRAM_TIMEOUT: Final = 20.0
 LIES: Final[dict[str, dict[str, list[Lies]]]] = {
-    "server": {**LIES_OF_JOBS, **LIES_OF_WORK, **LIES_OF_STATE, **LIES_OF_REGULARITY},
+    "server": {
+        **LIES_OF_JOBS,
+        **LIES_OF_WORK,
+        **LIES_OF_STATE,
+        **LIES_OF_REGULARITY,
+        **LIES_OF_SIZES,
+    },
     "worker": LIES_OF_WORKERS,
     "client": LIES_OF_CLIENTS,
 }

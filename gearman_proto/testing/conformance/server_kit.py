@@ -9,6 +9,7 @@ Barriers
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -53,6 +54,23 @@ case: Final = SERVER.case
 
 # A handle that no server uses.
 _UNUSED: Final = b"H:conformance:nobody"
+# Minimum size of data whose differences are described in messages.
+_SHOWN: Final = 64
+
+
+def payload(seed: object, size: int) -> bytes:
+    """Return `size` bytes that depend on `seed` and on their position, and can't be compressed."""
+    return hashlib.shake_128(repr(seed).encode()).digest(size)
+
+
+def _difference(wanted: Event, got: Event) -> str:
+    """Describe an event, and where its data differs from the expected data."""
+    sizes = [len(getattr(event, "data", b"")) for event in (wanted, got)]
+    if type(wanted) is not type(got) or max(sizes) < _SHOWN:
+        return shortened(got)
+    pairs = zip(getattr(wanted, "data", b""), getattr(got, "data", b""), strict=False)
+    same = next((place for place, (one, other) in enumerate(pairs) if one != other), min(sizes))
+    return f"{shortened(got)} with {sizes[1]} bytes of data, not {sizes[0]}; {same} bytes are right"
 
 
 class ServerPlace(Place, Protocol):
@@ -122,8 +140,9 @@ class Line(Talk):
     def gets(self, *events: Event) -> None:
         """Check that the next packets equal `events`."""
         for event in events:
-            got = self.next(f"{event}")
-            demand(got == event, f"{event}", got)
+            got = self.next(shortened(event))
+            if got != event:
+                raise Failed(shortened(event), _difference(event, got))
 
     # As a client.
 

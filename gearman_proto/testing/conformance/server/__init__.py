@@ -17,6 +17,7 @@ from . import (
     exceptions,
     requeueing,
     lasting,
+    sizes,
     text,
     mixups,
     states,
