@@ -41,7 +41,7 @@ from gearman_proto.wire.packets import (
     number,
 )
 
-from .case import Failed, Suite, Unsupported, demand
+from .case import Closed, Failed, Suite, Unsupported, demand
 from .kit import Kit, Place, ResettableStream
 from .talk import Talk
 
@@ -234,6 +234,22 @@ class Line(Talk):
         return lines
 
     # Raw packets.
+
+    def send_raw(self, data: bytes) -> None:
+        """Send any bytes.
+
+        Raises:
+            Failed: The server has not read them in time, or has closed the connection.
+        """
+        try:
+            super().send_raw(data)
+        except TimeoutError:
+            seconds = self.sock.gettimeout()
+            raise Failed(
+                "a server that reads", f"{len(data)} bytes unread in {seconds:g} s"
+            ) from None
+        except OSError as error:
+            raise Closed("a server that reads", str(error)) from None
 
     def packet(self) -> bytes:
         """Return the bytes of the next packet or line, even if no request matches it.

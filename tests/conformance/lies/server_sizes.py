@@ -127,8 +127,15 @@ LIES: Final[dict[str, list[Lies]]] = {
     "size/jobs/3": [
         lambda: [stuck(_ASSIGN, 3)],
         lambda: [stuck(_ASSIGN, 0)],
-        *[lambda name=name: [stuck(f">{name}", 2)] for name in ("SUBMIT_JOB_LOW", "SUBMIT_JOB_BG")],
+        lambda: [stuck(">SUBMIT_JOB_BG", 2)],
+        lambda: late(">SUBMIT_JOB_HIGH", ">SUBMIT_JOB_HIGH"),
         field_of(">SUBMIT_JOB_HIGH", 2, lambda data: data[:-1] + b"\0"),
+    ],
+    "size/jobs/4": [
+        lambda: [stuck(">SUBMIT_JOB_LOW", 2)],
+        lambda: [stuck(">SUBMIT_JOB_LOW_BG", 2)],
+        lambda: [stuck(_ASSIGN, 3)],
+        field_of(">SUBMIT_JOB_HIGH_BG", 2, lambda data: data[1:] + data[:1]),
     ],
     "size/functions/1": [
         drop(">CAN_DO", first=299),
