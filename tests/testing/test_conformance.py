@@ -11,8 +11,8 @@ from gearman_proto.testing.conformance.suites import SUITES
 from tests.conformance.lies.client import LIES as LIES_OF_CLIENTS
 from tests.conformance.lies.server_jobs import LIES as LIES_OF_JOBS
 from tests.conformance.lies.server_regular import LIES as LIES_OF_REGULARITY
-from tests.conformance.lies.server_state import LIES as LIES_OF_STATE
 from tests.conformance.lies.server_sizes import LIES as LIES_OF_SIZES
+from tests.conformance.lies.server_state import LIES as LIES_OF_STATE
 from tests.conformance.lies.server_work import LIES as LIES_OF_WORK
 from tests.conformance.lies.worker import LIES as LIES_OF_WORKERS
 from tests.conformance.lying import fresh
