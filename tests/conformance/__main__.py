@@ -74,8 +74,8 @@ def failures_alone(side: str, peer: Peer, case: Case) -> int:
     count = 0
     for _ in range(TIMES):
         with subject_of(side, peer) as subject:
-            judge = Judge(subject.kit, subject.has, selection=Selection(slow=True))
-            count += judge.judge(case).is_bad
+            (outcome,) = subject.run([case], selection=Selection(slow=True))
+            count += outcome.is_bad
     return count
 
 

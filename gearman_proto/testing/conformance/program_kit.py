@@ -379,7 +379,12 @@ class ClientKit(ProgramKit):
         """Start the client. Return its connection and its first submit, without an answer to it."""
         self.start(*payloads)
         session = self.accept()
-        return session, session.submitted()
+        return session, self._checked(session.submitted())
+
+    def _checked(self, submit: Submit) -> Submit:
+        """Return a submit, and check its function."""
+        demand(submit.function == self.function, f"the function {self.function!r}", submit)
+        return submit
 
     def _ended_well(self) -> bytes:
         """Check that the client exits with status 0, and return its output."""
@@ -429,7 +434,7 @@ class ClientKit(ProgramKit):
         session = self.accept()
         came: list[bytes] = []
         for _ in payloads:
-            came.append(session.submitted().data)
+            came.append(self._checked(session.submitted()).data)
             made = handle(came[-1]) if handle is not None else b"H:conformance:" + came[-1]
             session.send(JobCreated(made))
         demand(sorted(came) == sorted(payloads), f"the payloads {payloads!r}", came)
