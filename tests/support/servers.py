@@ -40,7 +40,7 @@ class Administered:
                 data = sock.recv(65536)
                 assert data, f"{command}: the server closed after {reply!r}"
                 reply += data
-        return reply.decode()
+        return reply.decode(errors="surrogateescape")
 
     def counts(self, task: str) -> tuple[int, int, int]:
         """Return the numbers of jobs of `task`, of running jobs, and of workers."""

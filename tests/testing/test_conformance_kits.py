@@ -20,7 +20,7 @@ from gearman_proto.testing.conformance.case import (
     Unsupported,
     Verdict,
 )
-from gearman_proto.testing.conformance.judge import Judge, Selection
+from gearman_proto.testing.conformance.judge import Judge, Outcome, Selection
 from gearman_proto.testing.conformance.program_kit import ClientKit, WorkerKit, check_result
 from gearman_proto.testing.conformance.server_kit import ServerKit
 from gearman_proto.testing.conformance.session import Session
@@ -125,6 +125,15 @@ def test_message_of_an_outcome_is_the_mismatch_or_the_error() -> None:
     judge = Judge(no_kit)
     assert judge.judge(case_of(raises(Failed("a", "b")))).message == "expected a, and got b"
     assert "oh" in judge.judge(case_of(raises(ZeroDivisionError("oh")))).message
+
+
+def test_outcome_that_fails_also_has_both_reasons() -> None:
+    outcome = Outcome(case_of(told(None)), Verdict.INFO, got="silence")
+    outcome.fails_also("a running server", "a dead one")
+    assert outcome.verdict is Verdict.FAIL
+    assert outcome.message == "expected a running server, and got a dead one"
+    outcome.fails_also("a running server", "a silent one")
+    assert outcome.message.endswith("got a dead one; then a silent one")
 
 
 def test_judge_that_skips_returns_the_reason() -> None:
@@ -318,6 +327,24 @@ def test_line_without_grab_uniq_grabs_jobs_without_uniques() -> None:
 def test_line_without_a_reply_to_its_echo_fails() -> None:
     with server_kit(drop("<ECHO_RES")) as it, pytest.raises(Failed, match="an ECHO_REQ or GET"):
         it.client().heard()
+
+
+@pytest.mark.parametrize(
+    ("error", "got"),
+    [(TimeoutError(), "4 bytes unread in 5 s"), (ConnectionResetError("reset"), "reset")],
+)
+def test_line_to_a_server_that_does_not_read_fails(
+    error: Exception, got: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: bytes) -> None:
+        raise error
+
+    with server_kit() as kit:
+        line = kit.client()
+        line.sock.settimeout(5)
+        monkeypatch.setattr(line.sock, "sendall", fail)
+        with pytest.raises(Failed, match=f"expected a server that reads, and got {got}"):
+            line.send_raw(b"data")
 
 
 def test_kit_that_cannot_connect_fails() -> None:

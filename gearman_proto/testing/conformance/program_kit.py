@@ -5,7 +5,7 @@ The program is started with the address of the suite. Each of its connections is
 
 from __future__ import annotations
 
-import random
+import hashlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gearman_proto.testing.matching import shortened
@@ -42,8 +42,8 @@ _LOOK: Final = 0.005
 
 def content(size: int, name: object = "") -> bytes:
     """Return text of this length that differs at each position and for each name."""
-    numbers = random.Random(f"{name} {size}")  # noqa: S311 - no secret
-    return numbers.randbytes(size // 2 + 1).hex().encode()[:size]
+    stream = hashlib.shake_128(f"{name} {size}".encode())
+    return stream.hexdigest(size // 2 + 1).encode()[:size]
 
 
 def sizes(first: int, last: int, less: int = 0) -> list[int]:
