@@ -9,6 +9,7 @@ from tests.conformance.__main__ import PAGE
 from tests.conformance.faults import excuse, search, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", SUITES)
 def test_cases_notice_the_faults(side: str) -> None:
     results = list(search(side))

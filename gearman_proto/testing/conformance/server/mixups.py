@@ -49,6 +49,7 @@ _GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do this"
 _LISTENING: Final = 'WORK_EXCEPTION: "notify the server (and any listening clients)"'
 _PERFORM: Final = 'CAN_DO: "the worker is able to perform the given function"'
 _GRABS: Final = "GRAB_JOB, GRAB_JOB_UNIQ, GRAB_JOB_ALL: each is answered with its own packet"
+_ASSIGNED: Final = 'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"'
 _IDS: Final = 'workers: "FD IP-ADDRESS CLIENT-ID : FUNCTION ..."'
 _WAITS: Final = "the server waits for the WORK_FAIL of the worker"
 _NUL: Final = "WORK_FAIL with a NUL after the handle"
@@ -190,14 +191,15 @@ def separate_progress(it: ServerKit) -> None:
     handles = [client.submit(b"%d" % number, kind=SubmitJobBg) for number in range(3)]
     for handle in handles:
         worker.grab(handle=handle)
-    for number, handle in enumerate(handles, 1):
-        worker.tell(WorkStatus(handle, b"%d" % number, b"%d0" % number))
-    worker.complete(handles[0])
-    for number, handle in enumerate(handles[1:], 2):
-        status = client.status(handle)
-        numbers = (status.known, status.running, status.numerator, status.denominator)
-        demand(numbers == (b"1", b"1", b"%d" % number, b"%d0" % number), "its progress", status)
-    worker.complete_all(handles[1:])
+    wanted = dict.fromkeys(handles, (b"0", b"0"))
+    for number in (2, 0, 1, 2):
+        wanted[handles[number]] = b"%d" % (number + 4), b"%d0" % (number + 4)
+        worker.tell(WorkStatus(handles[number], *wanted[handles[number]]))
+        for handle, numbers in wanted.items():
+            status = client.status(handle)
+            got = status.numerator or b"0", status.denominator or b"0"
+            demand(got == numbers, f"the progress {numbers}", status)
+    worker.complete_all(handles)
 
 
 @case("grab/kinds/1", MUST, _GRABS, requires=("grab", "grab-uniq", "grab-all", "reduce"))
@@ -219,7 +221,7 @@ def mixed_grabs(it: ServerKit) -> None:
     worker.complete_all(made)
 
 
-@case("grab/unique/3", SHOULD, 'JOB_ASSIGN_UNIQ: "with the client assigned unique ID"')
+@case("grab/unique/3", SHOULD, _ASSIGNED, requires=("grab-uniq",))
 def uniques_of_several(it: ServerKit) -> None:
     """Each job is assigned with its own unique and data, even after jobs with longer ones."""
     client, worker = it.client(), it.worker()
@@ -227,7 +229,7 @@ def uniques_of_several(it: ServerKit) -> None:
     for number, unique in enumerate(uniques):
         client.submit(unique * 3 + b"%d" % number, unique=unique, kind=SubmitJobBg)
     for number, unique in enumerate(uniques):
-        worker.run(unique=unique if worker.has_uniq else b"", data=unique * 3 + b"%d" % number)
+        worker.run(unique=unique, data=unique * 3 + b"%d" % number)
     worker.grab_nothing()
 
 
@@ -327,6 +329,8 @@ def new_connections(it: ServerKit) -> None:
     client, worker, asleep = it.client(), it.worker(), it.worker()
     handle = client.submit()
     worker.grab(handle=handle)
+    # On Perl's server, this removes the assigned job from the queue.
+    asleep.grab_nothing()
     asleep.sleep()
     _closed(client, asleep)
     others = [it.client() for _ in range(4)]
@@ -412,6 +416,7 @@ def _affects_only_itself(it: ServerKit, packet: Event) -> None:
     for _ in range(2):
         client.submit(kind=SubmitJobBg)
         worker.woken()
+        worker.grab_nothing()
         worker.sleep()
         other.grab_nothing()
 
@@ -438,6 +443,7 @@ def end_of_another(it: ServerKit) -> None:
     for _ in range(2):
         client.submit(kind=SubmitJobBg)
         worker.woken()
+        worker.grab_nothing()
         worker.sleep()
 
 
