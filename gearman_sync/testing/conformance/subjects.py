@@ -200,7 +200,7 @@ class ServerSubject(Subject):
     def _fault(self) -> str:
         """Return what is wrong with a server that answers nothing, otherwise an empty text."""
         for _ in range(_QUESTIONS):
-            with self._kit_of("alive", self._timeout, self.has) as kit:
+            with self._kit_of("alive", self.timeout, self.has) as kit:
                 try:
                     line = kit.client()
                     if "echo" in self.has or "text" not in self.has:
