@@ -60,7 +60,11 @@ def test_kit_of_a_correct_program_returns_its_behaviour(side: str, name: str, go
 @pytest.mark.parametrize(
     ("side", "name", "number"),
     [
-        pytest.param(side, name, number, id=f"{side}-{name}-{number}")
+        pytest.param(
+            *(side, name, number),
+            id=f"{side}-{name}-{number}",
+            marks=[pytest.mark.slow] * SUITES[side].cases[name].slow,
+        )
         for side, lies in LIES.items()
         for name, several in lies.items()
         for number in range(len(several))

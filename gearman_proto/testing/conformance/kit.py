@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gearman_proto.testing.peer import ByteStream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Self
+
+
+def noise(seed: object, size: int) -> bytes:
+    """Return `size` bytes that depend on `seed` and on their position, and can't be compressed."""
+    return hashlib.shake_128(repr(seed).encode()).digest(size)
+
+
+def around_powers(exponents: Iterable[int]) -> list[int]:
+    """Return 2^k - 1, 2^k and 2^k + 1 for each exponent k."""
+    return [(1 << exponent) + more for exponent in exponents for more in (-1, 0, 1)]
 
 
 class ResettableStream(ByteStream, Protocol):

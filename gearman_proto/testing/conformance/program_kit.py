@@ -5,14 +5,13 @@ The program is started with the address of the suite. Each of its connections is
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gearman_proto.testing.matching import shortened
 from gearman_proto.wire.packets import JobCreated, PreSleep, WorkComplete
 
 from .case import Closed, Failed, Suite, Unsupported, demand
-from .kit import Kit, Place, ResettableStream
+from .kit import Kit, Place, ResettableStream, noise
 from .session import Session
 
 if TYPE_CHECKING:
@@ -42,14 +41,7 @@ _LOOK: Final = 0.005
 
 def content(size: int, name: object = "") -> bytes:
     """Return text of this length that differs at each position and for each name."""
-    stream = hashlib.shake_128(f"{name} {size}".encode())
-    return stream.hexdigest(size // 2 + 1).encode()[:size]
-
-
-def sizes(first: int, last: int, less: int = 0) -> list[int]:
-    """Return 2^k - 1, 2^k and 2^k + 1 from k = `first` to `last`, each reduced by `less`."""
-    powers = [1 << power for power in range(first, last + 1)]
-    return [power + more - less for power in powers for more in (-1, 0, 1)]
+    return noise((name, size), size // 2 + 1).hex().encode()[:size]
 
 
 class Running(Protocol):
@@ -474,7 +466,10 @@ class ClientKit(ProgramKit):
             self.fails(self.timeout)
             return None
         found[0].send(JobCreated(HANDLE), WorkComplete(HANDLE, b"result"))
-        (self.prints_also if also else self.prints)(b"result")
+        if also:
+            self.prints_also(b"result")
+        else:
+            self.prints(b"result")
         return "tries again"
 
     def submitted_again(self) -> tuple[Session, Submit] | None:

@@ -9,7 +9,6 @@ Barriers
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -56,11 +55,6 @@ case: Final = SERVER.case
 _UNUSED: Final = b"H:conformance:nobody"
 # Minimum size of data whose differences are described in messages.
 _SHOWN: Final = 64
-
-
-def payload(seed: object, size: int) -> bytes:
-    """Return `size` bytes that depend on `seed` and on their position, and can't be compressed."""
-    return hashlib.shake_128(repr(seed).encode()).digest(size)
 
 
 def _difference(wanted: Event, got: Event) -> str:

@@ -146,6 +146,10 @@ LIES: Final[dict[str, list[Lies]]] = {
         drop("<WORK_EXCEPTION"),
         as_kind("<WORK_EXCEPTION", "<WORK_COMPLETE"),
     ],
+    "fail/exception/6": [
+        drop("<WORK_EXCEPTION"),
+        as_kind("<WORK_EXCEPTION", "<WORK_COMPLETE"),
+    ],
     "fail/exception/5": [
         drop("<WORK_EXCEPTION"),
         as_kind("<WORK_EXCEPTION", "<WORK_COMPLETE"),

@@ -15,6 +15,16 @@ _FAULTS: Final = {
         (">CAN_DO", "leaked", "tenth"),
         (">CAN_DO", "altered-last", "tenth"),
     ],
+    "ability/again/5": [
+        (">CAN_DO_TIMEOUT", "lost", "tenth"),
+        (">CAN_DO_TIMEOUT", "leaked", "tenth"),
+        (">CAN_DO_TIMEOUT", "altered-first", "tenth"),
+    ],
+    "option/again/1": [(">OPTION_REQ", "lost", "tenth"), ("<OPTION_RES", "duplicated", "tenth")],
+    "size/jobs/5": [
+        (">SUBMIT_JOB_EPOCH", "stale", "large"),
+        (">SUBMIT_JOB_EPOCH", "altered-last", "tenth"),
+    ],
     "ability/again/4": [(">CANT_DO", "lost", "tenth"), (">CANT_DO", "stale", "each")],
     "ability/others/1": [
         (">CANT_DO", "leaked", "each"),
@@ -40,9 +50,10 @@ _FAULTS: Final = {
     ],
     "text/workers/4": [
         (">SET_CLIENT_ID", "lost", "second"),
+        (">SET_CLIENT_ID", "altered-last", "tenth"),
         (">SET_CLIENT_ID", "leaked", "second"),
     ],
-    "grab/all/4": [("<JOB_ASSIGN_ALL", "stale", "each"), ("<JOB_ASSIGN_ALL", "lost", "tenth")],
+    "grab/all/4": [("<JOB_ASSIGN_ALL", "stale", "each"), ("<JOB_ASSIGN_ALL", "truncated", "large")],
 }
 
 #: Lies by case. Each lie makes the case fail on its own.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.conformance.faults import Fault
 from tests.conformance.lying import (
     Lie,
     Lies,
@@ -17,6 +18,7 @@ from tests.conformance.lying import (
     late,
     later,
     packet,
+    stale,
     stuck,
     twice,
     until_nul,
@@ -33,43 +35,21 @@ _LIMITED: Final = packet(">CAN_DO_TIMEOUT", b"conformance-ability/reset/4", b"60
 _RESET: Final = packet(">RESET_ABILITIES")
 
 
-def _leaks(name: str) -> list[Lie]:
-    """Send each packet to the next connection that receives one as well."""
-    seen: list[bytes] = []
-
-    def change(args: list[bytes]) -> bytes:
-        seen.append(packet(name, *args))
-        return b"".join(seen[-2:])
-
-    return [Lie(name, change)]
-
-
-def _swap(name: str, number: int) -> list[Lie]:
-    """Give each packet the argument of the packet before it."""
-    values = [b"the first"]
-
-    def change(value: bytes) -> bytes:
-        values.append(value)
-        return values[-2]
-
-    return [field_of(name, number, change)]
-
-
 #: Lies by case. Each lie makes the case fail on its own.
 LIES: Final[dict[str, list[Lies]]] = {
     "work/clients/3": [
-        lambda: _swap("<WORK_DATA", 1),
-        lambda: _swap("<WORK_WARNING", 1),
-        lambda: _swap("<WORK_STATUS", 1),
-        lambda: _swap("<WORK_COMPLETE", 1),
-        lambda: _leaks("<WORK_STATUS"),
+        lambda: [stale("<WORK_DATA", 1)],
+        lambda: [stale("<WORK_WARNING", 1)],
+        lambda: [stale("<WORK_STATUS", 1)],
+        lambda: [stale("<WORK_COMPLETE", 1)],
+        Fault("server", "<WORK_STATUS", "leaked", "each").lies,
         lambda: late("<WORK_DATA", "<WORK_STATUS"),
         field_of("<WORK_WARNING", 1, until_nul),
         drop("<WORK_DATA", first=1),
     ],
     "work/clients/4": [
-        lambda: _swap("<WORK_COMPLETE", 1),
-        lambda: _swap("<WORK_STATUS", 0),
+        lambda: [stale("<WORK_COMPLETE", 1)],
+        lambda: [stale("<WORK_STATUS", 0)],
         twice("<WORK_COMPLETE"),
     ],
     "work/clients/5": [
@@ -92,7 +72,7 @@ LIES: Final[dict[str, list[Lies]]] = {
         lambda: late("<JOB_ASSIGN_ALL", "<JOB_ASSIGN"),
         drop("<NO_JOB", first=1),
     ],
-    "grab/unique/3": [lambda: [stuck(_ASSIGN, 2)], lambda: _swap(_ASSIGN, 3)],
+    "grab/unique/3": [lambda: [stuck(_ASSIGN, 2)], lambda: [stale(_ASSIGN, 3)]],
     "submit/reduce/3": [
         field_of("<JOB_ASSIGN", 2, until_nul),
         lambda: [stuck(_ASSIGN, 2)],
@@ -159,7 +139,7 @@ LIES: Final[dict[str, list[Lies]]] = {
     "status/handle/9": [
         drop(">WORK_STATUS", first=2),
         lambda: [stuck("<STATUS_RES", 4)],
-        lambda: _swap("<STATUS_RES", 3),
+        lambda: [stale("<STATUS_RES", 3)],
         drop(">WORK_STATUS", first=16),
     ],
     "status/handle/11": [
@@ -221,13 +201,13 @@ LIES: Final[dict[str, list[Lies]]] = {
         drop("<NOOP", first=99, last=1),
         drop("<WORK_STATUS", first=99),
         drop("<WORK_COMPLETE", first=99),
-        lambda: _swap(_ASSIGN, 3),
+        lambda: [stale(_ASSIGN, 3)],
     ],
     "submit/again/1": [
         drop("<JOB_CREATED", first=99),
         becomes(_ASSIGN, _NO_JOB, first=99),
-        lambda: _swap(_ASSIGN, 3),
-        lambda: _swap("<WORK_COMPLETE", 1),
+        lambda: [stale(_ASSIGN, 3)],
+        lambda: [stale("<WORK_COMPLETE", 1)],
         twice("<WORK_COMPLETE", first=59),
         lambda: late("<JOB_CREATED", "<JOB_CREATED"),
     ],
@@ -235,20 +215,20 @@ LIES: Final[dict[str, list[Lies]]] = {
     "work/fail/4": [
         twice("<WORK_FAIL"),
         drop(">WORK_FAIL"),
-        lambda: _swap("<WORK_COMPLETE", 1),
+        lambda: [stale("<WORK_COMPLETE", 1)],
         field_of("<STATUS_RES", 1, b"1"),
         becomes("<NO_JOB", _JOB),
     ],
     "wire/order/2": [
-        lambda: _swap("<ECHO_RES", 0),
+        lambda: [stale("<ECHO_RES", 0)],
         lambda: late("<STATUS_RES", "<STATUS_RES"),
-        lambda: _swap(_ASSIGN, 3),
+        lambda: [stale(_ASSIGN, 3)],
         lambda: [stuck("<STATUS_RES", 1)],
         lambda: late("<STATUS_RES", "<JOB_CREATED"),
     ],
     "exception/forward/3": [
         lambda: late("<WORK_EXCEPTION", "<ECHO_RES"),
-        lambda: _swap("<WORK_EXCEPTION", 1),
+        lambda: [stale("<WORK_EXCEPTION", 1)],
         twice("<WORK_EXCEPTION"),
         field_of("<WORK_EXCEPTION", 1, until_nul),
     ],
@@ -259,7 +239,7 @@ LIES: Final[dict[str, list[Lies]]] = {
         twice("<WORK_COMPLETE"),
     ],
     "requeue/again/1": [
-        lambda: _swap(_ASSIGN, 3),
+        later(field_of(_ASSIGN, 3, b"other data"), 3),
         later(becomes(_ASSIGN, _NO_JOB), 4),
         later(becomes(_ASSIGN, _NO_JOB), 5),
         twice("<WORK_COMPLETE"),
@@ -301,6 +281,6 @@ LIES: Final[dict[str, list[Lies]]] = {
         twice("<WORK_FAIL"),
         becomes(_ASSIGN, _NO_JOB, first=2),
         becomes("<NO_JOB", _JOB),
-        lambda: _swap("<WORK_COMPLETE", 1),
+        lambda: [stale("<WORK_COMPLETE", 1)],
     ],
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD
-from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case
+from gearman_proto.testing.conformance.program_kit import HANDLE, ClientKit, client_case, content
 from gearman_proto.wire.packets import (
     MAGIC_REQUEST,
     MAGIC_RESPONSE,
@@ -75,6 +75,13 @@ def both(it: ClientKit) -> None:
 def without_data(it: ClientKit) -> None:
     """A job that ends with WORK_EXCEPTION without data has failed."""
     it.accepted().send(WorkException(HANDLE, b""))
+    it.fails()
+
+
+@client_case("fail/exception/6", MUST, 'WORK_EXCEPTION: "the job failed with the given exception"')
+def large_exception(it: ClientKit) -> None:
+    """A job that ends with a large WORK_EXCEPTION has failed."""
+    it.accepted().send(WorkException(HANDLE, content(100_000)))
     it.fails()
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import GEARMANDS, INFO, MUST, SHOULD, Failed, demand
+from gearman_proto.testing.conformance.kit import around_powers
 from gearman_proto.testing.conformance.program_kit import (
     HANDLE,
     ClientKit,
     client_case,
     content,
-    sizes,
 )
 from gearman_proto.wire.packets import JobCreated, WorkComplete, WorkData, WorkStatus, WorkWarning
 
@@ -99,7 +99,8 @@ def exactly_a_mebibyte(it: ClientKit) -> None:
 def data_near_powers(it: ClientKit) -> None:
     """WORK_DATA of any length near a power of two does not hide the result."""
     client = it.accepted()
-    for size in [*sizes(9, 16), *sizes(9, 16, less=13 + len(HANDLE))]:
+    overheads = (0, 13 + len(HANDLE))
+    for size in [size - less for size in around_powers(range(9, 17)) for less in overheads]:
         client.send(WorkData(HANDLE, content(size)))
     client.send(WorkComplete(HANDLE, b"result"))
     it.prints_also(b"result")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Failed
+from gearman_proto.testing.conformance.kit import around_powers
 from gearman_proto.testing.conformance.program_kit import (
     HANDLE,
     ClientKit,
     client_case,
     content,
-    sizes,
 )
 from gearman_proto.wire.packets import (
     Error,
@@ -140,13 +140,14 @@ def large(it: ClientKit) -> None:
 @client_case("order/size/1", MUST, "WORK_COMPLETE: by job handle", requires=_SEVERAL)
 def near_powers(it: ClientKit) -> None:
     """Results of several jobs can have any length near a power of two, up to 64 KiB."""
-    _results_of(it, [*sizes(9, 16), *sizes(9, 16, less=len(_complete(b"00").handle) + 13)])
+    overheads = (0, len(_complete(b"00").handle) + 13)
+    _results_of(it, [size - less for size in around_powers(range(9, 17)) for less in overheads])
 
 
 @client_case("order/size/2", MUST, "WORK_COMPLETE: by job handle", requires=_SEVERAL)
 def near_large_powers(it: ClientKit) -> None:
     """Results of several jobs can have any length near a power of two, up to 1 MiB."""
-    _results_of(it, sizes(17, 20))
+    _results_of(it, around_powers(range(17, 21)))
 
 
 def _results_of(it: ClientKit, lengths: list[int]) -> None:

@@ -6,12 +6,12 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from gearman_proto.testing.conformance.case import INFO, MUST, SHOULD, Failed, demand
+from gearman_proto.testing.conformance.kit import around_powers
 from gearman_proto.testing.conformance.program_kit import (
     HANDLE,
     ClientKit,
     client_case,
     content,
-    sizes,
 )
 from gearman_proto.testing.conformance.session import SUBMITS
 from gearman_proto.wire.packets import (
@@ -139,7 +139,10 @@ def similar(it: ClientKit) -> None:
 def near_powers(it: ClientKit) -> None:
     """Payloads of several jobs can have any length near a power of two, up to 64 KiB."""
     numbers = count(1)
-    it.several(*map(content, sizes(9, 16)), handle=lambda _: b"H:conformance:%d" % next(numbers))
+    it.several(
+        *map(content, around_powers(range(9, 17))),
+        handle=lambda _: b"H:conformance:%d" % next(numbers),
+    )
 
 
 @client_case("submit/large/2", MUST, _SIZE)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+import itertools
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.conformance.case import MUST, SHOULD, demand
+from gearman_proto.testing.conformance.kit import noise
 from gearman_proto.testing.conformance.server_kit import ServerKit, case
 from gearman_proto.wire.packets import (
     CanDo,
@@ -13,14 +15,23 @@ from gearman_proto.wire.packets import (
     GrabJobAll,
     JobAssignAll,
     Noop,
+    OptionReq,
+    OptionRes,
     ResetAbilities,
     SetClientId,
     SubmitJobBg,
+    SubmitReduceJob,
     SubmitReduceJobBackground,
+    WorkComplete,
     WorkException,
     WorkFail,
     WorkStatus,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gearman_proto.wire.packets import Event
 
 _ABILITIES: Final = 'CAN_DO: "the worker is able to perform the given function"'
 _CANT_DO: Final = 'CANT_DO: "the worker is no longer able to perform the given function"'
@@ -29,6 +40,7 @@ _FORWARDS: Final = (
 )
 _STATUS: Final = 'STATUS_RES_UNIQUE: "in response to a GET_STATUS_UNIQUE request"'
 _IDS: Final = 'workers: "FD IP-ADDRESS CLIENT-ID : FUNCTION ..."'
+_OPTION: Final = 'OPTION_REQ: "Set an option for the connection"'
 _ALL: Final = "JOB_ASSIGN_ALL: with the reducer of the job"
 _SLEEP: Final = 'PRE_SLEEP: "woken up with a NOOP packet if a job comes in"'
 
@@ -37,11 +49,11 @@ def _names(it: ServerKit) -> list[bytes]:
     return [it.another(f"{number}-{number * number}") for number in range(12)]
 
 
-@case("ability/again/3", MUST, _ABILITIES)
-def twelve_functions(it: ServerKit) -> None:
-    """A worker with twelve functions gets the jobs of each, and another worker gets none."""
+def _serves_all(it: ServerKit, register: Callable[[bytes], Event]) -> None:
+    """Check that a worker gets the jobs of twelve functions, and another worker gets none."""
     names, client, other = _names(it), it.client(), it.worker()
-    worker = it.worker(*names)
+    worker = it.worker(it.another("x"))
+    worker.tell(*map(register, names))
     for name in names:
         other.nothing()
         handle = client.submit(name, function=name, kind=SubmitJobBg)
@@ -50,17 +62,30 @@ def twelve_functions(it: ServerKit) -> None:
     other.nothing()
 
 
+@case("ability/again/3", MUST, _ABILITIES)
+def twelve_functions(it: ServerKit) -> None:
+    """A worker with twelve functions gets the jobs of each, and another worker gets none."""
+    _serves_all(it, CanDo)
+
+
+@case("ability/again/5", MUST, _ABILITIES, requires=("timeouts",))
+def twelve_limited_functions(it: ServerKit) -> None:
+    """Twelve functions can be registered with CAN_DO_TIMEOUT, and only by their own worker."""
+    _serves_all(it, lambda name: CanDoTimeout(name, b"60000"))
+
+
 @case("ability/again/4", MUST, _CANT_DO)
 def twelve_removed(it: ServerKit) -> None:
-    """A worker that sends CANT_DO for twelve of its functions gets no jobs of any of them."""
+    """A worker that removes each of its twelve functions gets no jobs, even if it does so twice."""
     names, client = _names(it), it.client()
     worker, other = it.worker(*names), it.worker(*names)
     for name in names:
         client.submit(function=name, kind=SubmitJobBg)
     worker.tell(*map(CantDo, names))
     worker.grab_nothing()
-    worker.tell(*map(CanDo, names[:6]), *map(CantDo, names[:6]))
-    worker.grab_nothing()
+    for name in names:
+        worker.tell(CanDo(name), ResetAbilities())
+        worker.grab_nothing()
     other.run_all(len(names))
 
 
@@ -111,9 +136,9 @@ def twelve_updates(it: ServerKit) -> None:
 
 @case("work/again/2", MUST, _FORWARDS)
 def several_failures(it: ServerKit) -> None:
-    """Each of twelve jobs that fail is reported once, at once, and to its own client."""
+    """Each of twenty jobs that fail is reported once, at once, and to its own client."""
     client, other, worker = it.client(), it.client(), it.worker()
-    for number in range(6):
+    for number in range(10):
         handles = client.submit(b"%d" % number), other.submit(b"other %d" % number)
         for handle in handles:
             worker.grab(handle=handle)
@@ -161,26 +186,43 @@ def several_uniques(it: ServerKit) -> None:
 @case("text/workers/4", SHOULD, _IDS, requires=("workers",))
 def several_ids(it: ServerKit) -> None:
     """The latest SET_CLIENT_ID of each connection counts, and does not affect the others."""
-    workers = [it.worker(it.another(f"w{number}")) for number in range(3)]
-    for text in (b"first", b"second"):
-        for number, worker in enumerate(workers):
-            worker.tell(SetClientId(text + b"-%d" % number))
-    workers[0].nothing()
-    got = it.admin().list(b"workers")
-    for number in range(3):
-        wanted = b" second-%d : %s" % (number, it.another(f"w{number}"))
-        demand(any(line.endswith(wanted) for line in got), f"a line with {wanted!r}", got)
+    names = [it.another(f"w{number}") for number in range(3)]
+    workers = [it.worker(name) for name in names]
+    for text in (b"id-%d-%d" % (number, number * number) for number in range(10)):
+        for worker, name in zip(workers, names, strict=True):
+            worker.tell(SetClientId(text + name))
+        workers[0].nothing()
+        got = it.admin().list(b"workers")
+        for name in names:
+            wanted = b" %s : %s" % (text + name, name)
+            demand(any(line.endswith(wanted) for line in got), f"a line with {wanted!r}", got)
+
+
+@case("option/again/1", MUST, _OPTION, requires=("options",))
+def several_options(it: ServerKit) -> None:
+    """Each of ten OPTION_REQ is answered once, and only on its own connection."""
+    client, other, worker = it.client(), it.client(), it.worker()
+    for _ in range(10):
+        client.send(OptionReq(b"exceptions"))
+        client.gets(OptionRes(b"exceptions"))
+        other.nothing()
+    handle = client.submit()
+    worker.grab(handle=handle)
+    worker.send(WorkException(handle, b"exception"))
+    client.gets(WorkException(handle, b"exception"))
 
 
 @case("grab/all/4", SHOULD, _ALL, requires=("reduce", "grab-all"))
 def several_reducers(it: ServerKit) -> None:
-    """Each of twelve jobs is assigned with its own reducer and data."""
+    """Each of twenty jobs is assigned with its own reducer and data, small or large."""
     client, worker = it.client(), it.worker()
-    for number in range(12):
-        reducer, data = b"reducer %d" % number, b"data\0%d" % number
-        event = SubmitReduceJobBackground(it.function, b"", reducer, b"", data)
-        handle = client.created(event)
+    for number, kind in itertools.product(range(10), (SubmitReduceJob, SubmitReduceJobBackground)):
+        reducer = b"reducer %d of %d" % (number, kind.packet.number)
+        sent = noise(reducer, 70_000 if number < 2 else number)
+        handle = client.created(kind(it.function, b"", reducer, b"", sent))
         worker.send(GrabJobAll())
-        worker.gets(JobAssignAll(handle, it.function, b"", reducer, data))
-        worker.complete(handle)
+        worker.gets(JobAssignAll(handle, it.function, b"", reducer, sent))
+        worker.tell(WorkComplete(handle, b"result"))
+        client.gets(*[WorkComplete(handle, b"result")] * (kind is SubmitReduceJob))
+        client.nothing()
     worker.grab_nothing()

@@ -1,15 +1,17 @@
 """Cases about the sizes of packets, and about many packets, jobs, functions and clients.
 
 All payloads differ from packet to packet and from byte to byte. Therefore, a case notices payloads
-that are cut, altered or swapped, whatever the server's buffers hold.
+that are cut, altered or swapped.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.conformance.case import MUST, SHOULD, Unsupported, demand
-from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case, payload
+from gearman_proto.testing.conformance.kit import around_powers, noise
+from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
 from gearman_proto.testing.packing import pack_event
 from gearman_proto.wire.packets import (
     MAGIC_REQUEST,
@@ -23,6 +25,7 @@ from gearman_proto.wire.packets import (
     StatusRes,
     SubmitJob,
     SubmitJobBg,
+    SubmitJobEpoch,
     SubmitJobHigh,
     SubmitJobHighBg,
     SubmitJobLow,
@@ -36,7 +39,7 @@ from gearman_proto.wire.packets import (
 )
 
 if TYPE_CHECKING:
-    from gearman_proto.wire.packets import PlainSubmit
+    from collections.abc import Callable
 
 _SIZE: Final = 'Binary Packet: "the size of the data being sent after the header"'
 _OPAQUE: Final = 'SUBMIT_JOB: "Opaque data that is given to the function as an argument"'
@@ -65,8 +68,7 @@ def _sizes(exponents: range, *empty: Event) -> list[int]:
         empty: The packets without their payload.
     """
     overheads = [0, *[len(pack_event(event, MAGIC_REQUEST)) for event in empty]]
-    wanted = [(1 << exponent) + more for exponent in exponents for more in (-1, 0, 1)]
-    return [size - overhead for size in wanted for overhead in overheads]
+    return [size - overhead for size in around_powers(exponents) for overhead in overheads]
 
 
 def _job(worker: Line, handle: bytes, sent: bytes) -> Event:
@@ -86,7 +88,7 @@ def _echoes(it: ServerKit, exponents: range) -> None:
     """Check that ECHO_REQ packets of all sizes are answered with the same data."""
     client = it.client()
     for size in _sizes(exponents, EchoReq(b"")):
-        sent = payload((it.function, size), size)
+        sent = noise((it.function, size), size)
         client.send(EchoReq(sent))
         client.gets(EchoRes(sent))
     client.nothing()
@@ -100,7 +102,7 @@ def _assigns(it: ServerKit, exponents: range, *, has_uniq: bool = True) -> None:
     worker.grab(handle=ends[0].handle)
     empty = SubmitJob(it.function, b"", b""), _job(worker, ends[0].handle, b"")
     for size in _sizes(exponents, *empty):
-        sent = payload((it.function, size), size)
+        sent = noise((it.function, size), size)
         ends.append(WorkComplete(client.submit(sent), b"result of %d" % size))
         _grabs(worker, ends[-1].handle, sent)
     worker.grab_nothing()
@@ -113,7 +115,7 @@ def _updates(it: ServerKit, exponents: range, kind: type[WorkData | WorkWarning]
     """Check that updates of all sizes reach the client unchanged, in order, and once each."""
     client, worker, handle = it.running()
     for size in _sizes(exponents, kind(handle, b"")):
-        update = kind(handle, payload((it.function, size), size))
+        update = kind(handle, noise((it.function, size), size))
         worker.send(update)
         client.gets(update)
     worker.complete(handle)
@@ -136,7 +138,7 @@ def _ends(it: ServerKit, exponents: range, kind: type[WorkComplete | WorkExcepti
     worker.run(handle=first)
     client.gets(WorkComplete(first, b"result"))
     for size in _sizes(exponents, kind(first, b"")):
-        end = kind(client.submit(), payload((it.function, size), size))
+        end = kind(client.submit(), noise((it.function, size), size))
         worker.grab(handle=end.handle)
         worker.send(end)
         client.gets(end)
@@ -191,7 +193,7 @@ def big_data(it: ServerKit) -> None:
 def many_data(it: ServerKit) -> None:
     """Two hundred WORK_DATA packets of different sizes reach the client in order, once each."""
     client, worker, handle = it.running()
-    sent = [WorkData(handle, payload((it.function, n), n * n % 1999)) for n in range(200)]
+    sent = [WorkData(handle, noise((it.function, n), n * n % 1999)) for n in range(200)]
     worker.send(*sent, WorkComplete(handle, b"result"))
     client.gets(*sent, WorkComplete(handle, b"result"))
     client.nothing()
@@ -239,7 +241,7 @@ def huge(it: ServerKit) -> None:
     client, worker = it.client(), it.worker()
     for line in (client, worker):
         line.sock.settimeout(_MINUTE)
-    sent, end = payload((it.function, "data"), _HUGE), payload((it.function, "result"), _HUGE)
+    sent, end = noise((it.function, "data"), _HUGE), noise((it.function, "result"), _HUGE)
     handle = client.submit(sent)
     _grabs(worker, handle, sent)
     worker.send(WorkComplete(handle, end))
@@ -251,7 +253,7 @@ def huge(it: ServerKit) -> None:
 def last_result(it: ServerKit) -> None:
     """A large result reaches the client even if its worker sends nothing afterwards."""
     client, worker, handle = it.running()
-    end = WorkComplete(handle, payload(it.function, _LARGE))
+    end = WorkComplete(handle, noise(it.function, _LARGE))
     worker.send(end)
     client.gets(end)
     client.nothing()
@@ -270,7 +272,7 @@ def last_fail(it: ServerKit) -> None:
 def last_exception(it: ServerKit) -> None:
     """A large WORK_EXCEPTION reaches the client even if its worker sends nothing afterwards."""
     client, worker = it.client(exceptions=True), it.worker()
-    end = WorkException(client.submit(), payload(it.function, _LARGE))
+    end = WorkException(client.submit(), noise(it.function, _LARGE))
     worker.grab(handle=end.handle)
     worker.send(end)
     client.gets(end)
@@ -282,7 +284,8 @@ def last_exception(it: ServerKit) -> None:
 def two_results(it: ServerKit) -> None:
     """If a worker holds the jobs of two clients, each client gets its own large result, whole."""
     clients, worker = [it.client(), it.client()], it.worker()
-    ends = [WorkComplete(each.submit(), payload(id(each), _LARGE)) for each in clients]
+    handles = [client.submit() for client in clients]
+    ends = [WorkComplete(handle, noise(handle, _LARGE)) for handle in handles]
     for end in ends:
         worker.grab(handle=end.handle)
     worker.send(*reversed(ends))
@@ -297,7 +300,7 @@ def two_parts(it: ServerKit) -> None:
     """If a worker holds the jobs of two clients, each client gets its own large WORK_DATA."""
     clients, worker = [it.client(), it.client()], it.worker()
     handles = [client.submit() for client in clients]
-    sent = [[WorkData(each, payload((each, n), _LARGE)) for n in range(2)] for each in handles]
+    sent = [[WorkData(each, noise((each, n), _LARGE)) for n in range(2)] for each in handles]
     for handle in handles:
         worker.grab(handle=handle)
     worker.send(sent[1][0], sent[0][0], sent[0][1], sent[1][1])
@@ -314,7 +317,7 @@ def second_run(it: ServerKit) -> None:
     Source: not in the document: gearmand 1.1 and 2.0 assign the job to another worker
     """
     client, worker, other = it.client(), it.worker(), it.worker()
-    sent = payload(it.function, _LARGE)
+    sent = noise(it.function, _LARGE)
     handle = client.submit(sent)
     _grabs(worker, handle, sent)
     worker.close()
@@ -357,17 +360,17 @@ def many_jobs(it: ServerKit) -> None:
     _runs_each_once(it, 100 * _BATCH)
 
 
-def _keeps_data(it: ServerKit, *kinds: type[PlainSubmit]) -> None:
-    """Check that three queued jobs of each kind keep their own data of equal size."""
+def _keeps_data(it: ServerKit, *kinds: Callable[[bytes, bytes, bytes], Event]) -> None:
+    """Check that ten queued jobs of each kind keep their data: three of 70,000 bytes, then 1000."""
     client, worker, made = it.client(), it.worker(), {}
-    for kind in kinds:
-        for number in range(3):
-            sent = payload((kind, number), 1000)
-            made[client.submit(sent, kind=kind)] = sent
+    for number, kind in itertools.product(range(10), kinds):
+        sent = noise((number, kinds.index(kind)), 70_000 if number < 3 else 1000)
+        made[client.created(kind(it.function, b"", sent))] = sent
     given = {job.handle: job.data for job in worker.run_all(len(made))}
     demand(given.keys() == made.keys(), "the handles that the client received", [*given])
     wrong = [handle for handle in made if given[handle] != made[handle]]
     demand(not wrong, "the data of each job", f"other data for {wrong}")
+    worker.grab_nothing()
 
 
 @case("size/jobs/3", MUST, _OPAQUE)
@@ -380,6 +383,12 @@ def queued_jobs(it: ServerKit) -> None:
 def queued_low_jobs(it: ServerKit) -> None:
     """Queued jobs of all priorities keep their own data, even if all data has the same size."""
     _keeps_data(it, SubmitJob, SubmitJobLow, SubmitJobHighBg, SubmitJobLowBg)
+
+
+@case("size/jobs/5", MUST, _OPAQUE, requires=("epoch",))
+def jobs_for_later(it: ServerKit) -> None:
+    """Jobs of SUBMIT_JOB_EPOCH keep their own data, even if all data has the same size."""
+    _keeps_data(it, lambda function, unique, sent: SubmitJobEpoch(function, unique, b"1", sent))
 
 
 @case("size/functions/1", SHOULD, 'CAN_DO: "the worker is able to perform the given function"')
@@ -403,7 +412,7 @@ def many_clients(it: ServerKit) -> None:
     clients, worker = [it.client() for _ in range(100)], it.worker()
     handles = {client.submit(unique=it.another("u")) for client in clients}
     demand(len(handles) == 1, "one handle", sorted(handles))
-    end = WorkComplete(handles.pop(), payload(it.function, 1000))
+    end = WorkComplete(handles.pop(), noise(it.function, 1000))
     worker.grab(handle=end.handle)
     worker.send(end)
     for client in clients:

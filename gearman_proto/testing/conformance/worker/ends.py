@@ -129,9 +129,11 @@ def empty(it: WorkerKit) -> None:
 def fail(it: WorkerKit) -> None:
     """WORK_FAIL contains only the handle, without a NUL or a reason after it."""
     # The judged worker should fail a job with this payload, if possible.
-    end = it.ready().serve(b"fail")
-    if isinstance(end, WorkFail):
-        demand(end.reason is None, "the bare handle", end)
+    worker = it.ready()
+    for number in range(10):
+        end = worker.serve(b"fail %d" % number)
+        if isinstance(end, WorkFail):
+            demand(end.reason is None, "the bare handle", end)
 
 
 @worker_case("end/exception/1", SHOULD, known={"WORK_EXCEPTION, then WORK_FAIL": ()})

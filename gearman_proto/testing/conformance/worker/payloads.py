@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gearman_proto.testing.conformance.case import MUST, SHOULD
-from gearman_proto.testing.conformance.program_kit import WorkerKit, content, sizes, worker_case
+from gearman_proto.testing.conformance.kit import around_powers
+from gearman_proto.testing.conformance.program_kit import WorkerKit, content, worker_case
 from gearman_proto.wire.packets import NoJob, Noop, WorkComplete
 
 _DATA = 'JOB_ASSIGN: "Opaque data that is given to the function as an argument"'
@@ -81,25 +82,26 @@ def large_pieces(it: WorkerKit) -> None:
 
 
 @worker_case("payload/size/1", MUST, _HEADER)
-def around_powers(it: WorkerKit) -> None:
+def lengths(it: WorkerKit) -> None:
     """A payload and its result can have any length near a power of two, from 4 KiB to 64 KiB."""
-    it.run_all(it.ready(), map(content, sizes(12, 16)))
+    it.run_all(it.ready(), map(content, around_powers(range(12, 17))))
 
 
 @worker_case("payload/size/2", MUST, _HEADER)
-def packets_around_powers(it: WorkerKit) -> None:
+def packet_lengths(it: WorkerKit) -> None:
     """A job or its result can have any packet length near a power of two, up to 64 KiB."""
     worker = it.ready()
     given = worker.job_for(worker.grabs(), b"")
     less = {len(worker.packed(given)), len(worker.packed(WorkComplete(given.handle, b"")))}
     worker.send(NoJob())
-    it.run_all(worker, [content(size) for each in less for size in sizes(9, 16, each)])
+    sizes = [size - each for size in around_powers(range(9, 17)) for each in less]
+    it.run_all(worker, map(content, sizes))
 
 
 @worker_case("payload/size/3", MUST, _HEADER)
-def around_large_powers(it: WorkerKit) -> None:
+def large_lengths(it: WorkerKit) -> None:
     """A payload and its result can have any length near a power of two, up to 2 MiB."""
-    it.run_all(it.ready(), map(content, sizes(17, 21)))
+    it.run_all(it.ready(), map(content, around_powers(range(17, 22))))
 
 
 @worker_case("payload/size/4", MUST, _HEADER, slow=True)
