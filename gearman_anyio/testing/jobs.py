@@ -54,7 +54,7 @@ class JobDouble(jobs.JobDouble):
             TypeError: The callback can't be called.
             InvalidWorkerState: The job has ended, so it can't be done again.
         """
-        self._check_call()
+        self._check_call(callback)
         ability = Ability(callback, None, is_async(callback))
         try:
             result = await call_back(ability, self.worker, self, anyio.CapacityLimiter(1))

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.checks import FOR_EVER, check_seconds
+from gearman_proto.checks import FOR_EVER, check_seconds, check_type
 from gearman_proto.constants import DEFAULT_HEARTBEAT
 from gearman_proto.engines.admin import AdminEngine
 from gearman_proto.engines.client.engine import ClientEngine
@@ -15,6 +15,7 @@ from gearman_proto.engines.waits import Subscription
 from gearman_proto.errors import ArgumentValueError, RemoteProtocolError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.submitting import make_requests, prepare
+from gearman_proto.wire.text import Command
 
 from .books import EPSILON
 from .nodes import Node
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from gearman_proto.engines.waits import Wait
     from gearman_proto.jobs.request import GearmanJobRequest
-    from gearman_proto.wire.text import Command
 
     from .books import Entry
     from .simulation import Simulation
@@ -483,7 +483,11 @@ class AdminNode(CallingNode):
             command: A command of `gearman_proto.wire.text`.
             timeout: Timeout in seconds of virtual time, or None.
             then: Called with the call when it is over.
+
+        Raises:
+            TypeError: `command` is not a Command.
         """
+        check_type("command", command, Command, "one of those in gearman_proto.text")
         call = Call(self, f"ask {command.line!r}", timeout, then=then)
         return self.start_call(call, self.engine.ask, command)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gearman_proto.checks import FOR_EVER, check_count, check_number, check_seconds
+from gearman_proto.checks import FOR_EVER, check_count, check_number, check_seconds, check_type
 from gearman_proto.errors import ArgumentValueError
 from gearman_proto.records import record
 
@@ -72,7 +72,7 @@ class Fault:
         seconds: Duration; for ``clock``, the size of the jump.
 
     Raises:
-        ValueError: An attribute has an invalid value.
+        TypeError, ValueError: An attribute has an invalid type or value.
     """
 
     at: float
@@ -83,6 +83,7 @@ class Fault:
     def __post_init__(self) -> None:
         check_seconds("at", self.at, 0, FOR_EVER)
         _check_kind(self.kind)
+        check_type("target", self.target, str, "the name of a node, or of two with a > between")
         if (self.target.count(">") == 1) != (self.kind in WIRE_KINDS):
             wanted = "client1>server1" if self.kind in WIRE_KINDS else "server1"
             raise ArgumentValueError(
@@ -119,6 +120,16 @@ def _check_kind(kind: str) -> None:
         raise ArgumentValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
 
 
+def _check_range(
+    name: str, pair: tuple[float, float], least: float, most: float, what: str
+) -> None:
+    """Check that `pair` is two numbers from `least` to `most`, the lower one first."""
+    if len(check_type(name, pair, (tuple, list), what)) != 2:
+        raise ArgumentValueError(f"{name} is {pair!r}: it must be {what}")
+    check_number(f"the lowest {name}", pair[0], least, most)
+    check_number(f"the highest {name}", pair[1], pair[0], most)
+
+
 @record(frozen=True)
 class Faults:
     """The quality of a network. By default, the network is fast and has no faults.
@@ -141,7 +152,7 @@ class Faults:
             system acknowledges them at once, so no driver measures anything.
 
     Raises:
-        ValueError: An attribute has an invalid value.
+        TypeError, ValueError: An attribute has an invalid type or value.
     """
 
     rate: float = 0.0
@@ -156,20 +167,18 @@ class Faults:
 
     def __post_init__(self) -> None:
         check_number("rate", self.rate, 0, _MOST_FAULTS)
+        check_type("kinds", self.kinds, (tuple, list), "a tuple of kinds of faults")
         for kind in self.kinds:
             _check_kind(kind)
         if self.rate and not self.kinds:
             raise ArgumentValueError("kinds is empty: with a rate, there must be a kind")
-        shortest, longest = self.latency
-        check_seconds("latency", shortest, 0, FOR_EVER)
-        check_seconds("the longest latency", longest, shortest, FOR_EVER)
+        _check_range("latency", self.latency, 0, FOR_EVER, "two numbers of seconds")
         check_number("cut", self.cut, 0, 1)
         check_count("capacity", self.capacity, 1)
         check_seconds("keepalive", self.keepalive, 0, FOR_EVER)
         if self.bandwidth is not None:
-            low, high = self.bandwidth
-            check_number("bandwidth", low, 1, _MOST_BYTES)
-            check_number("the highest bandwidth", high, low, _MOST_BYTES)
+            what = "two numbers of bytes per second, or None for no limit"
+            _check_range("bandwidth", self.bandwidth, 1, _MOST_BYTES, what)
         check_count("receive_buffer", self.receive_buffer, 0)
         check_count("tunnel", self.tunnel, 0)
 

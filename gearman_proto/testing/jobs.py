@@ -11,7 +11,7 @@ import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import ServerAddress
-from gearman_proto.checks import check_type
+from gearman_proto.checks import check_callable, check_type
 from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, MAX_UNIQUE_SIZE
 from gearman_proto.errors import ConnectionError, InvalidWorkerState
 from gearman_proto.jobs import tracking
@@ -118,12 +118,14 @@ class JobDouble(WorkerJob):
         Connection(Role.WORKER).send(event)
         self.updates.append(self._read(event))
 
-    def _check_call(self) -> None:
-        """Check that the job has not ended.
+    def _check_call(self, callback: Any) -> None:
+        """Check that `callback` is callable and that the job has not ended.
 
         Raises:
+            TypeError: `callback` is not callable.
             InvalidWorkerState: The job has ended.
         """
+        check_callable("callback", callback, "of a worker and a job")
         if self.ended:
             raise InvalidWorkerState(f"{self!r} has ended: make another one for another call")
 

@@ -20,15 +20,16 @@ Theory of operation
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from gearman_proto.checks import FOR_EVER, check_seconds
+from gearman_proto.checks import FOR_EVER, check_seconds, check_type
 from gearman_proto.errors import ArgumentValueError
 
 from .audit import audit, audit_idle, audit_quiet
 from .clients import AdminNode, CallingNode, ClientNode
 from .faults import Fault, Faults, draw
-from .nodes import Node, check_network
+from .nodes import Node, check_servers
 from .servers import ServerNode
 from .simulation import Simulation, SimulationError
 from .wires import EOF, RESET
@@ -36,7 +37,7 @@ from .workers import WorkerNode
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .books import Entry
     from .workers import Callback
@@ -50,6 +51,10 @@ _A_LONG_WHILE: Final = 8.0
 #: Seconds of virtual time, after the last fault, within which everything must end. For example,
 #: a client can avoid a failed server for 30 seconds, and keepalive takes 60 to detect a dead peer.
 PATIENCE: Final = 400.0
+
+
+def _check_fault(fault: Fault) -> Fault:
+    return check_type("a fault", fault, Fault, "a Fault, which Fault.parse makes of its text")
 
 
 class Network(Simulation):
@@ -77,9 +82,13 @@ class Network(Simulation):
         *,
         replay: Iterable[Fault] | None = None,
     ) -> None:
-        super().__init__(make_rng, seed, Faults() if faults is None else faults)
+        faults = Faults() if faults is None else check_type("faults", faults, Faults, "a Faults")
+        super().__init__(make_rng, seed, faults)
         self.nodes: dict[str, Node] = {}
-        self._replay = None if replay is None else iter(list(replay))
+        self._replay: Iterator[Fault] | None = None
+        if replay is not None:
+            check_type("replay", replay, Iterable, "a list of faults")
+            self._replay = iter([_check_fault(fault) for fault in replay])
         self._planned: Iterator[Fault] = iter(())
         # True once the first fault was scheduled. Faults are drawn from the nodes that exist then.
         self._is_planned = False
@@ -121,9 +130,10 @@ class Network(Simulation):
         """Add a node that was constructed directly, such as one with a custom engine.
 
         Raises:
+            TypeError: `node` is not a Node.
             ValueError: A node with this name exists, or `node` belongs to another network.
         """
-        check_network(self, [node])
+        check_servers(self, [node])
         self._check_goes_on()
         self._check_new(node.name)
         self.nodes[node.name] = node
@@ -204,8 +214,10 @@ class Network(Simulation):
         A fault of a connection that does not exist has no effect.
 
         Raises:
+            TypeError: `fault` is not a Fault.
             ValueError: `fault` names an unknown node.
         """
+        _check_fault(fault)
         names = fault.target.split(">")
         for name in names:
             if name not in self.nodes:

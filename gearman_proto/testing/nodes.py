@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_host_list
+from gearman_proto.checks import check_callable
 from gearman_proto.engines.base import Close, Connect
-from gearman_proto.errors import ArgumentValueError
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 
 from .books import Place
 from .wires import ACCEPT, EOF, RESET, TIMEOUT, End
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from gearman_proto.address import ServerAddress
 
@@ -42,15 +44,22 @@ _SPINS: Final = 2000
 _ATTEMPTS: Final = 40
 
 
-def check_network(net: Simulation, nodes: Iterable[Node]) -> None:
-    """Check that `nodes` are nodes of `net`.
+def check_servers(net: Simulation, servers: Iterable[Any]) -> list[Node]:
+    """Return `servers` as a list, after a check that they are nodes of `net`.
 
     Raises:
+        TypeError: `servers` is not an iterable of nodes.
         ValueError: A node belongs to another network.
     """
-    for node in nodes:
-        if node.net is not net:
-            raise ArgumentValueError(f"{node!r} is a node of another network")
+    if isinstance(servers, (Node, str)) or not isinstance(servers, Iterable):
+        raise ArgumentTypeError(f"servers is a list of nodes, not {servers!r}")
+    nodes = list(servers)
+    for server in nodes:
+        if not isinstance(server, Node):
+            raise ArgumentTypeError(f"{server!r} is no node of the network")
+        if server.net is not net:
+            raise ArgumentValueError(f"{server!r} is a node of another network")
+    return nodes
 
 
 class Node(Place):
@@ -65,7 +74,7 @@ class Node(Place):
             `host` is the name of one of these nodes.
 
     Raises:
-        ValueError: The name is invalid, or a server belongs to another network.
+        TypeError, ValueError: An argument has an invalid type or value.
 
     Attributes:
         engine: The engine.
@@ -91,10 +100,9 @@ class Node(Place):
     def __init__(
         self, net: Simulation, name: str, make: Callable[[Any], Any], servers: Sequence[Node] = ()
     ) -> None:
-        if not _NAME.fullmatch(name):
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise ArgumentValueError(f"name is {name!r}: it must be of letters, digits, . - and _")
-        check_network(net, servers)
-        super().__init__(name, {server.name: server for server in servers})
+        super().__init__(name, {server.name: server for server in check_servers(net, servers)})
         self.net = net
         self.rng: random.Random = net.rng_of(name)
         self.is_reachable: bool = True
@@ -107,7 +115,7 @@ class Node(Place):
         self.ends: dict[Any, End] = {}
         self.held: list[End] = []
         self.backlog: list[End] = []
-        self._make = make
+        self._make = check_callable("make", make, "of the node that makes its engine")
         self._timer_at = math.inf
         self._spins = 0
         self._spun_at = -1.0

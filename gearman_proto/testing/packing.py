@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gearman_proto.checks import check_type
 from gearman_proto.errors import ArgumentValueError
-from gearman_proto.wire.packets import HEADER, MAGIC_REQUEST, PacketEvent, TextLine
+from gearman_proto.wire.packets import HEADER, MAGIC_REQUEST, Event, PacketEvent, TextLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gearman_proto.wire.packets import Event, PacketType
+    from gearman_proto.wire.packets import PacketType
 
 
 def pack(packet: PacketType, args: Sequence[bytes], magic: bytes) -> bytes:
@@ -43,10 +44,12 @@ def pack_event(event: Event, magic: bytes) -> bytes:
             ``MAGIC_RESPONSE`` if a server does.
 
     Raises:
+        TypeError: `event` is not an event.
         ValueError: `magic` is not four bytes long.
     """
     if isinstance(event, PacketEvent):
         return pack(event.packet, type(event).arguments(event), magic)
     if isinstance(event, TextLine):
         return event.line + event.ending
+    check_type("event", event, Event, "an event")
     return b""

@@ -13,7 +13,8 @@ from __future__ import annotations
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from gearman_proto.errors import ArgumentValueError
+from gearman_proto.checks import check_callable, check_count, check_number, check_type
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 from gearman_proto.records import hidden, record
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import ConnectionClosed, Event
@@ -81,20 +82,35 @@ def parse(make: MakeParser, chunks: Iterable[bytes]) -> Outcome:
         The events and the exception. Nothing is passed to the parser after an exception.
 
     Raises:
+        TypeError: `make` has not returned a parser, or a chunk is not bytes.
         ValueError: A chunk is empty.
     """
+    check_callable("make", make, "that makes a parser")
     pieces = list(chunks)
-    if not all(pieces):
-        raise ArgumentValueError("a chunk is empty, which means the end of the stream")
-    receive = make().receive
+    for chunk in pieces:
+        check_bytes("a chunk", chunk)
+        if not chunk:
+            raise ArgumentValueError("a chunk is empty, which means the end of the stream")
+    parser = make()
+    if not hasattr(parser, "receive"):
+        raise ArgumentTypeError(f"make has made {parser!r}, which has no method receive")
     events: list[Any] = []
     try:
         for chunk in (*pieces, b""):
-            for event in receive(chunk):
+            for event in parser.receive(chunk):
                 events.append(event)  # noqa: PERF402 - keep the events before an exception
     except Exception as error:  # noqa: BLE001
         return Outcome(tuple(events), type(error), error)
     return Outcome(tuple(events))
+
+
+def check_bytes(name: str, data: bytes) -> bytes:
+    """Return `data`, after a check that it is bytes.
+
+    Raises:
+        TypeError: `data` is not bytes.
+    """
+    return check_type(name, data, bytes, "bytes")
 
 
 class ConnectionParser:
@@ -145,7 +161,14 @@ def chunkings(data: bytes) -> Iterator[list[bytes]]:
 
     These are single bytes, and two parts. Data of up to 256 bytes is cut at every position, longer
     data near its ends. `strategies.chunked` draws arbitrary cuts.
+
+    Raises:
+        TypeError: `data` is not bytes.
     """
+    return _chunkings(check_bytes("data", data))
+
+
+def _chunkings(data: bytes) -> Iterator[list[bytes]]:
     size = len(data)
     if size > 1:
         yield [data[at : at + 1] for at in range(size)]
@@ -166,7 +189,8 @@ def check_chunking(make: MakeParser, data: bytes, chunks: Sequence[bytes] | None
 
     Raises:
         PropertyFailed: The outcomes differ. Exceptions are compared by type.
-        ValueError: `chunks` are not the bytes of `data`.
+        TypeError, ValueError: `chunks` are not the bytes of `data`, or an argument has a wrong
+            type.
     """
     whole = parse(make, _whole(data))
     for cut in chunkings(data) if chunks is None else [_checked(chunks, data)]:
@@ -196,8 +220,11 @@ def check_exceptions(
 
     Raises:
         PropertyFailed: The parser has raised another exception.
-        ValueError: `chunks` are not the bytes of `data`.
+        TypeError, ValueError: `chunks` are not the bytes of `data`, or an argument has a wrong
+            type.
     """
+    isinstance(None, allowed)  # Raise TypeError if `allowed` is invalid.
+    check_bytes("data", data)
     ways = [_whole(data), [data[at : at + 1] for at in range(len(data))]]
     for cut in ways if chunks is None else [_checked(chunks, data)]:
         outcome = parse(make, cut)
@@ -223,7 +250,8 @@ def check_meaning(
 
     Raises:
         PropertyFailed: The parser has returned other events, or raised an exception.
-        ValueError: `chunks` are not the bytes of `data`.
+        TypeError, ValueError: `chunks` are not the bytes of `data`, or an argument has a wrong
+            type.
     """
     cut = _whole(data) if chunks is None else _checked(chunks, data)
     expected, outcome = Outcome(tuple(events)), parse(make, cut)
@@ -252,8 +280,10 @@ def check_round_trip(
 
     Raises:
         PropertyFailed: The packed bytes differ, or the parser has raised an exception.
-        ValueError: `chunks` are not the bytes of `data`.
+        TypeError, ValueError: `chunks` are not the bytes of `data`, or an argument has a wrong
+            type.
     """
+    check_callable("pack", pack, "of an event that returns bytes")
     cut = _whole(data) if chunks is None else _checked(chunks, data)
     outcome = parse(make, cut)
     packed = b"".join(map(pack, outcome.events))
@@ -302,7 +332,14 @@ def check_time(
         PropertyFailed: In each comparison, the time per byte exceeded `slack`; or the parser has
             raised an exception.
         ValueError: The first input took no measurable time.
+        TypeError, ValueError: An argument has an invalid type or value.
     """
+    check_callable("grow", grow, "of a number of bytes that returns chunks")
+    check_callable("clock", clock, "that returns seconds")
+    check_count("size", size, 1)
+    check_count("factor", factor, 2)
+    check_number("slack", slack, 1, 1e6)
+    check_count("tries", tries, 1)
     message = ""
     for _ in range(tries):
         short, begin = _measured(make, grow(size), clock)
@@ -337,11 +374,11 @@ def _measured(
 
 
 def _whole(data: bytes) -> list[bytes]:
-    return [data] if data else []
+    return [data] if check_bytes("data", data) else []
 
 
 def _checked(chunks: Sequence[bytes], data: bytes) -> Sequence[bytes]:
-    if b"".join(chunks) != data:
+    if b"".join([check_bytes("a chunk", chunk) for chunk in chunks]) != data:
         raise ValueError("the chunks are not those of the data")
     return chunks
 

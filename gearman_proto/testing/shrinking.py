@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from gearman_proto.checks import check_callable, check_count
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -20,7 +22,12 @@ def shrink(decisions: Sequence[T], fails: Callable[[list[T]], bool], *, most: in
             or both.
         fails: Repeats the run with a subset of the decisions, and returns whether it fails.
         most: Maximum number of attempts.
+
+    Raises:
+        TypeError, ValueError: `fails` is not callable, or `most` is not an integer from 0 on.
     """
+    check_callable("fails", fails, "of a list of decisions")
+    check_count("most", most, 0)
     left = list(decisions)
     size = len(left)
     while size:

@@ -7,7 +7,8 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from gearman_proto.errors import ArgumentValueError
+from gearman_proto.checks import check_callable
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 
 from .books import Books
 from .trace import Trace
@@ -24,6 +25,8 @@ _AUDIT: Final = 250
 _STANDSTILL: Final = 200_000
 # Seconds of virtual time after which a run without `until` counts as endless.
 _ENDLESS: Final = 1e6
+# The usual `make_rng`, for error messages.
+_EXAMPLE: Final = "random.Random"
 # The maximum latency in seconds, and the minimum capacity in bytes, of a network that never delays.
 _PROMPT: Final = 0.03
 _ROOMY: Final = 1_000_000
@@ -78,7 +81,7 @@ class Simulation(ABC):
 
     def __init__(self, make_rng: Callable[[str], random.Random], seed: int, faults: Faults) -> None:
         self.seed = seed
-        self._make_rng = make_rng
+        self._make_rng = check_callable("make_rng", make_rng, f"of a text, such as {_EXAMPLE}")
         self.faults = faults
         self.now: float = 0.0
         self.steps: int = 0
@@ -98,8 +101,15 @@ class Simulation(ABC):
         self._spread = high - self._low
 
     def rng_of(self, what: str) -> random.Random:
-        """Return the random number generator for a part of the network, by the seed and `what`."""
-        return self._make_rng(f"{self.seed} {what}")
+        """Return the random number generator for a part of the network, by the seed and `what`.
+
+        Raises:
+            TypeError: `make_rng` has not returned a random number generator.
+        """
+        rng = self._make_rng(f"{self.seed} {what}")
+        if not hasattr(rng, "random"):
+            raise ArgumentTypeError(f"make_rng has made {rng!r} and no {_EXAMPLE}")
+        return rng
 
     def schedule(self, at: float, function: Callable[..., Any], *args: Any) -> None:
         """Schedule a call of `function` at the virtual time `at`, or now if that has passed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from gearman_proto.checks import FOR_EVER, check_seconds, check_timeout
+from gearman_proto.checks import FOR_EVER, check_callable, check_seconds, check_timeout, check_type
 from gearman_proto.constants import DEFAULT_POLL_INTERVAL
 from gearman_proto.engines.worker.engine import WorkerEngine
 from gearman_proto.engines.worker.outcomes import CallbackResult, to_send
@@ -85,6 +85,9 @@ class WorkerNode(Node):
         pause: float = 0.0,
         **options: Any,
     ) -> None:
+        check_type("callbacks", callbacks, Mapping, "a dict of callbacks by function")
+        for function, callback in callbacks.items():
+            check_callable(f"the callback of {function!r}", callback, "of a job")
         check_timeout(limit)
         check_seconds("pause", pause, 0, FOR_EVER)
 

@@ -9,7 +9,7 @@ from gearman_proto import Connection, Role, testing
 from gearman_proto.testing.peer import Disconnected
 from gearman_proto.wire.packets import EchoReq, EchoRes, Event, OptionReq, OptionRes
 
-from .sockets import host_and_port, linger_not, socket_for
+from .sockets import check_buffer, check_timeout, host_and_port, linger_not, socket_for
 
 if TYPE_CHECKING:
     import ssl
@@ -92,7 +92,7 @@ class ScriptedClient(Conversation):
             ``localhost``; None means no TLS.
 
     Raises:
-        TypeError, ValueError: `address` or `role` has a wrong type or value.
+        TypeError, ValueError: An argument has a wrong type or value.
         OSError: The client can't connect to the address.
     """
 
@@ -106,6 +106,8 @@ class ScriptedClient(Conversation):
         context: ssl.SSLContext | None = None,
     ) -> None:
         place = host_and_port(address)
+        check_timeout(timeout)
+        check_buffer("receive_buffer", receive_buffer)
         Connection(role)  # Check the role before creating a socket.
         sock = socket_for(place[0])
         if receive_buffer:

@@ -45,7 +45,7 @@ class JobDouble(jobs.JobDouble):
             TypeError: The callback is async, or can't be called.
             InvalidWorkerState: The job has already ended.
         """
-        self._check_call()
+        self._check_call(callback)
         if is_async(callback):
             raise TypeError(
                 f"{callback!r} is async, and can be called by gearman_anyio.testing.JobDouble"

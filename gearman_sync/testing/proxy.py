@@ -29,9 +29,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
+from gearman_proto.checks import check_callable, check_type
+
 from .proxied import Proxied
-from .sockets import host_and_port, linger_not, set_buffers, socket_for
-from .toxics import Direction, Toxic
+from .sockets import check_buffer, host_and_port, linger_not, listening_socket, set_buffers
+from .toxics import KINDS, Direction, Toxic
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T", bound=Toxic)
 _Plan = Callable[[int], Iterable[Toxic]]
+
+
+def _check_toxic(toxic: _T, name: str = "a toxic") -> _T:
+    return check_type(name, toxic, KINDS, "one of the kinds of toxics, such as Latency()")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +92,7 @@ class FaultyProxy:
             bytes long before they pass, and the sender does not see that the link is slow.
 
     Raises:
-        TypeError, ValueError: `upstream` is not an address.
+        TypeError, ValueError: An argument has a wrong type or value.
         OSError: The proxy can't listen on this address.
 
     Attributes:
@@ -109,13 +115,19 @@ class FaultyProxy:
         buffer: int = 0,
     ) -> None:
         self.upstream: tuple[str, int] = host_and_port(upstream)
+        if plan is not None:
+            check_callable("plan", plan, "of a connection's number that returns a list of toxics")
         self.plan: _Plan | None = plan
         self.seed: int = seed
-        self.tap: Callable[[int, Direction, bytes], object] = tap or _ignore
+        self.tap: Callable[[int, Direction, bytes], object] = check_callable(
+            "tap",
+            _ignore if tap is None else tap,
+            "of a connection's number, a Direction and bytes",
+        )
         self.toxics: list[Toxic] = []
         self.journal: list[JournalEntry] = []
         self.accepted: int = 0
-        self._buffer = buffer
+        self._buffer = check_buffer("buffer", buffer)
         self._holder = self._bind((host, 0))
         self.address: tuple[str, int] = self._holder.getsockname()[:2]
         self._listener: socket.socket | None = None
@@ -150,6 +162,8 @@ class FaultyProxy:
         Raises:
             RuntimeError: The proxy was started before.
         """
+        if self._thread.ident is not None:
+            raise RuntimeError("this proxy was started before: make a new one")
         self._thread.start()
         self.up()
 
@@ -192,8 +206,10 @@ class FaultyProxy:
             The toxic, for `remove`.
 
         Raises:
+            TypeError: `toxic` is not a toxic.
             RuntimeError: The proxy is not running. (This applies to all methods below.)
         """
+        _check_toxic(toxic)
 
         def add() -> None:
             self.toxics.append(toxic)
@@ -223,7 +239,13 @@ class FaultyProxy:
         self._call(remove)
 
     def inject(self, *toxics: Toxic) -> None:
-        """Apply toxics to all current connections, but not to new ones."""
+        """Apply toxics to all current connections, but not to new ones.
+
+        Raises:
+            TypeError: An argument is not a toxic.
+        """
+        for toxic in toxics:
+            _check_toxic(toxic)
 
         def inject() -> None:
             for connection in list(self._connections):
@@ -285,7 +307,7 @@ class FaultyProxy:
 
     @staticmethod
     def _bind(address: tuple[str, int]) -> socket.socket:
-        sock = socket_for(address[0])
+        sock = listening_socket(address[0])
         # Two sockets can have one port as long as at most one of them listens.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
@@ -322,7 +344,7 @@ class FaultyProxy:
         number = self.accepted
         self.accepted += 1
         try:
-            toxics = [*(self.plan(number) if self.plan else ()), *self.toxics]
+            toxics = self._planned(number)
             connection = Proxied(
                 near,
                 self.upstream,
@@ -340,6 +362,11 @@ class FaultyProxy:
         task = self._loop.create_task(connection.run())
         self._connections[connection] = task
         task.add_done_callback(functools.partial(self._forget, connection))
+
+    def _planned(self, number: int) -> list[Toxic]:
+        planned = self.plan(number) if self.plan else ()
+        toxics = check_type("what plan returns", planned, Iterable, "a list of toxics")
+        return [_check_toxic(toxic, "a toxic of the plan") for toxic in (*toxics, *self.toxics)]
 
     def _forget(self, connection: Proxied, task: asyncio.Task[None]) -> None:
         connection.close()

@@ -19,12 +19,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.checks import check_type
 from gearman_proto.testing.packing import pack_event
 from gearman_proto.testing.units import Cutter, decode
 from gearman_proto.wire.packets import MAGIC_REQUEST, MAGIC_RESPONSE, EchoReq, EchoRes
 
 from .recording import Element, Recording, Replies
-from .sockets import host_and_port, linger_not
+from .sockets import check_timeout, host_and_port, linger_not
 from .varying import Varying
 
 if TYPE_CHECKING:
@@ -80,10 +81,11 @@ def replay(recording: Recording, address: HostSpec, *, timeout: float = 5.0) -> 
         not arrive in time, the rest of the connection is not compared.
 
     Raises:
-        TypeError, ValueError: `address` is not an address.
+        TypeError, ValueError: An argument has a wrong type or value.
         OSError: The replay can't connect to the address.
     """
-    play = _Replay(recording, host_and_port(address), timeout)
+    check_type("recording", recording, Recording, "a Recording")
+    play = _Replay(recording, host_and_port(address), check_timeout(timeout))
     with contextlib.ExitStack() as sockets:
         play.run(sockets)
     return play.differences

@@ -16,10 +16,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from gearman_proto.checks import check_type
 from gearman_proto.testing.packing import pack
 from gearman_proto.testing.units import Cutter, decode, packet_of
 from gearman_proto.wire.packets import BY_NAME, HEADER_SIZE, MAGIC_RESPONSE
 
+from .recording import Recording
 from .replaying import END, Difference
 from .scripted import ScriptedServer
 from .varying import Varying
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .conversation import Peer
-    from .recording import Recording
 
 # Packets that a client or worker can send in addition to the recorded ones, depending on time or on
 # its settings, and the answers. An answer has the same arguments.
@@ -63,6 +64,9 @@ class ReplayServer(ScriptedServer):
         recording: The recording to play.
         timeout: Seconds that `check` waits.
 
+    Raises:
+        TypeError, ValueError: An argument has a wrong type or value.
+
     Attributes:
         differences: The differences between the peers' packets and the recording. After a
             difference, the server closes the connection, so that its peer does not wait for an
@@ -70,6 +74,7 @@ class ReplayServer(ScriptedServer):
     """
 
     def __init__(self, recording: Recording, *, timeout: float = 5.0) -> None:
+        check_type("recording", recording, Recording, "a Recording")
         super().__init__(self._play, timeout=timeout)
         self.differences: list[Difference] = []
         self._recording = recording

@@ -35,9 +35,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gearman_proto.checks import check_count
+from gearman_proto.checks import check_callable, check_count, check_type
 from gearman_proto.errors import RemoteProtocolError
 from gearman_proto.testing.matching import Wanted, matcher, shortened
 from gearman_proto.wire.packets import (
@@ -50,10 +51,10 @@ from gearman_proto.wire.packets import (
 )
 
 from .conversation import Disconnected, Peer
-from .sockets import socket_for
+from .sockets import check_buffer, check_timeout, listening_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Self
 
 
@@ -77,6 +78,8 @@ class Expectation:
     def __init__(self, what: Wanted, fields: dict[str, object], connection: int | None) -> None:
         self._matches, wanted = matcher(what, fields)
         self.wanted: str = wanted
+        if connection is not None:
+            check_count("connection", connection, 0)
         self.connection: int | None = connection
         self.left: int = 1
         self._actions: list[Callable[[Peer, Any], object]] = []
@@ -104,15 +107,25 @@ class Expectation:
 
         Args:
             answers: Events, or functions that take the received event and return one or several.
+
+        Raises:
+            TypeError: An answer is neither.
         """
+        _check_answers(answers)
         return self.then(lambda peer, event: peer.send(*_made(answers, event)))
 
     def answer_anyway(self, *answers: Answer) -> Self:
         """Send answers as `answer` does, but allow those that a server must not send now."""
+        _check_answers(answers)
         return self.then(lambda peer, event: peer.send_anyway(*_made(answers, event)))
 
     def send_raw(self, data: bytes | Callable[[Any], bytes]) -> Self:
-        """Send any bytes, or the bytes that a function of the received event returns."""
+        """Send any bytes, or the bytes that a function of the received event returns.
+
+        Raises:
+            TypeError: `data` is neither.
+        """
+        check_type("data", data, (bytes, Callable), "bytes, or a function of an event")
         return self.then(lambda peer, event: peer.send_raw(data(event) if callable(data) else data))
 
     def silence(self) -> Self:
@@ -132,9 +145,17 @@ class Expectation:
 
         The function can wait, for example for a `threading.Event` of the test. It delays later
         events of this connection.
+
+        Raises:
+            TypeError: `action` can't be called.
         """
-        self._actions.append(action)
+        self._actions.append(check_callable("action", action, "of a Peer and an event"))
         return self
+
+
+def _check_answers(answers: tuple[Any, ...]) -> None:
+    for answer in answers:
+        check_type("an answer", answer, (Event, Callable), "an event, or a function of one")
 
 
 def _made(answers: tuple[Answer, ...], event: Event) -> list[Event]:
@@ -161,6 +182,7 @@ class ScriptedServer:
         receive_buffer: Size of the kernel's receive buffers in bytes; 0 leaves it to the system.
 
     Raises:
+        TypeError, ValueError: An argument has a wrong type or value.
         OSError: The server can't listen on this address.
 
     Attributes:
@@ -178,8 +200,9 @@ class ScriptedServer:
         receive_buffer: int = 0,
     ) -> None:
         self.peers: list[Peer] = []
-        self._script = script
-        self._timeout = timeout
+        self._script = None if script is None else check_callable("script", script, "of a Peer")
+        self._timeout = check_timeout(timeout)
+        check_buffer("receive_buffer", receive_buffer)
         self._expected: list[Expectation] = []
         self._rules: list[Expectation] = []
         self._acting = 0
@@ -190,7 +213,7 @@ class ScriptedServer:
         self._changed = threading.Condition()
         self._stopped = False
         self._failed = False
-        self._listener = socket_for(host)
+        self._listener = listening_socket(host)
         if receive_buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._listener.bind((host, 0))
@@ -243,6 +266,7 @@ class ScriptedServer:
         Raises:
             TypeError: `what` is not a pattern for events, the events have no such field, or the
                 server has a script.
+            RuntimeError: The server was stopped.
         """
         return self._add(self._expected, Expectation(what, fields, connection))
 
@@ -259,6 +283,8 @@ class ScriptedServer:
     def _add(self, where: list[Expectation], expectation: Expectation) -> Expectation:
         if self._script is not None:
             raise TypeError("a server with a script expects nothing else")
+        if self._stopped:
+            raise RuntimeError("this server was stopped: nothing comes any more")
         with self._changed:
             where.append(expectation)
         return expectation
@@ -288,7 +314,13 @@ class ScriptedServer:
     # Starting and stopping.
 
     def start(self) -> None:
-        """Start listening. A server can be started only once."""
+        """Start listening.
+
+        Raises:
+            RuntimeError: The server was started or stopped before.
+        """
+        if self._threads or self._stopped:
+            raise RuntimeError("this server was started or stopped before: make a new one")
         self._listener.listen(16)
         self._run(self._accept)
 

@@ -8,11 +8,17 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from gearman_proto.address import parse_address
+from gearman_proto.checks import FOR_EVER, check_count, check_seconds, check_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gearman_proto.address import HostSpec
+
+#: Minimum timeout in seconds.
+_MIN_TIMEOUT: Final = 0.001
+# Maximum buffer size in bytes. No system has larger buffers.
+_MAX_BUFFER: Final = 1 << 30
 
 # Maximum number of connections that a system queues, even with a backlog of 0.
 _MAX_BACKLOG = 64
@@ -30,6 +36,33 @@ def host_and_port(spec: HostSpec) -> tuple[str, int]:
     """
     address = parse_address(spec)
     return address.host, address.port
+
+
+def check_timeout(timeout: float, name: str = "timeout") -> float:
+    """Return `timeout` if it is a number of seconds that threads and sockets can wait.
+
+    Raises:
+        TypeError, ValueError: `timeout` has a wrong type or value.
+    """
+    return check_seconds(name, timeout, _MIN_TIMEOUT, FOR_EVER)
+
+
+def check_buffer(name: str, size: int) -> int:
+    """Return `size` if it is a valid size of a kernel buffer in bytes, or 0 for the default.
+
+    Raises:
+        TypeError, ValueError: `size` has a wrong type or value.
+    """
+    return check_count(name, size, 0, _MAX_BUFFER)
+
+
+def listening_socket(host: str) -> socket.socket:
+    """Return an unbound socket for a server at `host`, an IPv4 or IPv6 address.
+
+    Raises:
+        TypeError: `host` is not a str.
+    """
+    return socket_for(check_type("host", host, str, "the address to listen on"))
 
 
 def socket_for(host: str) -> socket.socket:

@@ -35,9 +35,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field, fields
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from gearman_proto.checks import FOR_EVER, check_count, check_number
+from gearman_proto.checks import FOR_EVER, check_count, check_number, check_seconds, check_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Direction(enum.Enum):
@@ -54,13 +57,22 @@ class Direction(enum.Enum):
         return Direction.DOWN if self is Direction.UP else Direction.UP
 
 
-# The limits of attributes. Those of the others are 0 and FOR_EVER. A rate below one byte per second
-# is useless, and infinity is no limit.
-_LIMITS: Final[dict[str, tuple[float, float]]] = {
-    "toxicity": (0, 1),
-    "rate": (1, 1e15),
-    "average_size": (1, FOR_EVER),
-    "mask": (1, 255),
+# The checks of all attributes, by name.
+_CHECKS: Final[dict[str, Callable[[str, Any], object]]] = {
+    "direction": lambda name, value: check_type(name, value, Direction, "a Direction"),
+    "toxicity": lambda name, value: check_number(name, value, 0, 1),
+    # Bytes per second. A rate below one is useless, and infinity is no limit.
+    "rate": lambda name, value: check_number(name, value, 1, 1e15),
+    "average_size": lambda name, value: check_count(name, value, 1),
+    "mask": lambda name, value: check_count(name, value, 1, 255),
+    **dict.fromkeys(
+        ("after", "size_variation", "length", "bytes"),
+        lambda name, value: check_count(name, value, 0),
+    ),
+    **dict.fromkeys(
+        ("latency", "jitter", "delay", "timeout", "seconds"),
+        lambda name, value: check_seconds(name, value, 0, FOR_EVER),
+    ),
 }
 
 
@@ -86,9 +98,8 @@ class Toxic:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            value = getattr(self, each.name)
-            if not isinstance(value, Direction):
-                check_number(each.name, value, *_LIMITS.get(each.name, (0, FOR_EVER)))
+            if each.name in _CHECKS:
+                _CHECKS[each.name](each.name, getattr(self, each.name))
 
     @property
     def begins(self) -> int:
@@ -227,3 +238,10 @@ class Corrupt(Toxic):
     """
 
     mask: int = 0x80
+
+
+#: The kinds of toxics that a proxy knows.
+KINDS: Final = (
+    *(Bandwidth, Corrupt, HalfOpen, Latency, LimitData),
+    *(ResetPeer, Slicer, SlowClose, Stall, Timeout),
+)

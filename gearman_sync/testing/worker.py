@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gearman_proto import Role, events
-from gearman_proto.checks import FOR_EVER, check_seconds, check_type
+from gearman_proto.checks import check_callable, check_type
 
 from .conversation import ScriptedClient
+from .sockets import check_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from gearman_proto.address import HostSpec
 
@@ -28,10 +30,13 @@ class Raised(Exception):
 
     Args:
         data: The data of WORK_EXCEPTION.
+
+    Raises:
+        TypeError: `data` is not bytes.
     """
 
     def __init__(self, data: bytes) -> None:
-        super().__init__(data)
+        super().__init__(check_type("data", data, bytes, "bytes"))
         self.data: bytes = data
 
 
@@ -90,7 +95,7 @@ class ScriptedWorker(ScriptedClient):
         jobs: The jobs that were begun.
 
     Raises:
-        TypeError, ValueError: `address` or `poll_interval` is invalid.
+        TypeError, ValueError: An argument has a wrong type or value.
         OSError: The worker can't connect to the address.
         AssertionError: The server does not answer.
     """
@@ -103,9 +108,12 @@ class ScriptedWorker(ScriptedClient):
         poll_interval: float | None = None,
         timeout: float = 20.0,
     ) -> None:
+        self._functions = check_type("functions", functions, Mapping, "a dict of functions by name")
+        for name, function in functions.items():
+            check_type("a function's name", name, str, "a str")
+            check_callable(f"the function {name!r}", function, "of a ScriptedJob")
         if poll_interval is not None:
-            check_seconds("poll_interval", poll_interval, 0.001, FOR_EVER)
-        self._functions = functions
+            check_timeout(poll_interval, "poll_interval")
         super().__init__(address, role=Role.WORKER, timeout=timeout)
         self.jobs: list[ScriptedJob] = []
         self._timeout = timeout
@@ -215,6 +223,9 @@ class Gate:
         function: The function to call when the gate is open.
         timeout: Seconds after which a blocked job raises an AssertionError.
 
+    Raises:
+        TypeError, ValueError: An argument has a wrong type or value.
+
     Attributes:
         begun: An event that is set when a job has begun.
         open: An event to set in order to let the job continue.
@@ -225,8 +236,8 @@ class Gate:
     ) -> None:
         self.begun: threading.Event = threading.Event()
         self.open: threading.Event = threading.Event()
-        self._function = function
-        self._timeout = timeout
+        self._function = check_callable("function", function, "of a ScriptedJob")
+        self._timeout = check_timeout(timeout)
 
     def __call__(self, job: ScriptedJob) -> bytes:
         """Wait until the gate is open, and run the job."""

@@ -20,11 +20,14 @@ from gearman_sync.testing import (
     Direction,
     Expectation,
     FaultyProxy,
+    Gate,
     HalfOpen,
     Latency,
     LimitData,
+    Raised,
     Recorder,
     Recording,
+    ReplayServer,
     ResetPeer,
     ScriptedClient,
     ScriptedServer,
@@ -34,6 +37,7 @@ from gearman_sync.testing import (
     Stall,
     Timeout,
     Toxic,
+    echo,
     replay,
 )
 from tests.support import PATIENCE, eventually, spawn
@@ -45,6 +49,10 @@ pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
 
 # No server listens there, and these tests must not connect.
 NOWHERE = ("127.0.0.1", 1)
+
+
+class Unknown(Toxic):
+    """A toxic of a kind that the proxy does not know."""
 
 
 def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Expectation:
@@ -74,9 +82,19 @@ def expect(what: Any = EchoReq, connection: Any = None, **fields: object) -> Exp
         (lambda: HalfOpen(after=-1), "after is -1"),
         (lambda: HalfOpen(toxicity=1.5), "toxicity is 1.5: it must be at most 1"),
         (lambda: FaultyProxy(("127.0.0.1", 0)), "port 0 is not between 1 and 65535"),
+        (lambda: FaultyProxy(NOWHERE, buffer=-1), "buffer is -1"),
         (lambda: ScriptedClient(("", 4730)), "host"),
+        (lambda: ScriptedClient(NOWHERE, timeout=0), "timeout is 0: it must be at least 0.001"),
+        (lambda: ScriptedClient(NOWHERE, receive_buffer=-1), "receive_buffer is -1"),
+        (lambda: ScriptedServer(timeout=-1), "timeout is -1"),
+        (lambda: ScriptedServer(receive_buffer=-1), "receive_buffer is -1"),
         (lambda: ScriptedWorker(NOWHERE, {}, poll_interval=0), "poll_interval is 0"),
-        (lambda: expect().times(-1), "count is -1"),
+        (lambda: ScriptedWorker(NOWHERE, {}, timeout=math.nan), "timeout is nan"),
+        (lambda: Gate(timeout=math.nan), "timeout is nan"),
+        (lambda: replay(Recording([]), NOWHERE, timeout=math.inf), "timeout is inf"),
+        (lambda: ReplayServer(Recording([]), timeout=math.nan), "timeout is nan"),
+        (lambda: expect(connection=-1), "connection is -1"),
+        (lambda: expect().times(-1), "count is -1: it must be at least 0"),
     ],
 )
 def test_invalid_value_raises_at_once(make: Callable[[], object], message: str) -> None:
@@ -87,18 +105,51 @@ def test_invalid_value_raises_at_once(make: Callable[[], object], message: str) 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: HalfOpen(direction="up"), "direction is a Direction, not 'up'"),
+        (lambda: HalfOpen(after=0.5), "after is a whole number, not 0.5"),
+        (lambda: LimitData(bytes=9.5), "bytes is a whole number, not 9.5"),
+        (lambda: Corrupt(mask=1.5), "mask is a whole number, not 1.5"),
+        (lambda: Slicer(average_size=1.5), "average_size is a whole number, not 1.5"),
+        (lambda: Slicer(9, size_variation=0.5), "size_variation is a whole number, not 0.5"),
+        (lambda: Slicer(length=1.5), "length is a whole number, not 1.5"),
+        (lambda: Latency("1"), "latency is a number of seconds, not '1'"),
         (lambda: FaultyProxy(5), "a server's address is"),
+        (lambda: FaultyProxy(NOWHERE, [Latency()]), "plan is a function of a connection's number"),
+        (lambda: FaultyProxy(NOWHERE, tap=5), "tap is a function of"),
+        (lambda: FaultyProxy(NOWHERE, host=5), "host is the address to listen on, not 5"),
         (lambda: Recorder(None), "a server's address is"),
         (lambda: ScriptedClient(5), "a server's address is"),
         (lambda: ScriptedClient(NOWHERE, role=5), "role must be a Role, not 5"),
+        (lambda: ScriptedServer(5), "script is a function of a Peer, not 5"),
+        (lambda: ScriptedServer(host=None), "host is the address to listen on, not None"),
+        (lambda: ScriptedWorker(NOWHERE, [echo]), "functions is a dict of functions by name"),
+        (lambda: ScriptedWorker(NOWHERE, {b"f": echo}), "a function's name is a str, not b'f'"),
+        (lambda: ScriptedWorker(NOWHERE, {"f": 5}), "the function 'f' is a function of"),
+        (lambda: Gate(5), "function is a function of a ScriptedJob, not 5"),
+        (lambda: Raised("no more"), "data is bytes, not 'no more'"),
+        (lambda: replay("a file", NOWHERE), "recording is a Recording, not 'a file'"),
         (lambda: replay(Recording([]), 5), "a server's address is"),
+        (lambda: ReplayServer([]), "recording is a Recording, not "),
         (lambda: expect(5), "5 says nothing about events"),
         (lambda: expect(text=b""), "EchoReq has no text"),
+        (lambda: expect().answer(5), "an answer is an event, or a function"),
+        (lambda: expect().answer_anyway(5), "an answer is an event, or a func"),
+        (lambda: expect().send_raw("x"), "data is bytes, or a function of"),
+        (lambda: expect().then(5), "action is a function of a Peer and an"),
     ],
 )
 def test_argument_of_a_wrong_type_raises_at_once(make: Callable[[], object], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         make()
+
+
+@pytest.mark.parametrize("toxic", [5, Latency, Toxic(), Unknown(), [Latency()]])
+@pytest.mark.parametrize("method", ["add", "inject"])
+def test_unknown_toxic_is_refused_by_the_proxy(method: str, toxic: Any) -> None:
+    with FaultyProxy(NOWHERE) as proxy:
+        with pytest.raises(TypeError, match="a toxic is one of the kinds of toxics, such as"):
+            getattr(proxy, method)(toxic)
+        assert not proxy.toxics
 
 
 # Call order.
@@ -124,12 +175,28 @@ def test_proxy_before_its_start_and_after_its_end_refuses_calls(
     proxy = FaultyProxy(NOWHERE)
     with pytest.raises(RuntimeError, match="does not run: use it in a `with`"):
         call(proxy)
-    with proxy, pytest.raises(RuntimeError, match="started once"):
+    with proxy, pytest.raises(RuntimeError, match="was started before"):
         proxy.start()
     with pytest.raises(RuntimeError, match="does not run: use it in a `with`"):
         call(proxy)
-    with pytest.raises(RuntimeError, match="started once"):
+    with pytest.raises(RuntimeError, match="was started before: make a new one"):
         proxy.start()
+
+
+def test_scripted_server_after_its_end_refuses_calls() -> None:
+    with (
+        ScriptedServer() as server,
+        pytest.raises(RuntimeError, match="was started or stopped before"),
+    ):
+        server.start()
+    for call in (server.start, lambda: server.expect(EchoReq)):
+        with pytest.raises(RuntimeError, match="stopped"):
+            call()
+    server.stop()
+    unused = ScriptedServer()
+    unused.stop()
+    with pytest.raises(RuntimeError, match="make a new one"):
+        unused.start()
 
 
 # Calls from callbacks.
@@ -185,7 +252,8 @@ def test_tap_that_stops_the_proxy_makes_stop_raise(job_server: JobServer) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plan": lambda number: Latency()}, "must be an iterable, not Latency"),
+        ({"plan": lambda number: Latency()}, "what plan returns is a list of toxics, not Latency"),
+        ({"plan": lambda number: [Unknown()]}, "a toxic of the plan is one of the kinds"),
         ({"plan": lambda: [Latency()]}, "takes 0 positional arguments"),
         ({"tap": lambda data: None}, "takes 1 positional argument"),
     ],

@@ -154,7 +154,7 @@ async def later(worker: Any, job: Any) -> None:
         ({"unique": "x" * 65}, None, ValueError, "unique"),
         ({"data": {1}}, None, TypeError, "set"),
         ({"worker": 5}, None, TypeError, "worker is a gearman_sync.worker.GearmanWorker, or None"),
-        ({}, 5, TypeError, "not callable"),
+        ({}, 5, TypeError, "callback is a function of a worker and a job, not 5"),
         ({}, later, TypeError, "is async, and can be called by gearman_anyio.testing.JobDouble"),
     ],
 )

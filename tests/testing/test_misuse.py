@@ -11,12 +11,32 @@ import pytest
 
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.testing import (
+    MAGIC_REQUEST,
+    ConnectionParser,
     Fault,
     Faults,
     Network,
+    Node,
     SimulationError,
+    check_chunking,
+    check_exceptions,
+    check_meaning,
+    check_round_trip,
+    check_time,
+    chunkings,
     pack,
+    pack_event,
     parse,
+    shrink,
+)
+from gearman_proto.testing.strategies import (
+    admin_replies,
+    chunked,
+    hostile_streams,
+    packets,
+    payloads,
+    sessions,
+    streams,
 )
 from gearman_proto.wire.packets import BY_NAME
 
@@ -61,6 +81,11 @@ def for_a_client(method: str, *args: Any, **options: Any) -> Callable[[], object
     return call
 
 
+def ask_without_a_command() -> None:
+    net = network()
+    net.admin(net.server()).ask("status")
+
+
 # Arguments.
 
 
@@ -74,11 +99,13 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
     (lambda: Faults(kinds=("earthquake",)), "there is no fault 'earthquake'; there are reset"),
     (lambda: Faults(rate=1.0, kinds=()), "kinds is empty"),
     (lambda: Faults(latency=(-0.1, 1.0)), "latency is -0.1"),
-    (lambda: Faults(latency=(1.0, 0.5)), "the longest latency is 0.5: it must be at least 1"),
-    (lambda: Faults(bandwidth=(0, 1)), "bandwidth is 0"),
-    (lambda: Faults(bandwidth=(1, math.inf)), "highest bandwidth is inf"),
-    (lambda: Faults(bandwidth=(2, 1)), "highest bandwidth is 1: it must be at least 2"),
-    (lambda: Faults(bandwidth=(math.nan, 1)), "bandwidth is nan"),
+    (lambda: Faults(latency=(1.0, 0.5)), "the highest latency is 0.5: it must be at least 1"),
+    (lambda: Faults(latency=(0.1,)), r"latency is \(0.1,\): it must be two numbers"),
+    (lambda: Faults(bandwidth=(1, 2, 3)), r"bandwidth is \(1, 2, 3\): it must be two numbers"),
+    (lambda: Faults(bandwidth=(0, 1)), "the lowest bandwidth is 0"),
+    (lambda: Faults(bandwidth=(1, math.inf)), "the highest bandwidth is inf"),
+    (lambda: Faults(bandwidth=(2, 1)), "the highest bandwidth is 1: it must be at least 2"),
+    (lambda: Faults(bandwidth=(math.nan, 1)), "the lowest bandwidth is nan"),
     (lambda: Fault(math.nan, "crash", "s"), "at is nan"),
     (lambda: Fault(1, "crash", "s", -1), "seconds is -1"),
     (lambda: Fault(1, "clock", "s", math.inf), "seconds is inf"),
@@ -101,16 +128,69 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
     (for_a_client("submit", [{"task": "f", "data": b""}], timeout=-1), "timeout is -1"),
     (for_a_client("wait", [GearmanJobRequest.from_unique("u")]), "no request that client1 has sub"),
     (for_a_client("updates", GearmanJobRequest.from_unique("u")), "no request that client1 has"),
+    (lambda: shrink([], bool, most=-1), "most is -1"),
     (lambda: parse(Bytes, [b"a", b""]), "a chunk is empty"),
     (lambda: pack(ECHO, [b""], b"REQ"), "magic is b'REQ': it must have four bytes"),
+    (lambda: check_time(Bytes, bytes, float, size=0), "size is 0"),
+    (lambda: check_time(Bytes, bytes, float, factor=1), "factor is 1"),
+    (lambda: check_time(Bytes, bytes, float, slack=math.nan), "slack is nan"),
+    (lambda: check_time(Bytes, bytes, float, tries=0), "tries is 0"),
+    (lambda: payloads(-1), "max_size is -1"),
+]
+BAD_TYPES: list[tuple[Callable[[], object], str]] = [
+    (lambda: Faults(kinds="crash"), "kinds is a tuple of kinds of faults, not 'crash'"),
+    (lambda: Faults(latency=0.1), "latency is two numbers of seconds, not 0.1"),
+    (lambda: Faults(latency=("a", 1)), "the lowest latency is a number, not 'a'"),
+    (lambda: Faults(bandwidth=9), "two numbers of bytes per second, or None for no limit, not 9"),
+    (lambda: Faults(capacity=1.5), "capacity is a whole number, not 1.5"),
+    (lambda: Fault(1, "crash", 5), "target is the name of a node"),
+    (lambda: Network(5), "make_rng is a function of a text, such as random.Random, not 5"),
+    (lambda: Network(lambda text: None), "make_rng has made None and no random.Random"),
+    (lambda: network(faults={"rate": 1.0}), "faults is a Faults, not"),
+    (lambda: network(replay=5), "replay is a list of faults, not 5"),
+    (lambda: network(replay=["1.0 crash server1 0.0"]), "a fault is a Fault, which Fault.parse"),
+    (lambda: network().client("server1"), "servers is a list of nodes, not 'server1'"),
+    (lambda: network().client(["server1"]), "'server1' is no node of the network"),
+    (lambda: network().add(5), "5 is no node of the network"),
+    (lambda: Node(network(), "node", 5), "make is a function of the node that makes its engine"),
+    (on_a_server("worker", [reverse]), "callbacks is a dict of callbacks by function"),
+    (on_a_server("worker", {"f": b"result"}), "the callback of 'f' is a function of a job"),
+    (ask_without_a_command, "command is one of those in gearman_proto.text, not 'st"),
+    (lambda: shrink([], None), "fails is a function of a list of decisions, not None"),
+    (lambda: parse(Bytes(), [b"a"]), "make is a function that makes a parser, not <"),
+    (lambda: parse(bytes, [b"a"]), "make has made b'', which has no method receive"),
+    (lambda: parse(Bytes, "abc"), "a chunk is bytes, not 'a'"),
+    (lambda: ConnectionParser(5), "role must be a Role, not 5"),
+    (lambda: pack_event(5, MAGIC_REQUEST), "event is an event, not 5"),
+    (lambda: chunkings("abc"), "data is bytes, not 'abc'"),
+    (lambda: check_chunking(Bytes, "abc"), "data is bytes, not 'abc'"),
+    (lambda: check_chunking(Bytes, b"abc", ["abc"]), "a chunk is bytes, not 'abc'"),
+    (lambda: check_exceptions(Bytes, b"abc", "ValueError"), "isinstance"),
+    (lambda: check_exceptions(Bytes, 5, ValueError), "data is bytes, not 5"),
+    (lambda: check_meaning(Bytes, None, []), "data is bytes, not None"),
+    (lambda: check_round_trip(Bytes, b"abc", None), "pack is a function of an event that"),
+    (lambda: check_time(Bytes, None, float), "grow is a function of a number of bytes that ret"),
+    (lambda: check_time(Bytes, bytes, 5), "clock is a function that returns seconds, not 5"),
+    *(
+        (lambda draw=draw: draw("server"), "role is a Role: the receiver's, not 'server'")
+        for draw in (hostile_streams, packets, sessions, streams)
+    ),
+    (lambda: admin_replies(b"status"), "command is one of those in gearman_proto.text"),
+    (lambda: chunked("abc"), "data is bytes, not 'abc'"),
 ]
 
 
-@pytest.mark.parametrize(("make", "message"), BAD_VALUES)
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        *((make, ValueError, message) for make, message in BAD_VALUES),
+        *((make, TypeError, message) for make, message in BAD_TYPES),
+    ],
+)
 def test_argument_that_can_not_be_is_an_error_at_once(
-    make: Callable[[], object], message: str
+    make: Callable[[], object], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         make()
 
 

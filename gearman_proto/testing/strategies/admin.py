@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from hypothesis import strategies as st
 
 from gearman_proto import constants
+from gearman_proto.checks import check_type
 from gearman_proto.names import to_text
 from gearman_proto.records import record
 from gearman_proto.wire import text
@@ -102,7 +103,11 @@ def admin_replies(command: Command[T]) -> SearchStrategy[AdminReply[T]]:
 
     Args:
         command: The command, such as ``gearman_proto.text.status()``.
+
+    Raises:
+        TypeError: `command` is not a Command.
     """
+    check_type("command", command, Command, "one of those in gearman_proto.text")
     return _admin_replies(command.line if command.line in _ROWS or command.line in _LINES else b"")
 
 

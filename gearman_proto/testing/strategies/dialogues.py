@@ -28,7 +28,7 @@ from gearman_proto.wire.packets import (
 
 from ..packing import pack_event  # noqa: TID252
 from .admin import admin_commands, admin_lines, admin_replies
-from .values import events_of, packets
+from .values import check_role, events_of, packets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -261,9 +261,10 @@ def sessions(role: Role = Role.CLIENT | Role.WORKER) -> SearchStrategy[Session]:
         role: The role of the side that is not the server: a client, a worker, or both at once.
 
     Raises:
+        TypeError: `role` is not a Role.
         ValueError: `role` includes Role.SERVER.
     """
-    if Role.SERVER in role:
+    if Role.SERVER in check_role(role):
         raise ValueError("the role is that of the side that is no server")
     return _sessions(role)
 
@@ -276,8 +277,11 @@ def streams(role: Role) -> SearchStrategy[Stream]:
 
     Args:
         role: The role of the receiver.
+
+    Raises:
+        TypeError: `role` is not a Role.
     """
-    if role is Role.SERVER:
+    if check_role(role) is Role.SERVER:
         return st.lists(packets(role) | admin_lines(), max_size=_MOST).map(
             lambda events: _stream(events, MAGIC_REQUEST)
         )

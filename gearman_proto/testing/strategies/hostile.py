@@ -18,7 +18,7 @@ from gearman_proto.wire.packets import (
 
 from ..packing import pack_event  # noqa: TID252
 from .dialogues import streams
-from .values import packets
+from .values import check_role, packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,8 +153,11 @@ def hostile_streams(role: Role) -> SearchStrategy[HostileStream]:
 
     Args:
         role: The role of the receiver.
+
+    Raises:
+        TypeError: `role` is not a Role.
     """
-    return _hostile(role)
+    return _hostile(check_role(role))
 
 
 _PIECES: Final = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 from gearman_proto import constants
+from gearman_proto.checks import check_count, check_type
 from gearman_proto.wire.packets import (
     EVENT_CLASSES,
     HEADER_SIZE,
@@ -87,7 +88,10 @@ def payloads(max_size: int = 1000) -> SearchStrategy[bytes]:
     Args:
         max_size: Maximum size in bytes. A large value is fine, as runs are cheap to draw.
 
+    Raises:
+        TypeError, ValueError: `max_size` is not an integer from 0 on.
     """
+    check_count("max_size", max_size, 0)
     odd = [payload for payload in _ODD_PAYLOADS if len(payload) <= max_size]
     return st.one_of(
         st.binary(max_size=max_size),
@@ -143,6 +147,15 @@ def _events_of(number: int, role: Role) -> SearchStrategy[Any]:
     return st.builds(kind, *values)
 
 
+def check_role(role: Role) -> Role:
+    """Return `role`, after a check of its type.
+
+    Raises:
+        TypeError: `role` is not a Role.
+    """
+    return check_type("role", role, Role, "a Role: the receiver's")
+
+
 def packets(
     role: Role, kinds: Collection[type[PacketEvent]] | None = None
 ) -> SearchStrategy[PacketEvent]:
@@ -156,8 +169,10 @@ def packets(
         kinds: The event classes of `gearman_proto.events` to draw from, or None for all.
 
     Raises:
+        TypeError: `role` is not a Role.
         ValueError: `role` receives none of `kinds`.
     """
+    check_role(role)
     found = [
         kind
         for kind in EVENT_CLASSES.values()
@@ -174,8 +189,11 @@ def chunked(data: bytes) -> SearchStrategy[list[bytes]]:
 
     They include one chunk, which is the simplest case; cuts at any positions; cuts inside and near
     the headers of packets; chunks of equal size; and single bytes.
+
+    Raises:
+        TypeError: `data` is not bytes.
     """
-    size = len(data)
+    size = len(check_type("data", data, bytes, "bytes"))
     if size < 2:
         return st.just([data] if data else [])
     headers = [at for at in range(size) if data.startswith((MAGIC_REQUEST, MAGIC_RESPONSE), at)]
