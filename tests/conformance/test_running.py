@@ -121,6 +121,8 @@ def test_judge_with_a_server_that_dies_restarts_it() -> None:
             [case_of(told(None)), case_of(killed), case_of(killed_and_failed), case_of(told(None))]
         )
         assert lives.verdict is again.verdict is Verdict.PASS
+        assert lives.recording is None
+        assert dies.recording is not None
         assert dies.verdict is Verdict.FAIL
         assert dies.message == "expected a running server, and got the server died"
         assert fails.message == "expected an answer, and got none; then the server died"

@@ -79,6 +79,9 @@ class Subject:
         """
         for outcome in Judge(self.kit, self.has, profile, selection or Selection()).run(cases):
             self.look_after(outcome)
+            if not outcome.is_bad:
+                # Reports show only failures, and large payloads take much memory.
+                outcome.recording = None
             yield outcome
 
     def look_after(self, outcome: Outcome) -> None:
