@@ -244,7 +244,7 @@ EXCUSES: Final = {
     rf"worker >({_UPDATES}) .*": "updates are the worker's own",
     r"worker >CAN_DO .*": "the functions are the worker's own",
     r"worker (>GRAB_JOB|<JOB_ASSIGN) .*": "a worker can use GRAB_JOB_UNIQ instead",
-    r"worker <ERROR (lost|delayed|misdirected) (second|tenth)": "the result has been refused",
+    r"worker <ERROR \S+ (second|tenth)": "a worker can take an ERROR for the answer to its grab",
     r"worker [<>]ECHO_RE[QS] .*": "a worker need not ping",
     r"\w+ [<>](WORK_FAIL|ERROR) \S+ large": "it carries no data",
     r"client <(WORK_FAIL|WORK_EXCEPTION|ERROR) \S+ (second|tenth)": "it only reports a failure",

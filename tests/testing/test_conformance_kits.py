@@ -53,7 +53,7 @@ from gearman_proto.wire.packets import (
     WorkException,
     WorkFail,
 )
-from tests.conformance.lying import Lie, drop
+from tests.conformance.lying import Lie, drop, twice
 from tests.conformance.memory import LyingWorld
 
 if TYPE_CHECKING:
@@ -308,6 +308,12 @@ def test_probe_of_a_server_that_assigns_no_jobs_lacks_the_grabs() -> None:
     lies = [Lie("<JOB_ASSIGN", lambda _: pack_event(NoJob(), MAGIC_RESPONSE))]
     found = probe(lambda has: server_kit(*lies, has=has), lambda _: None)
     assert ALL - found == {"grab", "restart"}
+
+
+@pytest.mark.parametrize("name", [">GRAB_JOB_ALL", ">GRAB_JOB", ">WORK_COMPLETE", "<NO_JOB"])
+def test_probe_of_a_server_that_answers_and_then_fails_finds_all_capabilities(name: str) -> None:
+    found = probe(lambda has: server_kit(twice(name), has=has), lambda _: None)
+    assert found == ALL - {"restart"}
 
 
 def test_line_without_grab_uniq_grabs_jobs_without_uniques() -> None:

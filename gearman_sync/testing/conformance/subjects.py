@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -181,7 +182,8 @@ class ServerSubject(Subject):
         """Seconds to wait for an answer, which become fewer after several waits in vain."""
         if self._vain_waits < _FULL_WAITS:
             return self._timeout
-        return min(self._timeout, max(_LEAST, _MARGIN * self._longest_wait))
+        shortened = math.ceil(100 * _MARGIN * self._longest_wait) / 100
+        return min(self._timeout, max(_LEAST, shortened))
 
     def kit(self, case: Case) -> ServerKit:
         # A slow case can wait for a timer of the server.
