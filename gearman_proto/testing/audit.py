@@ -223,7 +223,7 @@ def check_server(engine: ServerEngine) -> None:
         assert link.unsent_size == sum(map(len, link.unsent))
         assert link.buffered == link.connection.buffered
         assert link.registered == sum(ABILITY_SIZE + len(f.name) for f in link.abilities)
-        assert not link.asleep or not link.ready
+        assert not link.asleep or not any(link.ready)
         for handle, job in link.jobs.items():
             assert queue.jobs[handle] is job
             assert job.worker is link
@@ -240,13 +240,12 @@ def check_function(engine: ServerEngine, function: Function, jobs: list[QueuedJo
     queued = [job for job in jobs if job.state is JobState.QUEUED]
     assert sum(len(queue) for queue in function.queues) == len(queued)
     for priority, queue in enumerate(function.queues):
-        ranks = [job.rank for job in queue]
-        assert ranks == sorted(set(ranks))
+        orders = [job.order for job in queue]
+        assert orders == sorted(set(orders))
         for job in queue:
             assert job.priority == priority
             assert job.state is JobState.QUEUED
             assert engine.queue.jobs[job.handle] is job
-    assert function.next_job is min(queued, key=lambda job: job.rank, default=None)
     by_unique = [job for job in jobs if job.unique not in (b"", b"-")]
     by_data = [job for job in jobs if job.unique == b"-" and job.data]
     keyed = {job.key: job for job in by_unique + by_data}
@@ -257,8 +256,11 @@ def check_function(engine: ServerEngine, function: Function, jobs: list[QueuedJo
     links = {*engine.links, *engine._backlogged}
     workers = {link for link in links if function in link.abilities}
     assert function.workers == len(workers)
-    assert function.watchers.keys() <= workers
-    assert not function.watchers or function.next_job is None
+    for priority, watchers in enumerate(function.watchers):
+        told = {link for link in workers if function in link.ready[priority]}
+        assert told | watchers.keys() == workers
+        assert not told & watchers.keys()
+        assert not watchers or not function.queues[priority]
     assert not function.idle or function in engine.queue._idle
 
 

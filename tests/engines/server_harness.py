@@ -267,8 +267,6 @@ def check_links(world: World) -> None:
             assert not link.former.keys() & link.jobs.keys()
             for function in link.abilities:
                 assert engine.queue.functions[function.name] is function
-                assert (function in link.ready) != (link in function.watchers)
-                assert function in link.ready or function.next_job is None
 
 
 def check_timers(world: World) -> None:

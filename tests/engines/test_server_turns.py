@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gearman_proto.engines.server.jobqueue import MOST_CANDIDATES
 from gearman_proto.wire.packets import (
     CanDo,
     CanDoTimeout,
@@ -144,6 +145,30 @@ def test_functions_that_had_jobs_cost_nothing() -> None:
     worker.send(*[GrabJob()] * (count + 1))
     assert all(isinstance(event, JobAssign) for event in worker.take())
     assert cost(world, worker, GrabJob()) == before
+
+
+def test_functions_with_jobs_cost_the_same_above_a_few() -> None:
+    def grab(count: int) -> int:
+        world = World()
+        client, worker = world.connect(), world.worker(*names(count))
+        client.send(*[SubmitJobBg(name, b"", b"x") for name in names(count)])
+        return cost(world, worker, GrabJob())
+
+    assert grab(MOST_CANDIDATES + 1) == grab(10 * MOST_CANDIDATES)
+
+
+def test_many_functions_with_jobs_keep_priorities_and_take_turns() -> None:
+    world, many = World(), names(4 * MOST_CANDIDATES)
+    client, worker = world.connect(), world.worker(*many)
+    client.send(*[SubmitJobBg(name, b"", b"x") for name in [b"f0", *many]])
+    client.send(SubmitJobHigh(many[-1], b"", b"high"))
+    client.take()
+    worker.send(*[GrabJob()] * (len(many) + 3))
+    *assigned, last = [getattr(event, "function", None) for event in worker.take()]
+    turns = [b"f%d" % (turn * MOST_CANDIDATES) for turn in range(4)]
+    assert assigned[:6] == [many[-1], *turns, b"f0"]
+    assert {*assigned} == {*many}
+    assert last is None
 
 
 def test_full_memory_costs_the_same_with_many_functions() -> None:
@@ -315,11 +340,10 @@ def test_admin_disconnects_during_list(world: World, loss: bool) -> None:
 def test_cleanup_of_link_takes_turns(world: World, way: str) -> None:
     witness, worker, big = Witness(world), world.worker(*names(10)), world.connect()
     big.send(*[CanDo(name) for name in names(600)])
+    big.send(*[SubmitJob(name, b"u", b"") for name in names(30)])
+    big.send(*[GrabJob()] * 30)
     big.send(*[SubmitJob(name, b"u", b"") for name in names(600)])
     turns(world)
-    big.take()
-    for _ in range(30):
-        assert isinstance(big.grab(), JobAssign)
     if way == "loss":
         big.close()
     elif way == "garbage":

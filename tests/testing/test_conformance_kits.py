@@ -603,11 +603,15 @@ def client_kit(*scripts: Script, status: int, output: bytes = b"") -> ClientKit:
     return ClientKit(place, "f", 1.0)
 
 
-def test_client_kit_whose_client_resubmits_reports_it() -> None:
+@pytest.mark.parametrize(("also", "output"), [(False, b"result\n"), (True, b"part\nresult\n")])
+def test_client_kit_whose_client_resubmits_reports_it(also: bool, output: bytes) -> None:
     again = [script(b""), script(SubmitJob(b"f", b"", b""), b"")]
-    with client_kit(*again, status=0, output=b"result\n") as it:
+    with client_kit(*again, status=0, output=output) as it:
         it.start()
-        assert it.gives_up() == "tries again"
+        assert it.gives_up(also=also) == "tries again"
+
+
+def test_client_kit_whose_client_never_resubmits_fails() -> None:
     with client_kit(*[script(b"") for _ in range(300)], status=0) as it:
         it.start()
         with pytest.raises(Failed, match="the client's exit or another submit"):

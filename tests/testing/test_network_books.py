@@ -534,7 +534,7 @@ def test_worker_not_woken_for_a_new_function_fails(idle: Cast) -> None:
 def test_pre_sleep_accepted_with_jobs_queued_fails(doing: Cast) -> None:
     doing.submit()
     doing.run(0.5)
-    doing.engine.queue.next_job = nothing
+    doing.engine._next_job = nothing
     (link,) = [link for link in doing.engine.links if link.abilities]
     sleep = partial(doing.engine._on_pre_sleep, link, None, (), 1.0)
     doing.fails("was let sleep although", sleep)
@@ -545,9 +545,8 @@ def test_job_assigned_out_of_order_fails(doing: Cast) -> None:
     doing.run(0.5)
     doing.submit(job=HIGH)
     doing.run(0.5)
-    queue = doing.engine.queue
-    waiting = [job for job in queue.jobs.values() if job.state is JobState.QUEUED]
-    queue.next_job = lambda link: waiting[0]
+    waiting = [job for job in doing.engine.queue.jobs.values() if job.state is JobState.QUEUED]
+    doing.engine._next_job = lambda link: waiting[0]
     doing.fails("which is next", 5.0)
 
 

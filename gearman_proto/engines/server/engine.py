@@ -122,9 +122,9 @@ if TYPE_CHECKING:
 
 # Budget of one call, in typical packets. That many take about a millisecond.
 _BUDGET: Final = 250
-# Bytes of a text reply, and entries of `link.ready`, that take as long as a packet.
+# Bytes of a text reply, and functions that a grab checks, that take as long as a packet.
 _TEXT: Final = 256
-_LOOKS: Final = 50
+_CHECKS: Final = 10
 # Don't disconnect a link that holds less than this to free memory.
 _FEW_BYTES: Final = 64 * 1024
 # Don't count writes up to this size as unread output.
@@ -677,7 +677,7 @@ class ServerEngine(BaseEngine):
                 # server never gives it jobs of.
                 raise RemoteProtocolError(text)
         self.queue.register(link, name, seconds)
-        if link.asleep and link.ready:
+        if link.asleep and any(link.ready):
             self._wake(link)
 
     def _on_can_do(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
@@ -707,12 +707,15 @@ class ServerEngine(BaseEngine):
             yield 1
 
     def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        if len(link.ready) > _LOOKS:
-            self._budget -= len(link.ready) // _LOOKS
-        if self.queue.next_job(link) is not None:
+        if self._next_job(link) is not None:
             self._send(link, Noop)
         else:
             link.asleep = True
+
+    def _next_job(self, link: ServerLink) -> QueuedJob | None:
+        job, checked = self.queue.next_job(link)
+        self._budget -= checked // _CHECKS
+        return job
 
     def _wake(self, link: ServerLink) -> None:
         """Send NOOP to `link`, once until it sleeps again."""
@@ -721,9 +724,7 @@ class ServerEngine(BaseEngine):
 
     def _on_grab(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         link.asleep = False
-        if len(link.ready) > _LOOKS:
-            self._budget -= len(link.ready) // _LOOKS
-        job = self.queue.next_job(link)
+        job = self._next_job(link)
         if job is None:
             self._send(link, NoJob)
             return

@@ -19,16 +19,15 @@ Until a job ends, it can also be found by its handle, and by its key if it has o
 several functions have the same key, `by_key` has one of them. `_namesakes` has the others.
 
 Jobs run in the order of their priority, across all functions of a worker. Among jobs of the same
-priority, the oldest runs first. `rank` combines the two. The next job of a function is therefore
-the head of its first queue that is not empty, and the next job of a worker is the one with the
-lowest rank among those.
+priority, the oldest runs first, unless more than MOST_CANDIDATES functions have one.
 
-A worker can register for thousands of functions, few of them with jobs, so no packet may cause a
-scan of all functions of a worker. Each registration is in one of two places: `function.watchers`
-until the function gets a job, then `link.ready`. `next_job` scans `link.ready`, and moves functions
-without jobs back to `watchers`. A worker sleeps only while its `link.ready` is empty, so the next
-job of any of its functions wakes it. One packet pays for each move into `link.ready`, and so for
-the move back. The amortized cost of a packet thus does not depend on the number of functions.
+A worker can register for thousands of functions, so no packet may cause a scan of all functions of
+a worker. For each priority, a registration is in one of two places: `function.watchers` until the
+function gets a job of this priority, then `link.ready`. `next_job` compares the oldest jobs of a
+few functions in `link.ready`, and moves functions without jobs back to `watchers`. A worker sleeps
+only while its `link.ready` is empty, so the next job of any of its functions wakes it. One packet
+pays for each move into `link.ready`, and so for the move back. The amortized cost of a packet thus
+does not depend on the number of functions.
 """
 
 from __future__ import annotations
@@ -49,9 +48,10 @@ if TYPE_CHECKING:
 HIGH: Final = 0
 NORMAL: Final = 1
 LOW: Final = 2
-_PRIORITIES: Final = 3
-# Number of ranks per priority. No server lives long enough to receive as many jobs.
-_RANKS: Final = 1 << 62
+PRIORITIES: Final = range(3)
+# Maximum number of functions whose oldest jobs a grab compares. The others have their turn in later
+# grabs.
+MOST_CANDIDATES: Final = 20
 
 # Approximate size in bytes of a job, a listener, a function, and a registration, in addition to
 # their names and data.
@@ -135,8 +135,8 @@ class QueuedJob:
         "listeners",
         "losses",
         "numerator",
+        "order",
         "priority",
-        "rank",
         "reducer",
         "size",
         "state",
@@ -167,7 +167,8 @@ class QueuedJob:
         #: Earliest time to run the job, in seconds since 1970 (0 means immediately).
         self.epoch: int = 0
         self.state: JobState = DELAYED
-        self.rank: int = 0
+        #: Its place among the QUEUED jobs of its priority. Older jobs have lower numbers.
+        self.order: int = 0
         #: True if the job runs even without listeners.
         self.background: bool = False
         #: Number of foreground submits by link, for each link that waits for the job's end.
@@ -194,8 +195,8 @@ class Registered(Protocol):
 
     #: The worker's functions, each with the time limit of a job in seconds (0 means unlimited).
     abilities: dict[Function, float]
-    #: The functions in `abilities` that might have queued jobs.
-    ready: dict[Function, None]
+    #: For each priority, the functions in `abilities` that might have queued jobs.
+    ready: tuple[dict[Function, None], ...]
     #: True from PRE_SLEEP until the worker is woken.
     asleep: bool
     #: Bytes that the registrations use.
@@ -209,7 +210,6 @@ class Function:
         "delayed",
         "limits",
         "name",
-        "next_job",
         "queues",
         "running",
         "total",
@@ -219,12 +219,10 @@ class Function:
 
     def __init__(self, name: bytes) -> None:
         self.name: bytes = name
-        #: The QUEUED jobs: one queue per priority, in the order of their ranks.
+        #: The QUEUED jobs, one queue per priority.
         self.queues: tuple[OrderedDict[QueuedJob, None], ...] = tuple(
-            OrderedDict() for _ in range(_PRIORITIES)
+            OrderedDict() for _ in PRIORITIES
         )
-        #: The QUEUED job with the lowest rank.
-        self.next_job: QueuedJob | None = None
         #: Number of jobs in any state.
         self.total: int = 0
         self.running: int = 0
@@ -234,31 +232,13 @@ class Function:
         self.limits: tuple[int, int, int] | None = None
         #: Number of registered workers.
         self.workers: int = 0
-        #: The workers to notify of the next job.
-        self.watchers: dict[Any, None] = {}
+        #: For each priority, the workers to notify of the next job.
+        self.watchers: tuple[dict[Any, None], ...] = tuple({} for _ in PRIORITIES)
 
     @property
     def idle(self) -> bool:
         """True if the function can be dropped without loss."""
         return not self.total and not self.workers and self.limits is None
-
-    def push(self, job: QueuedJob, order: int) -> None:
-        """Append `job` to the queue of its priority. `order` must increase with every call."""
-        job.state = QUEUED
-        rank = job.rank = job.priority * _RANKS + order
-        self.queues[job.priority][job] = None
-        if self.next_job is None or rank < self.next_job.rank:
-            self.next_job = job
-
-    def remove(self, job: QueuedJob) -> None:
-        """Remove `job` from its queue."""
-        del self.queues[job.priority][job]
-        if job is self.next_job:
-            self.next_job = None
-            for queue in self.queues:
-                if queue:
-                    self.next_job = next(iter(queue))
-                    break
 
 
 class QueueFullError(Exception):
@@ -377,18 +357,20 @@ class JobQueue:
             link.registered += size
             self.memory += size
             function.workers += 1
-            if function.next_job is None:
-                function.watchers[link] = None
-            else:
-                link.ready[function] = None
+            for queue, watchers, ready in zip(function.queues, function.watchers, link.ready):
+                if queue:
+                    ready[function] = None
+                else:
+                    watchers[link] = None
         link.abilities[function] = seconds
         return function
 
     def unregister(self, link: Registered, function: Function) -> None:
         """Unregister the worker `link` from `function`."""
         del link.abilities[function]
-        link.ready.pop(function, None)
-        function.watchers.pop(link, None)
+        for watchers, ready in zip(function.watchers, link.ready):
+            watchers.pop(link, None)
+            ready.pop(function, None)
         function.workers -= 1
         size = ABILITY_SIZE + len(function.name)
         link.registered -= size
@@ -436,13 +418,20 @@ class JobQueue:
             self._delayed.set(job, job.epoch, self._on_epoch)
             return ()
         self._order += 1
-        function.push(job, self._order)
-        if not function.watchers:
+        job.order = self._order
+        job.state = QUEUED
+        priority = job.priority
+        function.queues[priority][job] = None
+        watchers = function.watchers[priority]
+        if not watchers:
             return ()
-        watchers, function.watchers = function.watchers, {}
+        asleep = []
         for link in watchers:
-            link.ready[function] = None
-        return [link for link in watchers if link.asleep]
+            link.ready[priority][function] = None
+            if link.asleep:
+                asleep.append(link)
+        watchers.clear()
+        return asleep
 
     def seconds_to_epoch(self) -> float | None:
         """Return the seconds until the next DELAYED job is due, or None if there is none."""
@@ -483,26 +472,44 @@ class JobQueue:
         if not job.wanted and job.state is not RUNNING:
             self.forget(job)
 
-    def next_job(self, link: Registered) -> QueuedJob | None:
-        """Return the next job for the worker `link`, or None."""
-        best = None
-        idle = None
-        for function in link.ready:
-            job = function.next_job
-            if job is None:
-                idle = function
-            elif best is None or job.rank < best.rank:
-                best = job
-        if idle is not None:
-            for function in [each for each in link.ready if each.next_job is None]:
-                del link.ready[function]
-                function.watchers[link] = None
-        return best
+    def next_job(self, link: Registered) -> tuple[QueuedJob | None, int]:
+        """Return the next job for the worker `link`, or None; and the number of functions checked.
+
+        If more functions than MOST_CANDIDATES have jobs, they take turns as candidates.
+        """
+        checked = 0
+        for priority, ready in enumerate(link.ready):
+            if not ready:
+                continue
+            best = None
+            candidates, idle = 0, []
+            for function in ready:
+                queue = function.queues[priority]
+                if not queue:
+                    idle.append(function)
+                    continue
+                job = next(iter(queue))
+                if best is None or job.order < best.order:
+                    best = job
+                candidates += 1
+                if candidates == MOST_CANDIDATES:
+                    break
+            for function in idle:
+                del ready[function]
+                function.watchers[priority][link] = None
+            checked += candidates + len(idle)
+            if best is not None:
+                if candidates < len(ready):
+                    for function in list(itertools.islice(ready, candidates)):
+                        del ready[function]
+                        ready[function] = None
+                return best, checked
+        return None, checked
 
     def assign(self, job: QueuedJob, link: Any) -> None:
         """Assign `job`, which is QUEUED, to the worker `link`."""
         function = job.function
-        function.remove(job)
+        del function.queues[job.priority][job]
         function.running += 1
         job.state = RUNNING
         job.worker = link
@@ -515,7 +522,7 @@ class JobQueue:
     def forget(self, job: QueuedJob) -> None:
         """Remove `job`, which has ended or is no longer wanted, and has no worker."""
         if job.state is QUEUED:
-            job.function.remove(job)
+            del job.function.queues[job.priority][job]
         elif job.state is DELAYED:
             job.function.delayed -= 1
             self._delayed.cancel(job)

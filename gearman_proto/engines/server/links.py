@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 from gearman_proto.engines.base import Link
 from gearman_proto.engines.states import State
 
+from .jobqueue import PRIORITIES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -97,8 +99,9 @@ class ServerLink(Link):
         #: The peer's functions as a worker, each with the time limit of a job in seconds (0 means
         #: unlimited).
         self.abilities: dict[Function, float] = {}
-        #: The functions in `abilities` that might have queued jobs: all that do, and some that did.
-        self.ready: dict[Function, None] = {}
+        #: For each priority, the functions in `abilities` that might have queued jobs: all that do,
+        #: and some that did.
+        self.ready: tuple[dict[Function, None], ...] = tuple({} for _ in PRIORITIES)
         #: True from PRE_SLEEP until the worker is woken.
         self.asleep: bool = False
         #: The jobs that the worker runs, by handle.
