@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gearman_proto.constants import DEFAULT_JOB_RETRIES, PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.engines.server.commands import Listing, reply
 from gearman_proto.engines.server.engine import ServerEngine
-from gearman_proto.engines.server.jobqueue import Function, JobState, QueuedJob
+from gearman_proto.engines.server.jobqueue import MOST_CANDIDATES, Function, JobState, QueuedJob
 from gearman_proto.wire.packets import SUBMITS
 
 from .books import EPSILON
@@ -96,7 +96,7 @@ class Witness(ServerEngine):
 
     def _add_ability(self, link: ServerLink, name: bytes, seconds: float) -> None:
         super()._add_ability(link, name, seconds)
-        if link.asleep and self._best_for(link) is not None:
+        if link.asleep and self._next_for(link):
             self._fail(f"{link!r} sleeps on although there is something to do for it now")
 
     def _on_cant_do(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
@@ -123,11 +123,12 @@ class Witness(ServerEngine):
     def _on_pre_sleep(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         self._silent.pop(link, None)
         super()._on_pre_sleep(link, kind, args, now)
-        if link.asleep and self._best_for(link) is not None:
+        if link.asleep and self._next_for(link):
             self._fail(f"{link!r} was let sleep although there is something to do for it")
 
-    def _best_for(self, link: ServerLink) -> QueuedJob | None:
-        best = []
+    def _next_for(self, link: ServerLink) -> list[QueuedJob]:
+        """Return the jobs of which the next grab of `link` may be answered with any."""
+        heads = []
         for function in link.abilities:
             waiting = self._waiting[function]
             while waiting and (
@@ -135,17 +136,19 @@ class Witness(ServerEngine):
                 or waiting[0][2].state is JobState.ENDED
             ):
                 heapq.heappop(waiting)
-            best += waiting[:1]
-        return min(best)[2] if best else None
+            heads += waiting[:1]
+        heads.sort()
+        best = [job for priority, _, job in heads if priority == heads[0][0]]
+        return best if len(best) > MOST_CANDIDATES else best[:1]
 
     def _on_grab(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        best = self._best_for(link)
+        right = self._next_for(link)
         before = set(link.jobs)
         super()._on_grab(link, kind, args, now)
         new = [job for handle, job in link.jobs.items() if handle not in before]
-        if new != ([] if best is None else [best]):
-            given = [job.handle for job in new]
-            self._fail(f"{link!r} was given {given}, not {best and best.handle!r}, which is next")
+        if len(new) != bool(right) or not {*new} <= {*right}:
+            given, due = ([job.handle for job in jobs] for jobs in (new, right[:1]))
+            self._fail(f"{link!r} was given {given}, not {due}, which is next")
         self._silent.pop(link, None)
         if not new:
             self._silent[link] = now

@@ -16,7 +16,7 @@ from gearman_proto.constants import (
     PRIORITY_HIGH,
 )
 from gearman_proto.engines.base import Close
-from gearman_proto.engines.server.jobqueue import JobState
+from gearman_proto.engines.server.jobqueue import MOST_CANDIDATES, JobState
 from gearman_proto.engines.timers import Timers
 from gearman_proto.engines.waits import Subscription, Wait
 from gearman_proto.errors import (
@@ -33,7 +33,7 @@ from gearman_proto.wire import text
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import PreSleep, Role, SubmitJobBg
 
-from .cast import Cast
+from .cast import Cast, reverse
 
 MINE = {"unique": "mine"}
 HIGH = {"priority": PRIORITY_HIGH}
@@ -548,6 +548,17 @@ def test_job_assigned_out_of_order_fails(doing: Cast) -> None:
     waiting = [job for job in doing.engine.queue.jobs.values() if job.state is JobState.QUEUED]
     doing.engine._next_job = lambda link: waiting[0]
     doing.fails("which is next", 5.0)
+
+
+def test_worker_of_many_functions_may_be_given_any_of_the_oldest_jobs() -> None:
+    net = Network(random.Random, 1)
+    server = net.server()
+    names = [f"f{number}" for number in range(2 * MOST_CANDIDATES)]
+    call = net.client([server]).submit([{"task": name, "data": b""} for name in ["f0", *names]])
+    net.run(1.0)
+    net.worker([server], dict.fromkeys(names, reverse))
+    net.run(60.0)
+    assert {request.state for request in call.requests} == {JOB_COMPLETE}
 
 
 @pytest.mark.parametrize(

@@ -713,6 +713,7 @@ class ServerEngine(BaseEngine):
             link.asleep = True
 
     def _next_job(self, link: ServerLink) -> QueuedJob | None:
+        """Return the next job for the worker `link`, and charge the search to the budget."""
         job, checked = self.queue.next_job(link)
         self._budget -= checked // _CHECKS
         return job

@@ -49,8 +49,8 @@ HIGH: Final = 0
 NORMAL: Final = 1
 LOW: Final = 2
 PRIORITIES: Final = range(3)
-# Maximum number of functions whose oldest jobs a grab compares. The others have their turn in later
-# grabs.
+# Maximum number of functions whose oldest jobs a grab compares. The function of the assigned job
+# then goes behind all others.
 MOST_CANDIDATES: Final = 20
 
 # Approximate size in bytes of a job, a listener, a function, and a registration, in addition to
@@ -475,7 +475,7 @@ class JobQueue:
     def next_job(self, link: Registered) -> tuple[QueuedJob | None, int]:
         """Return the next job for the worker `link`, or None; and the number of functions checked.
 
-        If more functions than MOST_CANDIDATES have jobs, they take turns as candidates.
+        The candidates are the first functions of `link.ready` that have jobs.
         """
         checked = 0
         for priority, ready in enumerate(link.ready):
@@ -499,10 +499,6 @@ class JobQueue:
                 function.watchers[priority][link] = None
             checked += candidates + len(idle)
             if best is not None:
-                if candidates < len(ready):
-                    for function in list(itertools.islice(ready, candidates)):
-                        del ready[function]
-                        ready[function] = None
                 return best, checked
         return None, checked
 
@@ -510,6 +506,11 @@ class JobQueue:
         """Assign `job`, which is QUEUED, to the worker `link`."""
         function = job.function
         del function.queues[job.priority][job]
+        # Let other functions become candidates.
+        ready = link.ready[job.priority]
+        if len(ready) > MOST_CANDIDATES:
+            del ready[function]
+            ready[function] = None
         function.running += 1
         job.state = RUNNING
         job.worker = link
