@@ -127,7 +127,7 @@ class Witness(ServerEngine):
             self._fail(f"{link!r} was let sleep although there is something to do for it")
 
     def _next_for(self, link: ServerLink) -> list[QueuedJob]:
-        """Return the jobs of which the next grab of `link` may be answered with any."""
+        """Return the jobs that may be assigned to the next grab of `link`."""
         heads = []
         for function in link.abilities:
             waiting = self._waiting[function]

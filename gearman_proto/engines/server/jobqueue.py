@@ -50,7 +50,7 @@ NORMAL: Final = 1
 LOW: Final = 2
 PRIORITIES: Final = range(3)
 # Maximum number of functions whose oldest jobs a grab compares. The function of the assigned job
-# then goes behind all others.
+# then becomes the last in `link.ready`.
 MOST_CANDIDATES: Final = 20
 
 # Approximate size in bytes of a job, a listener, a function, and a registration, in addition to
