@@ -5,8 +5,8 @@
     python -m tests.conformance --write            # write the results into the page
     python -m tests.conformance --update           # also the lists of expected failures
 
-Each case that fails runs alone three times more. If it fails fewer than three times, it is
-published as varying, not as a failure.
+Each case that fails runs alone three times more. If it fails once or twice, it is published as
+varying. If it never fails, the result of its last run alone is published.
 
 `tests/conformance/peers` lists the peers and how to install them. `tests/conformance/expected`
 lists the expected failures and their effects on users.
@@ -69,28 +69,34 @@ def reasons_of(side: str, name: str) -> dict[str, str]:
     return expected.load(path, SUITES[side].cases) if path.exists() else {}
 
 
-def failures_alone(side: str, peer: Peer, case: Case) -> int:
-    """Run a case alone `TIMES` times, and return its number of failures."""
-    count = 0
+def run_alone(side: str, peer: Peer, case: Case) -> list[Outcome]:
+    """Run a case alone `TIMES` times, and return the outcomes."""
+    outcomes: list[Outcome] = []
     for _ in range(TIMES):
         with subject_of(side, peer) as subject:
-            (outcome,) = subject.run([case], selection=Selection(slow=True))
-            count += outcome.is_bad
-    return count
+            outcomes += subject.run([case], selection=Selection(slow=True))
+    return outcomes
 
 
 def confirmed(
     side: str, peer: Peer, outcomes: Sequence[Outcome], reasons: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the reasons, which name the failures that vary as such."""
-    found = dict(reasons)
+) -> tuple[list[Outcome], dict[str, str]]:
+    """Return the outcomes without failures that never occur alone; and the reasons.
+
+    The reasons name the failures that vary as such.
+    """
+    sure, found = [], dict(reasons)
     for outcome in outcomes:
         case, reason = outcome.case, found.get(outcome.case.id, f"Got {outcome.got}.")
         if outcome.is_bad and not expected.varies(reason):
-            count = failures_alone(side, peer, case)
-            if count < TIMES:
+            alone = run_alone(side, peer, case)
+            count = sum(each.is_bad for each in alone)
+            if not count:
+                outcome = alone[-1]
+            elif count < TIMES:
                 found[case.id] = f"varies: fails {count} of {TIMES} times alone. {reason}"
-    return found
+        sure.append(outcome)
+    return sure, found
 
 
 def judged(side: str, name: str, version: str, *, update: bool) -> Report:
@@ -101,7 +107,7 @@ def judged(side: str, name: str, version: str, *, update: bool) -> Report:
         cases = SUITES[side].cases.values()
         outcomes = list(subject.run(cases, selection=Selection(slow=True)))
         has = sorted(subject.has)
-    reasons = confirmed(side, peer, outcomes, reasons)
+    outcomes, reasons = confirmed(side, peer, outcomes, reasons)
     if update:
         EXPECTED.mkdir(exist_ok=True)
         path = EXPECTED / f"{side}-{name}"
