@@ -109,6 +109,8 @@ async def test_the_other_server_takes_over(
     servers = {mortal.address[1]: mortal, server.address[1]: server}
     gate = kit.gate()
     client = await kit.client(*[each.address for each in servers.values()])
+    for each in servers.values():  # A server that is slow to connect gets no job.
+        await client.establish_connection(each.address)
     requests = [new_request(task, b"%d" % number) for number in range(4)]
     await client.submit_multiple_requests(requests, wait_until_complete=False)
     at = [request.connection.port for request in requests if request.connection]
