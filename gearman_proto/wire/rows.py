@@ -7,6 +7,7 @@ the packet needs, so that the code for each packet reads attributes and computes
 from __future__ import annotations
 
 import functools
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
@@ -196,9 +197,21 @@ _CHECKS: Final[dict[type[Event], Callable[[PacketType, Any], None]]] = {
 }
 
 
+_SPACES: Final = re.compile(rb" +")
+
+
+def words_of(command: bytes) -> list[bytes]:
+    """Return the words of a text command, split as gearmand does.
+
+    Any number of spaces separates two words. Spaces at the beginning or the end add an empty word.
+    The command ends at a NUL.
+    """
+    return _SPACES.split(command.partition(b"\0")[0])
+
+
 def has_too_many_words(command: bytes) -> bool:
     """Return True if servers would refuse a line of text because of its number of words."""
-    return sum(1 for word in command.split(b" ") if word) > constants.MAX_COMMAND_WORDS
+    return len(words_of(command)) > constants.MAX_COMMAND_WORDS
 
 
 @functools.lru_cache(maxsize=16)

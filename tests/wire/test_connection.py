@@ -632,8 +632,13 @@ def test_send_bad_line_is_refused(role: Role, event: TextLine) -> None:
         Connection(role).send(event)
 
 
-def test_command_with_too_many_words_is_refused(server: Connection) -> None:
-    server.receive_data(b"maxqueue f 1 2 3 4\n")
+@pytest.mark.parametrize("line", [b"maxqueue f 1 2 3 4", b"maxqueue f 1 2 3 ", b" a b c d e"])
+def test_command_with_too_many_words_is_refused(server: Connection, line: bytes) -> None:
+    server.receive_data(b"maxqueue  f  1  2  3\nversion\0 1 2 3 4 5\n" + line + b"\n")
+    assert [server.next_event(), server.next_event()] == [
+        TextLine(b"maxqueue  f  1  2  3", b"\n"),
+        TextLine(b"version\0 1 2 3 4 5", b"\n"),
+    ]
     with pytest.raises(RemoteProtocolError, match="more than 5 words"):
         server.next_event()
 

@@ -16,6 +16,7 @@ import re
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gearman_proto.wire.packets import number
+from gearman_proto.wire.rows import words_of
 
 from .jobqueue import HIGH, LOW, NORMAL
 
@@ -92,13 +93,11 @@ class Listing:
 
 def reply(server: Commanded, line: bytes) -> bytes | Listing:
     """Run the command `line` and return its reply."""
-    # Any number of spaces separates two words, but a leading space makes the command empty.
-    first = line.split(b" ", 1)[0]
-    words = [word for word in line.split(b" ") if word]
-    command = _COMMANDS.get(first.lower())
+    words = words_of(line)
+    command = _COMMANDS.get(words[0].lower())
     answer = command(server, words) if command is not None else None
     if answer is None:
-        return b"ERR UNKNOWN_COMMAND Unknown+server+command%b\r\n" % first
+        return b"ERR UNKNOWN_COMMAND Unknown+server+command%b\r\n" % words[0]
     return answer
 
 
@@ -175,9 +174,9 @@ def _show(server: Commanded, words: list[bytes]) -> bytes | Listing | None:
     what = [word.lower() for word in words[1:]]
     if not what:
         return None
-    if what[:1] == [b"jobs"]:
+    if what == [b"jobs"]:
         line = _job
-    elif what[:2] == [b"unique", b"jobs"]:
+    elif what == [b"unique", b"jobs"]:
         line = _unique
     else:
         return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n"
@@ -197,10 +196,9 @@ def _unique(job: QueuedJob) -> bytes:
 
 
 def _cancel(server: Commanded, words: list[bytes]) -> bytes | None:
-    what = [word.lower() for word in words[1:2]]
-    if not what or (what == [b"job"] and len(words) == 2):
+    if len(words) < 3:
         return None
-    if what != [b"job"] or len(words) != 3:
+    if len(words) > 3 or words[1].lower() != b"job":
         return b"ERR UNKNOWN_ERROR\r\n"
     job = server.queue.jobs.get(words[2])
     if job is None:

@@ -960,7 +960,7 @@ class ServerEngine(BaseEngine):
         self._send(link, EchoRes, args)
 
     def _on_option(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
-        (option,) = args
+        option = _cut(args[0])
         if option.lower() == b"exceptions":
             link.exceptions = True
             self._send(link, OptionRes, (option,))
