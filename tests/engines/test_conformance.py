@@ -31,6 +31,7 @@ _SEEDS: Final = itertools.count(1)
 #: The behaviour of our server in each case that knows several.
 OF_SERVER: Final = {
     "wire/magic/2": "refused with ERROR",
+    "wire/nul/2": "the connection is closed",
     "wire/unexpected/2": "refused with ERROR",
     "wire/end/1": "answered",
     "submit/handle/4": "all of one length",
@@ -47,6 +48,7 @@ OF_SERVER: Final = {
     "leave/queued/1": "forgotten at once",
     "leave/queued/2": "run",
     "leave/queued/3": "run",
+    "leave/queued/8": "run",
     "ability/function/4": "as any other name",
     "ability/cant/6": "it stays",
     "grab/all/2": "JOB_ASSIGN_UNIQ",
@@ -65,15 +67,19 @@ OF_SERVER: Final = {
     "exception/end/1": "it has ended",
     "exception/end/2": "nothing",
     "exception/end/3": "WORK_EXCEPTION",
+    "exception/end/4": "nothing",
     "option/case/1": "granted",
+    "option/nul/1": "granted",
     "requeue/order/1": "the first one first",
     "requeue/order/2": "after it",
     "requeue/timeout/1": "it is given to another worker",
     "life/restart/2": "it is unknown",
     "text/version/2": "after OK",
     "text/cancel/3": "the client is told, and gets no result",
+    "text/cancel/5": "it is refused",
     "text/words/1": "any case",
     "text/words/2": "the connection is closed",
+    "text/words/4": "carried out",
 }
 #: The behaviour of our client in each case that knows several.
 OF_CLIENT: Final = {

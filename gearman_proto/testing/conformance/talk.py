@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 
 class Talk(Peer):
@@ -74,7 +75,7 @@ class Talk(Peer):
             event = error
         raise Failed(wanted, shortened(event))
 
-    def within(self, seconds: float, take: Callable[[], E]) -> E:
+    def within(self, seconds: float, take: Callable[[], T]) -> T:
         """Call `take` with a receive timeout of `seconds`."""
         before = self.sock.gettimeout()
         self.sock.settimeout(seconds)

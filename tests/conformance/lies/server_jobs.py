@@ -248,5 +248,9 @@ LIES: Final[dict[str, list[Lies]]] = {
         _line(">TEXT", b"drop function", b"maxqueue"),
     ],
     "text/function/2": [becomes("<TEXT", b"OK\r\n", first=1, last=1)],
+    "text/words/3": [
+        becomes("<TEXT", b"ERR INVALID_ARGUMENTS\r\n", last=1),
+        _line(">TEXT", b"create  ", b"maxqueue "),
+    ],
     "text/jobs/1": [_without(b"H:"), drop(">WORK_COMPLETE")],
 }

@@ -14,6 +14,7 @@ from gearman_proto.wire.packets import (
     WorkComplete,
     WorkException,
     WorkFail,
+    WorkStatus,
 )
 
 _OPTION: Final = 'OPTION_REQ: "Forward WORK_EXCEPTION packets to the client"'
@@ -144,6 +145,26 @@ def both(it: ServerKit) -> str:
     return "both" if got else "WORK_EXCEPTION"
 
 
+@case(
+    "exception/end/4",
+    INFO,
+    _ENDS,
+    known={"ERROR": GEARMANDS, "nothing": (), "they reach the client": ("perl",)},
+    requires=_NEEDS,
+)
+def updates_after_exception(it: ServerKit) -> str:
+    """Reaction to updates of a job whose worker has sent WORK_EXCEPTION."""
+    client, worker = it.client(exceptions=True), it.worker()
+    client.submit()
+    handle = _thrown(worker)
+    client.expect(WorkException, handle=handle)
+    worker.send(WorkStatus(handle, b"1", b"2"))
+    answer, got = worker.heard(), client.settle()
+    _fails_too(worker, handle)
+    demand(got in ([], [WorkStatus(handle, b"1", b"2")]), "nothing, or the update", got)
+    return "they reach the client" if got else "ERROR" if answer else "nothing"
+
+
 @case("option/exceptions/1", MUST, _ANSWER, requires=_NEEDS)
 def granted(it: ServerKit) -> None:
     """A server answers OPTION_REQ for `exceptions` with OPTION_RES and the same name."""
@@ -186,3 +207,20 @@ def case_of_letters(it: ServerKit) -> str:
     client = it.client()
     client.send(OptionReq(b"EXCEPTIONS"))
     return "granted" if isinstance(client.next(), OptionRes) else "refused"
+
+
+@case("option/nul/1", INFO, known={"granted": GEARMANDS, "refused": ("perl",)}, requires=_NEEDS)
+def nul(it: ServerKit) -> str:
+    """Reaction to OPTION_REQ with a NUL after the option's name.
+
+    Source: not in the document: gearmand 1.1 and 2.0 grant it
+    """
+    client, worker = it.client(), it.worker()
+    client.send_anyway(OptionReq(b"exceptions\0"))
+    reaction = client.reaction()
+    client.submit()
+    handle = _thrown(worker)
+    if reaction == "OPTION_RES":
+        client.expect(WorkException, handle=handle, data=b"exception")
+    _fails_too(worker, handle)
+    return "granted" if reaction == "OPTION_RES" else "refused"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gearman_proto.testing.conformance.case import EVERY, GEARMANDS, INFO, MUST, SHOULD, demand
 from gearman_proto.testing.conformance.server_kit import Line, ServerKit, case
-from gearman_proto.wire.packets import SubmitJobBg, WorkComplete, WorkStatus
+from gearman_proto.wire.packets import SubmitJob, SubmitJobBg, WorkComplete, WorkStatus
+
+if TYPE_CHECKING:
+    from gearman_proto.wire.packets import PlainSubmit
 
 _GEARMAND: Final = "not in the document: gearmand 1.1 and 2.0 do this"
 _RUNNING: Final = 'SUBMIT_JOB: "This includes jobs already in progress"'
@@ -58,17 +61,31 @@ def again(it: ServerKit) -> str:
     return f"not run, and the client {'is told' if told else 'hears nothing'}"
 
 
+def _after_both(it: ServerKit, *kinds: type[PlainSubmit]) -> str:
+    """Submit a job with both kinds, disconnect the foreground client, and return the job's fate."""
+    worker, clients, unique = it.worker(), [it.client() for _ in kinds], it.another("u")
+    for client, kind in zip(clients, kinds, strict=True):
+        client.submit(unique=unique, kind=kind)
+    it.gone(clients[kinds.index(SubmitJob)], unique)
+    return "run" if worker.runs() else "lost"
+
+
 @case("leave/queued/3", INFO, known={"run": (), "lost": GEARMANDS}, requires=_JOINED)
 def joined_background(it: ServerKit) -> str:
     """Fate of a background job after a client joined it and disconnected.
 
     Source: not in the document: gearmand 1.1 and 2.0 lose the job
     """
-    _, worker, _ = it.queued(SubmitJobBg, unique=it.another("u"))
-    other = it.client()
-    other.submit(unique=it.another("u"))
-    it.gone(other, it.another("u"))
-    return "run" if worker.runs() else "lost"
+    return _after_both(it, SubmitJobBg, SubmitJob)
+
+
+@case("leave/queued/8", INFO, known={"run": (), "lost": GEARMANDS}, requires=_JOINED)
+def background_joined(it: ServerKit) -> str:
+    """Fate of a queued job after a background submit has joined it and its client disconnected.
+
+    Source: not in the document: gearmand 1.1 and 2.0 lose the job
+    """
+    return _after_both(it, SubmitJob, SubmitJobBg)
 
 
 @case("leave/queued/4", MUST, 'SUBMIT_JOB_BG: "it is detached"')

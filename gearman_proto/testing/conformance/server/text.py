@@ -251,6 +251,28 @@ def cancel_running(it: ServerKit) -> str:
     return f"the client is told, {more}"
 
 
+@case(
+    "text/cancel/5",
+    INFO,
+    known={"it is refused": (), "OK": (), "OK, and the client is told again": GEARMANDS},
+    requires=("cancel",),
+)
+def cancelled_twice(it: ServerKit) -> str:
+    """Effect of a second `cancel job` on a queued job.
+
+    Source: not in the document: gearmand 1.1 and 2.0 send WORK_FAIL each time
+    """
+    (client, worker, handle), admin = it.queued(), it.admin()
+    admin.text(b"cancel job " + handle, b"OK")
+    client.settle()
+    reply = admin.text(b"cancel job " + handle)
+    got = client.settle()
+    worker.grab_nothing()
+    demand(got in ([], [WorkFail(handle)]), "nothing, or a WORK_FAIL", got)
+    answer = "OK" if reply.startswith(b"OK") else "it is refused"
+    return f"{answer}, and the client is told again" if got else answer
+
+
 @case("text/function/1", SHOULD, _GEARMAND, requires=("text", "status"))
 def create(it: ServerKit) -> None:
     """`create function` adds a function to `status`, and `drop function` removes it."""
@@ -321,3 +343,26 @@ def six_words(it: ServerKit) -> str:
     admin = it.admin()
     admin.send_anyway(TextLine(b"conformance 2 3 4 5 6"))
     return admin.behaviour(TEXT="refused with ERR")
+
+
+@case("text/words/3", SHOULD, _GEARMAND, requires=("text", "status"))
+def several_spaces(it: ServerKit) -> None:
+    """Several spaces between two words of a command count as one."""
+    admin = it.admin()
+    _demand_ok(admin, b"create  function   " + it.function)
+    row = _row(admin, b"status", it.function)
+    demand(row == [b"0", b"0", b"0"], "a function without jobs or workers", row)
+    _demand_ok(admin, b"drop   function  " + it.function)
+
+
+@case(
+    "text/words/4", INFO, known={"carried out": EVERY, "refused with ERR": ()}, requires=("text",)
+)
+def more_words(it: ServerKit) -> str:
+    """Reaction to a command with more words than it needs.
+
+    Source: not in the document: gearmand 1.1 and 2.0 ignore the other words of `version`
+    """
+    admin = it.admin()
+    replies = [admin.text(line) for line in (b"version", b"version conformance", b"version ")]
+    return "carried out" if len({*replies}) == 1 else "refused with ERR"

@@ -251,6 +251,29 @@ def missing_nul(it: ServerKit) -> None:
     other.nothing()
 
 
+@case(
+    "wire/nul/2",
+    INFO,
+    known={
+        "the connection is closed": (),
+        "refused with ERROR": (),
+        "not answered": GEARMANDS,
+        "carried out": ("perl",),
+    },
+    requires=("timeouts", "echo"),
+    slow=True,
+)
+def missing_time(it: ServerKit) -> str:
+    """Reaction to a CAN_DO_TIMEOUT without a time and the NUL before it.
+
+    Source: not in the document: gearmand 1.1 and 2.0 answer nothing more on the connection
+    """
+    client = it.client()
+    client.send_raw(pack(BY_NAME["CAN_DO_TIMEOUT"], [it.function], MAGIC_REQUEST))
+    client.send_anyway(EchoReq(b"after"))
+    return client.within(5.0, lambda: client.behaviour(ECHO_RES="carried out"))
+
+
 @case("wire/truncated/1", MUST, 'Binary Packet: "the size of the data being sent after the header"')
 def truncated(it: ServerKit) -> None:
     """A submit that is cut off by the end of the connection creates no job."""
