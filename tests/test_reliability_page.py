@@ -17,8 +17,8 @@ PAGE = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="ut
 # The keys at the end of a cell or within it: (W1) or (W1, V22).
 KEYS = re.compile(r"\(([A-Z]\d+(?:, [A-Z]\d+)*)\)")
 NAMED = re.compile(r"^\* ([A-Z]\d+) `([^`]+)`$", re.MULTILINE)
-# The text of cells where gearmand 2.0 behaves like gearmand 1.1, whose cell names the tests.
-AS_BEFORE = "as 1.1"
+# The text of cells where gearmand 2.0.0 behaves like gearmand 1.1.21, whose cell names the tests.
+AS_BEFORE = "as 1.1.21"
 
 
 def rows_of(page: str) -> list[list[str]]:

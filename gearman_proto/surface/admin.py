@@ -224,7 +224,7 @@ class AdminClient(Connected[ServerT], Generic[ServerT, ContextT]):
     def send_shutdown(self, graceful: bool = True) -> Waited[str]:
         """Shut down the server (python-gearman: `send_shutdown`; ``shutdown``).
 
-        gearmand 1.1 does not have this command and answers with an error. JobServer and Perl's
+        gearmand does not have this command and answers with an error. JobServer and Perl's
         server have it.
 
         Args:

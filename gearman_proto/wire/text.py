@@ -359,7 +359,7 @@ def shutdown(*, graceful: bool) -> Command[str]:
     return Command(
         b"shutdown graceful" if graceful else b"shutdown",
         _read_ok,
-        hint="gearmand 1.1 has no such command; its process ends with SIGTERM, "
+        hint="gearmand has no such command; its process ends with SIGTERM, "
         "and with SIGUSR1 when its jobs are done",
     )
 

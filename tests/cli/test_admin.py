@@ -193,7 +193,7 @@ def test_shutdown_of_gearmand_is_refused(gearmand: Gearmand) -> None:
     for words in (["shutdown"], ["shutdown", "--now"]):
         result = gearmanctl(*words, at=gearmand)
         assert (result.status, result.output) == (FAILED, b"")
-        assert "gearmand 1.1 has no such command" in result.error
+        assert "gearmand has no such command" in result.error
     assert gearmand.admin("version")
 
 

@@ -164,7 +164,7 @@ async def test_shutdown_of_a_server(kit: Kit, options: dict[str, bool]) -> None:
 @pytest.mark.parametrize("graceful", [False, True])
 async def test_gearmand_has_no_shutdown(kit: Kit, gearmand: Gearmand, graceful: bool) -> None:
     admin = await kit.admin_client(gearmand.address)
-    with pytest.raises(ServerError, match=r"gearmand 1.1 has no such command.*SIGTERM") as caught:
+    with pytest.raises(ServerError, match=r"gearmand has no such command.*SIGTERM") as caught:
         await admin.send_shutdown(graceful)
     assert caught.value.code == "UNKNOWN_COMMAND"
     assert (await admin.get_version()).startswith("OK ")

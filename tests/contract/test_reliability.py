@@ -433,11 +433,15 @@ async def test_unique_of_a_job_whose_client_has_left(
 
 
 @pytest.mark.both_servers
-async def test_sleeping_loses_no_live_job(kit: Kit, server: Server, task: str) -> None:
+async def test_sleeping_loses_no_live_job(
+    kit: Kit, server: Server, task: str, request: pytest.FixtureRequest
+) -> None:
     """Keep a live job when another function of the worker has a job whose client has disconnected.
 
-    gearmand 2.0 deletes the live job (62_presleep_loses_live_foreground).
+    gearmand 2.0.0 deletes the live job (62_presleep_loses_live_foreground).
     """
+    if (await server.admin("version")).startswith("OK 2."):
+        request.applymarker(pytest.mark.xfail(reason="gearmand 2.0.0 deletes it", strict=True))
     client, other = await kit.client(server.address), await kit.client(server.address)
     left = await client.submit_job(task, b"left", priority="LOW", wait_until_complete=False)
     await leave(kit, server, client, left)

@@ -70,7 +70,7 @@ DIFFERENT: dict[str, tuple[str, Mapping[str, bytes | None]]] = {
         },
     ),
     "17_function_order_beats_priority": (
-        "priorities hold over all functions of a worker, as in gearmand 2.0",
+        "priorities hold over all functions of a worker, as in gearmand 2.0.0",
         proven_by("grab/priority/4", "worker"),
     ),
     "21_cant_do_while_holding": (

@@ -291,7 +291,7 @@ def test_a_server_that_drops_the_echo_lives_by_its_other_answers() -> None:
 
 @pytest.mark.parametrize("asked_by", ["heartbeat", "application"])
 def test_a_job_that_the_server_has_lost(asked_by: str) -> None:
-    """See recordings 36 and 37, and 62 and 63 of gearmand 2.0. Proxies hide a server's restart."""
+    """See recordings 36 and 37, and 62 and 63 of 2.0.0. Proxies hide the restart of a server."""
     world, server, (lost, other) = make_jobs(2)
     if asked_by == "application":
         world.statuses(lost)

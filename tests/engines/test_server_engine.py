@@ -133,7 +133,7 @@ def test_handle_contains_printable_host_name(host: str, shown: bytes) -> None:
 
 
 def test_handles_keep_their_length_after_the_largest_number() -> None:
-    """Otherwise one could begin with another, and libgearman 2.0's client would confuse them."""
+    """Otherwise one could begin with another, and libgearman 2.0.0's client would confuse them."""
 
     class Last(random.Random):
         def randrange(self, *args: Any) -> int:

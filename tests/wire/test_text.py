@@ -263,7 +263,7 @@ def test_function_like_refusal_is_a_row() -> None:
 
 
 def test_shutdown_unknown_to_server_has_hint() -> None:
-    with pytest.raises(ServerError, match=r"gearmand 1\.1 has no such command.*SIGTERM") as caught:
+    with pytest.raises(ServerError, match=r"gearmand has no such command.*SIGTERM") as caught:
         read(text.shutdown(graceful=True), b"ERR UNKNOWN_COMMAND Unknown+command\r\n")
     assert caught.value.code == "UNKNOWN_COMMAND"
     assert caught.value.text.startswith("Unknown command (")

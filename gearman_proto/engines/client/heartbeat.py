@@ -31,8 +31,8 @@ server does not know a job whose end has not arrived, that end will never arrive
 If the client's own process was stopped, or does not run the engine between calls, received data
 waits unread in the socket. If a check itself is late, the link therefore gets another second.
 
-The heartbeat can't detect a job whose function was dropped on gearmand 1.1 (it stays known), nor a
-worker that sleeps on its job.
+The heartbeat can't detect a job whose function was dropped on gearmand 1.1.21 (it stays known), nor
+a worker that sleeps on its job.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ _NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
 def make_handles(host: str, rng: random.Random) -> Iterator[bytes]:
     """Return an iterator over the handles of a server run, ``H:host:number``, as PHP expects them.
 
-    All handles have the same length. The client of libgearman 2.0 confuses a handle with a longer
+    All handles have the same length. The client of libgearman 2.0.0 confuses a handle with a longer
     one that starts with it, and gives the result to the wrong job. The numbers start at random, so
     that a handle from before a restart does not refer to another job afterwards.
 
