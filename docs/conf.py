@@ -5,8 +5,8 @@
 It needs no network. Without one, and without Debian's packages python3-doc and python-trio-doc,
 names of Python and trio have no links.
 
-Nothing is written twice for it: reference pages are the docstrings, and the pictures of states are
-those that docs/draw.py draws from the core's tables.
+Nothing is written twice for it: reference pages are the docstrings, and docs/draw.py draws the
+pictures from the code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_copybutton",
     "sphinx_design",
-    "sphinxcontrib.mermaid",
 ]
 exclude_patterns = ["build"]
 nitpicky = True
@@ -59,16 +58,11 @@ nitpick_ignore_regex = [
     ("py:class", rf"(.*\.)?({_INSIDE})"),
 ]
 
-# Pages are Markdown that code hosts show, too: so a picture is a plain block of ```mermaid.
 myst_enable_extensions = ["colon_fence", "deflist"]
-myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
 
 # Both adapters have a class of this name; annotations that only type checkers read can't say which.
 suppress_warnings = ["ref.python"]
-
-# As high as it is.
-mermaid_height = "auto"
 
 # What is in a block without a language are screens and figures.
 highlight_language = "none"
@@ -171,8 +165,24 @@ def comment_of(name: str) -> list[str]:
     return []
 
 
+def add_dark_pictures(_app: Sphinx, document: nodes.document) -> None:
+    """Add the dark form of each picture, which the dark theme shows instead of the light one.
+
+    The pages name only the light forms, since they are Markdown that code hosts show, too.
+    """
+    for image in list(document.findall(nodes.image)):
+        if image["uri"].endswith("-light.svg"):
+            dark = image.deepcopy()
+            dark["uri"] = image["uri"].replace("-light.svg", "-dark.svg")
+            image["classes"].append("only-light")
+            dark["classes"].append("only-dark")
+            image.parent.insert(image.parent.index(image) + 1, dark)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    # Before Sphinx collects the images, in its own handler of this event.
+    app.connect("doctree-read", add_dark_pictures, priority=0)
     app.connect("autodoc-process-docstring", read_docstring)
     # Before the inventories of other sites are asked.
     app.connect("missing-reference", find_elsewhere, priority=400)
