@@ -447,17 +447,16 @@ async def test_sleeping_loses_no_live_job(
     await leave(kit, server, client, left)
     name = f"{task}-live"
     live = await other.submit_job(name, b"live", priority="HIGH", wait_until_complete=False)
-    link = await kit.blocking(ScriptedClient, server.address)
-    link.send(CanDo(name.encode()), CanDo(task.encode()), PreSleep())
-    assert isinstance(await kit.blocking(link.receive), Noop)
-    link.send(GrabJobUniq())
-    job = await kit.blocking(link.receive)
-    assert isinstance(job, JobAssignUniq)
-    assert job.data == b"live"
-    link.send(WorkComplete(job.handle, b"done"))
-    await other.wait_until_jobs_completed([live])
+    with await kit.blocking(ScriptedClient, server.address) as link:
+        link.send(CanDo(name.encode()), CanDo(task.encode()), PreSleep())
+        assert isinstance(await kit.blocking(link.receive), Noop)
+        link.send(GrabJobUniq())
+        job = await kit.blocking(link.receive)
+        assert isinstance(job, JobAssignUniq)
+        assert job.data == b"live"
+        link.send(WorkComplete(job.handle, b"done"))
+        await other.wait_until_jobs_completed([live])
     assert live.result == b"done"
-    link.close()
 
 
 # Canceled jobs.
