@@ -191,7 +191,7 @@ class Driver(BaseDriver[E_]):
                 await call.block()
         except BaseException:
             # The call may have been cancelled. Let the engine handle its release.
-            self.call(lambda _engine, _now: None)
+            self.apply(lambda _engine, _now: None)
             raise
         call.wait.raise_error()
         return call.wait
@@ -233,24 +233,33 @@ class Driver(BaseDriver[E_]):
 
     def call(
         self,
-        function: Callable[Concatenate[E_, float, P_], T_],
+        method: Callable[Concatenate[E_, float, P_], T_],
         *args: P_.args,
         **options: P_.kwargs,
     ) -> T_:
-        """Call the engine, carry out its actions, and return the result of `function`.
+        """Call the engine, carry out its actions, and return the result.
 
         Args:
-            function: Called with the engine and the time; a method of the engine, for example.
-            args: Its other arguments.
+            method: The method of the engine.
+            args: Its arguments, without the time.
             options: Its keyword arguments.
 
         Raises:
             RuntimeError: This thread is not that of the event loop.
         """
+
+        def call(engine: E_, now: float) -> T_:
+            value: T_ = getattr(engine, method.__name__)(now, *args, **options)
+            return value
+
+        return self.apply(call)
+
+    def apply(self, function: Callable[[E_, float], T_]) -> T_:
+        """Call `function` with the engine and the time. Otherwise, do the same as `call`."""
         self._check_thread()
         self._busy = True
         try:
-            return function(self.engine, self._now(), *args, **options)
+            return function(self.engine, self._now())
         except BaseException as error:
             self._interrupted(error)
             raise
@@ -262,7 +271,7 @@ class Driver(BaseDriver[E_]):
         if self._busy and threading.get_ident() == self._thread:
             self._posted.append(function)
         else:
-            self.call(function)
+            self.apply(function)
 
     def release(self, wait: Wait) -> None:
         """Release `wait`, because its call has ended."""
@@ -275,7 +284,7 @@ class Driver(BaseDriver[E_]):
     def close(self) -> None:
         """Close the engine and all connections. All waiting calls return."""
         if not self._is_forked:
-            self.call(lambda engine, now: engine.close(now))
+            self.apply(lambda engine, now: engine.close(now))
 
     def after_fork(self) -> None:
         """Refuse all calls, in the child of a fork: it shares the event loop with the parent."""
@@ -349,7 +358,7 @@ class Driver(BaseDriver[E_]):
                 raise
         self._busy = False
         if self._posted:
-            self.call(lambda _engine, now: self._do_posted(now))
+            self.apply(lambda _engine, now: self._do_posted(now))
 
     def _act(self, tasks: Tasks) -> None:
         if self._released:
@@ -475,7 +484,7 @@ class Driver(BaseDriver[E_]):
 
         _sockets.own_stream(stream)
         try:
-            link = self.call(begin)
+            link = self.apply(begin)
         except BaseException:
             await end_stream(stream)
             raise

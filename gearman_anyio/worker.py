@@ -137,7 +137,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
         while not subscription.done:
             await call.block()
             active, subscription.active = subscription.active, False
-            self._gm_driver.call(functools.partial(self._gm_start_jobs, subscription, errors))
+            self._gm_driver.apply(functools.partial(self._gm_start_jobs, subscription, errors))
             self._gm_log()
             if not await awaited(self.after_poll(active)):
                 self._gm_driver.call(WorkerEngine.stop)

@@ -208,25 +208,34 @@ class Driver(BaseDriver[E_]):
 
     def call(
         self,
-        function: Callable[Concatenate[E_, float, P_], T_],
+        method: Callable[Concatenate[E_, float, P_], T_],
         *args: P_.args,
         **options: P_.kwargs,
     ) -> T_:
-        """Call the engine, carry out its actions, and return the result of `function`.
+        """Call the engine, carry out its actions, and return the result.
 
         Args:
-            function: Called with the engine and the time; a method of the engine, for example.
-            args: Its other arguments.
+            method: The method of the engine.
+            args: Its arguments, without the time.
             options: Its keyword arguments.
 
         Raises:
             LocalProtocolError: This thread is inside another call (`refusal`).
         """
+
+        def call(engine: E_, now: float) -> T_:
+            value: T_ = getattr(engine, method.__name__)(now, *args, **options)
+            return value
+
+        return self.apply(call)
+
+    def apply(self, function: Callable[[E_, float], T_]) -> T_:
+        """Call `function` with the engine and the time. Otherwise, do the same as `call`."""
         self._check_nesting()
         with self._lock:
             try:
                 self._enter()
-                value = function(self.engine, clock(), *args, **options)
+                value = function(self.engine, clock())
                 self._leave()
             except BaseException as error:
                 self._recover(error)
@@ -238,7 +247,7 @@ class Driver(BaseDriver[E_]):
         if self._lock.owned():
             self.post(function)
         else:
-            self.call(function)
+            self.apply(function)
 
     def post(self, function: Callable[[E_, float], object]) -> None:
         """Schedule a call of the engine. This never blocks, so signal handlers can use it."""
@@ -304,7 +313,7 @@ class Driver(BaseDriver[E_]):
     def clean_up(self) -> None:
         """Clean up after a call that an exception has ended."""
         if not self._lock.owned():
-            self.call(lambda _engine, _now: None)
+            self.apply(lambda _engine, _now: None)
 
     # All methods below, up to the finalizer, are called with the lock held.
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import os
@@ -79,7 +78,11 @@ class JobServer(surface.JobServer["ssl.SSLContext"]):
             raise RuntimeError("this server was started before")
         listener = _listen(self._gm_host, self._gm_port)
         driver = Driver(self._gm_make_engine)
-        accept = functools.partial(ServerEngine.accept, handshake=self._gm_context is not None)
+        handshake = self._gm_context is not None
+
+        def accept(engine: ServerEngine, peer: str, number: int, now: float) -> object:
+            return engine.accept(peer, number, now, handshake=handshake)
+
         address = HostAndPort(*listener.getsockname()[:2])
         try:
             driver.listen(listener, accept, self._gm_context)

@@ -187,7 +187,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
                 held: Any = engine.next_job(now)
                 self._gm_held_job = held
 
-        self._gm_driver.call(take)
+        self._gm_driver.apply(take)
 
     def _gm_do_held_job(self, job: WorkerJob) -> None:
         try:

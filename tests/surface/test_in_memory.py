@@ -65,7 +65,7 @@ class Driver:
     def call(self, function: Callable[[Any, float], Any]) -> Any:
         return function(self.engine, 0.0)
 
-    call_or_post = call
+    apply = call_or_post = call
 
     def run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return getattr(self.engine, method.__name__)(0.0, lambda: None, *args, **options)
@@ -257,7 +257,7 @@ def test_connected_client_cannot_be_copied(copied: Callable[[Any], Any]) -> None
     client = make_client(["one:1"])
     client._gm_driver.run(ClientEngine.connect, client.connection_list[0])
     closed = make_client(["one:1"])
-    closed._gm_driver.call(lambda engine, now: engine.close(now))
+    closed._gm_driver.apply(lambda engine, now: engine.close(now))
     for each in (client, closed):
         with pytest.raises(TypeError, match="has connected"):
             copied(each)
@@ -374,13 +374,13 @@ def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
     worker._gm_log()
     assert not caplog.records
     worker._gm_driver.engine.connection_lost(peer.link, OSError("gone"), 0.0)
-    worker._gm_driver.call(worker._gm_make_stop(5))
+    worker._gm_driver.apply(worker._gm_make_stop(5))
     worker._gm_log()
     worker._gm_log()
     ((level, message),) = [(each.levelno, each.getMessage()) for each in caplog.records]
     assert (level, "no connection to one:1: gone" in message) == (logging.WARNING, True)
     assert not stream.done
-    worker._gm_driver.call(lambda engine, now: engine.job_done(now, job))
+    worker._gm_driver.apply(lambda engine, now: engine.job_done(now, job))
     assert stream.done
 
 

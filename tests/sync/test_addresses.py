@@ -46,7 +46,7 @@ def test_addresses_that_refuse_are_skipped_until_one_accepts(
     assert client.submit_job(task, b"", background=True).complete
     # Name resolution blocks, so a separate thread does it.
     assert name.threads != [threading.current_thread()]
-    client._gm_driver.call(lambda engine, now: engine.disconnect(now, server))
+    client._gm_driver.apply(lambda engine, now: engine.disconnect(now, server))
     assert client.submit_job(task, b"", background=True).complete
     assert [address for _, address in tried] == [refusing, gearmand.address, gearmand.address]
     sock, _ = tried[-1]

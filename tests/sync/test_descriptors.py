@@ -99,7 +99,7 @@ def test_call_without_a_descriptor_for_its_connection_raises_and_the_next_one_wo
     (server,) = client.connection_list
     client.establish_connection(server)
     # The selector and the waker stay open.
-    client._gm_driver.call(lambda engine, now: engine.disconnect(now, server))
+    client._gm_driver.apply(lambda engine, now: engine.disconnect(now, server))
     with limited(), pytest.raises(ServerUnavailable, match="Too many open files"):
         client.submit_job(task, b"", background=True)
     assert client.submit_job(task, b"", background=True).complete

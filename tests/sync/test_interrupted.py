@@ -109,7 +109,7 @@ def watch(client: GearmanClient) -> None:
 
 
 def disconnect(client: GearmanClient) -> None:
-    client._gm_driver.call(lambda engine, now: engine.disconnect(now, engine.pool.servers[0]))
+    client._gm_driver.apply(lambda engine, now: engine.disconnect(now, engine.pool.servers[0]))
 
 
 def whole_job(client: GearmanClient) -> None:

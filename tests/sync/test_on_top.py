@@ -375,7 +375,7 @@ def test_a_worker_is_told_at_every_place(
             worker.work()
         client.wait_until_jobs_completed([request], poll_timeout=PATIENCE)
         assert request.result == b"job", at.where
-        worker._gm_driver.call(lambda _engine, _now: None)
+        worker._gm_driver.apply(lambda _engine, _now: None)
         assert set(engine._abilities) == {b"echo", b"%d" % (count % 2)}, at.where
         assert engine._client_id == (b"%d" % count if count else None), at.where
     assert count > 500 / step
