@@ -158,7 +158,7 @@ class Engine(Protocol[L]):
 
     * Input: `connecting`, `connected`, `connect_failed`, `receive_data`, `receive_eof`,
       `connection_lost` and `handle_timeout`. They never raise, whatever bytes arrive. The engine
-      ignores calls for a closed link.
+      ignores calls for a closed link. After a `Close`, the driver stops reading from the socket.
     * Output: After every call, including those of the caller's side, the driver calls
       `next_action` until it returns None. It also calls `data_to_send` for each of
       `links_to_write` until that returns nothing or the socket's buffer is full. In the latter
@@ -188,6 +188,8 @@ class Engine(Protocol[L]):
     the returned Waits, closes all connections, and makes a new engine unless the old one is
     `closed`. (A server's engine is closed then: a new one would have lost the jobs.) The driver
     does the same in the child of a fork, except that it does not call `wake`.
+
+    `gearman_proto.testing.StrictEngine` finds a driver's violations of these rules.
     """
 
     @property

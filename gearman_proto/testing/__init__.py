@@ -1,4 +1,4 @@
-"""Tools to test Gearman implementations: properties of parsers, and a simulated network.
+"""Tools to test Gearman implementations: parsers, drivers of engines, and a simulated network.
 
 The strategies for Hypothesis are in `gearman_proto.testing.strategies`. Only they need Hypothesis,
 which is installed by ``pip install gearman-sansio[testing]``.
@@ -33,6 +33,7 @@ from .properties import (
 from .servers import ServerNode
 from .shrinking import shrink
 from .simulation import Simulation, SimulationError
+from .strict import DriverError, StrictEngine
 from .trace import Trace
 from .workers import WorkerNode
 
@@ -45,6 +46,7 @@ __all__ = [
     "Call",
     "ClientNode",
     "ConnectionParser",
+    "DriverError",
     "Entry",
     "Execution",
     "Fault",
@@ -60,6 +62,7 @@ __all__ = [
     "ServerNode",
     "Simulation",
     "SimulationError",
+    "StrictEngine",
     "Trace",
     "WorkerNode",
     "World",
