@@ -141,6 +141,8 @@ class Driver(BaseDriver[E_]):
         self._wires: dict[Any, _Wire] = {}
         self._hangups = HangupWatcher()
         self._clock = anyio.current_time
+        # The time of the last `start`, `release` or end of ``async with``.
+        self._last = 0.0
         self._make_event: Callable[[], Event] = anyio.Event
         self._alarm: anyio.CancelScope | None = None
         self._listening: anyio.CancelScope | None = None
@@ -168,6 +170,7 @@ class Driver(BaseDriver[E_]):
             await self._tasks.__aexit__(kind, error, traceback)
         finally:
             self._tasks = None
+            self._last = self._clock()
             _running.discard(self)
             self._clock, self._make_event = anyio.current_time, anyio.Event
 
@@ -220,7 +223,8 @@ class Driver(BaseDriver[E_]):
         self._busy = True
         try:
             begin = getattr(self.engine, method.__name__)
-            wait: W_ = begin(self._clock(), bell.ring, *args, **options)
+            now = self._last = self._clock()
+            wait: W_ = begin(now, bell.ring, *args, **options)
         except BaseException as error:
             self._interrupted(error)
             raise
@@ -275,11 +279,14 @@ class Driver(BaseDriver[E_]):
 
     def release(self, wait: Wait) -> None:
         """Release `wait`, because its call has ended."""
-        self.engine.release(wait, self._clock())
+        self._last = self._clock()
+        self.engine.release(wait, self._last)
 
     def release_soon(self, wait: Wait) -> None:
         """Release `wait` soon. The garbage collector can call this at any point."""
         self._released.append(wait)
+        if self._tasks is None:
+            self._release_all(self._last)
 
     def close(self) -> None:
         """Close the engine and all connections. All waiting calls return."""
@@ -314,7 +321,7 @@ class Driver(BaseDriver[E_]):
     def _now(self) -> float:
         # Without connections, nothing has a timeout, and an event loop might not even run.
         here = self.is_running and threading.get_ident() == self._thread
-        return self._clock() if here else 0.0
+        return self._clock() if here else self._last
 
     def _check_thread(self) -> None:
         if self._tasks is not None and threading.get_ident() != self._thread:
@@ -341,6 +348,9 @@ class Driver(BaseDriver[E_]):
         self._busy = True
         try:
             return self._tell(call, *args, self._clock())
+        except BaseException as error:
+            self._interrupted(error)
+            raise
         finally:
             self._pump()
 
@@ -413,11 +423,11 @@ class Driver(BaseDriver[E_]):
 
     async def _keep_time(self) -> None:
         while True:
+            self._feed(self._expire)
             deadline = self.engine.next_deadline()
             with anyio.CancelScope(deadline=math.inf if deadline is None else deadline) as alarm:
                 self._alarm = alarm
                 await anyio.sleep_forever()
-            self._feed(self._expire)
 
     async def _connect(self, link: Any, timeout: float) -> None:
         assert self._open_stream is not None
@@ -433,7 +443,8 @@ class Driver(BaseDriver[E_]):
                 if self._cut(link):
                     self._feed(self.engine.connect_failed, link, why)
                 return
-            self._feed(self.engine.connected, link)
+            if link in self._wires:  # `connect=` may have returned in spite of a cancellation.
+                self._feed(self.engine.connected, link)
             await self._converse(link, wire, stream)
 
     async def _accept(
@@ -563,6 +574,8 @@ class Driver(BaseDriver[E_]):
             raise
 
     def _received(self, link: Any, wire: _Wire, data: bytes) -> None:
+        if link not in self._wires:
+            return  # The tasks of the connection have not noticed its end yet.
         wire.is_answered = True
         if data:
             self._feed(self.engine.receive_data, link, data)

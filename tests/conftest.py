@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import coverage
 import pytest
 
+from gearman_proto.engines.driver import BaseDriver
+from gearman_proto.testing import StrictEngine
 from gearman_sync.testing import Peer, ScriptedServer, ScriptedWorker
 from tests import profiles
 from tests.measuring import Measuring
@@ -255,3 +257,32 @@ def no_leak() -> Iterator[None]:
         lambda: before.issuperset(threading.enumerate()),
         f"the end of threads, {threading.enumerate()},",
     )
+
+
+@pytest.fixture
+def strict_engines() -> Iterator[None]:
+    """A check that the drivers of both adapters make no mistake in the use of their engines."""
+    engines: list[StrictEngine[Any]] = []
+    init = BaseDriver.__init__
+
+    def strict_init(
+        driver: BaseDriver[Any], make_engine: Callable[[], Any], log: Callable[..., object]
+    ) -> None:
+        def make_strict_engine() -> Any:
+            engine = make_engine()
+            if type(engine) is not StrictEngine:  # After a fork, a driver passes this function.
+                engine = StrictEngine(engine)
+                engines.append(engine)
+            return engine
+
+        init(driver, make_strict_engine, log)
+
+    # Not the fixture, since tests undo its changes.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseDriver, "__init__", strict_init)
+        yield
+    for engine in engines:
+        if engine._gm_waits:
+            gc.collect()  # An iterator releases its Wait when it is collected.
+        if engine.closed or engine.mistakes:
+            engine.check_end()

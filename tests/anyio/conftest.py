@@ -50,7 +50,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _clean(no_hang: None, no_open_sockets: None) -> None:
+def _clean(no_hang: None, no_open_sockets: None, strict_engines: None) -> None:
     """Time limit and socket check for every test."""
 
 

@@ -145,7 +145,7 @@ async def assert_usable(client: Any, task: str) -> None:
             assert engine._link is not None
             assert not engine._waits
             assert not engine._queue
-            assert (engine._link.asked, engine.next_deadline()) == (None, None)
+            assert (engine._link.asked, engine._timers.next_deadline()) == (None, None)
             assert list(client._gm_driver._wires) == [engine._link]
         else:
             word = b"job %d" % next(_numbers)

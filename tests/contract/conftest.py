@@ -78,7 +78,9 @@ def server_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _clean(adapter: str, request: pytest.FixtureRequest, no_hang: None) -> None:
+def _clean(
+    adapter: str, request: pytest.FixtureRequest, no_hang: None, strict_engines: None
+) -> None:
     """A check that no scenario hangs or leaks threads, except those that anyio keeps for reuse."""
     if adapter == "sync":
         request.getfixturevalue("no_leak")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def break_once(engine: Any, name: str) -> None:
     """Make the next call of an engine method raise."""
+    engine = engine._gm_engine  # Of the StrictEngine that the driver uses.
     works = getattr(engine, name)
 
     def broken(*args: Any, **options: Any) -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def _clean(no_leak: None, no_hang: None) -> None:
+def _clean(no_leak: None, no_hang: None, strict_engines: None) -> None:
     """Time limit and thread check for every test."""
 
 

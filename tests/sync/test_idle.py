@@ -42,6 +42,11 @@ def cost(make: Callable[[], object], settle: Callable[[], object] = gc.collect) 
         del first
 
 
+@pytest.fixture
+def strict_engines() -> None:
+    """Measure the memory of plain engines."""
+
+
 def test_idle_client_uses_little_memory() -> None:
     with (
         # The kernel completes the connections, so this process has no object for the other ends.
