@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import random
 import selectors
@@ -40,29 +41,48 @@ from gearman_proto import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gearman_proto import Engine, GearmanJobRequest, Wait
 
 clock = time.monotonic
+log = logging.getLogger("own_loop")
 
 # The adapter begins here.
 
 
 class Adapter:
-    """Runs an engine in a selectors loop that calls the `data` of each key that is ready."""
+    """Runs an engine in a selectors loop that calls the `data` of each key that is ready.
 
-    def __init__(self, engine: Engine[Any], selector: selectors.BaseSelector) -> None:
-        self.engine = engine
+    `make_engine` also makes the successor of a broken engine.
+    """
+
+    def __init__(
+        self, make_engine: Callable[[], Engine[Any]], selector: selectors.BaseSelector
+    ) -> None:
+        self.make_engine = make_engine
+        self.engine = make_engine()
         self.selector = selector
         self.socks: dict[Any, socket.socket] = {}
         self.unsent: dict[Any, memoryview] = {}
+
+    def tell(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call the engine. If that fails, which is a bug, end all calls and make a new engine."""
+        try:
+            return call(*args, clock())
+        except Exception as error:
+            log.exception("internal error")
+            for wait in self.engine.abandon(error):
+                wait.wake()
+            for link in list(self.socks):
+                self.drop(link)
+            self.engine = self.make_engine()
 
     def pump(self) -> None:
         """Do the work that the engine has requested. Each call of the engine can request more."""
         while True:
             for link in self.engine.links_to_write():
-                if not self.unsent[link]:
+                if link in self.unsent and not self.unsent[link]:
                     self.refill(link)
             action = self.engine.next_action()
             if isinstance(action, Connect):
@@ -84,31 +104,35 @@ class Adapter:
             pass  # The connection is in progress.
         except OSError as error:
             self.drop(link)
-            self.engine.connect_failed(link, error, clock())
+            self.tell(self.engine.connect_failed, link, error)
 
     def on_connect(self, link: Any, _events: int) -> None:
+        if link not in self.socks:
+            return  # It was closed after the selector returned.
         code = self.socks[link].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self.drop(link)
-            self.engine.connect_failed(link, OSError(code, os.strerror(code)), clock())
+            self.tell(self.engine.connect_failed, link, OSError(code, os.strerror(code)))
         else:
-            self.engine.connected(link, clock())
+            self.tell(self.engine.connected, link)
             self.refill(link)
 
     def refill(self, link: Any) -> None:
-        self.unsent[link] = memoryview(self.engine.data_to_send(link, clock()))
-        events = EVENT_READ | EVENT_WRITE if self.unsent[link] else EVENT_READ
-        self.selector.modify(self.socks[link], events, partial(self.on_ready, link))
+        data = self.tell(self.engine.data_to_send, link) or b""
+        if link in self.socks:
+            self.unsent[link] = memoryview(data)
+            events = EVENT_READ | EVENT_WRITE if data else EVENT_READ
+            self.selector.modify(self.socks[link], events, partial(self.on_ready, link))
 
     def on_ready(self, link: Any, events: int) -> None:
         try:
-            if events & EVENT_READ:
+            if events & EVENT_READ and link in self.socks:
                 data = self.socks[link].recv(65536)
                 if not data:
-                    self.engine.receive_eof(link, clock())  # The engine now wants the link closed.
+                    self.tell(self.engine.receive_eof, link)  # The engine wants the link closed.
                     return
-                self.engine.receive_data(link, data, clock())
-            if events & EVENT_WRITE:
+                self.tell(self.engine.receive_data, link, data)
+            if events & EVENT_WRITE and link in self.socks:
                 sent = self.socks[link].send(self.unsent[link])
                 self.unsent[link] = self.unsent[link][sent:]
                 if not self.unsent[link]:
@@ -117,13 +141,15 @@ class Adapter:
             pass  # The socket was not ready after all.
         except OSError as error:
             self.drop(link)
-            self.engine.connection_lost(link, error, clock())
+            self.tell(self.engine.connection_lost, link, error)
 
     def drop(self, link: Any) -> None:
         self.unsent.pop(link, None)
         sock = self.socks.pop(link, None)
         if sock is not None:
             self.selector.unregister(sock)
+            with contextlib.suppress(OSError):  # A forked child may have a copy of the socket.
+                sock.shutdown(socket.SHUT_RDWR)
             sock.close()
 
 
@@ -141,20 +167,20 @@ def main() -> int:
     try:
         with contextlib.ExitStack() as stack:
             server = arguments.server or stack.enter_context(own_server())
-            engine, adapter = stack.enter_context(client(server))
-            return run(engine, adapter, data, arguments.timeout)
+            adapter = stack.enter_context(client(server))
+            return run(adapter, data, arguments.timeout)
     except (OSError, ValueError) as error:
         return fail(error, 2)
     except ServerUnavailable as error:
         return fail(error, 3)
 
 
-def run(engine: ClientEngine, adapter: Adapter, data: list[bytes], timeout: float) -> int:
+def run(adapter: Adapter, data: list[bytes], timeout: float) -> int:
     started = clock()
     requests = make_requests([{"task": "reverse", "data": each} for each in data])
     numbers = {request: number for number, request in enumerate(requests, 1)}
     done = 0
-    for request in submit(engine, adapter, requests, timeout):
+    for request in submit(adapter, requests, timeout):
         if isinstance(request.error, ServerUnavailable):
             raise request.error
         good = request.state == JOB_COMPLETE and request.result == request.data[::-1]
@@ -169,10 +195,11 @@ def run(engine: ClientEngine, adapter: Adapter, data: list[bytes], timeout: floa
 
 
 def submit(
-    engine: ClientEngine, adapter: Adapter, requests: list[GearmanJobRequest], timeout: float
+    adapter: Adapter, requests: list[GearmanJobRequest], timeout: float
 ) -> Iterator[GearmanJobRequest]:
     """Submit requests, and yield each one when it ends."""
     prepare(requests, NoopEncoder)
+    engine: Any = adapter.engine
     # The subscription waits for the requests, so the submit's own Wait is not needed.
     engine.release(engine.submit(clock(), wake, requests), clock())
     subscription = engine.as_completed(clock(), wake, requests, timeout=timeout)
@@ -187,7 +214,7 @@ def submit(
             else:
                 run_until_ready(adapter, subscription)
     finally:
-        engine.release(subscription, clock())
+        adapter.tell(adapter.engine.release, subscription)
     subscription.raise_error()
 
 
@@ -203,26 +230,23 @@ def run_until_ready(adapter: Adapter, wait: Wait) -> None:
         timeout = None if deadline is None else max(deadline - clock(), 0.0)
         for key, events in adapter.selector.select(timeout):
             key.data(events)
-        adapter.engine.handle_timeout(clock())
+        adapter.tell(adapter.engine.handle_timeout)
         adapter.pump()
 
 
 @contextlib.contextmanager
-def client(server: str) -> Iterator[tuple[ClientEngine, Adapter]]:
+def client(server: str) -> Iterator[Adapter]:
     (address,) = parse_host_list([server])
     found: list[Any] = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    engine = ClientEngine(
-        # Each address of a name counts as a server. If one refuses, the client tries the next.
-        parse_host_list([where[:2] for *_, where in found]),
-        rng=random.SystemRandom(),
-        wall_clock=time.time,
-    )
+    # Each address of a name counts as a server. If one refuses, the client tries the next.
+    addresses = parse_host_list([where[:2] for *_, where in found])
+    make_engine = partial(ClientEngine, addresses, rng=random.SystemRandom(), wall_clock=time.time)
     with selectors.DefaultSelector() as selector:
-        adapter = Adapter(engine, selector)
+        adapter = Adapter(make_engine, selector)
         try:
-            yield engine, adapter
+            yield adapter
         finally:
-            engine.close(clock())
+            adapter.tell(adapter.engine.close)
             adapter.pump()
 
 

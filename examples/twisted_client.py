@@ -77,7 +77,8 @@ class Wire(Protocol):  # type: ignore[misc]
         self.adapter.tell(self.adapter.engine.connected, self.link)
 
     def dataReceived(self, data: bytes) -> None:
-        self.adapter.tell(self.adapter.engine.receive_data, self.link, data)
+        if self.link in self.adapter.wires:  # Twisted still reads while it closes.
+            self.adapter.tell(self.adapter.engine.receive_data, self.link, data)
 
     def pauseProducing(self) -> None:
         self.is_full = True
@@ -124,8 +125,13 @@ class Adapter:
 
     def tell(self, call: Callable[..., object], *args: Any) -> None:
         """Report an event to the engine, and do the work that it then requests."""
+        self.ask(call, *args)
+        self.pump()
+
+    def ask(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call the engine. If that fails, which is a bug, end all calls and make a new engine."""
         try:
-            call(*args, clock())
+            return call(*args, clock())
         except Exception as error:  # noqa: BLE001 - a bug, but no call must hang
             log.failure("internal error")
             for wait in self.engine.abandon(error):
@@ -133,14 +139,17 @@ class Adapter:
             while self.wires:
                 self.wires.popitem()[1].close()
             self.engine = self.make_engine()
-        self.pump()
+            return None
 
     def pump(self) -> None:
         """Do the work that the engine has requested. Each call of the engine can request more."""
         while True:
             for link in self.engine.links_to_write():
-                wire = self.wires[link]
-                while not wire.is_full and (data := self.engine.data_to_send(link, clock())):
+                wire = self.wires.get(link)
+                while wire and not wire.is_full:
+                    data = self.ask(self.engine.data_to_send, link)
+                    if not data:
+                        break
                     wire.transport.write(data)
             action = self.engine.next_action()
             if isinstance(action, Connect):
@@ -238,7 +247,7 @@ class GearmanWorker(Adapter):
 
     def look(self) -> None:
         """Process new jobs, or the end of the work."""
-        while (job := self.engine.next_job(clock())) is not None:
+        while (job := self.ask(self.engine.next_job)) is not None:
             self.do(job)
         if self.subscription.done and not self.over.called:
             self.tell(self.engine.release, self.subscription)

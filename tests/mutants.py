@@ -52,7 +52,10 @@ ROOT: Final = Path(__file__).parents[1]
 LAYERS: Final = {
     "drivers": (
         ("gearman_proto/engines/driver.py", "gearman_sync/_driver.py", "gearman_anyio/_driver.py"),
-        ("tests/engines/test_driving.py", "tests/contract", "tests/sync", "tests/anyio"),
+        (
+            "tests/engines/test_driving.py",
+            *("tests/contract", "tests/drivers", "tests/sync", "tests/anyio"),
+        ),
     ),
     "engines": (("gearman_proto/engines",), ("tests/engines",)),
     "jobs": (("gearman_proto/jobs",), ("tests/jobs",)),

@@ -83,7 +83,7 @@ class StrictEngine(Generic[L]):
     ==============================  ================================================================
 
     The other rules concern code that a proxy can't see: whether a driver writes all bytes, sleeps
-    until the deadline, and calls `raise_error`.
+    until the deadline, and calls `raise_error`. `gearman_sync.testing.DriverTests` tests these.
 
     For type checkers, a StrictEngine is an `Engine`. The methods of the caller's side are `Any`.
 

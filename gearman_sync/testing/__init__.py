@@ -3,6 +3,7 @@
 from gearman_proto.testing.runs import JobRun
 
 from .conversation import Conversation, Disconnected, Peer, ScriptedClient
+from .drivers import DriverTests, DriverUnderTest
 from .jobs import JobDouble
 from .proxy import FaultyProxy, JournalEntry
 from .recorder import Recorder
@@ -35,6 +36,8 @@ __all__ = [
     "Difference",
     "Direction",
     "Disconnected",
+    "DriverTests",
+    "DriverUnderTest",
     "Element",
     "Expectation",
     "Failed",
