@@ -398,7 +398,9 @@ class DriverTests:
         engines: list[StrictEngine[Any]] = []
         self._gm_handed = 0
         hung, ended = threading.Event(), threading.Event()
-        is_main = threading.current_thread() is threading.main_thread()
+        can_interrupt = hasattr(signal, "pthread_kill") and (
+            threading.current_thread() is threading.main_thread()
+        )
 
         def make_engine() -> Any:
             engine = ClientEngine(
@@ -417,7 +419,7 @@ class DriverTests:
         def bark() -> None:
             hung.set()
             give_up()
-            if not ended.wait(self.patience) and is_main:
+            if not ended.wait(self.patience) and can_interrupt:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
         self._gm_watchdog = watchdog = threading.Timer(self.patience, bark)
