@@ -278,7 +278,8 @@ class StrictEngine(Generic[L]):
         self._gm_tell("close", now=now)
 
     def abandon(self, error: Exception) -> list[Wait]:
-        self._gm_check("abandon")
+        # A driver calls this after any exception. That of a signal handler may have hit the proxy.
+        self._gm_current, self._gm_is_waking = None, False
         waits = self._gm_call("abandon", partial(self._gm_engine.abandon, error))
         self._gm_is_abandoned = True
         for wait in waits:
@@ -309,9 +310,9 @@ class StrictEngine(Generic[L]):
                 "and finalizers have to wait until the current one has returned",
             )
         if self._gm_is_abandoned:
-            if name not in ("abandon", "release") and not self.closed:
+            if name != "release" and not self.closed:
                 self._gm_fail(f"`{name}` was called after `abandon`", "make a new engine to use")
-        elif self._gm_broken is not None and name != "abandon":
+        elif self._gm_broken is not None:
             self._gm_fail(
                 f"`{name}` was called although {self._gm_broken}",
                 "call `abandon` of the broken engine, and make a new one",

@@ -63,6 +63,11 @@ def settled_descriptors() -> int:
 
 
 @pytest.fixture
+def strict_engines() -> None:
+    """Use plain engines, since the exceptions would hit the proxies as well."""
+
+
+@pytest.fixture
 def address() -> Iterator[tuple[str, int]]:
     with JobServer() as server:
         yield server.address

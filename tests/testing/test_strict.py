@@ -416,6 +416,13 @@ def test_abandoned_engine_needs_neither_close_nor_release() -> None:
     assert woken
 
 
+def test_interrupted_proxy_can_be_abandoned() -> None:
+    driver = Mistakes()
+    driver.engine._gm_current = "submit"  # A signal handler has raised an exception here.
+    driver.abandon()
+    driver.engine.check_end()
+
+
 def test_abandoned_engine_that_was_closed_can_be_asked_for_its_end() -> None:
     engine: Any = StrictEngine(make_server())
     engine.abandon(ERROR)
