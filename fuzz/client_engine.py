@@ -25,7 +25,7 @@ from unittest import mock
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.client import engine as client_module
-from gearman_proto.engines.client.queries import Probe, StatusWait
+from gearman_proto.engines.client.queries import Arrival, Probe, StatusWait
 from gearman_proto.engines.waits import RequestsWait, Subscription, Wait
 from gearman_proto.errors import GearmanError, InvalidClientState, LocalProtocolError
 from gearman_proto.jobs.batch import Batch
@@ -146,6 +146,7 @@ class _Game(ConnectingGame[Peer]):
             self.sleep_to_deadline,
             self.close,
             self.abandon,
+            self.wait_for_servers,
         ]
 
     # The caller.
@@ -223,6 +224,9 @@ class _Game(ConnectingGame[Peer]):
 
     def connect(self) -> None:
         self._waiting(self.engine.connect, self.program.pick(self.engine.pool.servers))
+
+    def wait_for_servers(self) -> None:
+        self._waiting(self.engine.wait_for_servers)
 
     def release(self) -> None:
         """Let a call return or give up."""
@@ -348,10 +352,19 @@ class _Game(ConnectingGame[Peer]):
                 return wait in self.engine._watchers
             mine = [request for request in wait.members if wait in request._gm_waits]
             return bool(to_be_made(wait, links)) or any(r._gm_link in links for r in mine)
-        return any(wait in link.waits for link in links)
+        return any(wait in link.waits for link in links) or wait in self._arrivals(links)
+
+    def _arrivals(self, links: list[ClientLink]) -> list[Wait]:
+        """Return the calls of `wait_for_servers`."""
+        items = [item for link in links for item in link.items()]
+        return [item._wait for item in items if isinstance(item, Arrival)]
 
     def end(self) -> None:
         world = self.world
+        # These calls retry until a server answers.
+        arrivals = self._arrivals(self.engine.pool.links())
+        for wait in [wait for wait in world.waits if wait in arrivals]:
+            world.release(wait)
         for turn in range(200):
             peers = world.alive()
             if not peers and not self.engine.pool.links():

@@ -184,6 +184,11 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         await self._gm_open.run(ClientEngine.connect, server, timeout=to_seconds(poll_timeout))
         return server
 
+    async def wait_for_servers(self, timeout: float | None = None) -> bool:
+        seconds = to_seconds(timeout)
+        wait = await self._gm_open.run(ClientEngine.wait_for_servers, timeout=seconds)
+        return not wait.timed_out
+
     async def poll_connections_until_stopped(
         self,
         submitted_connections: Iterable[Server],  # noqa: ARG002 - python-gearman's

@@ -175,6 +175,10 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         self._gm_driver.run(ClientEngine.connect, server, timeout=to_seconds(poll_timeout))
         return server
 
+    def wait_for_servers(self, timeout: float | None = None) -> bool:
+        seconds = to_seconds(timeout)
+        return not self._gm_driver.run(ClientEngine.wait_for_servers, timeout=seconds).timed_out
+
     def poll_connections_until_stopped(
         self,
         submitted_connections: Iterable[Server],  # noqa: ARG002 - from python-gearman

@@ -352,6 +352,24 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         """
 
     @abstractmethod
+    def wait_for_servers(self, timeout: float | None = None) -> Waited[bool]:
+        """Wait until a server answers, for a program that might start before its servers.
+
+        The client tries to connect to each server about once per second. A connection alone does
+        not count, because a proxy accepts connections before its server runs.
+
+        Args:
+            timeout: Maximum time to wait, in seconds. None means no limit.
+
+        Returns:
+            True if a server has answered, False after the timeout.
+
+        Raises:
+            ServerUnavailable: The client has no servers, or was shut down meanwhile.
+            InvalidClientState: The client was shut down before.
+        """
+
+    @abstractmethod
     def poll_connections_until_stopped(
         self,
         submitted_connections: Iterable[ServerT],

@@ -72,6 +72,35 @@ async def test_one_of_two_is_down(kit: Kit, server: Server, task: str) -> None:
     assert [connection.connected for connection in client.connection_list] == [False, True]
 
 
+@pytest.mark.both_servers
+async def test_wait_for_servers_returns_when_one_of_them_is_there(
+    kit: Kit, launch: Launch, task: str
+) -> None:
+    server = await launch()
+    client = await kit.client(("127.0.0.1", free_port()), server.address)
+    assert await client.wait_for_servers() is True
+    await server.kill()
+    assert await client.wait_for_servers(0.02) is False
+    waiting = await kit.spawn(client.wait_for_servers, 60)
+    await server.start()
+    assert await waiting.result() is True
+    request = await client.submit_job(task, b"", background=True)
+    assert request.state == "CREATED"
+
+
+async def test_wait_for_servers_ends_with_the_client(kit: Kit) -> None:
+    client = await kit.client(("127.0.0.1", free_port()))
+    waiting = await kit.spawn(client.wait_for_servers)
+    await kit.eventually(lambda: client._gm_driver.engine._waits, "the call")
+    await client.shutdown()
+    with pytest.raises(ServerUnavailable, match="shut down"):
+        await waiting.result()
+    with pytest.raises(InvalidClientState):
+        await client.wait_for_servers()
+    with pytest.raises(ServerUnavailable, match="no servers in the host list"):
+        await (await kit.client()).wait_for_servers()
+
+
 # Servers that die.
 
 

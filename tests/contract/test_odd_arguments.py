@@ -97,6 +97,7 @@ async def test_every_parameter_of_a_client(kit: Kit, launch: Launch, task: str) 
             "get_job_status": {"current_request": request},
             "get_job_statuses": {"job_requests": [request]},
             "establish_connection": {"connection": client.connection_list[0]},
+            "wait_for_servers": {},
             "poll_connections_until_stopped": {
                 "submitted_connections": [],
                 "callback_fxn": lambda any_activity: False,

@@ -194,6 +194,9 @@ class World(links.World[Peer]):
         server = self.engine.pool.servers[0]
         return self._made(self.engine.connect(self.now, Bell(), server, **options))
 
+    def wait_for_servers(self, **options: Any) -> Wait:
+        return self._made(self.engine.wait_for_servers(self.now, Bell(), **options))
+
     def idle_server(self) -> Peer:
         """Return the only server, with an unused connection."""
         self.connect()

@@ -83,7 +83,7 @@ from .link import (
     requests_of,
     take_submits,
 )
-from .queries import Asked, Probe, Query, StatusWait
+from .queries import Arrival, Asked, Probe, Query, StatusWait
 from .replies import ReplyHandler
 
 if TYPE_CHECKING:
@@ -116,10 +116,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
     """The engine of a client.
 
     See `Engine` for the transport side. On the caller's side, `submit`, `wait_completed`,
-    `as_completed`, `updates`, `statuses` and `connect` each return a Wait. The caller blocks until
-    `wait.ready`, always calls `release` (even if it gives up early), and then calls
-    `wait.raise_error()`. Before `submit`, it must call `submitting.prepare`, in a context where the
-    application's encoder is allowed to run.
+    `as_completed`, `updates`, `statuses`, `connect` and `wait_for_servers` each return a Wait. The
+    caller blocks until `wait.ready`, always calls `release` (even if it gives up early), and then
+    calls `wait.raise_error()`. Before `submit`, it must call `submitting.prepare`, in a context
+    where the application's encoder is allowed to run.
 
     Args:
         addresses: The addresses of the servers.
@@ -335,6 +335,22 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait.finish()
         else:
             link.waits.append(wait)
+        return self._start(wait)
+
+    def wait_for_servers(
+        self, now: float, wake: Callable[[], Any], *, timeout: float | None = None
+    ) -> Wait:
+        """Wait until one of the servers answers. Meanwhile, retry to connect to each of them.
+
+        See `submit` for the arguments and the Wait. Its `timed_out` is true if no server answered.
+        """
+        wait = Wait(deadline_of(now, timeout), wake)
+        if self.closed:
+            return wait.refuse(_shut_down())
+        for server in self.pool.servers:
+            self._link_to(server, now).outbox.append(Arrival(server, wait, self._waits))
+        if not self.pool.servers:
+            wait.fail(self._unavailable())
         return self._start(wait)
 
     def statuses(
@@ -854,14 +870,21 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         for item in link.connection.unanswered_tokens():
             for request in requests_of(item):
                 self._retry_or_fail(self._lost_sent, request, server, error, now)
-            if isinstance(item, Probe) and item.lost(server, error, was_up=True):
-                self._link_to(server, now).outbox.append(item)
+            if isinstance(item, Probe):
+                self._ask_again(item, server, error, now, was_up=True)
         for item in outbox:
             for request in requests_of(item):
                 self._retry_or_fail(self._lost_unsent, request, server, error, now, was_up=was_up)
-            if isinstance(item, Probe) and item.lost(server, error, was_up=was_up):
-                self._link_to(server, now).outbox.append(item)
+            if isinstance(item, Probe):
+                self._ask_again(item, server, error, now, was_up=was_up)
         self._tell_waits(link, error)
+
+    def _ask_again(
+        self, probe: Probe, server: Server, error: Exception, now: float, *, was_up: bool
+    ) -> None:
+        at = probe.lost(server, error, now, was_up=was_up)
+        if at is not None:
+            self._link_to(server, now, at=at).outbox.append(probe)
 
     def _retry_or_fail(
         self, step: Callable[..., None], request: GearmanJobRequest, *args: Any, **options: Any

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto import constants
 from gearman_proto.engines.waits import RequestsWait
-from gearman_proto.errors import InvalidClientState, ServerUnavailable
+from gearman_proto.errors import InvalidClientState, ServerError, ServerUnavailable
 from gearman_proto.jobs.submitting import check_requests
 from gearman_proto.names import check_name
 from gearman_proto.wire.packets import GetStatus, GetStatusUnique, StatusResUnique, number
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from gearman_proto.engines.servers import Server, ServerPool
+    from gearman_proto.engines.waits import Wait
     from gearman_proto.jobs.request import GearmanJobRequest
     from gearman_proto.jobs.updates import JobStatus
     from gearman_proto.wire.packets import PacketEvent, StatusRes
+
+# Maximum number of seconds between two attempts to reach a server that a call waits for. Without a
+# waiting call, the cool-down grows up to 30 seconds.
+_ARRIVAL_INTERVAL: Final = 1.0
 
 
 class Probe:
@@ -50,15 +55,26 @@ class Probe:
     def fail(self, error: Exception) -> None:
         """Process the failure of the question at one server."""
 
-    def lost(self, server: Server, error: Exception, *, was_up: bool) -> bool:  # noqa: ARG002
-        """Process the loss of a connection. Return True if the engine should ask again.
+    def lost(
+        self,
+        server: Server,  # noqa: ARG002
+        error: Exception,  # noqa: ARG002
+        now: float,  # noqa: ARG002
+        *,
+        was_up: bool,  # noqa: ARG002
+    ) -> float | None:
+        """Process the loss of a connection.
 
         Args:
             server: The server.
             error: The reason.
+            now: The time.
             was_up: True if the connection had been open.
+
+        Returns:
+            The time from which the engine asks again, or None if it does not.
         """
-        return False
+        return None
 
 
 class Query(Probe):
@@ -115,16 +131,16 @@ class Query(Probe):
         self.error = self.error or error
         self._check()
 
-    def lost(self, server: Server, error: Exception, *, was_up: bool) -> bool:
-        """Return True to ask `server` once more if its connection was open.
+    def lost(self, server: Server, error: Exception, now: float, *, was_up: bool) -> float | None:
+        """Ask `server` once more at once if its connection was open.
 
         The connection might have been dead for a long time before its loss was noticed.
         """
         if was_up and not self.answered and server not in self.retried:
             self.retried.add(server)
-            return True
+            return now
         self.fail(ServerUnavailable(f"{server.address} did not answer: {error}"))
-        return False
+        return None
 
     def _check(self) -> None:
         if not self.remaining and not self.answered and self.error is not None:
@@ -134,6 +150,53 @@ class Query(Probe):
     def _finish(self) -> None:
         self.answered = True
         self.wait.request_ended(self.request)
+
+
+class Arrival(Probe):
+    """A call's question whether a server answers, repeated until one of the servers does.
+
+    Args:
+        server: The server.
+        wait: The Wait of the call.
+        waits: The Waits that the engine has not released.
+    """
+
+    __slots__ = ("_server", "_wait", "_waits")
+
+    def __init__(self, server: Server, wait: Wait, waits: Collection[Wait]) -> None:
+        # Every server answers this packet.
+        super().__init__(GetStatus(b"H:trial:0"), is_awaited=True)
+        self._server = server
+        self._wait = wait
+        self._waits = waits
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True if the call has given up."""
+        return self._wait.done or self._wait not in self._waits
+
+    def answer(self, event: StatusRes | StatusResUnique, now: float) -> None:  # noqa: ARG002
+        """End the call, and forget the failures from before the server was there."""
+        self._server.served()
+        self._wait.finish()
+
+    def fail(self, error: Exception) -> None:
+        """End the call: a refusal is an answer, too. Otherwise, the client was closed."""
+        if isinstance(error, ServerError):
+            self._wait.finish()
+        else:
+            self._wait.fail(error)
+
+    def lost(
+        self,
+        server: Server,
+        error: Exception,  # noqa: ARG002
+        now: float,
+        *,
+        was_up: bool,  # noqa: ARG002
+    ) -> float | None:
+        """Ask again after the cool-down of `server`, or earlier if that is long."""
+        return None if self.is_abandoned else min(server.cool_until, now + _ARRIVAL_INTERVAL)
 
 
 class StatusWait(RequestsWait):
