@@ -147,6 +147,7 @@ class _Game(ConnectingGame[Peer]):
             self.close,
             self.abandon,
             self.wait_for_servers,
+            self.many_updates,
         ]
 
     # The caller.
@@ -207,8 +208,13 @@ class _Game(ConnectingGame[Peer]):
         self._about(self.world.as_completed)
 
     def updates(self) -> None:
-        if self.requests:
-            self._call(self.world.updates, self.program.pick(self.requests))
+        requests = [each for each in self.requests if each.background is not True]
+        if requests:
+            self._call(self.world.updates, self.program.pick(requests))
+
+    def many_updates(self) -> None:
+        requests = [each for each in self.requests if each.background is not True]
+        self._call(self.world.updates, self.program.some(requests, 3))
 
     def statuses(self) -> None:
         self._about(self.world.statuses, by_unique=self.program.flag())

@@ -474,8 +474,8 @@ class Run:
                 node.statuses(call.requests, timeout=timeout, by_unique=how < 0.3)
         elif how < 0.4:
             node.wait(call.requests, timeout=timeout, as_completed=how < 0.2)
-        else:
-            node.updates(call.requests[0], timeout=timeout)
+        elif not call.requests[0].background:
+            node.updates(*call.requests, timeout=timeout)
 
     def _then(self, node: ClientNode, call: Call, then: str) -> None:
         """Continue after the end of a submit."""

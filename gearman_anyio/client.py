@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 import anyio.lowlevel
 
@@ -147,11 +147,21 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         timeout = self._gm_check(job_requests, poll_timeout)
         return _Items(self._gm_open, ClientEngine.as_completed, job_requests, timeout)
 
+    @overload
     def updates(
-        self, job_request: GearmanJobRequest, poll_timeout: float | None = None
-    ) -> AsyncIterator[JobUpdate]:
-        timeout = self._gm_check([job_request], poll_timeout)
-        return _Items(self._gm_open, ClientEngine.updates, job_request, timeout)
+        self, job_requests: GearmanJobRequest, poll_timeout: float | None = None
+    ) -> AsyncIterator[JobUpdate]: ...
+    @overload
+    def updates(
+        self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
+    ) -> AsyncIterator[tuple[GearmanJobRequest, JobUpdate]]: ...
+    def updates(
+        self,
+        job_requests: GearmanJobRequest | Collection[GearmanJobRequest],
+        poll_timeout: float | None = None,
+    ) -> AsyncIterator[JobUpdate | tuple[GearmanJobRequest, JobUpdate]]:
+        timeout = self._gm_check_followed(job_requests, poll_timeout)
+        return _Items(self._gm_open, ClientEngine.updates, job_requests, timeout)
 
     async def get_job_status(
         self,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from gearman_proto import ClientEngine, InvalidClientState, Server, constants
 from gearman_proto.checks import to_seconds
@@ -112,11 +112,21 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         timeout = self._gm_check(job_requests, poll_timeout)
         return self._gm_iterate(ClientEngine.as_completed, job_requests, timeout=timeout)
 
+    @overload
     def updates(
-        self, job_request: GearmanJobRequest, poll_timeout: float | None = None
-    ) -> Iterator[JobUpdate]:
-        timeout = self._gm_check([job_request], poll_timeout)
-        return self._gm_iterate(ClientEngine.updates, job_request, timeout=timeout)
+        self, job_requests: GearmanJobRequest, poll_timeout: float | None = None
+    ) -> Iterator[JobUpdate]: ...
+    @overload
+    def updates(
+        self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
+    ) -> Iterator[tuple[GearmanJobRequest, JobUpdate]]: ...
+    def updates(
+        self,
+        job_requests: GearmanJobRequest | Collection[GearmanJobRequest],
+        poll_timeout: float | None = None,
+    ) -> Iterator[JobUpdate | tuple[GearmanJobRequest, JobUpdate]]:
+        timeout = self._gm_check_followed(job_requests, poll_timeout)
+        return self._gm_iterate(ClientEngine.updates, job_requests, timeout=timeout)
 
     def _gm_iterate(
         self,

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.constants import JOB_PENDING
 from gearman_proto.errors import GearmanError, SubmitError
-from gearman_proto.jobs.request import ended, next_update
+from gearman_proto.jobs.request import ended, has_updates, next_update
+from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -139,7 +140,11 @@ class RequestsWait(Wait):
         """Make the call raise `error`, since the server will not accept one of its requests."""
         self.note(error)
 
-    def request_updated(self) -> None:
+    def make_room(self, size: int) -> bool:  # noqa: ARG002 - for UpdateSubscription
+        """Return True, since the limit of a request's own updates is enough for this call."""
+        return True
+
+    def request_updated(self, request: GearmanJobRequest) -> None:
         """Ignore an update of a job that has not ended. Subscription overrides this."""
 
     def request_ended(self, request: GearmanJobRequest) -> None:  # noqa: ARG002 - for Subscription
@@ -221,7 +226,7 @@ class Subscription(RequestsWait):
     def request_failed(self, error: Exception) -> None:
         """Ignore the failure of a request, since a call of `requests_ended` follows."""
 
-    def request_updated(self) -> None:
+    def request_updated(self, request: GearmanJobRequest) -> None:  # noqa: ARG002
         """Wake the caller for an update of a job."""
         self.notify()
 
@@ -244,27 +249,121 @@ class Subscription(RequestsWait):
 
 
 class UpdateSubscription(Subscription):
-    """A call that receives the updates of one job, and finally its outcome."""
+    """A call that receives the updates of jobs, and finally the end of each.
 
-    __slots__ = ()
+    The updates stay in the queues of their requests until the caller takes them. The call itself
+    only has a queue of requests with unread updates or an unread end. A request is queued once.
+    After each update it moves to the end of the queue, so no job keeps the others waiting.
+
+    All jobs of the call share one memory limit. If a consumer is too slow, the call first drops old
+    progress: of each job, it keeps only the last. If the updates still exceed the limit, the engine
+    fails the request whose update has no room. The call only adds up the sizes of new updates. When
+    the sum exceeds the limit, the call recounts all unread updates, because any thread can read the
+    queues of a request. So a consumer that keeps up costs one recount per 256 MiB of updates.
+    """
+
+    __slots__ = ("_ended", "_queue", "_queued", "_size")
 
     def __init__(
-        self, request: GearmanJobRequest, deadline: float | None, wake: Callable[[], Any]
+        self,
+        requests: Collection[GearmanJobRequest],
+        deadline: float | None,
+        wake: Callable[[], Any],
     ) -> None:
-        super().__init__((request,), deadline, wake)
+        super().__init__(requests, deadline, wake)
+        # The requests that might have something to take, and their ids.
+        self._queue: deque[GearmanJobRequest] = deque()
+        self._queued: set[int] = set()
+        # The ids of the ended requests that the caller has not taken.
+        self._ended: set[int] = set()
+        # Upper bound of the unread bytes.
+        self._size = self._unread()
+        for request in self.members:
+            if request._gm_updates is not None:
+                self._offer(request)
 
-    def take(self) -> JobUpdate | None:
-        """Remove and return the next update, or return None.
+    def take(self) -> Any:
+        """Remove and return the next request with its update, or return None.
 
         Raises:
             Exception: Any error of the encoder's `decode`. The update is removed nevertheless.
         """
         self.news = False
-        # Read `done` before the updates. No update arrives after the end, so none gets lost.
-        done = self.done
-        (request,) = self.members
-        update = next_update(request)
-        if update is None and done and self.finished and not (self.timed_out or self.error):
-            self.finished.clear()
-            return ended(request)
-        return update
+        while self._queue and self.error is None:
+            request = self._queue.popleft()
+            # From now on, the engine queues the request again for a new update.
+            self._queued.discard(id(request))
+            # Read this before the updates. No update arrives after the end, so none gets lost.
+            is_ended = id(request) in self._ended
+            if has_updates(request):
+                try:
+                    return request, next_update(request)
+                finally:
+                    self._offer(request)
+            if is_ended:
+                self._ended.discard(id(request))
+                return request, ended(request)
+        return None
+
+    def make_room(self, size: int) -> bool:
+        """Drop old progress if an update of `size` bytes would exceed the limit.
+
+        Returns:
+            False if that is not enough.
+        """
+        self._size += size
+        if self._size > MAX_UNREAD_UPDATES:
+            self._size = self._unread() + size
+            if self._size > MAX_UNREAD_UPDATES:
+                for request in self.members:
+                    if request._gm_updates is not None:
+                        request._gm_updates.drop_progress()
+                self._size = self._unread() + size
+        return self._size <= MAX_UNREAD_UPDATES
+
+    def request_updated(self, request: GearmanJobRequest) -> None:
+        """Queue `request` for its update."""
+        self._offer(request)
+        self.notify()
+
+    def request_ended(self, request: GearmanJobRequest) -> None:
+        """Queue `request` for its end."""
+        self._end(request)
+        self.notify()
+        RequestsWait.request_ended(self, request)
+
+    def requests_ended(self, requests: Sequence[GearmanJobRequest]) -> None:
+        """Queue requests that have left both phases at once."""
+        for request in requests:
+            self._end(request)
+        self.notify()
+        RequestsWait.requests_ended(self, requests)
+
+    def request_already_ended(self, request: GearmanJobRequest) -> None:
+        """Queue a request that had ended before the call."""
+        self._end(request)
+        self.news = True
+
+    def _end(self, request: GearmanJobRequest) -> None:
+        self._ended.add(id(request))
+        self._offer(request)
+
+    def _offer(self, request: GearmanJobRequest) -> None:
+        if id(request) not in self._queued:
+            self._queued.add(id(request))
+            self._queue.append(request)
+
+    def _unread(self) -> int:
+        updates = (request._gm_updates for request in self.members)
+        return sum(each.unread for each in updates if each is not None)
+
+
+class SingleSubscription(UpdateSubscription):
+    """A call that receives the updates of one job, without the request."""
+
+    __slots__ = ()
+
+    def take(self) -> JobUpdate | None:
+        """Remove and return the next update, or return None. See `UpdateSubscription.take`."""
+        item = super().take()
+        return None if item is None else item[1]

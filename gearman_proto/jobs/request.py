@@ -284,6 +284,12 @@ def _address(server: HostSpec | None) -> ServerAddress | None:
     return None if server is None else parse_address(server)
 
 
+def has_updates(request: GearmanJobRequest) -> bool:
+    """Return whether `request` has unread updates."""
+    updates = request._gm_updates
+    return updates is not None and bool(updates.data or updates.warnings or updates.progress)
+
+
 def next_update(request: GearmanJobRequest) -> JobUpdate | None:
     """Remove and return the oldest unread update of `request`, or return None.
 

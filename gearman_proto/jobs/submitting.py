@@ -162,6 +162,22 @@ def check_requests(requests: Iterable[GearmanJobRequest]) -> None:
             raise ArgumentTypeError(f"a request is a GearmanJobRequest, not {request!r}")
 
 
+def check_followed(requests: Iterable[GearmanJobRequest]) -> None:
+    """Raise an error unless `requests` is a collection of foreground requests, as for `updates`.
+
+    Raises:
+        TypeError: As in `check_requests`.
+        ValueError: A request is a background request.
+    """
+    check_requests(requests)
+    for request in requests:
+        if request.background:
+            raise ArgumentValueError(
+                f"{request!r} is a background request, and servers send the updates and the end of "
+                "a background job to no client; get_job_status asks for its progress"
+            )
+
+
 def prepare(
     requests: Iterable[GearmanJobRequest],
     encoder: Any,

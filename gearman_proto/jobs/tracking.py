@@ -73,7 +73,10 @@ class Waiter(Protocol):
     def requests_ended(self, requests: Sequence[Any]) -> None:
         """Process the end of requests without an acknowledgement, or of background requests."""
 
-    def request_updated(self) -> None:
+    def make_room(self, size: int) -> bool:
+        """Return whether the call accepts an update of `size` bytes."""
+
+    def request_updated(self, request: Any) -> None:
         """Process an update of a running job."""
 
 

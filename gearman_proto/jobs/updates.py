@@ -73,7 +73,8 @@ class JobEnded:
 JobUpdate = JobData | JobWarning | JobProgress | JobEnded
 
 
-#: Maximum size of the unread updates of one job, in bytes. A job that sends more fails.
+#: Maximum size of the unread updates of one job in bytes, and of all jobs of one call of `updates`.
+#: A job that sends more fails.
 MAX_UNREAD_UPDATES: Final = constants.DEFAULT_MAX_PACKET_SIZE
 
 #: Maximum number of unread status updates of one job. Older ones are dropped.
@@ -82,8 +83,8 @@ MAX_UNREAD_PROGRESS: Final = 1000
 #: Maximum size of the text in `GearmanJobRequest.reason`, in bytes.
 MAX_REASON: Final = 10_000
 
-# The approximate overhead of an update in memory, in bytes.
-_UPDATE_COST: Final = 200
+#: The approximate overhead of an update in memory, in bytes.
+UPDATE_COST: Final = 200
 
 
 @record(eq=False)
@@ -191,6 +192,18 @@ class Updates:
             "progress": copy.copy(self.progress),
         }
 
+    @property
+    def unread(self) -> int:
+        """The size of all unread updates, in bytes."""
+        return self.data._unread + self.warnings._unread + len(self.progress) * UPDATE_COST
+
+    def drop_progress(self) -> None:
+        """Drop the unread progress, except for the last."""
+        # Another thread might read the queue meanwhile, so that it might be empty now. It then
+        # reads from the old deque or from the new one.
+        entries = self.progress._entries.copy()
+        self.progress._entries = deque(list(entries)[-1:], entries.maxlen)
+
     # Each of these returns False if the unread updates exceed MAX_UNREAD_UPDATES.
 
     def add_data(self, raw: bytes) -> bool:
@@ -210,5 +223,5 @@ class Updates:
 
     def _add(self, queue: UpdateQueue, raw: bytes) -> bool:
         self.count += 1
-        queue._add(self.count, raw, len(raw) + _UPDATE_COST, is_raw=True)
+        queue._add(self.count, raw, len(raw) + UPDATE_COST, is_raw=True)
         return self.data._unread + self.warnings._unread <= MAX_UNREAD_UPDATES

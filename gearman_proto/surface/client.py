@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from gearman_proto import constants
 from gearman_proto.checks import to_seconds
@@ -12,7 +12,7 @@ from gearman_proto.engines.client.queries import status_queries
 from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import check_requests, make_batch, prepare
+from gearman_proto.jobs.submitting import check_followed, check_requests, make_batch, prepare
 from gearman_proto.tls import parse_servers
 
 from .base import Connected, ContextT, Iterated, ServerT, Waited
@@ -260,23 +260,43 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             TypeError, InvalidClientState: As in `submit_multiple_requests`.
         """
 
+    @overload
     @abstractmethod
     def updates(
-        self, job_request: GearmanJobRequest, poll_timeout: float | None = None
-    ) -> Iterated[JobUpdate]:
-        """Yield each update of one job: JobData, JobWarning, JobProgress, and finally JobEnded.
+        self, job_requests: GearmanJobRequest, poll_timeout: float | None = None
+    ) -> Iterated[JobUpdate]: ...
+    @overload
+    @abstractmethod
+    def updates(
+        self, job_requests: Collection[GearmanJobRequest], poll_timeout: float | None = None
+    ) -> Iterated[tuple[GearmanJobRequest, JobUpdate]]: ...
+    @abstractmethod
+    def updates(
+        self,
+        job_requests: GearmanJobRequest | Collection[GearmanJobRequest],
+        poll_timeout: float | None = None,
+    ) -> Iterated[JobUpdate | tuple[GearmanJobRequest, JobUpdate]]:
+        """Yield each update of jobs: JobData, JobWarning, JobProgress, and finally JobEnded.
 
         Yielded updates are removed from the request's `data_updates`, `warning_updates` and
         `status_updates`. The client sends nothing.
 
+        If the consumer is too slow and the unread updates of the call exceed 256 MiB, the client
+        first drops old progress. If that is not enough, it fails the request whose job has sent the
+        next update.
+
         Args:
-            job_request: A foreground request.
-            poll_timeout: Seconds after which to stop. Then the request's `timed_out` is true, and
-                the iterator yields no JobEnded.
+            job_requests: A foreground request, or a list, tuple or set of foreground requests. For
+                a collection, the iterator yields pairs of a request and its update. It ends when
+                all jobs have ended.
+            poll_timeout: Seconds after which to stop. Then `timed_out` is true for the remaining
+                requests, and the iterator yields no JobEnded for them.
 
         Raises:
             TypeError, InvalidClientState: As in `submit_multiple_requests`.
-            Exception: Any exception from the encoder's `decode`.
+            ValueError: A request is a background request.
+            Exception: Any exception from the encoder's `decode`. The update is lost, and another
+                call continues after it.
         """
 
     # Job status.
@@ -429,6 +449,15 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         """Check the arguments of a call. Return the timeout in seconds."""
         timeout = to_seconds(poll_timeout)
         check_requests(requests)
+        return timeout
+
+    @staticmethod
+    def _gm_check_followed(
+        requests: GearmanJobRequest | Collection[GearmanJobRequest], poll_timeout: float | None
+    ) -> float | None:
+        """Check the arguments of `updates`. Return the timeout in seconds."""
+        timeout = to_seconds(poll_timeout)
+        check_followed([requests] if isinstance(requests, GearmanJobRequest) else requests)
         return timeout
 
     def _gm_prepare(

@@ -291,19 +291,20 @@ class ClientNode(CallingNode):
         method = self.engine.as_completed if as_completed else self.engine.wait_completed
         return self.start_call(call, method, list(requests))
 
-    def updates(self, request: GearmanJobRequest, *, timeout: float | None = None) -> Call:
-        """Receive the updates of a request until it ends.
+    def updates(self, *requests: GearmanJobRequest, timeout: float | None = None) -> Call:
+        """Receive the updates of requests until they end.
 
         Args:
-            request: A request of an earlier call of this client.
+            requests: Foreground requests of earlier calls of this client.
             timeout: Timeout in seconds of virtual time, or None.
 
         Raises:
-            ValueError: `request` was not submitted by this client.
+            ValueError: A request was not submitted by this client, or is a background request.
         """
-        entry = self._entry(request)
-        call = Call(self, f"updates {entry.number}", timeout, [request], [entry])
-        return self.start_call(call, self.engine.updates, request)
+        entries = [self._entry(each) for each in requests]
+        name = f"updates {[entry.number for entry in entries]}"
+        call = Call(self, name, timeout, requests, entries)
+        return self.start_call(call, self.engine.updates, requests)
 
     def statuses(
         self, requests: Sequence[GearmanJobRequest], *, timeout: float | None = None, **options: Any

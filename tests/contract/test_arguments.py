@@ -29,6 +29,9 @@ WRONG_CALLS: list[tuple[type[Exception], str, tuple[Any, ...], dict[str, Any]]] 
     (TypeError, "wait_until_jobs_accepted", ([None],), {}),
     (ValueError, "as_completed", ([], math.nan), {}),
     (ValueError, "updates", (new_request("t"), math.nan), {}),
+    (TypeError, "updates", ([new_request("t"), None],), {}),
+    (ValueError, "updates", (new_request("t", background=True),), {}),
+    (ValueError, "updates", ([new_request("t"), new_request("t", background=True)],), {}),
     (TypeError, "get_job_status", (None,), {}),
     (ValueError, "poll_connections_until_stopped", ([], bool, math.nan), {}),
 ]

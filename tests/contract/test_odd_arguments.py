@@ -93,7 +93,7 @@ async def test_every_parameter_of_a_client(kit: Kit, launch: Launch, task: str) 
             "wait_until_jobs_accepted": {"job_requests": [request]},
             "wait_until_jobs_completed": {"job_requests": [request]},
             "as_completed": {"job_requests": [request]},
-            "updates": {"job_request": request},
+            "updates": {"job_requests": request},
             "get_job_status": {"current_request": request},
             "get_job_statuses": {"job_requests": [request]},
             "establish_connection": {"connection": client.connection_list[0]},

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.jobs.updates import JobData, JobEnded
+from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress
 
-from .kit import Gate, Kit, Server, collect
+from .kit import Gate, Kit, Launch, Server, collect
 from .test_submitting import new_request
 
 if TYPE_CHECKING:
@@ -88,6 +88,40 @@ async def test_updates_end_at_the_timeout(kit: Kit, server: Server, task: str) -
     gate.open.set()
     assert await collect(client.updates(request)) == [JobEnded("COMPLETE", b"data")]
     assert not request.timed_out
+
+
+@pytest.mark.both_servers
+async def test_updates_of_many_jobs(kit: Kit, launch: Launch, task: str) -> None:
+    gate = kit.gate()
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        worker.send_job_data(job, job.data)
+        worker.send_job_status(job, 1, 2)
+        return gate(worker, job) if job.data == b"slow" else job.data
+
+    server = await launch()
+    client = await kit.client(server.address)
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(20)]
+    jobs.append({"task": task, "data": b"slow"})
+    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    *quick, slow = requests
+    worker = await kit.make_worker(server.address, tasks={task: function}, max_jobs=2)
+    await kit.work(worker)
+    seen: dict[Any, list[Any]] = {request: [] for request in requests}
+    async for request, update in client.updates(requests):
+        seen[request].append(update)
+        if sum(map(len, seen.values())) == 3 * len(quick) + 2:
+            break
+    for request in quick:
+        data = request.job.data
+        assert seen[request] == [JobData(data), JobProgress(1, 2), JobEnded("COMPLETE", data)]
+    assert seen[slow] == [JobData(b"slow"), JobProgress(1, 2)]
+    # Another call yields only the rest. The ends of the others are known.
+    await server.kill()
+    rest = await collect(client.updates(requests))
+    assert {update.state for _, update in rest} == {"COMPLETE", "UNKNOWN"}
+    assert [request for request, update in rest if update.state == "UNKNOWN"] == [slow]
+    assert len(rest) == len(requests)
 
 
 # Completed requests.

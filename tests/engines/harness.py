@@ -40,7 +40,7 @@ from gearman_proto.wire.packets import (
 from . import links
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from gearman_proto.engines.client.link import ClientLink
     from gearman_proto.engines.client.queries import StatusWait
@@ -180,8 +180,10 @@ class World(links.World[Peer]):
     def as_completed(self, *requests: GearmanJobRequest, **options: Any) -> Subscription:
         return self._made(self.engine.as_completed(self.now, Bell(), requests, **options))
 
-    def updates(self, request: GearmanJobRequest, **options: Any) -> Subscription:
-        return self._made(self.engine.updates(self.now, Bell(), request, **options))
+    def updates(
+        self, requests: GearmanJobRequest | Collection[GearmanJobRequest], **options: Any
+    ) -> Subscription:
+        return self._made(self.engine.updates(self.now, Bell(), requests, **options))
 
     def statuses(
         self, *requests: GearmanJobRequest, by_unique: bool = False, **options: Any

@@ -73,6 +73,8 @@ async def check_client(client: gearman.GearmanClient) -> None:
     [request] = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
     updates = client.updates(request)
     assert_type(updates, AsyncIterator[gearman.JobUpdate])
+    many = client.updates([request])
+    assert_type(many, AsyncIterator[tuple[gearman.GearmanJobRequest, gearman.JobUpdate]])
     async for update in updates:
         check_update(update)
     assert_type(await client.get_job_status(request), gearman.GearmanJobRequest)

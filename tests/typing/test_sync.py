@@ -74,6 +74,8 @@ def check_client(client: gearman.GearmanClient) -> None:
     [request] = client.submit_multiple_jobs(jobs, wait_until_complete=False)
     updates = client.updates(request)
     assert_type(updates, Iterator[gearman.JobUpdate])
+    many = client.updates([request])
+    assert_type(many, Iterator[tuple[gearman.GearmanJobRequest, gearman.JobUpdate]])
     for update in updates:
         check_update(update)
     assert_type(client.get_job_status(request), gearman.GearmanJobRequest)

@@ -55,7 +55,13 @@ from gearman_proto.constants import JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.engines.base import CONNECTING, OPEN, WAITING
 from gearman_proto.engines.connecting import ConnectingEngine
 from gearman_proto.engines.servers import Server, ServerPool
-from gearman_proto.engines.waits import RequestsWait, Subscription, UpdateSubscription, Wait
+from gearman_proto.engines.waits import (
+    RequestsWait,
+    SingleSubscription,
+    Subscription,
+    UpdateSubscription,
+    Wait,
+)
 from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
@@ -69,7 +75,7 @@ from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.jobs import tracking
 from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import SLICE, check_requests, submit_event
+from gearman_proto.jobs.submitting import SLICE, check_followed, check_requests, submit_event
 from gearman_proto.names import to_wire
 from gearman_proto.wire.packets import OptionReq
 
@@ -292,15 +298,29 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self,
         now: float,
         wake: Callable[[], Any],
-        request: GearmanJobRequest,
+        requests: GearmanJobRequest | Collection[GearmanJobRequest],
         *,
         timeout: float | None = None,
     ) -> UpdateSubscription:
-        """Wait for each update of `request`. See `submit` for the arguments and the Wait."""
-        check_requests([request])
-        return self._start(
-            self._joined(UpdateSubscription(request, deadline_of(now, timeout), wake))
-        )
+        """Wait for each update of foreground requests, and for their ends.
+
+        See `submit` for the other arguments and the Wait.
+
+        Args:
+            now: The time.
+            wake: Called once, when the wait is done.
+            requests: One request, or a collection of requests.
+            timeout: Maximum seconds to wait, or None for no limit.
+
+        Returns:
+            A Wait whose `take` returns updates for one request, and pairs of request and update
+            for a collection.
+        """
+        kind: type[UpdateSubscription] = UpdateSubscription
+        if isinstance(requests, GearmanJobRequest):
+            kind, requests = SingleSubscription, (requests,)
+        check_followed(requests)
+        return self._start(self._joined(kind(requests, deadline_of(now, timeout), wake)))
 
     def watch(
         self, now: float, wake: Callable[[], Any], *, timeout: float | None = None

@@ -12,7 +12,7 @@ from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, JOB_UNKNOWN
 from gearman_proto.engines.connecting import server_error
 from gearman_proto.errors import GearmanError, ServerError
 from gearman_proto.jobs import tracking
-from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
+from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES, UPDATE_COST
 from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.packets import (
@@ -163,10 +163,12 @@ class ReplyHandler:
             tracking.finish(request, JOB_FAILED)
 
     def _on_work_data(self, link: ClientLink, event: WorkData) -> None:
-        self._on_update(link, event, lambda updates: updates.add_data(event.data))
+        size = len(event.data) + UPDATE_COST
+        self._on_update(link, event, size, lambda updates: updates.add_data(event.data))
 
     def _on_work_warning(self, link: ClientLink, event: WorkWarning) -> None:
-        self._on_update(link, event, lambda updates: updates.add_warning(event.data))
+        size = len(event.data) + UPDATE_COST
+        self._on_update(link, event, size, lambda updates: updates.add_warning(event.data))
 
     def _on_work_status(self, link: ClientLink, event: WorkStatus) -> None:
         status: JobStatus = {
@@ -180,27 +182,35 @@ class ReplyHandler:
         for request in link.jobs.receivers(event.handle):
             request._gm_status = status.copy()
         progress = status["numerator"], status["denominator"]
-        self._on_update(link, event, lambda updates: updates.add_progress(*progress))
+        self._on_update(link, event, UPDATE_COST, lambda updates: updates.add_progress(*progress))
 
     @staticmethod
     def _on_update(
-        link: ClientLink, event: WorkData | WorkWarning | WorkStatus, add: Callable[[Updates], bool]
+        link: ClientLink,
+        event: WorkData | WorkWarning | WorkStatus,
+        size: int,
+        add: Callable[[Updates], bool],
     ) -> None:
         """Call `add` to append an update to each of the job's requests, and notify their waits.
 
-        Fail the requests that have too many unread updates.
+        Fail the requests that have too many unread updates, or whose call has.
         """
         unread = []
         for request in link.jobs.receivers(event.handle):
-            if add(tracking.updates_of(request)):
-                for wait in request._gm_waits:
-                    wait.request_updated()
+            waits = request._gm_waits
+            has_room = True
+            for wait in waits:
+                has_room &= wait.make_room(size)
+            if has_room and add(tracking.updates_of(request)):
+                for wait in waits:
+                    wait.request_updated(request)
             else:
                 unread.append(request)
         if unread:
             link.jobs[to_text(event.handle)].detach(unread)
             error = GearmanError(
-                f"the job has sent more than {MAX_UNREAD_UPDATES} bytes of unread updates"
+                f"the job, or its call of updates(), has more than {MAX_UNREAD_UPDATES} bytes of "
+                "unread updates"
             )
             for request in unread:
                 tracking.finish(request, JOB_FAILED, error)
