@@ -187,8 +187,7 @@ class Driver(BaseDriver[E_]):
         Returns:
             The Wait of the call, which is done.
         """
-        if self._hangups.any():
-            await self._hangups.wait_for_readers()
+        await self.wait_for_readers()
         try:
             with self.start(method, *args, **options) as call:
                 await call.block()
@@ -203,8 +202,7 @@ class Driver(BaseDriver[E_]):
         self, method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs
     ) -> W_:
         """Do the same as `run`, but let no other tasks run if the call ends at once."""
-        if self._hangups.any():
-            await self._hangups.wait_for_readers()
+        await self.wait_for_readers()
         with self.start(method, *args, **options) as call:
             if not call.wait.ready:
                 await call.block()
@@ -270,6 +268,11 @@ class Driver(BaseDriver[E_]):
         finally:
             self._pump()
 
+    async def wait_for_readers(self) -> None:
+        """Let the engine notice connections that have ended."""
+        if self._hangups.any():
+            await self._hangups.wait_for_readers()
+
     def call_or_post(self, function: Callable[[E_, float], object]) -> None:
         """Call the engine, or post the call if a signal handler makes it inside another one."""
         if self._busy and threading.get_ident() == self._thread:
@@ -281,6 +284,10 @@ class Driver(BaseDriver[E_]):
         """Release `wait`, because its call has ended."""
         self._last = self._clock()
         self.engine.release(wait, self._last)
+
+    def post(self, function: Callable[[E_, float], object]) -> None:
+        """Call the engine soon. The garbage collector can call this at any point."""
+        self._posted.append(function)
 
     def release_soon(self, wait: Wait) -> None:
         """Release `wait` soon. The garbage collector can call this at any point."""

@@ -18,10 +18,19 @@ from gearman_proto.surface.client import Client, Requests, make_job
 from ._callbacks import awaited
 from ._driver import Driver, rng
 from ._opening import SingleUse, SSLContext, make_opener
+from ._results import Results
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        AsyncIterator,
+        Callable,
+        Collection,
+        Iterable,
+        Mapping,
+    )
     from datetime import datetime
     from typing import Self
 
@@ -146,6 +155,19 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
     ) -> AsyncIterator[GearmanJobRequest]:
         timeout = self._gm_check(job_requests, poll_timeout)
         return _Items(self._gm_open, ClientEngine.as_completed, job_requests, timeout)
+
+    def results(
+        self,
+        jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        window: int = 1000,
+        *,
+        background: bool = False,
+        max_retries: int = 0,
+        poll_timeout: float | None = None,
+    ) -> AsyncGenerator[GearmanJobRequest, None]:
+        timeout = to_seconds(poll_timeout)
+        make = self._gm_maker(jobs, window, background, max_retries, can_be_async=True)
+        return Results(self._gm_open, jobs, make, window, timeout)
 
     @overload
     def updates(

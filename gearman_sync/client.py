@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from gearman_proto import ClientEngine, InvalidClientState, Server, constants
 from gearman_proto.checks import to_seconds
+from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.surface.client import Client, Requests, make_job
 from gearman_proto.tls import make_contexts
 
@@ -17,11 +18,15 @@ from ._closing import ClosesOnExit, SSLContext, load_ssl
 from ._driver import Call, Driver, rng
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Subscription
+    from gearman_proto.engines.client.results import ResultsWait
     from gearman_proto.engines.driver import P_, Method
+
+# The end of a stream of jobs.
+_END: Final[Any] = object()
 
 
 class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
@@ -111,6 +116,59 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
     ) -> Iterator[GearmanJobRequest]:
         timeout = self._gm_check(job_requests, poll_timeout)
         return self._gm_iterate(ClientEngine.as_completed, job_requests, timeout=timeout)
+
+    def results(  # type: ignore[override] # no async streams
+        self,
+        jobs: Iterable[Mapping[str, Any]],
+        window: int = 1000,
+        *,
+        background: bool = False,
+        max_retries: int = 0,
+        poll_timeout: float | None = None,
+    ) -> Generator[GearmanJobRequest, None, None]:
+        timeout = to_seconds(poll_timeout)
+        make = self._gm_maker(jobs, window, background, max_retries)
+        return self._gm_stream(iter(jobs), make, window, timeout)
+
+    def _gm_stream(
+        self,
+        jobs: Iterator[Mapping[str, Any]],
+        make: Callable[[Any], GearmanJobRequest],
+        window: int,
+        timeout: float | None,
+    ) -> Generator[GearmanJobRequest, None, None]:
+        driver = self._gm_driver
+        call: Call[ResultsWait] = Call(driver)
+        reason: Exception | None = None
+        try:
+            call.begin(ClientEngine.results, window, timeout=timeout)
+            wait = call.wait
+            while True:
+                while wait.wants_job:
+                    try:
+                        job = next(jobs, _END)
+                        request = None if job is _END else make(job)
+                    except Exception as error:  # noqa: BLE001 - raised below
+                        reraise_from_handler(error)
+                        reason, request = error, None
+                    if request is None:
+                        driver.begin(call, ClientEngine.end_of_jobs, wait)
+                    else:
+                        driver.begin(call, ClientEngine.add, wait, request)
+                done = wait.done
+                item = wait.take()
+                if item is not None:
+                    yield item
+                elif done:
+                    break
+                else:
+                    call.block()
+            if reason is not None:
+                raise reason
+            wait.raise_error()
+        finally:
+            driver.over(call.wait)
+            driver.flush()
 
     @overload
     def updates(

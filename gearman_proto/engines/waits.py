@@ -8,7 +8,8 @@ first phase, the wait is done after that phase, since the call is going to raise
 Each request holds the waits to notify, so the engine never scans all requests. Only a deadline, a
 failure or a cancelled caller makes it iterate over the requests of a wait, once.
 
-A Subscription is a RequestsWait that wakes its caller for each update.
+A Subscription is a RequestsWait that wakes its caller for each request that ends, or for each
+update.
 
 The engine calls the methods. An adapter only reads the attributes and provides `wake`. The engine
 calls `wake` while it is in use (under the adapter's lock, if there is one), so `wake` must only
@@ -145,7 +146,7 @@ class RequestsWait(Wait):
         return True
 
     def request_updated(self, request: GearmanJobRequest) -> None:
-        """Ignore an update of a job that has not ended. Subscription overrides this."""
+        """Ignore an update of a job that has not ended. UpdateSubscription overrides this."""
 
     def request_ended(self, request: GearmanJobRequest) -> None:  # noqa: ARG002 - for Subscription
         """Count down a request that has left the second phase."""
@@ -187,7 +188,7 @@ class RequestsWait(Wait):
 
 
 class Subscription(RequestsWait):
-    """A call that returns several times, and whose caller is woken for each update.
+    """A call that returns several times, and whose caller is woken each time.
 
     `finished` holds the ended requests that the caller has not taken yet. The caller first reads
     `done`, then calls `take`. If `take` returns None and `done` was true, the subscription has
@@ -204,7 +205,7 @@ class Subscription(RequestsWait):
     ) -> None:
         super().__init__(requests, deadline, wake)
         self.finished: deque[GearmanJobRequest] = deque()
-        #: True after an update. The caller resets it before it looks for updates.
+        #: True if the caller has something to take. `take` resets it.
         self.news: bool = False
 
     @property
@@ -226,26 +227,25 @@ class Subscription(RequestsWait):
     def request_failed(self, error: Exception) -> None:
         """Ignore the failure of a request, since a call of `requests_ended` follows."""
 
-    def request_updated(self, request: GearmanJobRequest) -> None:  # noqa: ARG002
-        """Wake the caller for an update of a job."""
-        self.notify()
-
     def request_ended(self, request: GearmanJobRequest) -> None:
         """Deliver a request that has left the second phase."""
-        self.finished.append(request)
+        self._deliver((request,))
         self.notify()
         super().request_ended(request)
 
     def requests_ended(self, requests: Sequence[GearmanJobRequest]) -> None:
         """Deliver requests that have left both phases at once."""
-        self.finished.extend(requests)
+        self._deliver(requests)
         self.notify()
         super().requests_ended(requests)
 
     def request_already_ended(self, request: GearmanJobRequest) -> None:
         """Deliver a request that had ended before the call."""
-        self.finished.append(request)
+        self._deliver((request,))
         self.news = True
+
+    def _deliver(self, requests: Sequence[GearmanJobRequest]) -> None:
+        self.finished.extend(requests)
 
 
 class UpdateSubscription(Subscription):
@@ -326,27 +326,10 @@ class UpdateSubscription(Subscription):
         self._offer(request)
         self.notify()
 
-    def request_ended(self, request: GearmanJobRequest) -> None:
-        """Queue `request` for its end."""
-        self._end(request)
-        self.notify()
-        RequestsWait.request_ended(self, request)
-
-    def requests_ended(self, requests: Sequence[GearmanJobRequest]) -> None:
-        """Queue requests that have left both phases at once."""
+    def _deliver(self, requests: Sequence[GearmanJobRequest]) -> None:
         for request in requests:
-            self._end(request)
-        self.notify()
-        RequestsWait.requests_ended(self, requests)
-
-    def request_already_ended(self, request: GearmanJobRequest) -> None:
-        """Queue a request that had ended before the call."""
-        self._end(request)
-        self.news = True
-
-    def _end(self, request: GearmanJobRequest) -> None:
-        self._ended.add(id(request))
-        self._offer(request)
+            self._ended.add(id(request))
+            self._offer(request)
 
     def _offer(self, request: GearmanJobRequest) -> None:
         if id(request) not in self._queued:

@@ -6,7 +6,15 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        AsyncIterator,
+        Awaitable,
+        Generator,
+        Iterable,
+        Iterator,
+    )
 
     from gearman_proto.address import ServerAddress
 
@@ -20,6 +28,10 @@ ContextT = TypeVar("ContextT")
 Waited: TypeAlias = "T_ | Awaitable[T_]"
 #: The result of a generator method, for ``for`` or ``async for``.
 Iterated: TypeAlias = "Iterator[T_] | AsyncIterator[T_]"
+#: The result of a generator method that the caller can close.
+Generated: TypeAlias = "Generator[T_, None, None] | AsyncGenerator[T_, None]"
+#: A stream of values. (awaited) It can be async.
+Streamed: TypeAlias = "Iterable[T_] | AsyncIterable[T_]"
 
 
 class Connected(ABC, Generic[ServerT]):

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from gearman_proto import constants
-from gearman_proto.checks import to_seconds
+from gearman_proto.checks import check_count, to_seconds
 from gearman_proto.engines.client.queries import status_queries
+from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import check_followed, check_requests, make_batch, prepare
+from gearman_proto.jobs.submitting import (
+    check_followed,
+    check_requests,
+    make_batch,
+    make_requests,
+    prepare,
+)
 from gearman_proto.tls import parse_servers
 
-from .base import Connected, ContextT, Iterated, ServerT, Waited
+from .base import Connected, ContextT, Generated, Iterated, ServerT, Streamed, Waited
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -260,6 +267,44 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             TypeError, InvalidClientState: As in `submit_multiple_requests`.
         """
 
+    @abstractmethod
+    def results(
+        self,
+        jobs: Streamed[Mapping[str, Any]],
+        window: int = 1000,
+        *,
+        background: bool = False,
+        max_retries: int = 0,
+        poll_timeout: float | None = None,
+    ) -> Generated[GearmanJobRequest]:
+        """Submit a stream of jobs of any length, and yield each request as it ends.
+
+        At most `window` requests are in flight or wait to be yielded. While the caller waits for
+        the next request and there are fewer, the client takes the next job and submits it. So it
+        takes no more jobs while all workers are busy, or while the caller processes a request.
+
+        The client yields one request for each job that it has taken. As with `as_completed`, see
+        the `state` and `error` of each. If the caller stops early, the jobs in flight go on.
+
+        Args:
+            jobs: Dicts as in `submit_multiple_jobs`, from an iterable. (awaited) It can be async.
+                (blocking) While it waits for its next job, no request is yielded.
+            window: Maximum number of requests in flight, at least 1.
+            background: If true, yield each request once the server has acknowledged it.
+            max_retries: As in `submit_job`, for each job.
+            poll_timeout: Seconds after which to stop. Then `timed_out` is true for the remaining
+                requests.
+
+        Raises:
+            ServerUnavailable, ExceededConnectionAttempts: A job could not be submitted. The client
+                takes no more jobs, and raises this after it has yielded all requests. The
+                exception's `job_requests` are the ones that could not be submitted.
+            InvalidClientState: The client was shut down before the last job.
+            TypeError, ValueError: An argument is invalid. If a job is invalid, the client raises
+                this after it has yielded the requests of the jobs before.
+            Exception: Any exception of `jobs` or of the encoder, after all requests.
+        """
+
     @overload
     @abstractmethod
     def updates(
@@ -450,6 +495,28 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         timeout = to_seconds(poll_timeout)
         check_requests(requests)
         return timeout
+
+    def _gm_maker(
+        self,
+        jobs: object,
+        window: int,
+        background: bool,
+        max_retries: int,
+        *,
+        can_be_async: bool = False,
+    ) -> Callable[[Any], GearmanJobRequest]:
+        """Check the arguments of `results`. Return the function that makes a request of a job."""
+        if not (isinstance(jobs, Iterable) or (can_be_async and isinstance(jobs, AsyncIterable))):
+            raise ArgumentTypeError(f"jobs is an iterable of jobs, not {type(jobs).__name__}")
+        check_count("window", window, 1)
+        check_count("max_retries", max_retries, 0)
+
+        def make(job: Any) -> GearmanJobRequest:
+            requests = make_requests([job], background=background, max_retries=max_retries)
+            prepare(requests, self.data_encoder, self._gm_max_packet_size)
+            return requests[0]
+
+        return make
 
     @staticmethod
     def _gm_check_followed(

@@ -14,6 +14,7 @@ from gearman_proto.engines.base import BaseEngine
 from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.engines.client.link import ClientLink, requests_of
 from gearman_proto.engines.client.queries import StatusWait
+from gearman_proto.engines.client.results import ResultsWait
 from gearman_proto.engines.server.engine import ServerEngine
 from gearman_proto.engines.server.jobqueue import (
     ABILITY_SIZE,
@@ -162,6 +163,9 @@ def check_wait(wait: Wait, to_be_made: int = 0) -> None:
     """
     if isinstance(wait, StatusWait):
         assert wait.remaining == sum(not query.answered for query in wait.queries)
+    elif isinstance(wait, ResultsWait):
+        mine = [request for request in wait.in_flight if wait in request._gm_waits]
+        assert wait.remaining == len(mine) == len(wait.in_flight)
     elif isinstance(wait, RequestsWait):
         check_counts(wait, wait.requests, to_be_made)
 

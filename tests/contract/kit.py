@@ -40,7 +40,7 @@ T = TypeVar("T")
 ADAPTERS: Final = ("sync", "asyncio", "trio")
 SERVERS: Final = ("gearmand", "JobServer")
 
-_ITERATED: Final = frozenset({"as_completed", "updates"})
+_ITERATED: Final = frozenset({"as_completed", "results", "updates"})
 _HOOKS: Final = (
     *("on_job_execute", "on_job_exception", "on_job_complete"),
     *("after_poll", "after_job"),
@@ -119,6 +119,9 @@ class _Iterator:
             return next(self._iterator)
         except StopIteration:
             raise StopAsyncIteration from None
+
+    def close(self) -> None:
+        self._iterator.close()  # type: ignore[attr-defined] # only a generator is closed
 
 
 class Hooks:

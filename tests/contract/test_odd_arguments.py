@@ -93,6 +93,7 @@ async def test_every_parameter_of_a_client(kit: Kit, launch: Launch, task: str) 
             "wait_until_jobs_accepted": {"job_requests": [request]},
             "wait_until_jobs_completed": {"job_requests": [request]},
             "as_completed": {"job_requests": [request]},
+            "results": {"jobs": [{"task": task, "data": b"in"}], "background": True},
             "updates": {"job_requests": request},
             "get_job_status": {"current_request": request},
             "get_job_statuses": {"job_requests": [request]},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gearman_proto.errors import ServerUnavailable
+from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.wire.packets import Error, GetStatus, StatusRes
 
 from .harness import World
@@ -96,6 +96,8 @@ def test_close_ends_the_call() -> None:
     world.close()
     with pytest.raises(ServerUnavailable, match="shut down"):
         wait.raise_error()
+    with pytest.raises(InvalidClientState):
+        world.wait_for_servers()
 
 
 def test_a_client_without_servers_does_not_wait() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, assert_type
 
 import anyio
@@ -73,6 +73,7 @@ async def check_client(client: gearman.GearmanClient) -> None:
     [request] = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
     updates = client.updates(request)
     assert_type(updates, AsyncIterator[gearman.JobUpdate])
+    assert_type(client.results(iter(jobs)), AsyncGenerator[gearman.GearmanJobRequest, None])
     many = client.updates([request])
     assert_type(many, AsyncIterator[tuple[gearman.GearmanJobRequest, gearman.JobUpdate]])
     async for update in updates:

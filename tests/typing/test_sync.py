@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, assert_type
 
 import gearman_sync as gearman
@@ -74,6 +74,7 @@ def check_client(client: gearman.GearmanClient) -> None:
     [request] = client.submit_multiple_jobs(jobs, wait_until_complete=False)
     updates = client.updates(request)
     assert_type(updates, Iterator[gearman.JobUpdate])
+    assert_type(client.results(iter(jobs)), Generator[gearman.GearmanJobRequest, None, None])
     many = client.updates([request])
     assert_type(many, Iterator[tuple[gearman.GearmanJobRequest, gearman.JobUpdate]])
     for update in updates:

@@ -91,6 +91,7 @@ from .link import (
 )
 from .queries import Arrival, Asked, Probe, Query, StatusWait
 from .replies import ReplyHandler
+from .results import ResultsWait
 
 if TYPE_CHECKING:
     import random
@@ -322,6 +323,61 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         check_followed(requests)
         return self._start(self._joined(kind(requests, deadline_of(now, timeout), wake)))
 
+    def results(
+        self, now: float, wake: Callable[[], Any], window: int, *, timeout: float | None = None
+    ) -> ResultsWait:
+        """Wait for the requests of a stream of jobs, which `add` submits one by one.
+
+        See `submit` for the other arguments and the Wait, and the module `results`.
+
+        Args:
+            now: The time.
+            wake: Called when a request has ended, and when the wait is done.
+            window: Maximum number of requests that are in flight, or that the caller has not taken.
+            timeout: Maximum seconds to wait, or None for no limit.
+        """
+        check_count("window", window, 1)
+        wait = ResultsWait(window, deadline_of(now, timeout), wake)
+        return self._start(wait.refuse(_shut_down()) if self.closed else wait)
+
+    def add(
+        self,
+        now: float,
+        wake: Callable[[], Any],
+        wait: ResultsWait,
+        request: GearmanJobRequest,
+    ) -> ResultsWait:
+        """Submit `request`, which was checked by `submitting.prepare`, for `wait`.
+
+        If `wait` is done meanwhile, deliver the request unsent. Return `wait`.
+        """
+        wait.add(request)
+        if wait.done:
+            if wait.timed_out:
+                request.timed_out = True
+            else:
+                request.error = wait.error or _shut_down()
+                wait.request_failed(request.error)
+            wait.request_already_ended(request)
+            return wait
+        submitting = self.submit(now, _ignore, [request])
+        if submitting.error is not None:
+            wait.request_failed(submitting.error)
+        self._join(request, wait)
+        self.release(submitting, now)
+        wait.check()
+        return wait
+
+    def end_of_jobs(
+        self,
+        now: float,
+        wake: Callable[[], Any],
+        wait: ResultsWait,
+    ) -> ResultsWait:
+        """Finish `wait` when its requests in flight have ended. Return `wait`."""
+        wait.end_of_jobs()
+        return wait
+
     def watch(
         self, now: float, wake: Callable[[], Any], *, timeout: float | None = None
     ) -> Subscription:
@@ -419,6 +475,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         self._waits.discard(wait)
         if isinstance(wait, Subscription):
             self._watchers.discard(wait)
+        if isinstance(wait, ResultsWait):
+            wait.finish()  # A job that its stream still yields must not be submitted.
         if isinstance(wait, RequestsWait) and wait.remaining:
             self._make_all_of(wait, now)
             for request in wait.members:
@@ -474,7 +532,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         yield from self._claimed
         for wait in self._waits:
             if isinstance(wait, RequestsWait):
-                yield from wait.members
+                yield from tuple(wait.members)
         for link in self.pool.links():
             for item in link.items():
                 yield from requests_of(item)
@@ -998,6 +1056,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         """Clean up after garbage-collected requests."""
         while self.dropped:
             self.dropped.popleft().forget()
+
+
+def _ignore() -> None:
+    """Wake nobody."""
 
 
 def _shut_down() -> InvalidClientState:

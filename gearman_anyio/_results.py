@@ -1,0 +1,184 @@
+"""The iterator of `results`: a stream of jobs, and the requests of those that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from gearman_proto import ClientEngine, GearmanJobRequest
+from gearman_proto.handlers import reraise_from_handler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from gearman_proto.engines.client.results import ResultsWait
+
+    from ._calls import Call
+    from ._driver import Driver
+
+# The end of a stream of jobs.
+_END: Final[Any] = object()
+
+
+class _Source:
+    """The stream of jobs of one call, and the task that waits for an async stream's next job.
+
+    The task can't be the consumer's: a cancelled `__anext__` would end an async generator, and
+    requests that end meanwhile would have to wait.
+
+    Args:
+        driver: The driver.
+        jobs: The stream.
+        make: Makes a request of a job.
+        wait: The Wait of the call.
+    """
+
+    def __init__(
+        self,
+        driver: Driver[ClientEngine],
+        jobs: Iterator[Any] | AsyncIterator[Any],
+        make: Callable[[Any], GearmanJobRequest],
+        wait: ResultsWait,
+    ) -> None:
+        self._driver = driver
+        self._jobs: Any = jobs
+        self._make = make
+        self._wait = wait
+        self._is_pulling = False
+        #: Number of consumers that wait for a request.
+        self.wanted = 0
+        #: The error of the stream or of a job, or None.
+        self.error: Exception | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    async def pull(self) -> None:
+        """Submit jobs while there are free slots. For an async stream, let a task do that."""
+        if self._is_pulling or not self._wait.wants_job:
+            return
+        if hasattr(self._jobs, "__anext__"):
+            self._is_pulling = True
+            self._scope = anyio.CancelScope()
+            self._driver.start_soon(self._pull, self._scope)
+            return
+        # A cancellation after `next` would lose the job.
+        await self._driver.wait_for_readers()
+        while self._wait.wants_job:
+            try:
+                self._submit(next(self._jobs, _END))
+            except Exception as error:  # noqa: BLE001 - raised after the requests in flight
+                self._stop(error)
+
+    async def _pull(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            while self.wanted and self._wait.wants_job:
+                try:
+                    job = await anext(self._jobs, _END)
+                    await self._driver.wait_for_readers()
+                    self._submit(job)
+                except Exception as error:  # noqa: BLE001 - raised after the requests in flight
+                    self._stop(error)
+            self._is_pulling = False
+
+    def cancel(self) -> None:
+        """Cancel the task. It is waiting for the stream."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _submit(self, job: Any) -> None:
+        if job is _END:
+            self._driver.call(lambda engine, now: engine.end_of_jobs(now, _ignore, self._wait))
+        else:
+            request = self._make(job)
+            self._driver.call(lambda engine, now: engine.add(now, _ignore, self._wait, request))
+
+    def _stop(self, error: Exception) -> None:
+        reraise_from_handler(error)
+        self.error = error
+        self._submit(_END)
+
+
+class Results(AsyncGenerator[GearmanJobRequest, None]):
+    """The requests of a stream of jobs, for ``async for``.
+
+    It is no async generator function, because a cancelled `__anext__` would end that.
+
+    Args:
+        driver: The driver.
+        jobs: The stream.
+        make: Makes a request of a job.
+        window: Maximum number of requests in flight.
+        timeout: Seconds after which to stop.
+    """
+
+    def __init__(
+        self,
+        driver: Driver[ClientEngine],
+        jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        make: Callable[[Any], GearmanJobRequest],
+        window: int,
+        timeout: float | None,
+    ) -> None:
+        self._call: Call[ResultsWait] | None = None
+        self._driver = driver
+        self._jobs = aiter(jobs) if isinstance(jobs, AsyncIterable) else iter(jobs)
+        self._make = make
+        self._window = window
+        self._timeout = timeout
+        self._source: _Source
+        self._is_finished = False
+
+    async def asend(self, value: None) -> GearmanJobRequest:  # noqa: ARG002 - as for generators
+        """Return the next request that has ended."""
+        await anyio.lowlevel.checkpoint()
+        if self._is_finished:
+            raise StopAsyncIteration
+        if self._call is None:
+            self._call = self._driver.start(
+                ClientEngine.results, self._window, timeout=self._timeout
+            )
+            self._source = _Source(self._driver, self._jobs, self._make, self._call.wait)
+        wait, source = self._call.wait, self._source
+        source.wanted += 1
+        try:
+            while True:
+                await source.pull()
+                done = wait.done
+                request: GearmanJobRequest | None = wait.take()
+                if request is not None:
+                    return request
+                if done:
+                    break
+                await self._call.block()
+        finally:
+            source.wanted -= 1
+        self._end()
+        if source.error is not None:
+            raise source.error
+        wait.raise_error()
+        raise StopAsyncIteration
+
+    async def athrow(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
+        """End the iteration, and raise an exception (as for generators)."""
+        self._end()
+        return await super().athrow(error, value, traceback)
+
+    def _end(self) -> None:
+        self._is_finished = True
+        call, self._call = self._call, None
+        if call is not None:
+            self._source.cancel()
+            self._driver.release(call.wait)
+
+    def __del__(self) -> None:
+        if self._call is not None:
+            # The garbage collector can run in any thread and at any point.
+            source = self._source
+            self._driver.post(lambda _engine, _now: source.cancel())
+            self._driver.release_soon(self._call.wait)
+
+
+def _ignore() -> None:
+    """Wake nobody."""
