@@ -1,18 +1,21 @@
-"""The iterator of `results`: a stream of jobs, and the requests of those that have ended."""
+"""The iterator of `results`, and the cancellation of abandoned jobs."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
 
-from gearman_proto import ClientEngine, GearmanJobRequest
+from gearman_proto import ClientEngine, GearmanError, GearmanJobRequest
 from gearman_proto.handlers import reraise_from_handler
+from gearman_proto.surface.client import CANCEL_TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from gearman_proto.engines.client.results import ResultsWait
 
@@ -46,7 +49,7 @@ class _Source:
         self._driver = driver
         self._jobs: Any = jobs
         self._make = make
-        self._wait = wait
+        self.wait = wait
         self._is_pulling = False
         #: Number of consumers that wait for a request.
         self.wanted = 0
@@ -56,7 +59,7 @@ class _Source:
 
     async def pull(self) -> None:
         """Submit jobs while there are free slots. For an async stream, let a task do that."""
-        if self._is_pulling or not self._wait.wants_job:
+        if self._is_pulling or not self.wait.wants_job:
             return
         if hasattr(self._jobs, "__anext__"):
             self._is_pulling = True
@@ -65,7 +68,7 @@ class _Source:
             return
         # A cancellation after `next` would lose the job.
         await self._driver.wait_for_readers()
-        while self._wait.wants_job:
+        while self.wait.wants_job:
             try:
                 self._submit(next(self._jobs, _END))
             except Exception as error:  # noqa: BLE001 - raised after the requests in flight
@@ -73,7 +76,7 @@ class _Source:
 
     async def _pull(self, scope: anyio.CancelScope) -> None:
         with scope:
-            while self.wanted and self._wait.wants_job:
+            while self.wanted and self.wait.wants_job:
                 try:
                     job = await anext(self._jobs, _END)
                     await self._driver.wait_for_readers()
@@ -89,10 +92,10 @@ class _Source:
 
     def _submit(self, job: Any) -> None:
         if job is _END:
-            self._driver.call(lambda engine, now: engine.end_of_jobs(now, _ignore, self._wait))
+            self._driver.call(lambda engine, now: engine.end_of_jobs(now, _ignore, self.wait))
         else:
             request = self._make(job)
-            self._driver.call(lambda engine, now: engine.add(now, _ignore, self._wait, request))
+            self._driver.call(lambda engine, now: engine.add(now, _ignore, self.wait, request))
 
     def _stop(self, error: Exception) -> None:
         reraise_from_handler(error)
@@ -111,6 +114,7 @@ class Results(AsyncGenerator[GearmanJobRequest, None]):
         make: Makes a request of a job.
         window: Maximum number of requests in flight.
         timeout: Seconds after which to stop.
+        cancels: True to cancel the jobs in flight at the end.
     """
 
     def __init__(
@@ -120,7 +124,9 @@ class Results(AsyncGenerator[GearmanJobRequest, None]):
         make: Callable[[Any], GearmanJobRequest],
         window: int,
         timeout: float | None,
+        cancels: bool,
     ) -> None:
+        self._cancels = cancels
         self._call: Call[ResultsWait] | None = None
         self._driver = driver
         self._jobs = aiter(jobs) if isinstance(jobs, AsyncIterable) else iter(jobs)
@@ -154,7 +160,7 @@ class Results(AsyncGenerator[GearmanJobRequest, None]):
                 await self._call.block()
         finally:
             source.wanted -= 1
-        self._end()
+        await self._end()
         if source.error is not None:
             raise source.error
         wait.raise_error()
@@ -162,22 +168,51 @@ class Results(AsyncGenerator[GearmanJobRequest, None]):
 
     async def athrow(self, error: Any, value: Any = None, traceback: Any = None) -> Any:
         """End the iteration, and raise an exception (as for generators)."""
-        self._end()
+        await self._end()
         return await super().athrow(error, value, traceback)
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
         self._is_finished = True
         call, self._call = self._call, None
         if call is not None:
             self._source.cancel()
+            in_flight = call.wait.in_flight
             self._driver.release(call.wait)
+            if self._cancels:
+                await cancel_abandoned(self._driver, in_flight)
 
     def __del__(self) -> None:
         if self._call is not None:
             # The garbage collector can run in any thread and at any point.
-            source = self._source
-            self._driver.post(lambda _engine, _now: source.cancel())
             self._driver.release_soon(self._call.wait)
+            self._driver.post(functools.partial(_leave, self._source, cancels=self._cancels))
+
+
+def _leave(source: _Source, engine: ClientEngine, now: float, *, cancels: bool) -> None:
+    """Continue the end of an abandoned iterator in the event loop's thread."""
+    source.cancel()
+    if cancels:
+        in_flight = source.wait.in_flight
+        engine.release(source.wait, now)
+        engine.release(engine.cancel_abandoned(now, _ignore, in_flight), now)
+
+
+async def cancel_abandoned(
+    driver: Driver[ClientEngine],
+    requests: Collection[GearmanJobRequest],
+    *,
+    has_returned: bool = False,
+) -> None:
+    """Cancel the requests that a call has abandoned, as far as that is possible.
+
+    The caller's own cancellation does not interrupt this. The timeout is the scope's, because the
+    same cancellation might have ended the driver's tasks.
+    """
+    with (
+        contextlib.suppress(GearmanError),
+        anyio.move_on_after(CANCEL_TIMEOUT, shield=True),
+    ):
+        await driver.run(ClientEngine.cancel_abandoned, requests, has_returned=has_returned)
 
 
 def _ignore() -> None:

@@ -13,12 +13,12 @@ import anyio.lowlevel
 from gearman_proto import ClientEngine, Server, constants
 from gearman_proto.checks import to_seconds
 from gearman_proto.engines.driver import T_
-from gearman_proto.surface.client import Client, Requests, make_job
+from gearman_proto.surface.client import Client, Requests, cancelling, make_job
 
 from ._callbacks import awaited
 from ._driver import Driver, rng
 from ._opening import SingleUse, SSLContext, make_opener
-from ._results import Results
+from ._results import Results, cancel_abandoned
 
 if TYPE_CHECKING:
     import ssl
@@ -97,6 +97,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         *,
         run_at: datetime | float | None = None,
         reducer: str | bytes | None = None,
+        cancel_if_abandoned: bool = False,
     ) -> GearmanJobRequest:
         requests = await self.submit_multiple_jobs(
             [make_job(task, data, unique, priority, run_at, reducer)],
@@ -104,6 +105,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
             wait_until_complete=wait_until_complete,
             max_retries=max_retries,
             poll_timeout=poll_timeout,
+            **cancelling(cancel_if_abandoned),
         )
         return requests[0]
 
@@ -114,10 +116,15 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         wait_until_complete: bool = True,
         max_retries: int = 0,
         poll_timeout: float | None = None,
+        *,
+        cancel_if_abandoned: bool = False,
     ) -> list[GearmanJobRequest]:
         requests = self._gm_requests_of(jobs_to_submit, background, max_retries)
         submitted = await self.submit_multiple_requests(
-            requests, wait_until_complete=wait_until_complete, poll_timeout=poll_timeout
+            requests,
+            wait_until_complete=wait_until_complete,
+            poll_timeout=poll_timeout,
+            **cancelling(cancel_if_abandoned),
         )
         return self._gm_all_of(submitted)
 
@@ -126,15 +133,29 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         job_requests: Requests,
         wait_until_complete: bool = True,
         poll_timeout: float | None = None,
+        *,
+        cancel_if_abandoned: bool = False,
     ) -> Requests:
         timeout = self._gm_prepare(job_requests, poll_timeout)
-        await self._gm_open.run(
-            ClientEngine.submit,
-            job_requests,
-            accepted_only=not wait_until_complete,
-            timeout=timeout,
-        )
+        driver, has_returned = self._gm_open, False
+        try:
+            await driver.run(
+                ClientEngine.submit,
+                job_requests,
+                accepted_only=not wait_until_complete,
+                timeout=timeout,
+            )
+            has_returned = True
+        finally:
+            if cancel_if_abandoned:
+                await cancel_abandoned(driver, job_requests, has_returned=has_returned)
         return job_requests
+
+    async def cancel_job(
+        self, job_request: GearmanJobRequest, poll_timeout: float | None = None
+    ) -> str | None:
+        timeout = self._gm_check_cancelled(job_request, poll_timeout)
+        return (await self._gm_open.run(ClientEngine.cancel, [job_request], timeout=timeout)).value
 
     async def wait_until_jobs_accepted(
         self, job_requests: Requests, poll_timeout: float | None = None
@@ -164,10 +185,11 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         background: bool = False,
         max_retries: int = 0,
         poll_timeout: float | None = None,
+        cancel_if_abandoned: bool = False,
     ) -> AsyncGenerator[GearmanJobRequest, None]:
         timeout = to_seconds(poll_timeout)
         make = self._gm_maker(jobs, window, background, max_retries, can_be_async=True)
-        return Results(self._gm_open, jobs, make, window, timeout)
+        return Results(self._gm_open, jobs, make, window, timeout, cancel_if_abandoned)
 
     @overload
     def updates(

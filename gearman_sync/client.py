@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from typing import TYPE_CHECKING, Any, Final, overload
 
-from gearman_proto import ClientEngine, InvalidClientState, Server, constants
+from gearman_proto import ClientEngine, GearmanError, InvalidClientState, Server, constants
 from gearman_proto.checks import to_seconds
 from gearman_proto.handlers import reraise_from_handler
-from gearman_proto.surface.client import Client, Requests, make_job
+from gearman_proto.surface.client import CANCEL_TIMEOUT, Client, Requests, cancelling, make_job
 from gearman_proto.tls import make_contexts
 
 from ._closing import ClosesOnExit, SSLContext, load_ssl
@@ -59,6 +60,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         *,
         run_at: datetime | float | None = None,
         reducer: str | bytes | None = None,
+        cancel_if_abandoned: bool = False,
     ) -> GearmanJobRequest:
         return self.submit_multiple_jobs(
             [make_job(task, data, unique, priority, run_at, reducer)],
@@ -66,6 +68,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
             wait_until_complete=wait_until_complete,
             max_retries=max_retries,
             poll_timeout=poll_timeout,
+            **cancelling(cancel_if_abandoned),
         )[0]
 
     def submit_multiple_jobs(
@@ -75,10 +78,15 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         wait_until_complete: bool = True,
         max_retries: int = 0,
         poll_timeout: float | None = None,
+        *,
+        cancel_if_abandoned: bool = False,
     ) -> list[GearmanJobRequest]:
         requests = self._gm_requests_of(jobs_to_submit, background, max_retries)
         submitted = self.submit_multiple_requests(
-            requests, wait_until_complete=wait_until_complete, poll_timeout=poll_timeout
+            requests,
+            wait_until_complete=wait_until_complete,
+            poll_timeout=poll_timeout,
+            **cancelling(cancel_if_abandoned),
         )
         return self._gm_all_of(submitted)
 
@@ -87,15 +95,41 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         job_requests: Requests,
         wait_until_complete: bool = True,
         poll_timeout: float | None = None,
+        *,
+        cancel_if_abandoned: bool = False,
     ) -> Requests:
         timeout = self._gm_prepare(job_requests, poll_timeout)
-        self._gm_driver.run(
-            ClientEngine.submit,
-            job_requests,
-            accepted_only=not wait_until_complete,
-            timeout=timeout,
-        )
+        has_returned = False
+        try:
+            self._gm_driver.run(
+                ClientEngine.submit,
+                job_requests,
+                accepted_only=not wait_until_complete,
+                timeout=timeout,
+            )
+            has_returned = True
+        finally:
+            if cancel_if_abandoned:
+                self._gm_cancel(job_requests, has_returned=has_returned)
         return job_requests
+
+    def _gm_cancel(
+        self, requests: Collection[GearmanJobRequest], *, has_returned: bool = False
+    ) -> None:
+        """Cancel the requests that a call has abandoned, as far as that is possible."""
+        with contextlib.suppress(GearmanError):
+            self._gm_driver.run(
+                ClientEngine.cancel_abandoned,
+                requests,
+                has_returned=has_returned,
+                timeout=CANCEL_TIMEOUT,
+            )
+
+    def cancel_job(
+        self, job_request: GearmanJobRequest, poll_timeout: float | None = None
+    ) -> str | None:
+        timeout = self._gm_check_cancelled(job_request, poll_timeout)
+        return self._gm_driver.run(ClientEngine.cancel, [job_request], timeout=timeout).value
 
     def wait_until_jobs_accepted(
         self, job_requests: Requests, poll_timeout: float | None = None
@@ -125,10 +159,11 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         background: bool = False,
         max_retries: int = 0,
         poll_timeout: float | None = None,
+        cancel_if_abandoned: bool = False,
     ) -> Generator[GearmanJobRequest, None, None]:
         timeout = to_seconds(poll_timeout)
         make = self._gm_maker(jobs, window, background, max_retries)
-        return self._gm_stream(iter(jobs), make, window, timeout)
+        return self._gm_stream(iter(jobs), make, window, timeout, cancel_if_abandoned)
 
     def _gm_stream(
         self,
@@ -136,6 +171,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         make: Callable[[Any], GearmanJobRequest],
         window: int,
         timeout: float | None,
+        cancel_if_abandoned: bool,
     ) -> Generator[GearmanJobRequest, None, None]:
         driver = self._gm_driver
         call: Call[ResultsWait] = Call(driver)
@@ -169,6 +205,8 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         finally:
             driver.over(call.wait)
             driver.flush()
+            if cancel_if_abandoned and call.wait is not None:
+                self._gm_cancel(call.wait.in_flight)
 
     @overload
     def updates(

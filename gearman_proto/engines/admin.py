@@ -46,7 +46,7 @@ from .servers import Server
 from .waits import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from gearman_proto.address import ServerAddress
     from gearman_proto.wire.packets import Event
@@ -85,9 +85,9 @@ class Question(Wait, Generic[T]):
         return repr(self.command.line.decode("utf-8", "replace")) if self.command else "ECHO_REQ"
 
     @property
-    def event(self) -> Event:
-        """The event to send."""
-        return self.command.event if self.command else EchoReq(_ECHO)
+    def events(self) -> Sequence[Event]:
+        """The events to send."""
+        return (self.command.event if self.command else EchoReq(_ECHO),)
 
     @property
     def value(self) -> T:
@@ -108,20 +108,43 @@ class Question(Wait, Generic[T]):
         self._value = value
         self.finish()
 
+    def receive(self, event: Event, address: ServerAddress, now: float) -> bool:
+        """Process an event from the server at `address`. Return True if it completes the answer.
+
+        Raises:
+            ServerError: The server refused the command.
+            RemoteProtocolError: The event does not fit the question.
+        """
+        reply = self.reply
+        if isinstance(event, TextLine) and reply is not None:
+            if not reply.receive_line(event):
+                return False
+            self.answer(reply.value())
+        elif isinstance(event, EchoRes) and reply is None:
+            # Only `ping` makes a question without a command, and its answer is a number.
+            self.answer(now - self.sent_at)  # type: ignore[arg-type]
+        elif isinstance(event, Error) and reply is None:
+            raise server_error(event)
+        else:
+            raise RemoteProtocolError(f"{address} answered {self.name} with {event!r:.200}")
+        return True
+
 
 class AdminLink(OutgoingLink):
     """One connection to the server, or the attempt to make one.
 
     Attributes:
+        engine: The engine of the link.
         asked: The question in flight, or None.
         sent: The question in flight if it was sent, or None.
         answered: Number of answered questions.
     """
 
-    __slots__ = ("answered", "asked", "sent")
+    __slots__ = ("answered", "asked", "engine", "sent")
 
-    def __init__(self, server: Server, max_packet_size: int) -> None:
+    def __init__(self, engine: AdminEngine, server: Server, max_packet_size: int) -> None:
         super().__init__(server, Role.CLIENT, max_packet_size)
+        self.engine: AdminEngine = engine
         self.asked: Question[Any] | None = None
         self.sent: Question[Any] | None = None
         self.answered: int = 0
@@ -192,7 +215,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             TypeError, ValueError: `timeout` is not a valid number.
         """
         deadline = deadline_of(now, timeout)
-        return self._ask(Question(command, self._max_reply_size, deadline, wake), now)
+        return self.put(Question(command, self._max_reply_size, deadline, wake), now)
 
     def ping(
         self,
@@ -202,7 +225,21 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         timeout: float | None = constants.DEFAULT_ADMIN_TIMEOUT,
     ) -> Question[float]:
         """Send ECHO_REQ, like `ask`. The answer is the number of seconds until ECHO_RES."""
-        return self._ask(Question(None, 0, deadline_of(now, timeout), wake), now)
+        return self.put(Question(None, 0, deadline_of(now, timeout), wake), now)
+
+    def put(self, question: Question[T], now: float) -> Question[T]:
+        """Queue `question`, and return it. See `ask` for a closed engine."""
+        if self.closed:
+            return question.refuse(InvalidAdminClientState("this admin client has been shut down"))
+        link = self._link
+        if link is not None and link.asked is not None and link.asked not in self._waits:
+            self._interrupt(link)
+        self._waits.add(question)
+        self._queue.append(question)
+        if question.deadline is not None:
+            self._timers.set(question, question.deadline, self._expire)
+        self.send_next(now)
+        return question
 
     def release(self, wait: Wait, now: float) -> None:
         """Release `wait` after its caller has stopped waiting, even if it is not done."""
@@ -213,7 +250,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             self._timers.cancel(wait)
         elif self._is_wanted():
             self._interrupt(link)
-            self._send_next(now)
+            self.send_next(now)
 
     def close(self, now: float) -> None:
         """Close the connection, and refuse further questions."""
@@ -243,7 +280,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
     def handle_timeout(self, now: float) -> None:
         """Process the deadlines that have passed at `now`, and ask the next question."""
         self._timers.expire(now)
-        self._send_next(now)
+        self.send_next(now)
 
     # The transport side: output.
 
@@ -259,22 +296,9 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         if not link.unsent or link.asked is None:
             return b""
         link.sent = link.asked
-        return link.connection.send(link.asked.event)
+        return b"".join(map(link.connection.send, link.asked.events))
 
     # Questions.
-
-    def _ask(self, question: Question[T], now: float) -> Question[T]:
-        if self.closed:
-            return question.refuse(InvalidAdminClientState("this admin client has been shut down"))
-        link = self._link
-        if link is not None and link.asked is not None and link.asked not in self._waits:
-            self._interrupt(link)
-        self._waits.add(question)
-        self._queue.append(question)
-        if question.deadline is not None:
-            self._timers.set(question, question.deadline, self._expire)
-        self._send_next(now)
-        return question
 
     def _ask_next(self, now: float) -> None:
         """Ask the oldest queued question if the link is open and no question is in flight."""
@@ -288,10 +312,6 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         while self._queue and self._queue[0] not in self._waits:
             self._queue.popleft()
         return bool(self._queue)
-
-    def _answer(self, question: Question[T], value: T) -> None:
-        question.answer(value)
-        self._forget(question)
 
     def _fail(self, question: Question[Any], error: Exception) -> None:
         question.fail(error)
@@ -320,12 +340,12 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         link: AdminLink | None = self.server.link
         return link
 
-    def _send_next(self, now: float) -> None:
+    def send_next(self, now: float) -> None:
         """Ask the oldest queued question. Open a connection first if the engine has none."""
         if self._link is not None:
             self._ask_next(now)
         elif self._is_wanted():
-            self._connect(AdminLink(self.server, self._max_reply_size), now)
+            self._connect(AdminLink(self, self.server, self._max_reply_size), now)
 
     def _opened(self, link: AdminLink, now: float) -> None:
         self._ask_next(now)
@@ -356,7 +376,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
             self._queue.appendleft(asked)
         elif asked is not None:
             self._fail(asked, error)
-        self._send_next(now)
+        self.send_next(now)
 
     def _unavailable(self, reason: object) -> ServerUnavailable:
         return ServerUnavailable(f"no server could be reached: {self.server.address} ({reason})")
@@ -367,22 +387,12 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         question = link.asked
         if question is None or link.unsent:
             raise RemoteProtocolError(f"{link.address} sent {event!r:.200} without a request")
-        reply = question.reply
         try:
-            if isinstance(event, TextLine) and reply is not None:
-                if not reply.receive_line(event):
-                    return
-                self._answer(question, reply.value())
-            elif isinstance(event, EchoRes) and reply is None:
-                self._answer(question, now - question.sent_at)
-            elif isinstance(event, Error) and reply is None:
-                raise server_error(event)
-            else:
-                raise RemoteProtocolError(
-                    f"{link.address} answered {question.name} with {event!r:.200}"
-                )
+            if not question.receive(event, link.address, now):
+                return
         except ServerError as error:
-            self._fail(question, error)
+            question.fail(error)
+        self._forget(question)
         link.asked = link.sent = None
         link.answered += 1
         self._ask_next(now)

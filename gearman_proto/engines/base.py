@@ -276,6 +276,10 @@ class BaseEngine:
         # The Waits of calls that block or are about to block.
         self._waits: set[Any] = set()
 
+    def share(self, other: BaseEngine) -> None:
+        """Let `other`, whose links this engine runs, use this engine's actions and deadlines."""
+        other._actions, other._timers = self._actions, self._timers
+
     def connecting(self, link: Any, now: float) -> None:
         """Ignore the progress of `link`. Engines that open connections override this."""
 

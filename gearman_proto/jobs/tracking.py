@@ -37,12 +37,12 @@ REQUEST_STATES: Final[dict[str, dict[str, str]]] = {
     JOB_UNKNOWN: {JOB_PENDING: "submit"},
     JOB_PENDING: {
         JOB_CREATED: "JOB_CREATED",
-        JOB_FAILED: "ERROR",
+        JOB_FAILED: "ERROR, cancelled",
         JOB_UNKNOWN: "no server, or lost too often",
     },
     JOB_CREATED: {
         JOB_COMPLETE: "WORK_COMPLETE",
-        JOB_FAILED: "WORK_FAIL, WORK_EXCEPTION, too many unread updates",
+        JOB_FAILED: "WORK_FAIL, WORK_EXCEPTION, cancelled, too many unread updates",
         JOB_UNKNOWN: "the connection was lost, or the server has lost the job",
     },
     JOB_COMPLETE: {},

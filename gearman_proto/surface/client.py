@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from gearman_proto import constants
 from gearman_proto.checks import check_count, to_seconds
+from gearman_proto.engines.client.cancelling import check_cancelled
 from gearman_proto.engines.client.queries import status_queries
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.jobs.batch import Batch
@@ -120,6 +121,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         *,
         run_at: datetime | float | None = None,
         reducer: str | bytes | None = None,
+        cancel_if_abandoned: bool = False,
     ) -> Waited[GearmanJobRequest]:
         """Submit one job (python-gearman: `submit_job`).
 
@@ -140,6 +142,10 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             run_at: Earliest time to run the job, as a `datetime` (local time if naive) or seconds
                 since 1970. Only for background jobs without a priority.
             reducer: The function that reduces the results. Only for jobs without a priority.
+            cancel_if_abandoned: If true, and the call ends by an exception, by `poll_timeout`, or
+                (awaited) by cancellation, cancel the job as `cancel_job` does. This takes up to
+                five more seconds. A job whose `unique` you have chosen is not cancelled, because
+                others might have submitted it, too.
 
         Returns:
             The request. Check its `complete`, `timed_out` and `state`. A timeout raises no
@@ -162,6 +168,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         wait_until_complete: bool = True,
         max_retries: int = 0,
         poll_timeout: float | None = None,
+        *,
+        cancel_if_abandoned: bool = False,
     ) -> Waited[list[GearmanJobRequest]]:
         """Submit many jobs at once (python-gearman: `submit_multiple_jobs`).
 
@@ -172,6 +180,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             wait_until_complete: As in `submit_job`.
             max_retries: As in `submit_job`.
             poll_timeout: Maximum time to wait for all of them together, in seconds.
+            cancel_if_abandoned: As in `submit_job`, for the jobs that have not ended.
 
         Returns:
             The requests, in the order of the jobs.
@@ -188,6 +197,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         job_requests: Requests,
         wait_until_complete: bool = True,
         poll_timeout: float | None = None,
+        *,
+        cancel_if_abandoned: bool = False,
     ) -> Waited[Requests]:
         """Submit requests, and wait for them (python-gearman: `submit_multiple_requests`).
 
@@ -199,6 +210,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             job_requests: A list, tuple or set of GearmanJobRequest.
             wait_until_complete: As in `submit_job`.
             poll_timeout: Maximum time to wait for all of them together, in seconds.
+            cancel_if_abandoned: As in `submit_job`, for the requests that have not ended and that
+                no other call waits for.
 
         Returns:
             `job_requests`.
@@ -276,6 +289,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         background: bool = False,
         max_retries: int = 0,
         poll_timeout: float | None = None,
+        cancel_if_abandoned: bool = False,
     ) -> Generated[GearmanJobRequest]:
         """Submit a stream of jobs of any length, and yield each request as it ends.
 
@@ -284,7 +298,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         takes no more jobs while all workers are busy, or while the caller processes a request.
 
         The client yields one request for each job that it has taken. As with `as_completed`, see
-        the `state` and `error` of each. If the caller stops early, the jobs in flight go on.
+        the `state` and `error` of each. If the caller stops early, the jobs in flight go on, unless
+        `cancel_if_abandoned` is true.
 
         Args:
             jobs: Dicts as in `submit_multiple_jobs`, from an iterable. (awaited) It can be async.
@@ -294,6 +309,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             max_retries: As in `submit_job`, for each job.
             poll_timeout: Seconds after which to stop. Then `timed_out` is true for the remaining
                 requests.
+            cancel_if_abandoned: If true, cancel the jobs in flight at the timeout, after an
+                exception, or when the iterator is closed. As in `submit_job`.
 
         Raises:
             ServerUnavailable, ExceededConnectionAttempts: A job could not be submitted. The client
@@ -342,6 +359,38 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             ValueError: A request is a background request.
             Exception: Any exception from the encoder's `decode`. The update is lost, and another
                 call continues after it.
+        """
+
+    @abstractmethod
+    def cancel_job(
+        self, job_request: GearmanJobRequest, poll_timeout: float | None = None
+    ) -> Waited[str | None]:
+        """Cancel a job (the text command ``cancel job``).
+
+        The request becomes JOB_FAILED with an `error`, and so do all requests for the same job. No
+        server stops a running job: its worker continues, and its result is lost.
+
+        gearmand keeps a cancelled job in its queue until a worker asks for a job. If you submit its
+        `unique` again before that, the new request joins the cancelled job and waits forever.
+
+        Args:
+            job_request: A request of this client, or one from `GearmanJobRequest.from_handle`, with
+                the server if the client has several.
+            poll_timeout: Maximum time to wait, in seconds. If the server has not answered, the job
+                might still be cancelled later.
+
+        Returns:
+            ``"queued"``, ``"running"`` or ``"unknown"``: what the job was just before. It might
+            have started or ended meanwhile, so ``"queued"`` does not prove that it never ran.
+            ``"unknown"``: the server does not know the job, for example because it has ended. None
+            after the timeout.
+
+        Raises:
+            ServerUnavailable: The server could not be reached, or has not answered for ten seconds.
+            ServerError: The server does not know the command.
+            InvalidClientState: The request was never submitted, or its server is not one of this
+                client's.
+            TypeError, ValueError: The request has an invalid handle.
         """
 
     # Job status.
@@ -538,6 +587,14 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             prepare(requests, self.data_encoder, self._gm_max_packet_size)
         return timeout
 
+    def _gm_check_cancelled(
+        self, request: GearmanJobRequest, poll_timeout: float | None
+    ) -> float | None:
+        """Check the arguments of `cancel_job`. Return the timeout in seconds."""
+        timeout = to_seconds(poll_timeout)
+        check_cancelled([request], self._gm_driver.engine.pool)
+        return timeout
+
     def _gm_status_queries(
         self, requests: Collection[GearmanJobRequest], by_unique: bool
     ) -> list[Asked]:
@@ -548,6 +605,15 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         """Return this client's server for `connection`."""
         server: ServerT = self._gm_driver.engine.pool.find(connection)
         return server
+
+
+#: Maximum time to wait for the cancellation of abandoned jobs, in seconds.
+CANCEL_TIMEOUT: Final = 5.0
+
+
+def cancelling(cancel_if_abandoned: bool) -> dict[str, bool]:
+    """Return the option for the next method, if it is true: programs override these methods."""
+    return {"cancel_if_abandoned": True} if cancel_if_abandoned else {}
 
 
 def make_job(

@@ -293,6 +293,45 @@ async def test_request_of_a_cancelled_call_stays_in_flight(
         await assert_idle(client)
 
 
+@pytest.mark.parametrize("is_sent", [False, True])
+async def test_cancelled_call_cancels_its_job_if_asked_to(
+    is_sent: bool, server: Any, task: str
+) -> None:
+    (request,) = requests_for(task, "one")
+    submit = functools.partial(
+        gearman.GearmanClient.submit_multiple_requests, cancel_if_abandoned=True
+    )
+    async with gearman.GearmanClient([server.address]) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(submit, client, [request])
+            await until(
+                lambda: request.state == gearman.JOB_CREATED if is_sent else request._gm_waits
+            )
+            tasks.cancel_scope.cancel()
+        assert request.state == gearman.JOB_FAILED
+        ran: list[bytes] = []
+        async with working(server.address, tasks={task: lambda _, job: ran.append(job.data)}):
+            await client.submit_job(task, "last")
+        assert ran == [b"last"]
+        await assert_idle(client)
+
+
+async def test_cancelled_client_does_not_wait_for_the_cancellation_of_its_job(
+    server: Any, task: str
+) -> None:
+    """The cancellation also ends the tasks of the client. The server then drops the job."""
+    with anyio.fail_after(PATIENCE), anyio.CancelScope() as scope:
+        async with (
+            gearman.GearmanClient([server.address]) as client,
+            anyio.create_task_group() as tasks,
+        ):
+            submit = functools.partial(client.submit_job, task, "x", cancel_if_abandoned=True)
+            tasks.start_soon(submit)
+            await until(lambda: client._gm_driver.engine._waits, "the call")
+            scope.cancel()
+    assert scope.cancelled_caught
+
+
 @only_asyncio
 @pytest.mark.parametrize("seconds", [-1, 0, A_MOMENT])
 async def test_asyncio_timeout_around_calls_and_objects(

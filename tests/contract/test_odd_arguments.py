@@ -95,6 +95,7 @@ async def test_every_parameter_of_a_client(kit: Kit, launch: Launch, task: str) 
             "as_completed": {"job_requests": [request]},
             "results": {"jobs": [{"task": task, "data": b"in"}], "background": True},
             "updates": {"job_requests": request},
+            "cancel_job": {"job_request": GearmanJobRequest.from_handle("H:1", server.address)},
             "get_job_status": {"current_request": request},
             "get_job_statuses": {"job_requests": [request]},
             "establish_connection": {"connection": client.connection_list[0]},

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gearman_proto.address import parse_host_list
 from gearman_proto.constants import JOB_CREATED
+from gearman_proto.engines.admin import AdminLink
 from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.engines.client.queries import status_queries
 from gearman_proto.engines.waits import RequestsWait, Subscription, Wait
@@ -42,6 +43,7 @@ from . import links
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from gearman_proto.engines.client.cancelling import CancelWait
     from gearman_proto.engines.client.link import ClientLink
     from gearman_proto.engines.client.queries import StatusWait
     from gearman_proto.jobs.request import GearmanJobRequest
@@ -204,6 +206,18 @@ class World(links.World[Peer]):
         self.connect()
         return self.serve()
 
+    def cancel(self, *requests: GearmanJobRequest, **options: Any) -> CancelWait:
+        return self._made(self.engine.cancel(self.now, Bell(), requests, **options))
+
+    def cancel_abandoned(self, *requests: GearmanJobRequest, **options: Any) -> CancelWait:
+        return self._made(self.engine.cancel_abandoned(self.now, Bell(), requests, **options))
+
+    def admin(self) -> Peer:
+        """Return the server of the only admin connection, which is open or opens now."""
+        self.act()
+        (peer,) = (peer for peer in self.alive() if isinstance(peer.link, AdminLink))
+        return peer if peer.link.is_up else peer.up()
+
     def release(self, wait: Wait) -> None:
         self.engine.release(wait, self.now)
         self.waits = [other for other in self.waits if other is not wait]
@@ -237,7 +251,7 @@ class World(links.World[Peer]):
             assert link.alive
             audit.check_places(link)
         for peer in self.peers:
-            if not peer.link.alive:
+            if not peer.link.alive and not isinstance(peer.link, AdminLink):
                 assert not peer.link.is_up
                 assert peer.link not in links
                 assert not peer.link.outbox

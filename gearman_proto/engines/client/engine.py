@@ -47,11 +47,12 @@ import math
 from collections import deque
 from itertools import chain
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from gearman_proto import constants
 from gearman_proto.checks import check_count, check_packet_size, check_seconds, deadline_of
-from gearman_proto.constants import JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.constants import JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.engines.admin import AdminEngine, AdminLink
 from gearman_proto.engines.base import CONNECTING, OPEN, WAITING
 from gearman_proto.engines.connecting import ConnectingEngine
 from gearman_proto.engines.servers import Server, ServerPool
@@ -79,6 +80,15 @@ from gearman_proto.jobs.submitting import SLICE, check_followed, check_requests,
 from gearman_proto.names import to_wire
 from gearman_proto.wire.packets import OptionReq
 
+from .cancelling import (
+    ANSWER_TIMEOUT,
+    QUEUED,
+    UNKNOWN,
+    Cancel,
+    CancelWait,
+    check_cancelled,
+    is_followed,
+)
 from .foreground import LoneRef, RequestRef, Submit
 from .link import (
     ITEM_COST,
@@ -111,6 +121,8 @@ _HEAD_START: Final = 0.25
 _RACE: Final = "race"
 # Maximum number of uniques to generate at a time.
 _UNIQUES: Final = 1024
+#: A connection for jobs, or the admin connection to a server.
+AnyLink: TypeAlias = ClientLink | AdminLink
 _W = TypeVar("_W", bound=Wait)
 _R = TypeVar("_R", bound=RequestsWait)
 
@@ -119,14 +131,14 @@ _R = TypeVar("_R", bound=RequestsWait)
 _GREETING: Final = Probe(OptionReq(b"exceptions"))
 
 
-class ClientEngine(ConnectingEngine[ClientLink]):
+class ClientEngine(ConnectingEngine[AnyLink]):
     """The engine of a client.
 
     See `Engine` for the transport side. On the caller's side, `submit`, `wait_completed`,
-    `as_completed`, `updates`, `statuses`, `connect` and `wait_for_servers` each return a Wait. The
-    caller blocks until `wait.ready`, always calls `release` (even if it gives up early), and then
-    calls `wait.raise_error()`. Before `submit`, it must call `submitting.prepare`, in a context
-    where the application's encoder is allowed to run.
+    `as_completed`, `results`, `updates`, `cancel`, `statuses`, `connect` and `wait_for_servers`
+    each return a Wait. The caller blocks until `wait.ready`, always calls `release` (even if it
+    gives up early), and then calls `wait.raise_error()`. Before `submit`, it must call
+    `submitting.prepare`, in a context where the application's encoder is allowed to run.
 
     Args:
         addresses: The addresses of the servers.
@@ -185,6 +197,9 @@ class ClientEngine(ConnectingEngine[ClientLink]):
         # Upper bound of the bytes that abandoned calls have buffered for any one server.
         self._abandoned = 0
         self._watchers: set[Subscription] = set()
+        # The engines of the admin connections, and the cancellations whose question was not sent.
+        self._admins: dict[Server, AdminEngine] = {}
+        self._cancels: list[Cancel] = []
         # The requests that the current call has claimed for this engine.
         self._claimed: Sequence[GearmanJobRequest] = ()
         self._reply_handler = ReplyHandler(wall_clock)
@@ -429,6 +444,125 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             wait.fail(self._unavailable())
         return self._start(wait)
 
+    def cancel(
+        self,
+        now: float,
+        wake: Callable[[], Any],
+        requests: Collection[GearmanJobRequest],
+        *,
+        timeout: float | None = None,
+    ) -> CancelWait:
+        """Cancel the jobs of requests. See the module `cancelling`, and `submit` for the arguments.
+
+        Raises:
+            InvalidClientState: A request was never submitted, or does not say which server has it.
+            TypeError, ValueError: A request has an invalid handle or connection.
+        """
+        requests = list({id(request): request for request in requests}.values())
+        check_cancelled(requests, self.pool)
+        wait = CancelWait(deadline_of(now, timeout), wake)
+        if self.closed:
+            return wait.refuse(_shut_down())
+        wait.remaining = len(requests)
+        removed = self._remove_unsent(requests)
+        for request in requests:
+            link = request._gm_link
+            if id(request) in removed:
+                text = "the job was cancelled by this client before it was sent"
+                tracking.finish(request, JOB_FAILED, GearmanError(text))
+                wait.cancelled(QUEUED)
+                continue
+            cancel = Cancel(request, wait, self._cancels.append)
+            if request.state == JOB_PENDING and link is not None and link.engine is self:
+                cancel.follow()
+            else:
+                self._cancels.append(cancel)
+        if not requests:
+            wait.finish()
+        self._ask_servers(now)
+        return self._start(wait)
+
+    def cancel_abandoned(
+        self,
+        now: float,
+        wake: Callable[[], Any],
+        requests: Collection[GearmanJobRequest],
+        *,
+        has_returned: bool = False,
+        timeout: float | None = None,
+    ) -> CancelWait:
+        """Cancel what a call of `submit` has left in flight, after its Wait was released.
+
+        Skip requests whose unique the application has chosen, and those that another call waits
+        for: others might need these jobs.
+
+        Args:
+            now: The time.
+            wake: Called once, when the wait is done.
+            requests: The requests of the call.
+            has_returned: True if the call has raised no exception. Then only the requests that
+                have timed out are abandoned.
+            timeout: Maximum seconds to wait, or None for no limit.
+        """
+        abandoned = [
+            request
+            for request in requests
+            if (link := request._gm_link) is not None
+            and link.engine is self
+            and request.unique == request._gm_generated_unique
+            and not is_followed(request)
+            and (request.timed_out or not has_returned)
+        ]
+        return self.cancel(now, wake, abandoned, timeout=timeout)
+
+    def _remove_unsent(self, requests: Iterable[GearmanJobRequest]) -> set[int]:
+        """Remove those of `requests` that were not sent. Return their ids."""
+        by_link: dict[ClientLink, set[int]] = {}
+        removed: set[int] = set()
+        for request in requests:
+            link = request._gm_link
+            if request.state == JOB_PENDING and link is not None and link.engine is self:
+                by_link.setdefault(link, set()).add(id(request))
+        for link, ids in by_link.items():
+            outbox, link.outbox = link.outbox, deque()
+            for item in outbox:
+                leaving = ids.intersection(map(id, requests_of(item)))
+                removed |= leaving
+                if isinstance(item, Submit) and leaving:
+                    item.requests = [each for each in item.requests if id(each) not in leaving]
+                    if item.requests:
+                        link.outbox.append(item)
+                    else:
+                        link.jobs.answered(item, None)
+                elif not leaving:
+                    link.outbox.append(item)
+        return removed
+
+    def _ask_servers(self, now: float) -> None:
+        """Send the questions of cancellations."""
+        while self._cancels:
+            cancel = self._cancels.pop(0)
+            try:
+                asked = cancel.ask(self.pool, now + ANSWER_TIMEOUT)
+            except Exception as error:  # noqa: BLE001 - the application can put any object in it
+                reraise_from_handler(error)
+                cancel.wait.failed(_changed(error))
+                continue
+            if asked is None:
+                cancel.wait.cancelled(UNKNOWN)
+            else:
+                server, question = asked
+                self._admin(server).put(question, now)
+
+    def _admin(self, server: Server) -> AdminEngine:
+        """Return the engine of the admin connection to `server`."""
+        admin = self._admins.get(server)
+        if admin is None:
+            admin = AdminEngine([server.address], connect_timeout=self._connect_timeout)
+            self.share(admin)
+            self._admins[server] = admin
+        return admin
+
     def statuses(
         self,
         now: float,
@@ -509,6 +643,8 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                 else:
                     tracking.finish(item, JOB_UNKNOWN, error)
             self._tell_waits(link, error)
+        for admin in self._admins.values():
+            admin.close(now)
         for wait in list(self._waits):
             wait.finish()
 
@@ -551,9 +687,12 @@ class ClientEngine(ConnectingEngine[ClientLink]):
 
     # The transport side: input.
 
-    def receive_data(self, link: ClientLink, data: bytes, now: float) -> None:
+    def receive_data(self, link: AnyLink, data: bytes, now: float) -> None:
         """Process `data`, received from the server of `link`."""
         if not link.alive:
+            return
+        if isinstance(link, AdminLink):
+            link.engine.receive_data(link, data, now)
             return
         if self.dropped:
             self._sweep()
@@ -564,17 +703,28 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._reply_handler.take(link)
         except RemoteProtocolError as error:
             self._close(link, error, now)
+        if self._cancels:
+            self._ask_servers(now)
         for watcher in self._watchers:
             watcher.notify()
 
+    def handle_timeout(self, now: float) -> None:
+        """Process the deadlines that have passed at `now`."""
+        super().handle_timeout(now)
+        for admin in self._admins.values():
+            admin.send_next(now)
+
     # The transport side: output.
 
-    def _links(self) -> list[ClientLink]:
-        return self.pool.links()
+    def _links(self) -> list[AnyLink]:
+        links: list[AnyLink] = self.pool.links()
+        for admin in self._admins.values():
+            links += admin._links()
+        return links
 
-    def links_to_write(self) -> Iterable[ClientLink]:
+    def links_to_write(self) -> Iterable[AnyLink]:
         """Return the open links that have data to send and room in the window."""
-        links = []
+        links: list[AnyLink] = []
         for server in self.pool.servers:
             link: ClientLink | None = server.link
             if link is None or link.state is not OPEN:
@@ -582,15 +732,19 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             waiting = link.outbox or link.batches
             if link.ahead or (waiting and link.connection.unanswered < _WINDOW):
                 links.append(link)
+        for admin in self._admins.values():
+            links += admin.links_to_write()
         return links
 
-    def data_to_send(self, link: ClientLink, now: float) -> bytes:
+    def data_to_send(self, link: AnyLink, now: float) -> bytes:
         """Return the bytes to write on `link` now, or b"".
 
         The bytes are packets of about 64 KiB in total, or a piece of a large packet.
         """
         if link.state is not OPEN:
             return b""
+        if isinstance(link, AdminLink):
+            return link.engine.data_to_send(link, now)
         outbox, ahead, heartbeat = link.outbox, link.ahead, link.heartbeat
         if heartbeat.asked is not None:
             link.delivery.taken(now)
@@ -860,7 +1014,7 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             self._begin(link, now)  # A caller is waiting, so don't wait for the cool-down.
         return link
 
-    def _begin(self, link: ClientLink, now: float) -> None:
+    def _begin(self, link: Any, now: float) -> None:
         super()._begin(link, now)
         self._race(link, now)
 
@@ -899,7 +1053,10 @@ class ClientEngine(ConnectingEngine[ClientLink]):
             link = self._link_to(other, now)
         self._put((request,), link, now)
 
-    def _opened(self, link: ClientLink, now: float) -> None:
+    def _opened(self, link: AnyLink, now: float) -> None:
+        if isinstance(link, AdminLink):
+            link.engine._opened(link, now)
+            return
         if len(self.pool.servers) > 1:
             self._win_race(link, now)
         self._tell_waits(link, None)
@@ -924,11 +1081,14 @@ class ClientEngine(ConnectingEngine[ClientLink]):
                     is_won = is_late or link.server in request._gm_tried
                     self._retry_or_fail(self._put_one, request, link if is_won else other, now)
 
-    def _drop(self, link: ClientLink) -> None:
+    def _drop(self, link: AnyLink) -> None:
         self._timers.cancel((_RACE, link))
         super()._drop(link)
 
-    def _lost(self, link: ClientLink, error: Exception, now: float) -> None:
+    def _lost(self, link: AnyLink, error: Exception, now: float) -> None:
+        if isinstance(link, AdminLink):
+            link.engine._lost(link, error, now)
+            return
         server = link.server
         was_up = link.is_up
         self._make_rest(link, now)

@@ -11,6 +11,7 @@ from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.names import check_task
 from gearman_proto.wire.packets import HEADER_SIZE, SUBMITS, GetStatus, Role
 
+from .cancelling import is_followed
 from .foreground import ForegroundJobs, Submit
 from .heartbeat import Heartbeat
 from .queries import Probe
@@ -199,6 +200,6 @@ def requests_of(item: object) -> Sequence[GearmanJobRequest]:
 
 def abandoned_size(request: GearmanJobRequest) -> int:
     """Return the approximate bytes buffered for `request` if no call waits for it, else 0."""
-    if request._gm_waits or request.state != JOB_PENDING:
+    if request.state != JOB_PENDING or is_followed(request):
         return 0
     return ITEM_COST + len(request._gm_payload or b"")
