@@ -18,6 +18,7 @@ At the end, servers fail until no link is left. Then all calls are done, except 
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
@@ -25,6 +26,8 @@ from unittest import mock
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.client import engine as client_module
+from gearman_proto.engines.client.cancelling import Cancel, CancelWait
+from gearman_proto.engines.client.link import requests_of
 from gearman_proto.engines.client.queries import Arrival, Probe, StatusWait
 from gearman_proto.engines.waits import RequestsWait, Subscription, Wait
 from gearman_proto.errors import GearmanError, InvalidClientState, LocalProtocolError
@@ -46,6 +49,7 @@ from gearman_proto.wire.packets import (
     PacketEvent,
     StatusRes,
     StatusResUnique,
+    TextLine,
 )
 from tests.engines.harness import Bell, Peer, to_be_made
 
@@ -148,6 +152,7 @@ class _Game(ConnectingGame[Peer]):
             self.abandon,
             self.wait_for_servers,
             self.many_updates,
+            self.cancel,
         ]
 
     # The caller.
@@ -234,6 +239,10 @@ class _Game(ConnectingGame[Peer]):
     def wait_for_servers(self) -> None:
         self._waiting(self.engine.wait_for_servers)
 
+    def cancel(self) -> None:
+        with contextlib.suppress(ValueError):  # The server chose a handle that is no word.
+            self._about(self.world.cancel)
+
     def release(self) -> None:
         """Let a call return or give up."""
         if not self.world.waits:
@@ -291,7 +300,10 @@ class _Game(ConnectingGame[Peer]):
         questions = self.questions[peer]
         data = b""
         for _ in range(1 + self.program.below(5)):
-            if questions:
+            if questions and isinstance(questions[0], TextLine):
+                questions.popleft()
+                data += self.program.pick([b"OK\r\n", b"ERR UNKNOWN_JOB\r\n", b"ERR no\r\n"])
+            elif questions:
                 data += packed(self._answer_to(questions.popleft()))
         self.give(peer, data)
 
@@ -350,6 +362,8 @@ class _Game(ConnectingGame[Peer]):
     def _will_end(self, wait: Wait, links: list[ClientLink]) -> bool:
         if wait.deadline is not None:
             return wait in self.engine._timers
+        if isinstance(wait, CancelWait):
+            return wait in self._cancelling(links)
         if isinstance(wait, StatusWait):
             items = {id(item) for link in links for item in link.items()}
             return any(id(query) in items for query in wait.queries if not query.answered)
@@ -359,6 +373,20 @@ class _Game(ConnectingGame[Peer]):
             mine = [request for request in wait.members if wait in request._gm_waits]
             return bool(to_be_made(wait, links)) or any(r._gm_link in links for r in mine)
         return any(wait in link.waits for link in links) or wait in self._arrivals(links)
+
+    def _cancelling(self, links: list[ClientLink]) -> list[CancelWait]:
+        """Return the calls of `cancel` that wait for an acknowledgment or for an admin connection.
+
+        A question to an admin connection has a deadline.
+        """
+        requests = [each for link in links for item in link.items() for each in requests_of(item)]
+        waits = [wait for request in requests for wait in request._gm_waits]
+        waiting = [wait.wait for wait in waits if isinstance(wait, Cancel)]
+        for admin in self.engine._admins.values():
+            for question in admin._waits:
+                assert question in self.engine._timers
+                waiting.append(question.wake.__self__.wait)
+        return waiting
 
     def _arrivals(self, links: list[ClientLink]) -> list[Wait]:
         """Return the calls of `wait_for_servers`."""
