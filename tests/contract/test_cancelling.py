@@ -12,7 +12,7 @@ from .kit import Gate, Kit, Launch, Server, collect, echo, settled
 from .test_submitting import new_request
 
 if TYPE_CHECKING:
-    from gearman_proto import GearmanJobRequest
+    from gearman_proto import GearmanJobRequest, WorkerJob
 
 
 async def run_the_queue(kit: Kit, server: Server, task: str) -> list[Any]:
@@ -132,20 +132,22 @@ async def test_job_of_a_call_that_returns_is_not_cancelled(
 @pytest.mark.both_servers
 async def test_closed_results_are_cancelled(kit: Kit, server: Server, task: str) -> None:
     gate = kit.gate()
-    client = await kit.client(server.address)
-    await kit.start_worker(server.address, tasks={task: gate})
-    jobs = [{"task": task, "data": b"%d" % number} for number in range(9)]
+
+    def function(worker: Any, job: WorkerJob) -> Any:
+        return job.data if job.data == b"1" else gate(worker, job)
+
+    client = await kit.client_and_worker(server.address, tasks={task: function})
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(1, 9)]
     results = client.results(jobs, window=4, cancel_if_abandoned=True)
-    call = await kit.spawn(results.__anext__)
-    await server.wait_for_counts(task, 4, 1)
-    gate.open.set()
-    await call.result()
-    gate.open.clear()
+    assert (await results.__anext__()).result == b"1"
+    await kit.wait_for(gate.begun)
     await settled(results.aclose() if hasattr(results, "aclose") else results.close())
     assert await collect(results) == []
     gate.open.set()
-    assert await run_the_queue(kit, server, task) == []
-    assert len(gate.order) <= 4
+    await client.submit_job(task, b"last")
+    await server.wait_for_counts(task, 0, 0)
+    # The second job was running, and the other two are gone.
+    assert gate.order == [b"2", b"last"]
 
 
 @pytest.mark.slow

@@ -15,10 +15,11 @@ from gearman_proto.constants import (
     PRIORITY_HIGH,
     PRIORITY_LOW,
 )
+from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import make_requests, prepare, submit_event
+from gearman_proto.jobs.submitting import check_followed, make_requests, prepare, submit_event
 from tests.jobs.played import Counting, make
 
 
@@ -236,3 +237,11 @@ def test_submit_event_converts_run_at_from_datetime() -> None:
     run_at = datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))) + timedelta(seconds=9.5)
     event = submit_event(prepared(background=True, unique="u", run_at=run_at))
     assert event == events.SubmitJobEpoch(b"t", b"u", b"10", b"d")
+
+
+def test_only_foreground_requests_are_followed() -> None:
+    check_followed(make_requests([{"task": "t", "data": b""}]))
+    with pytest.raises(ArgumentValueError, match="is a background request"):
+        check_followed(make_requests([{"task": "t", "data": b""}], background=True))
+    with pytest.raises(ArgumentTypeError):
+        check_followed([None])  # type: ignore[list-item]

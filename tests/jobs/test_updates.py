@@ -9,8 +9,14 @@ import pytest
 from gearman_proto import events
 from gearman_proto.constants import JOB_CREATED
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.request import next_update
-from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning, UpdateQueue
+from gearman_proto.jobs.request import has_updates, next_update
+from gearman_proto.jobs.updates import (
+    UPDATE_COST,
+    JobData,
+    JobProgress,
+    JobWarning,
+    UpdateQueue,
+)
 from tests.engines.harness import World
 from tests.jobs.played import Counting, played, submit
 
@@ -85,6 +91,26 @@ def test_queue_read_before_the_submit_receives_later_updates() -> None:
     submit(request).send(CREATED, events.WorkData(b"H:1", b"a"))
     assert request.data_updates is queue
     assert list(queue) == [b"a"]
+
+
+def test_unread_updates_are_counted_until_read_and_progress_can_be_dropped() -> None:
+    request = played(
+        CREATED,
+        events.WorkStatus(b"H:1", b"1", b"9"),
+        events.WorkData(b"H:1", b"data"),
+        events.WorkStatus(b"H:1", b"2", b"9"),
+    )
+    updates = request._gm_updates
+    assert updates is not None
+    assert updates.unread == 3 * UPDATE_COST + len(b"data")
+    updates.drop_progress()
+    assert list(request.status_updates) == [(2, 9)]
+    assert updates.unread == 2 * UPDATE_COST + len(b"data")
+    assert has_updates(request)
+    assert [next_update(request), next_update(request)] == [JobData(b"data"), JobProgress(2, 9)]
+    assert (updates.unread, has_updates(request)) == (0, False)
+    updates.drop_progress()
+    assert list(request.status_updates) == []
 
 
 def test_status_updates_beyond_the_limit_drop_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from gearman_proto.engines.worker.outcomes import exc_info_of
 from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.submitting import SLICE
-from gearman_proto.surface.client import make_job
+from gearman_proto.surface.client import cancelling, make_job
 from gearman_proto.surface.worker import Ability
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import (
@@ -133,6 +133,46 @@ def test_a_client() -> None:
     assert client._gm_check([], 5) == 5.0
     with pytest.raises(TypeError, match="list"):
         client._gm_check(None, 5)
+
+
+def test_updates_are_for_foreground_requests() -> None:
+    client = make_client(["one:1"])
+    foreground, background = (
+        client._gm_requests_of([{"task": "t", "data": b"x"}], background, 0)[0]
+        for background in (False, True)
+    )
+    assert client._gm_check_followed(foreground, 5) == 5.0
+    assert client._gm_check_followed([foreground], None) is None
+    for wrong in (background, [foreground, background]):
+        with pytest.raises(ValueError, match="background"):
+            client._gm_check_followed(wrong, None)
+
+
+def test_results_take_iterables_and_make_requests_one_by_one() -> None:
+    client = make_client(["one:1"])
+    make = client._gm_maker(iter([]), 1, True, 2)
+    request = make({"task": "t", "data": b"x"})
+    assert (request.background, request.max_connection_attempts) == (True, 3)
+    assert request._gm_payload == b"x"
+    with pytest.raises(ValueError, match="data"):
+        make({"task": "t"})
+
+    class Async:
+        def __aiter__(self) -> None: ...
+
+    client._gm_maker(Async(), 1, False, 0, can_be_async=True)
+    for jobs, window, retries in [(Async(), 1, 0), ([], 0, 0), ([], 1, -1)]:
+        with pytest.raises((TypeError, ValueError)):
+            client._gm_maker(jobs, window, False, retries)
+
+
+def test_only_submitted_requests_can_be_cancelled() -> None:
+    client = make_client(["one:1"])
+    assert client._gm_check_cancelled(GearmanJobRequest.from_handle("H:1"), 5) == 5.0
+    with pytest.raises(TypeError):
+        client._gm_check_cancelled("H:1", None)
+    assert cancelling(True) == {"cancel_if_abandoned": True}
+    assert cancelling(False) == {}
 
 
 def test_client_finds_its_servers() -> None:

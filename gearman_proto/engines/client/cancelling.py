@@ -141,7 +141,7 @@ class Cancel:
         put: Queues this object, so that the engine asks the server.
     """
 
-    __slots__ = ("_is_waiting", "_put", "question", "request", "wait")
+    __slots__ = ("_put", "question", "request", "wait")
 
     def __init__(
         self,
@@ -152,12 +152,10 @@ class Cancel:
         self.request = request
         self.wait = wait
         self.question: CancelQuestion | None = None
-        self._is_waiting = False
         self._put = put
 
     def follow(self) -> None:
         """Wait for the acknowledgment of the request, or for its end."""
-        self._is_waiting = True
         self.request._gm_waits = (*self.request._gm_waits, self)
 
     def ask(self, pool: ServerPool, deadline: float) -> tuple[Server, CancelQuestion] | None:
@@ -187,7 +185,7 @@ class Cancel:
                 end_job(self.request, self.question.handle, value)
             self.wait.cancelled(value)
 
-    # The calls of the request. Only the first one counts.
+    # The calls of the request.
 
     def make_room(self, size: int) -> bool:  # noqa: ARG002
         """Return True."""
@@ -201,16 +199,13 @@ class Cancel:
 
     def request_accepted(self) -> None:
         """Ask the server, which has acknowledged the request."""
-        if self._is_waiting:
-            self._is_waiting = False
-            self._put(self)
+        self._put(self)
 
     def request_ended(self, request: GearmanJobRequest) -> None:
         """Ignore the end, since the server is asked."""
 
     def requests_ended(self, requests: Sequence[GearmanJobRequest]) -> None:  # noqa: ARG002
         """Process the end of a request that was never acknowledged, or of a background request."""
-        self._is_waiting = False
         if self.request.state == JOB_CREATED:
             self._put(self)
         else:
