@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 _INSIDE = (
-    "Answer|Asked|BaseEngine|Callback|CallingNode|ConnectingEngine|Connector|End|ExcInfo|Fields|"
-    "Function|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|RequestsWait|"
-    "StatusWait|UpdateSubscription|Updates|Waited|Wanted|WorkSubscription"
+    "Answer|AnyLink|Asked|BaseEngine|Callback|CallingNode|CancelWait|ConnectingEngine|Connector|End|"
+    "ExcInfo|Fields|Function|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|"
+    "RequestsWait|ResultsWait|StatusWait|UpdateSubscription|Updates|Waited|Wanted|WorkSubscription"
 )
 
 project = "gearman-sansio"

@@ -295,7 +295,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
         At most `window` requests are in flight or wait to be yielded. While the caller waits for
         the next request and there are fewer, the client takes the next job and submits it. So it
-        takes no more jobs while all workers are busy, or while the caller processes a request.
+        stops to take jobs while all workers are busy, or while the caller processes a request.
 
         The client yields one request for each job that it has taken. As with `as_completed`, see
         the `state` and `error` of each. If the caller stops early, the jobs in flight go on, unless
@@ -314,7 +314,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
         Raises:
             ServerUnavailable, ExceededConnectionAttempts: A job could not be submitted. The client
-                takes no more jobs, and raises this after it has yielded all requests. The
+                stops to take jobs, and raises this after it has yielded all requests. The
                 exception's `job_requests` are the ones that could not be submitted.
             InvalidClientState: The client was shut down before the last job.
             TypeError, ValueError: An argument is invalid. If a job is invalid, the client raises
@@ -380,8 +380,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
                 might still be cancelled later.
 
         Returns:
-            ``"queued"``, ``"running"`` or ``"unknown"``: what the job was just before. It might
-            have started or ended meanwhile, so ``"queued"`` does not prove that it never ran.
+            ``"queued"``, ``"running"`` or ``"unknown"``: the last state of the job. It might have
+            started or ended meanwhile, so ``"queued"`` does not prove that it never ran.
             ``"unknown"``: the server does not know the job, for example because it has ended. None
             after the timeout.
 

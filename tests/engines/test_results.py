@@ -1,4 +1,4 @@
-"""The requests of a stream of jobs, of which a limited number is in flight."""
+"""Streams of jobs with a limit for the jobs in flight."""
 
 from __future__ import annotations
 

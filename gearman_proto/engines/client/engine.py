@@ -491,7 +491,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         has_returned: bool = False,
         timeout: float | None = None,
     ) -> CancelWait:
-        """Cancel what a call of `submit` has left in flight, after its Wait was released.
+        """Cancel the requests that a call of `submit` has left in flight. Its Wait was released.
 
         Skip requests whose unique the application has chosen, and those that another call waits
         for: others might need these jobs.
