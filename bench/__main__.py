@@ -34,6 +34,7 @@ MEASURES = {
     "connections": False,
     "listings": False,
     "memory": False,
+    "updates": False,
     "payloads": False,
     "imports": False,
     "core": False,

@@ -35,10 +35,12 @@ class Packet(enum.IntEnum):
     SUBMIT_JOB = 7
     JOB_CREATED = 8
     NO_JOB = 10
+    WORK_STATUS = 12
     WORK_COMPLETE = 13
     ECHO_REQ = 16
     SUBMIT_JOB_BG = 18
     OPTION_RES = 27
+    WORK_DATA = 28
     # gear's server knows no other grab.
     GRAB_JOB_UNIQ = 30
     JOB_ASSIGN_UNIQ = 31

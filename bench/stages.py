@@ -68,7 +68,7 @@ def _jobs(count: int) -> list[dict[str, Any]]:
     return [{"task": TASK, "data": DATA} for _ in range(count)]
 
 
-class _Client:
+class ConnectedClient:
     """A client's engine with a connection. The stage plays the server."""
 
     def __init__(self) -> None:
@@ -102,8 +102,8 @@ def prepare_requests(count: int) -> Callable[[], object]:
     return lambda: prepare(requests, NoopEncoder)
 
 
-def _bulk(count: int, *, background: bool) -> tuple[_Client, Callable[[], object]]:
-    client = _Client()
+def _bulk(count: int, *, background: bool) -> tuple[ConnectedClient, Callable[[], object]]:
+    client = ConnectedClient()
     requests = make_requests(_jobs(count), background=background)
     prepare(requests, NoopEncoder)
     return client, lambda: client.engine.submit(0.0, _nothing, requests)
@@ -152,7 +152,7 @@ def complete(count: int) -> Callable[[], object]:
 
 
 def single(count: int, *, background: bool = True) -> Callable[[], object]:
-    client = _Client()
+    client = ConnectedClient()
     engine, jobs = client.engine, _jobs(count)
     replies = [
         _created(number) if background else _created(number) + _complete(number)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = ".".join(platform.python_version_tuple()[:2])
 # Benchmarks that need no peer. (They use only levels that do not exceed the number of jobs.)
-ALONE = ["core", "functions", "connections", "listings", "memory"]
+ALONE = ["core", "functions", "connections", "listings", "memory", "updates"]
 OTHERS = ["bulk", "single", "worker", "servers", "sizes", "waits", "imports", "payloads"]
 
 
@@ -57,7 +57,7 @@ def check(found: dict[str, Any], *, rows: int) -> None:
 @pytest.mark.slow
 def test_benchmarks_without_peers_run(tmp_path: Path) -> None:
     found, printed = measured(tmp_path, *ALONE, "--quick", "--jobs", "20", "--rounds", "1")
-    check(found, rows=len(STAGES) + 6)
+    check(found, rows=len(STAGES) + 8)
     assert found["facts"]["Python"].startswith(platform.python_version())
     assert found["settings"] == {"jobs": 20, "rounds": 1}
     # That PATH contains no compiler and no valgrind.
