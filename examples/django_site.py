@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import sys
 import uuid
 from pathlib import Path
@@ -117,10 +116,7 @@ class Command(BaseCommand):
     help = "Do the jobs of this site, until SIGTERM or Ctrl-C."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        worker = make_worker()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: worker.stop())
-        worker.work()
+        make_worker().run()
 
 
 if __name__ == "__main__":

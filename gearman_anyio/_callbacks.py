@@ -21,6 +21,7 @@ import anyio.to_thread
 from gearman_proto import ConnectionError
 from gearman_proto.engines.driver import THREAD_AGAIN
 from gearman_proto.engines.worker.outcomes import ForkGuard
+from gearman_proto.jobs import tracking
 from gearman_proto.surface.worker import logger
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ async def awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-def _end_process(status: int) -> None:
+def end_process(status: int) -> None:
+    """End this process at once, without cleanup."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -94,7 +96,7 @@ def _end_process(status: int) -> None:
 
 
 #: Makes the guard of a job. See `ForkGuard`.
-guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
+guard: Final = functools.partial(ForkGuard, logger, os.getpid, end_process)
 #: A guard that does nothing.
 NO_GUARD: Final = contextlib.nullcontext()
 
@@ -120,6 +122,7 @@ async def call_back(
             return await callback(worker, job)
     calls = _Calls()
     view = ThreadProxy(worker, calls)
+    tracking.attach(job, view)
     try:
         is_waiting = False
         while not calls.has_begun:

@@ -10,7 +10,7 @@ received. Only if a subclass overrides `after_poll`, `work` itself wakes and sta
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
@@ -24,17 +24,32 @@ from gearman_proto.engines.worker.outcomes import (
     leaves,
 )
 from gearman_proto.jobs import tracking
-from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, logger
+from gearman_proto.surface.worker import (
+    POLL_TIMEOUT_IN_SECONDS,
+    SIGNALLED,
+    Worker,
+    check_main_thread,
+    logger,
+)
 from gearman_proto.wire.packets import WorkData, WorkException, WorkWarning
 
-from ._callbacks import NO_GUARD, CallbackExit, WorkTask, awaited, call_back, guard
+from ._callbacks import (
+    NO_GUARD,
+    CallbackExit,
+    WorkTask,
+    awaited,
+    call_back,
+    end_process,
+    guard,
+)
 from ._driver import Driver, rng
 from ._opening import SSLContext, make_opener
+from ._signals import draining
 from ._tasks import Tasks
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
@@ -45,10 +60,6 @@ if TYPE_CHECKING:
 
     from ._calls import Call
     from ._streams import Connector
-
-#: A function that gets the worker and the job, and returns the result. A plain one runs in a
-#: thread.
-Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
 
 
 class GearmanWorker(Worker[Server, SSLContext]):
@@ -167,6 +178,11 @@ class GearmanWorker(Worker[Server, SSLContext]):
         # The engine calls `wake` while it is in use, so it can't be asked for a job there.
         subscription.wake = lambda: self._gm_driver.call_or_post(take)
 
+    async def run(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
+        check_main_thread()
+        async with draining(self.stop, lambda number: end_process(SIGNALLED + number)):
+            await self.work(poll_timeout)
+
     def stop(self, timeout: float | None = None) -> None:
         self._gm_driver.call_or_post(self._gm_make_stop(timeout))
 
@@ -176,7 +192,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     async def _gm_execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
         """Do one job, and see to it that it ends."""
-        tracking.use_encoder(job, self.data_encoder)
+        tracking.attach(job, self)
         ending = Ending(job, logger)
         watch = contain_errors(self._gm_leaves, ending.hook_raised)
         # `call_back` has a guard of its own. A subclass's hook can fork too.

@@ -32,7 +32,7 @@ def _path_to_handler(error: BaseException) -> list[str] | None:
     if traceback is None or traceback.tb_next is None:
         return None  # A C function raised it in the frame that has caught it.
     signal = sys.modules.get("signal")
-    if signal is None or not _is_main_thread():
+    if signal is None or not is_main_thread():
         return None
     handlers = map(signal.getsignal, signal.valid_signals())
     codes = {_code_of(handler) for handler in handlers if callable(handler)} - {None}
@@ -44,7 +44,8 @@ def _path_to_handler(error: BaseException) -> list[str] | None:
     return None
 
 
-def _is_main_thread() -> bool:
+def is_main_thread() -> bool:
+    """Return True in the only thread that can handle signals."""
     threading = sys.modules.get("threading")
     is_main = threading is None or threading.current_thread() is threading.main_thread()
     return is_main and bool(_is_main_interpreter())

@@ -13,7 +13,7 @@ import contextlib
 import functools
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
 from gearman_proto.checks import to_seconds
@@ -26,12 +26,19 @@ from gearman_proto.engines.worker.outcomes import (
 )
 from gearman_proto.handlers import has_hit_the_library
 from gearman_proto.jobs import tracking
-from gearman_proto.surface.worker import POLL_TIMEOUT_IN_SECONDS, Worker, logger
+from gearman_proto.surface.worker import (
+    POLL_TIMEOUT_IN_SECONDS,
+    SIGNALLED,
+    Worker,
+    check_main_thread,
+    logger,
+)
 from gearman_proto.tls import make_contexts
 from gearman_proto.wire.packets import WorkData, WorkException, WorkWarning
 
 from ._closing import ClosesOnExit, SSLContext, load_ssl
 from ._driver import Driver, rng
+from ._signals import draining
 from ._threads import Pool
 
 if TYPE_CHECKING:
@@ -43,9 +50,6 @@ if TYPE_CHECKING:
     from gearman_proto.wire.packets import PacketEvent
 
     from ._driver import Call
-
-#: Gets the worker and the job, and returns the result.
-Callback: TypeAlias = "Callable[[Any, WorkerJob], Any]"
 
 
 def _end_process(status: int) -> None:
@@ -122,6 +126,11 @@ class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
             self._gm_log()
         return subscription
 
+    def run(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
+        check_main_thread()
+        with draining(self.stop, lambda number: _end_process(SIGNALLED + number)):
+            self.work(poll_timeout)
+
     def stop(self, timeout: float | None = None) -> None:
         self._gm_driver.post(self._gm_make_stop(timeout))
 
@@ -130,7 +139,7 @@ class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
 
     def _gm_do(self, job: WorkerJob) -> None:
         """Do one job, and see to it that it ends."""
-        tracking.use_encoder(job, self.data_encoder)
+        tracking.attach(job, self)
         ending = Ending(job, logger)
         watch = contain_errors(self._gm_leaves, ending.hook_raised)
         # `on_job_execute` has a guard around the callback. A subclass's hook can fork too.

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from anyio.from_thread import BlockingPortal
 
-    from gearman_anyio.worker import Callback, GearmanWorker
+    from gearman_anyio.worker import GearmanWorker
     from gearman_proto.address import HostSpec
+    from gearman_proto.surface.callbacks import Callback
     from gearman_proto.testing.runs import JobRun
 
 

@@ -14,8 +14,7 @@ from gearman_proto.surface.worker import Ability
 from gearman_proto.testing import jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from gearman_proto.surface.callbacks import Callback
     from gearman_proto.wire.packets import PacketEvent
 
 
@@ -38,8 +37,8 @@ class JobDouble(jobs.JobDouble):
         await anyio.lowlevel.checkpoint()
         job.take_down(event)
 
-    async def call(self, callback: Callable[[Any, Any], Any]) -> Any:
-        """Call `callback` with the worker and this job, and complete the job.
+    async def call(self, callback: Callback) -> Any:
+        """Call `callback` as a worker does, and complete the job.
 
         An async callback is awaited. A plain one runs in a thread, as in the worker, where the
         worker's methods block.
@@ -54,8 +53,7 @@ class JobDouble(jobs.JobDouble):
             TypeError: The callback can't be called.
             InvalidWorkerState: The job has ended, so it can't be done again.
         """
-        self._check_call(callback)
-        ability = Ability(callback, None, is_async(callback))
+        ability = Ability(self._check_call(callback), None, is_async(callback))
         try:
             result = await call_back(ability, self.worker, self, anyio.CapacityLimiter(1))
         except CallbackExit as escaped:

@@ -126,6 +126,7 @@ class WorkerJob(GearmanJob):
         "_gm_is_finished",
         "_gm_link",
         "_gm_payload",
+        "_gm_worker",
         "ended",
         "wire_handle",
         "wire_task",
@@ -144,6 +145,8 @@ class WorkerJob(GearmanJob):
         # The engine's connection. It has an `address`, and is `alive` or not.
         self._gm_link: Any = link
         self._gm_payload = payload
+        # The GearmanWorker that does the job; None in a program that drives the engine itself.
+        self._gm_worker: Any = None
         self._gm_data: Any = Missing
 
     @property
@@ -169,3 +172,35 @@ class WorkerJob(GearmanJob):
         Another worker will run the job again.
         """
         return not self.ended and not self._gm_link.alive
+
+    # The worker's methods for callbacks that take no worker. The result of an awaited worker's
+    # method is awaited, except in the thread of a plain callback.
+
+    def send_status(
+        self,
+        numerator: int | str | bytes,
+        denominator: int | str | bytes,
+        poll_timeout: float | None = None,
+    ) -> Any:
+        """Report progress (WORK_STATUS). See `GearmanWorker.send_job_status`.
+
+        Returns:
+            None. (awaited) An awaitable, in an async callback.
+        """
+        return self._gm_worker.send_job_status(self, numerator, denominator, poll_timeout)
+
+    def send_data(self, data: Any, poll_timeout: float | None = None) -> Any:
+        """Send a part of the result (WORK_DATA). See `GearmanWorker.send_job_data`.
+
+        Returns:
+            None. (awaited) An awaitable, in an async callback.
+        """
+        return self._gm_worker.send_job_data(self, data, poll_timeout)
+
+    def send_warning(self, data: Any, poll_timeout: float | None = None) -> Any:
+        """Send a warning (WORK_WARNING). See `GearmanWorker.send_job_warning`.
+
+        Returns:
+            None. (awaited) An awaitable, in an async callback.
+        """
+        return self._gm_worker.send_job_warning(self, data, poll_timeout)

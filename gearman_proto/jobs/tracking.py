@@ -4,7 +4,7 @@ Applications see requests as `GearmanJobRequest`. An engine keeps its own notes 
 the same object, because a second object would cost 72 bytes per request. The names of these
 attributes begin with `_gm_`, so subclasses of `GearmanJobRequest` can use any ordinary name.
 
-Adapters call only `is_finished` and `use_encoder`, for the jobs of a worker.
+Adapters call only `is_finished` and `attach`, for the jobs of a worker.
 """
 
 from __future__ import annotations
@@ -319,9 +319,13 @@ def updates_of(request: TrackedRequest) -> Updates:
     return request._gm_updates
 
 
-def use_encoder(job: WorkerJob, encoder: Any) -> None:
-    """Decode the data of a worker's `job` with `encoder`."""
-    job._gm_encoder = encoder
+def attach(job: WorkerJob, worker: Any) -> None:
+    """Attach a `job` to its GearmanWorker: its encoder decodes the data, and it sends the updates.
+
+    In a thread of an awaited worker, `worker` is a proxy whose methods block.
+    """
+    job._gm_encoder = worker.data_encoder
+    job._gm_worker = worker
 
 
 def is_finished(job: WorkerJob) -> bool:

@@ -1,7 +1,8 @@
 """Checks of a worker's callback at registration.
 
-A callback with the wrong signature would fail all its jobs, so `check_callback` rejects it when it
-is registered. If a callback has no reliable signature, the check accepts it.
+A callback gets the worker and the job, or only the job if it takes one argument. One with another
+signature would fail all its jobs, so `check_callback` rejects it when it is registered. If a
+callback has no reliable signature, it gets both.
 
 Only workers need `inspect`, which takes as long to import as all of `gearman_proto.wire`.
 """
@@ -9,12 +10,18 @@ Only workers need `inspect`, which takes as long to import as all of `gearman_pr
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gearman_proto.errors import ArgumentTypeError
 
 if TYPE_CHECKING:
     import inspect
+    from collections.abc import Callable
+
+    from gearman_proto.jobs.job import WorkerJob
+
+#: A function of the worker and the job, or of the job alone, that returns the result.
+Callback: TypeAlias = "Callable[[Any, WorkerJob], Any] | Callable[[WorkerJob], Any]"
 
 
 def is_async(function: Any) -> bool:
@@ -28,8 +35,8 @@ def is_async(function: Any) -> bool:
     )
 
 
-def check_callback(task: str, callback: Any, *, is_awaited: bool) -> None:
-    """Check the callback of a task.
+def check_callback(task: str, callback: Any, *, is_awaited: bool) -> Callable[[Any, Any], Any]:
+    """Check the callback of a task, and return it as a function of the worker and the job.
 
     Args:
         task: The name of the task.
@@ -37,8 +44,8 @@ def check_callback(task: str, callback: Any, *, is_awaited: bool) -> None:
         is_awaited: True if the worker accepts async callbacks.
 
     Raises:
-        TypeError: The callback does not accept a worker and a job, or it is async and the worker
-            does not accept async callbacks.
+        TypeError: The callback does not accept a worker and a job, nor a job alone. Or it is async
+            and the worker does not accept async callbacks.
     """
     if not callable(callback):
         raise ArgumentTypeError(f"the callback of {task!r} can't be called: {callback!r}")
@@ -47,16 +54,30 @@ def check_callback(task: str, callback: Any, *, is_awaited: bool) -> None:
             f"the callback of {task!r} is async, which this worker does not await: "
             f"gearman_anyio.GearmanWorker does"
         )
-    signature = _signature(callback)
-    if signature is None:
-        return
-    try:
-        signature.bind(None, None)
-    except TypeError as error:
+    adapted = of_worker_and_job(callback)
+    if adapted is None:
         raise ArgumentTypeError(
-            f"the callback of {task!r} is called with the worker and the job, "
-            f"which {callback!r} does not take: {error}"
-        ) from None
+            f"the callback of {task!r} is called with the worker and the job, or with the job "
+            f"alone, which {callback!r} does not take"
+        )
+    return adapted
+
+
+def of_worker_and_job(callback: Any) -> Callable[[Any, Any], Any] | None:
+    """Return `callback` as a function of the worker and the job; None if it can't be called so."""
+    signature = _signature(callback)
+    if signature is None or _takes(signature, 2):
+        function: Callable[[Any, Any], Any] = callback
+        return function
+    return (lambda _worker, job: callback(job)) if _takes(signature, 1) else None
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def _signature(callback: Any) -> inspect.Signature | None:

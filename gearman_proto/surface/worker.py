@@ -11,6 +11,7 @@ from gearman_proto import constants
 from gearman_proto.checks import check_timeout, to_seconds
 from gearman_proto.engines.worker.outcomes import CallbackResult, to_send
 from gearman_proto.errors import ArgumentTypeError
+from gearman_proto.handlers import is_main_thread
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.results import data_event, result_event, status_event
 from gearman_proto.names import check_client_id, check_task, to_text
@@ -37,11 +38,16 @@ if TYPE_CHECKING:
         WorkWarning,
     )
 
+    from .callbacks import Callback
+
 #: Logs the tracebacks of callbacks, and connection failures.
 logger: Final = logging.getLogger("gearman")
 
 #: Seconds without any event after which `work` calls `after_poll` (python-gearman).
 POLL_TIMEOUT_IN_SECONDS: Final = 60.0
+
+#: A shell adds this to the number of the signal that ended a program.
+SIGNALLED: Final = 128
 
 # Hooks that can still act on a job after its result was sent. The packages' own versions don't.
 _PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
@@ -51,6 +57,7 @@ _HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after
 class Ability(NamedTuple):
     """A registered task."""
 
+    #: Called with the worker and the job.
     callback: Callable[[Any, WorkerJob], Any]
     timeout: float | None
     #: True if the callback is known to be async.
@@ -115,7 +122,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             worker_abilities: The callback of each task. Use `register_task` to change it.
             worker_client_id: The argument of the last `set_client_id`, or None.
         """
-        self.worker_abilities: dict[str, Callable[[Any, WorkerJob], Any]] = {}
+        self.worker_abilities: dict[str, Callback] = {}
         self.worker_client_id: str | None = None
         self._gm_max_jobs = max_jobs
         # The last arguments of `to_send`: `exceptions` and the size limit of a packet.
@@ -146,16 +153,17 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     def register_task(
         self,
         task: str | bytes,
-        callback: Callable[[Any, WorkerJob], Any],
+        callback: Callback,
         timeout: float | None = None,
     ) -> str:
         """Accept jobs of a task (python-gearman: `register_task`; CAN_DO, CAN_DO_TIMEOUT).
 
         Args:
             task: The name of the function.
-            callback: Called with the worker and the job (`task`, `unique`, `handle`, `data`). Its
-                return value is the result. None completes the job without data. (awaited) An async
-                function runs in a task, a plain one in a thread.
+            callback: Called with the worker and the job (`task`, `unique`, `handle`, `data`), or
+                with the job alone if it takes one argument. Its return value is the result. None
+                completes the job without data. (awaited) An async function runs in a task, a plain
+                one in a thread.
             timeout: Seconds after which the server gives the job to another worker. The worker
                 does not interrupt the callback. gearmand raises a timeout below 1 to 1. If
                 `max_jobs` is more than 1 and no other job is queued, gearmand stops its timer.
@@ -164,15 +172,15 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             `task`.
 
         Raises:
-            TypeError: `task` is not a name, or `callback` does not accept two arguments, or
-                (blocking) it is async. A callback without a signature is accepted.
+            TypeError: `task` is not a name, or `callback` accepts neither two arguments nor one,
+                or (blocking) it is async. A callback without a signature is accepted.
             ValueError: Servers do not accept this name or timeout.
         """
         name = to_text(task, "task")
         wire = check_task(name)
-        check_callback(name, callback, is_awaited=self._gm_is_awaited)
+        called = check_callback(name, callback, is_awaited=self._gm_is_awaited)
         seconds = check_timeout(timeout)
-        ability = Ability(callback, seconds, is_async(callback))
+        ability = Ability(called, seconds, is_async(callback))
 
         def register(engine: Any, now: float) -> None:
             engine.register(now, wire, seconds)
@@ -272,6 +280,24 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
                 was shut down.
             Exception: Any exception from `after_poll`, immediately, or from `after_job`, after the
                 current jobs.
+        """
+
+    @abstractmethod
+    def run(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> Waited[None]:
+        """Run jobs as `work` does, until SIGTERM or SIGINT (Ctrl-C).
+
+        The first of these signals stops the worker as `stop` does. Another one ends the process at
+        once, without cleanup and with the exit status 128 plus its number; servers give the jobs to
+        other workers. A signal that the process ignores stays ignored. When this method returns or
+        raises, the previous handlers are restored. (asyncio) Those of `loop.add_signal_handler` are
+        not.
+
+        Args:
+            poll_timeout: As for `work`.
+
+        Raises:
+            RuntimeError: This is not the main thread, so it can't handle signals.
+            ServerUnavailable, InvalidWorkerState, Exception: As for `work`.
         """
 
     @abstractmethod
@@ -530,6 +556,19 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
     def _gm_failure(self, job: WorkerJob) -> WorkFail:
         return WorkFail(_handle_of(job))
+
+
+def check_main_thread() -> None:
+    """Check that this thread can handle signals.
+
+    Raises:
+        RuntimeError: It can't.
+    """
+    if not is_main_thread():
+        raise RuntimeError(
+            "run() handles signals, which only the main thread can do: call work() in this thread, "
+            "and stop() in a signal handler of the main thread"
+        )
 
 
 def _handle_of(job: WorkerJob) -> bytes:

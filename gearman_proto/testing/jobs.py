@@ -21,6 +21,7 @@ from gearman_proto.jobs.results import result_event
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 from gearman_proto.names import check_name, check_task, to_text
 from gearman_proto.records import record
+from gearman_proto.surface.callbacks import of_worker_and_job
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import (
     Role,
@@ -33,6 +34,8 @@ from gearman_proto.wire.packets import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gearman_proto.jobs.updates import JobUpdate
     from gearman_proto.wire.packets import PacketEvent
 
@@ -87,12 +90,11 @@ class JobDouble(WorkerJob):
         if worker is not None:
             check_type("worker", worker, kind, f"a {kind.__module__}.{kind.__name__}, or None")
         self.worker: Any = kind() if worker is None else copy.copy(worker)
-        encoder = self.worker.data_encoder
-        payload = encode_data(encoder, data, None, wire_task)
+        payload = encode_data(self.worker.data_encoder, data, None, wire_task)
         super().__init__(
             _Link(ServerAddress("localhost")), _HANDLE, wire_task, wire_unique, payload
         )
-        tracking.use_encoder(self, encoder)
+        tracking.attach(self, self.worker)
         self.updates: list[JobUpdate] = []
         # Nothing else is replaced. (Hooks of gearman_anyio send with `run_at_once`.)
         driver: Any = self.worker._gm_driver  # noqa: SLF001
@@ -118,8 +120,11 @@ class JobDouble(WorkerJob):
         Connection(Role.WORKER).send(event)
         self.updates.append(self._read(event))
 
-    def _check_call(self, callback: Any) -> None:
+    def _check_call(self, callback: Any) -> Callable[[Any, Any], Any]:
         """Check that `callback` is callable and that the job has not ended.
+
+        Returns:
+            The callback as a function of the worker and the job.
 
         Raises:
             TypeError: `callback` is not callable.
@@ -128,6 +133,7 @@ class JobDouble(WorkerJob):
         check_callable("callback", callback, "of a worker and a job")
         if self.ended:
             raise InvalidWorkerState(f"{self!r} has ended: make another one for another call")
+        return of_worker_and_job(callback) or callback
 
     def _returned(self, result: Any) -> Any:
         """Complete the job with the result of its callback, unless the callback has ended the job.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.job import WorkerJob
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.surface.base import Waited
+    from gearman_proto.surface.callbacks import Callback
 
 WorkerT = TypeVar("WorkerT")
 ServerT = TypeVar("ServerT")
@@ -71,7 +72,7 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
 
     def __init__(
         self,
-        worker: WorkerT | Mapping[str, Callable[[Any, Any], Any]],
+        worker: WorkerT | Mapping[str, Callback],
         server: ServerT,
         *,
         timeout: float = 10.0,

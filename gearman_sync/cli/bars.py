@@ -29,10 +29,10 @@ from rich.text import Text
 from gearman_proto.names import to_text
 from gearman_proto.printable import printable
 from gearman_sync import _interrupts
+from gearman_sync._signals import handled, not_ignored
 
 from . import exits
 from .output import flush, write, write_errors
-from .signals import handled, not_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

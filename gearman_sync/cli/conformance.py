@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
+from gearman_sync._signals import handled, not_ignored
+
 from . import exits
 from .bars import Bars
 from .options import check_seconds
-from .signals import handled, not_ignored
 
 
 def _on_signal(number: int) -> None:

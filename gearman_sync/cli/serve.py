@@ -14,10 +14,10 @@ import typer
 
 from gearman_proto.constants import DEFAULT_GEARMAN_PORT, DEFAULT_JOB_RETRIES, DEFAULT_MAX_MEMORY
 from gearman_sync import JobServer
+from gearman_sync._signals import handled
 
 from . import exits
 from .options import KeyFile, load_files
-from .signals import handled
 
 _MEGABYTE: Final = 1024 * 1024
 

@@ -28,13 +28,13 @@ from gearman_proto.errors import GearmanError
 from gearman_proto.printable import printable
 from gearman_sync import GearmanAdminClient
 from gearman_sync._leader import sleep_until
+from gearman_sync._signals import handled, not_ignored
 
 from . import exits
 from .board import Board, Order, Row, Site, sparkline
 from .keys import END, Keys, raw_keys
 from .options import Servers, seconds, with_options
 from .output import complain
-from .signals import handled, not_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gearman_sync import GearmanWorker
+from gearman_sync._signals import draining
 
 from . import exits
 from .options import Servers, TaskName, with_options
 from .output import complain
 from .process import Processes
-from .signals import handled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,21 +99,18 @@ def work(
 def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator[list[int]]:
     """Let signals stop the worker. Yield a list whose only item is the exit status."""
     status = [exits.DONE]
-    is_stopping = False
 
-    def on_signal(number: int) -> None:
-        nonlocal is_stopping
-        if not is_stopping:
-            is_stopping = True
-            worker.stop()
-            if worker.has_job_lock():
-                complain("stops when its jobs are done; a second signal stops it at once")
-        else:
-            status[0] = exits.SIGNALLED + number
-            # The order matters: after the shutdown, the output of a killed command can't be sent as
-            # a result.
-            worker.shutdown()
-            processes.kill()
+    def stop() -> None:
+        worker.stop()
+        if worker.has_job_lock():
+            complain("stops when its jobs are done; a second signal stops it at once")
 
-    with handled((signal.SIGINT, signal.SIGTERM), on_signal):
+    def end(number: int) -> None:
+        status[0] = exits.SIGNALLED + number
+        # The order matters: after the shutdown, the output of a killed command can't be sent as a
+        # result.
+        worker.shutdown()
+        processes.kill()
+
+    with draining(stop, end):
         yield status

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from gearman_proto import HostSpec, Server
     from gearman_proto.engines.worker.engine import WorkSubscription
+    from gearman_proto.surface.callbacks import Callback
 
     from .connection import GearmanConnection
 
@@ -53,7 +54,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
     def register_task(
         self,
         task: str | bytes,
-        callback_function: Callable[[Any, Any], Any],
+        callback_function: Callback,
         timeout: float | None = None,
     ) -> str:
         """Register a function, as in gearman_sync."""

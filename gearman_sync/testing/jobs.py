@@ -9,8 +9,7 @@ from gearman_proto.testing import jobs
 from gearman_sync.worker import GearmanWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from gearman_proto.surface.callbacks import Callback
     from gearman_proto.wire.packets import PacketEvent
 
 
@@ -32,8 +31,8 @@ class JobDouble(jobs.JobDouble):
         """Replace `Driver.run`."""
         job.take_down(event)
 
-    def call(self, callback: Callable[[Any, Any], Any]) -> Any:
-        """Call `callback` with the worker and this job, and complete the job.
+    def call(self, callback: Callback) -> Any:
+        """Call `callback` as a worker does, and complete the job.
 
         Returns:
             The result as the client receives it, encoded and decoded, or None if the callback has
@@ -45,9 +44,9 @@ class JobDouble(jobs.JobDouble):
             TypeError: The callback is async, or can't be called.
             InvalidWorkerState: The job has already ended.
         """
-        self._check_call(callback)
+        called = self._check_call(callback)
         if is_async(callback):
             raise TypeError(
                 f"{callback!r} is async, and can be called by gearman_anyio.testing.JobDouble"
             )
-        return self._returned(callback(self.worker, self))
+        return self._returned(called(self.worker, self))

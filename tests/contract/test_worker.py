@@ -97,6 +97,35 @@ async def test_tasks_change_during_work(kit: Kit, server: Server, task: str) -> 
 # Jobs.
 
 
+async def test_callback_of_the_job_alone_sends_updates(
+    kit: Kit, adapter: str, server: Server, task: str
+) -> None:
+    def plain(job: WorkerJob) -> Any:
+        job.send_status(1, 2)
+        job.send_data(b"part")
+        job.send_warning(b"careful")
+        return job.data
+
+    async def awaiting(job: WorkerJob) -> Any:
+        await job.send_status(1, 2)
+        await job.send_data(b"part")
+        await job.send_warning(b"careful")
+        return job.data
+
+    tasks: dict[str, Any] = {task: plain}
+    if adapter != "sync":
+        tasks[f"{task}-awaiting"] = awaiting
+    client = await kit.client_and_worker(server.address, tasks=tasks)
+    for each in tasks:
+        request = await client.submit_job(each, b"ab", wait_until_complete=False)
+        assert await collect(client.updates(request)) == [
+            JobProgress(1, 2),
+            JobData(b"part"),
+            JobWarning(b"careful"),
+            JobEnded("COMPLETE", b"ab"),
+        ]
+
+
 @pytest.mark.parametrize(("max_jobs", "count"), [(1, 1), (2, 1), (4, 2)])
 async def test_all_slots_run_callbacks_at_once(
     kit: Kit, launch: Launch, server: Server, task: str, max_jobs: int, count: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from gearman_proto.address import ServerAddress
 from gearman_proto.jobs import tracking
@@ -28,9 +29,21 @@ def test_job_keeps_attributes_of_the_application() -> None:
 
 def test_worker_job_data_is_decoded_once_when_read() -> None:
     job, encoder = worker_job(), Counting()
-    tracking.use_encoder(job, encoder)
+    tracking.attach(job, SimpleNamespace(data_encoder=encoder))
     assert encoder.decoded == []
     assert (job.data, job.data, encoder.decoded) == ("in", "in", [b"in"])
+
+
+def test_worker_job_sends_updates_by_its_worker() -> None:
+    job, worker = worker_job(), mock.Mock()
+    tracking.attach(job, worker)
+    returned = [job.send_status(1, 2), job.send_data(b"x", 5), job.send_warning(b"y")]
+    assert worker.mock_calls == [
+        mock.call.send_job_status(job, 1, 2, None),
+        mock.call.send_job_data(job, b"x", 5),
+        mock.call.send_job_warning(job, b"y", None),
+    ]
+    assert returned[1] is worker.send_job_data.return_value
 
 
 def test_worker_job_is_lost_with_its_connection_unless_it_has_ended() -> None:

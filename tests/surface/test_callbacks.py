@@ -11,12 +11,12 @@ import pytest
 from gearman_proto.surface.callbacks import check_callback, is_async
 
 
-def two(worker: Any, job: Any) -> bytes:
-    return b""
+def two(worker: Any, job: Any) -> Any:
+    return job
 
 
-def one(job: Any) -> bytes:
-    return b""
+def one(job: Any) -> Any:
+    return job
 
 
 async def waits(worker: Any, job: Any) -> bytes:
@@ -37,8 +37,8 @@ class Methods:
     def two(self, worker: Any, job: Any) -> bytes:
         return b""
 
-    def one(self, job: Any) -> bytes:
-        return b""
+    def one(self, job: Any) -> Any:
+        return job
 
     @classmethod
     def of_class(cls, worker: Any, job: Any) -> bytes:
@@ -96,15 +96,19 @@ ASYNC = [
     Methods(),
 ]
 
-WRONG = [
+OF_THE_JOB = [
     one,
+    lambda job, *, option=False: job,
+    functools.partial(two, "worker"),
+    Methods().one,
+    wrapper_of(one).__wrapped__,
+]
+
+WRONG = [
     lambda worker, job, extra: b"",
     lambda worker, *, job: b"",
     lambda worker, job, *, option: b"",
-    functools.partial(two, 5),
-    Methods().one,
     Methods.two,
-    wrapper_of(one).__wrapped__,
     Bare,
     lambda: b"",
 ]
@@ -113,8 +117,14 @@ WRONG = [
 @pytest.mark.parametrize("callback", PLAIN)
 @pytest.mark.parametrize("is_awaited", [False, True])
 def test_plain_callback_is_accepted(callback: Any, is_awaited: bool) -> None:
-    check_callback("t", callback, is_awaited=is_awaited)
+    assert check_callback("t", callback, is_awaited=is_awaited) is callback
     assert not is_async(callback)
+
+
+@pytest.mark.parametrize("callback", OF_THE_JOB)
+def test_callback_of_one_parameter_gets_the_job(callback: Any) -> None:
+    called = check_callback("t", callback, is_awaited=False)
+    assert called("worker", "job") == callback("job")
 
 
 @pytest.mark.parametrize("callback", ASYNC)
@@ -127,9 +137,7 @@ def test_async_callback_is_accepted_by_gearman_anyio_only(callback: Any) -> None
 
 @pytest.mark.parametrize("callback", WRONG)
 def test_callback_with_wrong_parameters_is_refused(callback: Any) -> None:
-    with pytest.raises(
-        TypeError, match=r"'t' is called with the worker and the job, which .* does"
-    ):
+    with pytest.raises(TypeError, match=r"'t' is called with .*, or with the job alone, which"):
         check_callback("t", callback, is_awaited=True)
 
 

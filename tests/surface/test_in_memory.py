@@ -33,7 +33,7 @@ from gearman_proto.errors import InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.surface.client import cancelling, make_job
-from gearman_proto.surface.worker import Ability
+from gearman_proto.surface.worker import Ability, check_main_thread
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import (
     CanDoTimeout,
@@ -51,6 +51,7 @@ from gearman_proto.wire.packets import (
     WorkStatus,
     WorkWarning,
 )
+from tests.support import PATIENCE, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -375,6 +376,13 @@ def test_worker_refuses_wrong_arguments() -> None:
             call()
     assert (worker.worker_abilities, worker._gm_registered) == ({}, {})
     assert worker.worker_client_id is None
+
+
+def test_only_the_main_thread_can_handle_signals() -> None:
+    check_main_thread()
+    thread = spawn(check_main_thread)
+    with pytest.raises(RuntimeError, match=r"call work\(\) in this thread"):
+        thread.result(PATIENCE)
 
 
 def test_engine_is_replaced_after_its_worker_is_gone() -> None:

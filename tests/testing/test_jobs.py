@@ -77,6 +77,18 @@ def test_job_double_records_the_updates_of_a_direct_call() -> None:
     assert not job.ended
 
 
+def test_job_double_records_the_updates_of_a_callback_of_the_job_alone() -> None:
+    def convert(job: WorkerJob) -> Any:
+        job.send_status(1, 2)
+        job.send_data(b"page 1")
+        job.send_warning("no title")
+        return job.data
+
+    job = JobDouble("task", b"data")
+    assert job.call(convert) == b"data"
+    assert job.updates == [*UPDATES[:3], JobEnded("COMPLETE", b"data")]
+
+
 def test_job_double_that_is_called_ends_with_the_decoded_result() -> None:
     job = JobDouble("convert", "book")
     assert job.call(convert) == b"BOOK"

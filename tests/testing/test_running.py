@@ -389,7 +389,7 @@ def test_drain_in_a_callback_is_refused(
 ) -> None:
     worker = GearmanWorker(max_jobs=max_jobs)
     worker.register_task(task, lambda worker, job: under_test.drain())
-    under_test = WorkerUnderTest(worker, server.address, timeout=PATIENCE)
+    under_test: WorkerUnderTest = WorkerUnderTest(worker, server.address, timeout=PATIENCE)
     queue()
     with pytest.raises(RuntimeError, match="can't drain it, as that waits for the callback's own"):
         if inside:

@@ -239,7 +239,7 @@ class Checker(Names):
         if function is None or getattr(function, "decorator_list", []):
             return
         arguments, most = function.args, len(parameters(function))
-        is_wrong = most - len(arguments.defaults) > 2 or (most < 2 and arguments.vararg is None)
+        is_wrong = most - len(arguments.defaults) > 2 or (most < 1 and arguments.vararg is None)
         if is_wrong or None in arguments.kw_defaults:
             self._found("callback-parameters", callback)
 

@@ -64,7 +64,7 @@ data-as-text change: {code} takes data for str, and it is bytes: an error
 data-shown change: {code} makes text of data, and gets b'...', for data is bytes
     decode() it first
 callback-parameters change: {code} is called with the worker and the job, and can't be
-    let it take two arguments: the worker and the job
+    let it take the worker and the job, or the job alone
 callback-async change: {code} is async, and would never run
     use gearman_anyio.GearmanWorker, which awaits it, or make it a plain function
 row-is-dict install: {code} takes a row for a dict, and it is a record here, which does not change

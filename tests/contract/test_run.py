@@ -1,0 +1,147 @@
+"""`run`: SIGTERM and SIGINT end a worker, which is a program of its own here."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.support import PATIENCE, spawn
+from tests.support.programs import interruptible
+
+from .kit import Kit, Server, make_kit, reverse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Its callback prints a line, and reads one before it returns.
+_CALLBACK: Final = """
+import signal, sys
+
+SIGNALS = signal.SIGTERM, signal.SIGINT
+
+def callback(job):
+    print("begun", flush=True)
+    sys.stdin.readline()
+    return job.data
+
+def make_worker(kind, host, port, task):
+    worker = kind([(host, int(port))], max_jobs=2)
+    worker.register_task(task, callback)
+    return worker
+"""
+_PROGRAMS: Final = {
+    "sync": """
+import gearman_sync as gearman
+
+worker = make_worker(gearman.GearmanWorker, *sys.argv[2:])
+before = [*map(signal.getsignal, SIGNALS)]
+worker.run()
+print("drained", before == [*map(signal.getsignal, SIGNALS)])
+""",
+    "anyio": """
+import anyio
+import gearman_anyio as gearman
+
+async def main():
+    worker = make_worker(gearman.GearmanWorker, *sys.argv[2:])
+    before = [*map(signal.getsignal, SIGNALS)]
+    await worker.run()
+    print("drained", before == [*map(signal.getsignal, SIGNALS)])
+
+anyio.run(main, backend=sys.argv[1])
+""",
+}
+
+
+class Worker:
+    """The program. `adapter` is that of the test."""
+
+    def __init__(self, adapter: str, address: tuple[str, int], task: str) -> None:
+        code = _CALLBACK + _PROGRAMS["sync" if adapter == "sync" else "anyio"]
+        command = sys.executable, "-c", code, adapter, address[0], str(address[1]), task
+        self.process = subprocess.Popen(
+            interruptible(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def line(self) -> str:
+        """Return the next line that the program prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def release(self) -> None:
+        """Let the callback return."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        """Return the exit status."""
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def programs() -> Iterator[list[Worker]]:
+    """A list of programs, which are killed at the end."""
+    programs: list[Worker] = []
+    yield programs
+    for program in programs:
+        program.process.kill()
+        program.process.communicate()
+
+
+async def begin(kit: Kit, adapter: str, server: Server, task: str) -> Worker:
+    """Start the program."""
+    return await kit.blocking(Worker, adapter, server.address, task)
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_lets_the_worker_finish_its_job(
+    kit: Kit, adapter: str, server: Server, task: str, programs: list[Worker], number: int
+) -> None:
+    programs.append(await begin(kit, adapter, server, task))
+    (worker,) = programs
+    client, request = await kit.submit(server.address, task, b"data")
+    assert await kit.blocking(worker.line) == "begun\n"
+    worker.signal(number)
+    worker.release()
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"data"
+    assert await kit.blocking(worker.line) == "drained True\n"
+    assert await kit.blocking(worker.end) == 0
+
+
+@pytest.mark.both_servers
+async def test_second_signal_ends_the_program_at_once(
+    kit: Kit, adapter: str, server: Server, task: str, programs: list[Worker]
+) -> None:
+    programs.append(await begin(kit, adapter, server, task))
+    (worker,) = programs
+    client, request = await kit.submit(server.address, task, b"data")
+    assert await kit.blocking(worker.line) == "begun\n"
+    # Of the same signal, the system can deliver two as one.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        worker.signal(number)
+    status = await kit.blocking(worker.end)
+    assert status in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    # The server assigns the job to another worker.
+    await kit.start_worker(server.address, tasks={task: reverse})
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"atad"
+
+
+def test_run_outside_of_the_main_thread_is_refused(adapter: str) -> None:
+    async def scenario(kit: Kit) -> None:
+        worker = await kit.make_worker("localhost:1")
+        with pytest.raises(RuntimeError, match=r"call work\(\) in this thread, and stop\(\)"):
+            await worker.run()
+
+    kit = make_kit(adapter)
+    spawn(kit.run, scenario, {"kit": kit}).result(PATIENCE)
