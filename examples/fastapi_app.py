@@ -63,6 +63,20 @@ async def work() -> None:
         await worker.work()
 
 
+@contextlib.asynccontextmanager
+async def lifespan_with_worker(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Also run a worker in the process of the web server."""
+    async with (
+        gearman.GearmanClient(servers()) as client,
+        gearman.GearmanWorker(servers(), max_jobs=10, max_outage=None) as worker,
+        anyio.create_task_group() as tasks,
+    ):
+        worker.register_task("count-words", count_words)
+        tasks.start_soon(worker.work)
+        yield {"gearman": client}
+        worker.stop(timeout=10)
+
+
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
         anyio.run(work)

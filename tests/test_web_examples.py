@@ -10,7 +10,8 @@ from unittest import mock
 
 import pytest
 
-from tests.support import require_module
+from gearman_sync import JobServer
+from tests.support import eventually, free_port, require_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +102,22 @@ def test_fastapi(application: Any, gearman_worker: Any) -> None:
         assert http.post("/now", content="to be or not").json() == {"words": 4}
         http.post("/later", content="to be")
         assert [run.result for run in worker.drain()] == ["4", "2"]
+
+
+def test_fastapi_with_a_worker_starts_before_the_server(
+    application: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastapi.testclient import TestClient
+
+    port = free_port()
+    monkeypatch.setenv("GEARMAN_SERVERS", f"127.0.0.1:{port}")
+    monkeypatch.setattr(
+        application.app.router, "lifespan_context", application.lifespan_with_worker
+    )
+    with TestClient(application.app) as http:
+        assert http.post("/now", content="to be or not").status_code == 503
+        with JobServer(port=port):
+            eventually(lambda: http.post("/now", content="to be").status_code == 200)
 
 
 def test_page_shows_the_examples() -> None:

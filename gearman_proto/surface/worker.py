@@ -104,7 +104,9 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
                 gearmand, libgearman's clients hang if they have not asked for exceptions.
             ssl_context: An `ssl.SSLContext` for the servers whose dict has no TLS of its own.
             connect_timeout: Seconds to wait for a connection to a server.
-            max_outage: Seconds without any server after which `work` raises; None for never.
+            max_outage: Seconds without any server after which `work` raises. When it starts, it
+                raises as soon as every server has failed once. With None, it waits for servers in
+                both cases, and logs that.
             poll_interval: Seconds after which an idle worker asks servers for jobs on its own.
                 gearmand does not wake workers when a scheduled job becomes due.
             max_packet_size: Size limit of a packet, in bytes. The worker disconnects a server that
@@ -275,7 +277,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
         Raises:
             ServerUnavailable: No server could be reached at the start, or for `max_outage` seconds
-                later on.
+                later on. With `max_outage=None`, only if the worker has no servers.
             InvalidWorkerState: `work` is already running in another thread or task, or the worker
                 was shut down.
             Exception: Any exception from `after_poll`, immediately, or from `after_job`, after the

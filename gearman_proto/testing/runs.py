@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from gearman_proto.address import parse_address
 from gearman_proto.checks import FOR_EVER, check_seconds
+from gearman_proto.constants import DEFAULT_MAX_OUTAGE
 from gearman_proto.engines.worker.link import Phase
 from gearman_proto.errors import ArgumentTypeError
 from gearman_proto.records import record
@@ -207,6 +208,8 @@ class WorkerUnderTest(ABC, Generic[WorkerT, ServerT]):
             ) from None
         if poll_interval is not None:
             options = {**options, "poll_interval": poll_interval}
+        if options["max_outage"] is None:  # An unreachable server is an error here.
+            options = {**options, "max_outage": DEFAULT_MAX_OUTAGE}
         changed = {**attributes, "_gm_made_of": (parse_servers([server], None), options)}
         self._hooks = {name: getattr(worker, name) for name in _HOOKS}
         own = vars(worker)

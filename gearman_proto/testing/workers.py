@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gearman_proto.checks import FOR_EVER, check_callable, check_seconds, check_timeout, check_type
-from gearman_proto.constants import DEFAULT_POLL_INTERVAL
+from gearman_proto.constants import DEFAULT_MAX_OUTAGE, DEFAULT_POLL_INTERVAL
 from gearman_proto.engines.worker.engine import WorkerEngine
 from gearman_proto.engines.worker.outcomes import CallbackResult, to_send
 from gearman_proto.errors import ServerUnavailable
@@ -102,6 +102,7 @@ class WorkerNode(Node):
         self.pause = pause
         self.poll_interval: float = options.get("poll_interval", DEFAULT_POLL_INTERVAL)
         self.max_jobs: int = options.get("max_jobs", 1)
+        self.max_outage: float | None = options.get("max_outage", DEFAULT_MAX_OUTAGE)
         self.begin()
         self.pump()
 
@@ -145,7 +146,7 @@ class WorkerNode(Node):
             self.note("works")
 
             def begin() -> None:
-                self._failed = set()
+                self._failed = None if self.max_outage is None else set()
                 self.subscription = self.engine.work(self.net.now, _nothing)
 
             self.call(begin)
@@ -263,7 +264,7 @@ class WorkerNode(Node):
                 net.fail(f"{self.name} has ended its work, and was not told to")
             if self.runs:
                 net.fail(f"{self.name} has ended its work, and has {len(self.runs)} jobs")
-        elif not isinstance(subscription.error, ServerUnavailable):
+        elif self.max_outage is None or not isinstance(subscription.error, ServerUnavailable):
             net.fail(f"{self.name} has ended its work with {subscription.error!r}")
         if self._is_to_work:
             net.schedule(net.now + 1.0, self._work_again)

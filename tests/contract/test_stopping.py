@@ -213,6 +213,21 @@ async def test_work_after_the_server_has_started(kit: Kit, launch: Launch, task:
 
 
 @pytest.mark.both_servers
+async def test_worker_with_unlimited_outage_starts_before_its_server(
+    kit: Kit, launch: Launch, task: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await launch()
+    await server.kill()
+    worker = await kit.make_worker(server.address, tasks={task: reverse}, max_outage=None)
+    call = await kit.work(worker)
+    await kit.eventually(lambda: "waiting for one" in caplog.text)
+    await server.start()
+    client = await kit.client(server.address)
+    assert (await client.submit_job(task, b"ab")).result == b"ba"
+    assert not call.done
+
+
+@pytest.mark.both_servers
 async def test_server_that_comes_back(
     kit: Kit, launch: Launch, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:

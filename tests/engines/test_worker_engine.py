@@ -375,7 +375,7 @@ def test_lost_link_is_reconnected_and_wakes_the_caller() -> None:
 
 
 def test_work_fails_once_each_server_has_failed_and_none_was_reached() -> None:
-    world = working(2, max_outage=None, connect_timeout=2.0)
+    world = working(2, connect_timeout=2.0)
     for reason in ("one", "two"):
         world.peer("s0").refuse(OSError(reason))
         world.sleep(0.5)
@@ -399,8 +399,24 @@ def test_work_fails_once_each_server_has_failed_and_none_was_reached() -> None:
         world.stream.raise_error()
 
 
+def test_work_with_unlimited_outage_waits_for_the_first_server() -> None:
+    world = working(2, max_outage=None)
+    for peer in world.alive():
+        peer.refuse()
+    waits = "no server could be reached: s0:4730 (refused), s1:4730 (refused); waiting for one"
+    assert list(world.engine.notices)[-1:] == [waits]
+    assert world.stream.ready
+    world.sleep(1.0)
+    for peer in world.alive():
+        peer.refuse()
+    assert world.engine.notices.count(waits) == 1
+    world.sleep(1.5)
+    assert not world.stream.done
+    assert world.serve("s1").take() == [CanDo(b"f"), GRAB]
+
+
 def test_work_without_servers_fails() -> None:
-    world = working(0)
+    world = working(0, max_outage=None)
     with pytest.raises(ServerUnavailable, match="there are no servers"):
         world.stream.raise_error()
 

@@ -169,8 +169,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         rng: The random number generator.
         max_jobs: Maximum number of jobs at a time.
         connect_timeout: Seconds to wait for a connection.
-        max_outage: Seconds without any server after which `work` gives up, or None to wait forever.
-            When it starts, `work` gives up as soon as every server has failed once.
+        max_outage: Seconds without any server after which `work` gives up. When it starts, it gives
+            up as soon as every server has failed once. With None, it waits forever in both cases.
         poll_interval: Seconds after which a sleeping link asks for jobs without a NOOP.
         max_packet_size: Size limit of a packet in bytes. The worker disconnects a server that
             sends a larger one.
@@ -579,7 +579,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if self._untried is not None:
             self._untried.discard(server)
         if self._untried is not None and not self._untried:
-            self._give_up()
+            if self._max_outage is not None:
+                self._give_up()
+            else:
+                self._untried = None
+                self.notices.append(f"{self.pool.unavailable()}; waiting for one")
         elif (
             self._max_outage is not None
             and _OUTAGE not in self._timers  # Then it has begun before.
