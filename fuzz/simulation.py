@@ -158,7 +158,7 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
         options = {
             "max_jobs": rng.choice([1, 1, 2, 5]),
             "limit": rng.choice(limits),
-            "pause": rng.choice([0.0, 0.0, 0.05, 0.5]),
+            "hook_time": rng.choice([0.0, 0.0, 0.05, 0.5]),
             "exceptions": chance() < 0.3,
             "poll_interval": rng.choice([5.0, 5.0, 60.0]),
             "max_outage": rng.choice([None, 60.0, 5.0]),
@@ -272,6 +272,10 @@ def _action(
         worker = rng.choice(workers)
         if rng.random() < 0.5:
             return [("stop", at, worker), ("work", round(at + rng.uniform(0.0, 10.0), 6), worker)]
+        if rng.random() < 0.5:
+            paused = rng.choice([None, *FUNCTIONS])
+            later = round(at + rng.uniform(0.0, 10.0), 6)
+            return [("pause", at, worker, paused), ("resume", later, worker, paused)]
         # The first worker does all functions, so that no job is left over.
         function = rng.choice(FUNCTIONS)
         return [
@@ -377,6 +381,8 @@ class Run:
         for node in list(self.net.nodes.values()):
             if isinstance(node, WorkerNode):
                 self._do("work", node.name)
+                for function in (None, *FUNCTIONS):
+                    self._do("resume", node.name, function)
         # Each job can take ten seconds, one worker might have to do all of them, and some jobs are
         # retried.
         self.net.check(PATIENCE + 10.0 * self._jobs + 20.0 * self._transfers)

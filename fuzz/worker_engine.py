@@ -1,8 +1,8 @@
 """For any input, a worker's engine does not raise, stays consistent and ends its work and calls.
 
-The input is a program (see `program`). The caller registers functions, works, takes jobs, sends any
-packets about them, and stops. Servers assign jobs, answer wrongly, stop reading, and send any
-bytes. Links fail and time passes. After each step:
+The input is a program (see `program`). The caller registers and pauses functions, works, takes
+jobs, sends any packets about them, and stops. Servers assign jobs, answer wrongly, stop reading,
+and send any bytes. Links fail and time passes. After each step:
 
 * Only calls of the caller's side have raised, and only exceptions in ALLOWED.
 * Phases, slots, jobs and timers agree (`tests.engines.worker_harness`).
@@ -114,6 +114,8 @@ class _Game(ConnectingGame[Peer]):
             self.sleep_to_deadline,
             self.close,
             self.abandon,
+            self.pause,
+            self.resume,
         ]
 
     # The caller.
@@ -136,6 +138,12 @@ class _Game(ConnectingGame[Peer]):
 
     def unregister(self) -> None:
         self.engine.unregister(self.now, self.program.pick(_FUNCTIONS))
+
+    def pause(self) -> None:
+        self.engine.pause(self.now, self.program.pick([None, *_FUNCTIONS]))
+
+    def resume(self) -> None:
+        self.engine.resume(self.now, self.program.pick([None, *_FUNCTIONS]))
 
     def name(self) -> None:
         self.engine.set_client_id(self.program.pick([b"id", b"two"]))

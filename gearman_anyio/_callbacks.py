@@ -42,7 +42,9 @@ _AWAITED: Final = frozenset(
         "shutdown",
     }
 )
-_IN_THE_LOOP: Final = frozenset({"register_task", "set_client_id", "stop", "unregister_task"})
+_IN_THE_LOOP: Final = frozenset(
+    {"pause", "register_task", "resume", "set_client_id", "stop", "unregister_task"}
+)
 
 # Seconds between checks whether a thread's calls have returned.
 _LOOK: Final = 0.001

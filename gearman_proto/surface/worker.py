@@ -129,6 +129,8 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         self._gm_max_jobs = max_jobs
         # The last arguments of `to_send`: `exceptions` and the size limit of a packet.
         self._gm_how = exceptions, max_packet_size
+        # The paused tasks. None stands for the whole worker.
+        self._gm_paused: set[str | None] = set()
         # All tasks ever registered, because a job can arrive after its task was unregistered.
         self._gm_registered: dict[str, Ability] = {}
         options = {
@@ -145,7 +147,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        for name in ("worker_abilities", "_gm_registered"):
+        for name in ("worker_abilities", "_gm_paused", "_gm_registered"):
             state[name] = state[name].copy()
         return state
 
@@ -218,6 +220,50 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         self._gm_driver.call_or_post(unregister)
         return name
 
+    def pause(self, task: str | bytes | None = None) -> None:
+        """Stop asking servers for jobs, or for those of one task, until `resume`.
+
+        The worker finishes its current jobs, and stays connected.
+
+        If you pause a task (CANT_DO), the worker keeps serving its other tasks. While it still
+        holds a job of the task, it does not send CANT_DO, because gearmand would give that job to
+        another worker as well. Until then, it can receive further jobs of the task, and runs them.
+
+        Args:
+            task: The name of the function, registered or not. None pauses the whole worker.
+
+        Raises:
+            TypeError, ValueError: `task` is not a valid name of a task.
+        """
+        self._gm_set_paused(task, True)
+
+    def resume(self, task: str | bytes | None = None) -> None:
+        """Undo `pause` with the same argument.
+
+        A task that was paused itself stays paused after `resume()`.
+
+        Args:
+            task: The name of the function. None resumes the whole worker.
+
+        Raises:
+            TypeError, ValueError: `task` is not a valid name of a task.
+        """
+        self._gm_set_paused(task, False)
+
+    def _gm_set_paused(self, task: str | bytes | None, is_paused: bool) -> None:
+        name = None if task is None else to_text(task, "task")
+        wire = None if name is None else check_task(name)
+
+        def change(engine: Any, now: float) -> None:
+            if is_paused:
+                self._gm_paused.add(name)
+                engine.pause(now, wire)
+            else:
+                self._gm_paused.discard(name)
+                engine.resume(now, wire)
+
+        self._gm_driver.call_or_post(change)
+
     def set_client_id(self, client_id: str | bytes) -> str:
         """Set the worker's name in servers' lists (python-gearman: `set_client_id`; SET_CLIENT_ID).
 
@@ -255,7 +301,9 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         return make
 
     def _gm_introduce(self, engine: WorkerEngine) -> None:
-        """Pass the registered tasks and the client id to a new engine."""
+        """Pass the registered and paused tasks and the client id to a new engine."""
+        for paused in self._gm_paused:
+            engine.pause(0.0, None if paused is None else check_task(paused))
         for task in self.worker_abilities:
             engine.register(0.0, check_task(task), self._gm_registered[task].timeout)
         if self.worker_client_id is not None:

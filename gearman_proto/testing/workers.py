@@ -66,8 +66,8 @@ class WorkerNode(Node):
             job fails.
         limit: Time limit of a job in seconds, or None.
         exceptions: True to send failures as WORK_EXCEPTION.
-        pause: Seconds between the end of a job and the release of its slot, as if hooks took the
-            time.
+        hook_time: Seconds between the end of a job and the release of its slot, as if hooks took
+            the time.
         options: Passed to WorkerEngine. Its random numbers are set by the node.
     """
 
@@ -82,14 +82,14 @@ class WorkerNode(Node):
         *,
         limit: float | None = None,
         exceptions: bool = False,
-        pause: float = 0.0,
+        hook_time: float = 0.0,
         **options: Any,
     ) -> None:
         check_type("callbacks", callbacks, Mapping, "a dict of callbacks by function")
         for function, callback in callbacks.items():
             check_callable(f"the callback of {function!r}", callback, "of a job")
         check_timeout(limit)
-        check_seconds("pause", pause, 0, FOR_EVER)
+        check_seconds("hook_time", hook_time, 0, FOR_EVER)
 
         def make(node: WorkerNode) -> WorkerEngine:
             return WorkerEngine(node.addresses, rng=node.rng, **options)
@@ -99,7 +99,7 @@ class WorkerNode(Node):
         self.limit = limit
         net.books.is_limited |= limit is not None
         self.exceptions = exceptions
-        self.pause = pause
+        self.hook_time = hook_time
         self.poll_interval: float = options.get("poll_interval", DEFAULT_POLL_INTERVAL)
         self.max_jobs: int = options.get("max_jobs", 1)
         self.max_outage: float | None = options.get("max_outage", DEFAULT_MAX_OUTAGE)
@@ -113,8 +113,9 @@ class WorkerNode(Node):
         self.runs: dict[Run, None] = {}
         # The executions whose final packets were sent on each connection. Some have arrived.
         self._results: dict[End, list[Execution]] = {}
-        #: The registered functions.
+        #: The registered functions, and the paused ones. None stands for the whole worker.
         self.registered: dict[str, None] = {}
+        self.paused: set[str | None] = set()
         # The servers that have failed since the start of `work`; None once a server has replied.
         self._failed: set[str] | None = None
         for function in self.callbacks:
@@ -137,6 +138,22 @@ class WorkerNode(Node):
         """Accept no further jobs of `function`."""
         self.registered.pop(function, None)
         self.call(self.engine.unregister, self.net.now, function.encode())
+
+    def pause(self, function: str | None = None) -> None:
+        """Accept no jobs of `function`, or none at all, until `resume`."""
+        self._look_for_reached()
+        self.paused.add(function)
+        self.call(self.engine.pause, self.net.now, function and function.encode())
+
+    def resume(self, function: str | None = None) -> None:
+        """Undo `pause` with the same `function`."""
+        self._look_for_reached()
+        self.paused.discard(function)
+        self.call(self.engine.resume, self.net.now, function and function.encode())
+
+    def _wanted(self) -> list[str]:
+        """Return the functions whose jobs the worker asks for."""
+        return [name for name in self.registered if not {name, None} & self.paused]
 
     def work(self) -> None:
         """Start to work. If the worker is stopping, restart it afterwards."""
@@ -168,7 +185,7 @@ class WorkerNode(Node):
 
     def check_abilities(self, since: float) -> None:
         """Check that servers connected since before `since` know the worker's functions."""
-        told = {name.encode() for name in self.registered}
+        told = {name.encode() for name in self.registered if name not in self.paused}
         for end in self.ends.values():
             link = end.peer.link
             if link is None or end.silent or end.peer.gone or end.link.opened_at > since:
@@ -181,7 +198,7 @@ class WorkerNode(Node):
     def check_looks(self) -> None:
         """Check that an idle worker polls its servers for jobs."""
         net = self.net
-        if self.subscription is None or self.runs or not self.registered or not net.is_prompt():
+        if self.subscription is None or self.runs or not self._wanted() or not net.is_prompt():
             return
         for end in self.ends.values():
             if net.now - end.wrote_at > self.poll_interval * 1.2 + _AT_ONCE:
@@ -202,7 +219,7 @@ class WorkerNode(Node):
             self.net.books.counts["workers' losses"] += 1
         self._look_for_reached()
         super()._forget(end, closes=closes)
-        if self._failed is not None and self.registered:
+        if self._failed is not None and self._wanted():
             self._failed.add(end.peer.node.name)
             if len(self._failed) == len(self.servers):
                 self._failed = None
@@ -210,7 +227,7 @@ class WorkerNode(Node):
 
     def _look_for_reached(self) -> None:
         """Forget the failed servers if the worker is connected but has nothing to ask."""
-        if not self.registered and any(end.is_connected for end in self.ends.values()):
+        if not self._wanted() and any(end.is_connected for end in self.ends.values()):
             self._failed = None
 
     def _may_leave(self) -> bool:
@@ -376,7 +393,7 @@ class WorkerNode(Node):
         for event in packets:
             warning = JobWarning(event.data) if isinstance(event, events.WorkWarning) else None
             self._send(run, event, warning)
-        self.net.schedule(self.net.now + self.pause, self._done, run)
+        self.net.schedule(self.net.now + self.hook_time, self._done, run)
 
     def _done(self, run: Run) -> None:
         if self._is_stopped(run, self._done):

@@ -94,6 +94,55 @@ async def test_tasks_change_during_work(kit: Kit, server: Server, task: str) -> 
     assert requests[3].result == b"ab"
 
 
+@pytest.mark.both_servers
+@pytest.mark.parametrize("how", ["pause", "unregister_task"])
+async def test_long_job_of_a_paused_task_does_not_delay_others(
+    kit: Kit, server: Server, task: str, how: str
+) -> None:
+    gate = kit.gate()
+    long, short = f"{task}-long", f"{task}-short"
+    client = await kit.client(server.address)
+    # The worker must not need its next poll to serve the other task.
+    worker = await kit.start_worker(
+        server.address, tasks={long: gate, short: reverse}, max_jobs=2, poll_interval=1000
+    )
+    request = await client.submit_job(long, b"data", wait_until_complete=False)
+    await kit.wait_for(gate.begun)
+    getattr(worker, how)(long)
+    for _ in range(3):
+        assert (await client.submit_job(short, b"ab")).result == b"ba"
+    # gearmand would give the job to another worker after CANT_DO.
+    assert await server.counts(long) == (1, 1, 1)
+    gate.open.set()
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"data"
+    await server.wait_for_counts(long, 0, 0, 0)
+
+
+@pytest.mark.both_servers
+async def test_pause_outlasts_a_lost_server(kit: Kit, launch: Launch, task: str) -> None:
+    server = await launch()
+    one, other = f"{task}-one", f"{task}-other"
+    worker = await kit.make_worker(server.address, tasks={one: reverse, other: reverse})
+    worker.pause()
+    worker.pause(one)
+    await kit.work(worker)
+    await server.wait_for_counts(other, 0, 0, 1)
+    await server.kill()
+    await server.start()
+    await server.wait_for_counts(other, 0, 0, 1)
+    client = await kit.client(server.address)
+    jobs = [{"task": each, "data": b"ab"} for each in (one, other)]
+    requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
+    assert await server.counts(other) == (1, 0, 1)
+    worker.resume()
+    await client.wait_until_jobs_completed(requests[1:])
+    assert await server.counts(one) == (1, 0, 0)
+    worker.resume(one)
+    await client.wait_until_jobs_completed(requests)
+    assert [request.result for request in requests] == [b"ba", b"ba"]
+
+
 # Jobs.
 
 

@@ -43,7 +43,7 @@ ECHOED = EchoRes(b"")
 @pytest.mark.parametrize(
     ("phase", "answer"),
     [
-        *((phase, b"") for phase in ("connecting", "cooling", "resting", "asleep", "pausing")),
+        *((phase, b"") for phase in ("connecting", "cooling", "resting", "asleep", "backoff")),
         ("queued", raw(NoJob())),
         ("grabbing", raw(Noop(), NoJob())),
         ("grabbing", raw(Error(b"server_error", b""))),
@@ -107,11 +107,8 @@ def test_stop_lets_jobs_end_and_confirms_their_results_with_an_echo() -> None:
 
 
 def test_stop_by_a_failing_job_sends_no_grab() -> None:
-    world, server = grabbing(max_jobs=2, functions=[b"f", b"g"])
-    job, other = server.assign(1), server.assign(2, function=b"g")
-    world.unregister(b"f")  # The job delays CANT_DO, and CANT_DO delays the next grab.
-    world.finish(other)
-    server.take()
+    world, server, job = holding(functions=[b"f", b"g"])
+    world.unregister(b"f")  # The job delays CANT_DO.
     world.job_done(job, go_on=False)
     assert server.take() == [WorkFail(b"H:1"), CantDo(b"f"), ECHO]
 

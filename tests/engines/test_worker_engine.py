@@ -43,10 +43,10 @@ from .worker_harness import (
     Peer,
     World,
     asleep,
+    backing_off,
     data,
     grabbing,
     holding,
-    pausing,
     result,
     working,
 )
@@ -301,7 +301,7 @@ GONE, LIMITED = CantDo(b"f"), CanDoTimeout(b"f", b"1000")
 #: from the server (None: the worker finishes its job), and the packets after that.
 CHANGES: dict[str, tuple[Any, Any, list[Any], Any, list[Any]]] = {
     "new, asleep": (asleep, add(b"h"), [CanDo(b"h"), GRAB], NoJob(), [PreSleep()]),
-    "new, pausing": (pausing, add(b"h"), [CanDo(b"h"), GRAB], NoJob(), [PreSleep()]),
+    "new, backing_off": (backing_off, add(b"h"), [CanDo(b"h"), GRAB], NoJob(), [PreSleep()]),
     "new, grabbing": (grabbing, add(b"h"), [CanDo(b"h")], NoJob(), [PreSleep()]),
     "new, holding": (holding, add(b"h"), [CanDo(b"h")], None, [result(), GRAB]),
     "known, asleep": (asleep, add(b"f"), [], Noop(), [GRAB]),
@@ -337,20 +337,124 @@ def test_function_registered_during_a_connect_is_sent_after_it() -> None:
     assert world.serve().take() == [CanDo(b"f"), CanDo(b"g"), GRAB]
 
 
-def test_unregister_while_holding_its_jobs() -> None:
-    """A CANT_DO would requeue the job, and a grab might return another job of the function."""
-    world, server = grabbing(functions=[b"f", b"g"], max_jobs=3)
+@pytest.mark.parametrize("how", ["unregister", "pause"])
+def test_other_functions_are_served_while_a_job_delays_cant_do(how: str) -> None:
+    """A CANT_DO would requeue the job."""
+    world, server = grabbing(functions=[b"f", b"g"], max_jobs=2)
+    one = server.assign(1)
+    assert server.take() == [GRAB]
+    getattr(world, how)(b"f")
+    other = server.assign(2, b"g")
+    assert server.take() == []
+    world.finish(other)
+    assert server.take() == [result(2), GRAB]
+    assert server.says(NoJob()) == [PreSleep()]
+    assert server.says(Noop()) == [GRAB]
+    # An answer brings another job of the function, which the worker runs.
+    two = server.assign(3)
+    world.finish(one)
+    assert server.take() == [result(1), GRAB]
+    assert server.says(NoJob()) == [PreSleep()]
+    world.finish(two)
+    assert server.take() == [result(3), CantDo(b"f")]
+    assert server.says(Noop()) == [GRAB]
+
+
+def test_last_function_is_dropped_at_the_end_of_its_jobs() -> None:
+    world, server = grabbing(max_jobs=2)
     one = server.assign(1)
     server.take()
     world.unregister(b"f")
-    two = server.assign(2)
-    assert server.says(NoJob()) == [PreSleep()]
-    server.send(Noop())
-    world.sleep(100)
+    # Without another function, the worker neither grabs nor sleeps.
+    assert server.says(NoJob()) == []
+    world.sleep(100.0)
     world.finish(one)
-    assert server.take() == [result(1)]
-    world.finish(two)
-    assert server.take() == [result(2), CantDo(b"f"), GRAB]
+    assert server.take() == [result(), CantDo(b"f")]
+
+
+#: The state of the link, an answer after `pause`, the paused function (None: the worker), and the
+#: packets after `pause` and after `resume`.
+PAUSES: dict[str, tuple[Any, Any, bytes | None, list[Any], list[Any]]] = {
+    "worker, asleep": (asleep, None, None, [], [GRAB]),
+    "worker, backing off": (backing_off, None, None, [], [GRAB]),
+    "worker, resting": (lambda: grabbing(functions=[]), None, None, [], []),
+    "worker, grabbing": (grabbing, NoJob(), None, [], [GRAB]),
+    "function, asleep": (asleep, None, b"f", [CantDo(b"f")], [CanDo(b"f"), GRAB]),
+    "function, grabbing": (grabbing, NoJob(), b"f", [CantDo(b"f")], [CanDo(b"f"), GRAB]),
+}
+
+
+@pytest.mark.parametrize("name", PAUSES)
+def test_paused_worker_neither_grabs_nor_sleeps(name: str) -> None:
+    state, answer, function, at_pause, at_resume = PAUSES[name]
+    world, server = state()
+    server.take()
+    world.pause(function)
+    if answer is not None:
+        server.send(answer)
+    assert server.take() == at_pause
+    server.send(Noop())  # It was in transit.
+    world.sleep(1000.0)
+    assert server.take() == []
+    world.resume(function)
+    assert server.take() == at_resume
+
+
+def test_pause_of_another_function_changes_nothing() -> None:
+    world, server = asleep()
+    world.pause(b"g")
+    assert server.says(Noop()) == [GRAB]
+    world.resume(b"g")
+    assert server.says(NoJob()) == [PreSleep()]
+
+
+def test_paused_worker_finishes_its_jobs() -> None:
+    world, server = grabbing(max_jobs=2)
+    one = server.assign(1)
+    assert server.take() == [GRAB]
+    world.pause()
+    two = server.assign(2)
+    for job in (one, two):
+        world.finish(job)
+    assert server.take() == [result(1), result(2)]
+    world.resume()
+    assert server.take() == [GRAB, GRAB]
+
+
+def test_paused_worker_reconnects_and_stops() -> None:
+    world, server = asleep(max_outage=5.0)
+    world.pause()
+    server.lose()
+    world.sleep(1.0)
+    assert world.serve().take() == [CanDo(b"f")]
+    world.sleep(1000.0)
+    assert not world.stream.done  # A server that is asked nothing is no outage.
+    world.stop()
+    assert world.is_over()
+
+
+def test_queued_link_of_a_paused_worker_does_not_grab() -> None:
+    world = working(2)
+    servers = world.serve_all()
+    (busy,) = (server for server in servers if server.grabbing)
+    job = busy.assign()
+    world.pause()
+    world.finish(job)
+    assert not any(server.grabbing for server in servers)
+    world.resume()
+    assert sum(server.grabbing for server in servers) == 1
+
+
+def test_functions_that_are_paused_before_work_are_not_registered() -> None:
+    world = World(functions=[b"f", b"g"])
+    world.pause(b"f")
+    world.pause(b"later")
+    world.register(b"later")
+    world.work()
+    server = world.serve()
+    assert server.take() == [CanDo(b"g"), GRAB]
+    world.resume(b"later")
+    assert server.take() == [CanDo(b"later")]
 
 
 # Losing servers.

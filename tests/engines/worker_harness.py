@@ -149,8 +149,6 @@ class Peer(links.Server):
             assert not self.grabbing or isinstance(self.last, type(event))
             assert self.has_backlog or self.world.engine._life is WorkerLife.WORKING
             assert self.functions
-            held = {function for functions in self.held.values() for function in functions}
-            assert self.has_backlog or held <= self.world.engine._abilities.keys()
             self.grabs += 1
             assert self.grabs <= MOST_GRABS
             self.may_sleep = False
@@ -318,6 +316,12 @@ class World(links.World[Peer]):
     def unregister(self, function: bytes) -> None:
         self.call(self.engine.unregister, self.now, function)
 
+    def pause(self, function: bytes | None = None) -> None:
+        self.call(self.engine.pause, self.now, function)
+
+    def resume(self, function: bytes | None = None) -> None:
+        self.call(self.engine.resume, self.now, function)
+
     def stop(self, **options: Any) -> None:
         self.call(self.engine.stop, self.now, **options)
 
@@ -352,6 +356,8 @@ class World(links.World[Peer]):
     def _check_link(self, link: WorkerLink) -> None:
         engine, phase = self.engine, link.phase
         assert link.alive
+        if None in engine._paused:
+            assert phase not in (Phase.ASLEEP, Phase.BACKOFF)
         assert link.is_up or phase is Phase.RESTING
         assert (link.grabs > 0) == (phase in _ASKING)
         assert 1 <= link.next_grabs <= MOST_GRABS
@@ -362,10 +368,10 @@ class World(links.World[Peer]):
         if link.is_up and phase is Phase.RESTING:
             assert (
                 engine._life is not WorkerLife.WORKING
-                or not link.registered
-                or link.registered != engine._abilities
+                or None in engine._paused
+                or not link.registered.keys() & engine._wanted.keys()
             )
-            assert link.registered == engine._abilities or link.jobs
+            assert link.registered == engine._wanted or link.jobs
         if engine._life is not WorkerLife.WORKING:
             assert phase in (Phase.RESTING, Phase.LAST_GRAB, Phase.LEAVING)
             undone = any(job._gm_link is link for job in engine._jobs)
@@ -432,7 +438,7 @@ def asleep(**options: Any) -> tuple[World, Peer]:
     return world, server
 
 
-def pausing(**options: Any) -> tuple[World, Peer]:
+def backing_off(**options: Any) -> tuple[World, Peer]:
     """Return a World whose only server has woken the worker without a job too often."""
     world, server = asleep(**options)
     for _ in range(3):
@@ -453,7 +459,7 @@ def holding(**options: Any) -> tuple[World, Peer, WorkerJob]:
 
 
 #: The phases of the server s0 in `in_phase`.
-PHASES = ["connecting", "cooling", "resting", "queued", "grabbing", "late", "asleep", "pausing"]
+PHASES = ["connecting", "cooling", "resting", "queued", "grabbing", "late", "asleep", "backoff"]
 PHASES += ["taken", "ready", "ended", "stalled", "leaving", "stopping"]
 
 
@@ -473,8 +479,8 @@ def in_phase(phase: str) -> tuple[World, WorkerJob | None]:
             return world, None
         case "asleep":
             return asleep()[0], None
-        case "pausing":
-            return pausing()[0], None
+        case "backoff":
+            return backing_off()[0], None
         case "resting" | "grabbing" | "late" | "ready":
             world, server = grabbing(functions=[] if phase == "resting" else [b"f"])
             if phase == "late":

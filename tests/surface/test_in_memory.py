@@ -356,6 +356,16 @@ def test_a_worker() -> None:
     }
     assert worker.set_client_id("me") == worker.worker_client_id == "me"
     assert worker.has_job_lock() is False
+    worker.pause()
+    worker.pause("c")
+    worker.resume(b"c")
+    worker.pause("a")
+    assert worker._gm_paused == {None, "a"}
+    engine = WorkerEngine([], rng=random.Random(1))
+    worker._gm_introduce(engine)
+    assert engine._paused == worker._gm_driver.engine._paused == {None, b"a"}
+    worker.resume()
+    assert worker._gm_paused == {"a"}
     assert (worker.after_job(), worker.after_poll(False)) == (True, True)
 
 
@@ -367,6 +377,8 @@ def test_worker_refuses_wrong_arguments() -> None:
         (TypeError, lambda: worker.register_task("a", reverse, "1")),
         (ValueError, lambda: worker.register_task("a", reverse, 0)),
         (TypeError, lambda: worker.unregister_task(5)),
+        (TypeError, lambda: worker.pause(5)),
+        (ValueError, lambda: worker.resume("a\0b")),
         (ValueError, lambda: worker.set_client_id("x" * 128)),
         (TypeError, lambda: worker._gm_make_stop("1")),
         (TypeError, lambda: worker._gm_failure(None)),

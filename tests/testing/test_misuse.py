@@ -120,7 +120,7 @@ BAD_VALUES: list[tuple[Callable[[], object], str]] = [
     (lambda: network().worker([network().server()], {}), "is a node of another network"),
     (lambda: network().add(network().server()), "is a node of another network"),
     (on_a_server("worker", {"f": reverse}, limit=-1), "timeout is not more than 0"),
-    (on_a_server("worker", {"f": reverse}, pause=math.nan), "pause is nan"),
+    (on_a_server("worker", {"f": reverse}, hook_time=math.nan), "hook_time is nan"),
     (lambda: network().run(until=-1), "until is -1"),
     (lambda: network().check(math.inf), "patience is inf"),
     (lambda: network().schedule(math.nan, print), "at is nan"),

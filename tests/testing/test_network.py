@@ -84,7 +84,7 @@ def test_job_that_raises_fails(exceptions: bool) -> None:
 
 
 def test_invalid_result_fails_the_job() -> None:
-    cast = Cast(worker={"pause": 0.5})
+    cast = Cast(worker={"hook_time": 0.5})
     cast.worker.callbacks["fail"] = lambda job: 7
     cast.submit("fail")
     cast.net.check()
@@ -338,7 +338,7 @@ def test_client_frozen_at_its_deadline_times_out() -> None:
 
 @pytest.mark.parametrize("kind", ["crash", "freeze"])
 def test_worker_with_a_fault_before_its_hooks_recovers(kind: str) -> None:
-    cast = Cast(f"0.5 {kind} worker1 5.0", worker={"pause": 1.0})
+    cast = Cast(f"0.5 {kind} worker1 5.0", worker={"hook_time": 1.0})
     call = cast.submit("reverse")
     cast.run(0.9)
     assert call.is_finished

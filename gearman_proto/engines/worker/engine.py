@@ -1,6 +1,6 @@
 """The worker engine (tier 2): which server to ask for jobs, and the states of these jobs.
 
-The module `phases` has the tables of its states.
+The module `link` has the tables of its states.
 
 An open link is in one phase at a time. `_enter` is the only way into one.
 
@@ -22,7 +22,28 @@ Time
     job with a start time is due (recording 35_epoch), and an unanswered grab reveals a dead
     connection. If such a job precedes jobs of low priority in the queue, gearmand keeps answering
     PRE_SLEEP with NOOP and GRAB_JOB with NO_JOB. A link that is repeatedly woken without getting a
-    job therefore pauses in between.
+    job therefore waits in between (BACKOFF).
+
+Functions
+    The engine wants the jobs of each function that is registered and not paused. A link tells its
+    server of changes at the next event at which it may:
+
+    ==================================  ==========================================================
+    change, and the state of the link   effect
+    ==================================  ==========================================================
+    now wanted                          CAN_DO at once, and a grab if the link rests or sleeps
+    no longer wanted, and a grab is     nothing yet: the answer could be such a job
+    unanswered
+    no longer wanted, and the link      nothing yet: gearmand would take the job away (recording
+    holds a job of the function         21_cant_do_while_holding)
+    no longer wanted, otherwise         CANT_DO
+    ==================================  ==========================================================
+
+    Until CANT_DO is sent, the link grabs for its other functions, so that a long job does not keep
+    them from being served. If an answer brings a job of the unwanted function, the caller runs it.
+
+    While the whole worker is paused, its links keep their functions but neither grab nor sleep:
+    they rest, except for grabs that are unanswered. Servers send no NOOP to them.
 
 Stopping
     A worker always stops in the same way. The links stop grabbing, the caller finishes the current
@@ -209,6 +230,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._max_packet_size = max_packet_size
         self._job_class = job_class
         self._abilities: dict[bytes, int | None] = {}
+        # The paused functions. None stands for the whole worker.
+        self._paused: set[bytes | None] = set()
+        # The abilities that are not paused.
+        self._wanted: dict[bytes, int | None] = {}
         self._client_id: bytes | None = None
         # The keys of the timers are links (connect timeout or end of a phase), servers (the next
         # connection), Waits of `send`, (_STALL, link) for a link with such Waits, _POLL, _OUTAGE
@@ -239,7 +264,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             GRABBING: self._on_late,
             Phase.LATE: self._on_unanswered,
             Phase.ASLEEP: self._enqueue,
-            Phase.PAUSING: self._enqueue,
+            Phase.BACKOFF: self._enqueue,
             Phase.LAST_GRAB: self._on_unanswered,
             Phase.LEAVING: self._on_unanswered,
         }
@@ -269,6 +294,21 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def unregister(self, now: float, function: bytes) -> None:
         """Stop accepting jobs of `function`. The current ones are finished first."""
         self._abilities.pop(function, None)
+        self._tell_abilities(now)
+
+    def pause(self, now: float, function: bytes | None = None) -> None:
+        """Stop accepting jobs until `resume`. The current ones are finished first.
+
+        Args:
+            now: The time.
+            function: The function, registered or not. None pauses the whole worker.
+        """
+        self._paused.add(function)
+        self._tell_abilities(now)
+
+    def resume(self, now: float, function: bytes | None = None) -> None:
+        """Undo `pause` with the same `function`."""
+        self._paused.discard(function)
         self._tell_abilities(now)
 
     def set_client_id(self, client_id: bytes) -> None:
@@ -552,7 +592,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._send(link, SetClientId(self._client_id))
         self._resume(link, now)
         self._grab_more(now)
-        if not self._abilities:
+        if not self._may_grab(link):
             self._reach()  # It is not asked anything, so it will not answer.
         elif link.phase is not GRABBING:
             self._timers.cancel(_OUTAGE)  # Nor is it yet while jobs of lost links keep all slots.
@@ -720,19 +760,21 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     # Abilities.
 
     def _tell_abilities(self, now: float) -> None:
+        paused = self._paused
+        self._wanted = {f: limit for f, limit in self._abilities.items() if f not in paused}
         for link in self.pool.links():
             if link.is_up:
                 self._resume(link, now)
+                if None in paused and link.phase in (Phase.ASLEEP, Phase.BACKOFF):
+                    self._enter(link, RESTING, now)
         self._grab_more(now)
 
     def _sync_abilities(self, link: WorkerLink, now: float) -> None:
         """Send the changed abilities to the server of `link`, as far as the phase allows."""
-        wanted, registered = self._abilities, link.registered
+        wanted, registered = self._wanted, link.registered
         if registered == wanted or link.phase is Phase.LEAVING:
             return
         for function in [f for f in registered if registered[f] != wanted.get(f, -1)]:
-            # On CANT_DO, gearmand takes the worker's current jobs of that function away
-            # (recording 21_cant_do_while_holding).
             held = any(job.wire_task == function for job in link.jobs)
             if not held and link.phase not in _ASKING:
                 del registered[function]
@@ -745,15 +787,16 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             else:
                 self._send(link, CanDoTimeout(function, b"%d" % limit))
         # gearmand sends no NOOP for jobs that are already queued.
-        if new and link.phase in (RESTING, Phase.ASLEEP, Phase.PAUSING):
+        if new and link.phase in (RESTING, Phase.ASLEEP, Phase.BACKOFF):
             self._enqueue(link, now)
 
     # Grabbing and sleeping.
 
     def _may_grab(self, link: WorkerLink) -> bool:
-        # While a current job delays CANT_DO, another grab could yield another job of that function.
         return (
-            self._life is WORKING and bool(link.registered) and link.registered == self._abilities
+            self._life is WORKING
+            and None not in self._paused
+            and not link.registered.keys().isdisjoint(self._wanted)
         )
 
     def _resume(self, link: WorkerLink, now: float) -> None:
@@ -810,7 +853,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._enqueue(link, now)
         else:
             pause = _FIRST_PAUSE * 2 ** min(link.fruitless - _FRUITLESS - 1, 16)
-            self._enter(link, Phase.PAUSING, now, min(pause, _LONGEST_PAUSE))
+            self._enter(link, Phase.BACKOFF, now, min(pause, _LONGEST_PAUSE))
 
     def _on_no_job(self, link: WorkerLink, event: NoJob, now: float) -> None:
         link.next_grabs = 1
@@ -819,7 +862,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._sync_abilities(link, now)
         if self._life is not WORKING:
             self._retire(link, now)
-        elif link.phase is RESTING and link.registered:
+        elif link.phase is RESTING and self._may_grab(link):
             self._send(link, PreSleep())
             seconds = self._poll_interval * self._rng.uniform(0.8, 1.2)
             self._enter(link, Phase.ASLEEP, now, seconds)

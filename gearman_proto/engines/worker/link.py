@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 class Phase(State):
     """The phase of an open link."""
 
-    RESTING = "no function is registered, the worker stops, or CANT_DO waits for the end of a job"
+    RESTING = "no function is wanted, or the worker is paused or stops"
     QUEUED = "queued for a free slot"
     GRABBING = "GRAB_JOB was sent, and reserves a slot"
     LATE = "GRAB_JOB has been unanswered for a second, and no longer reserves a slot"
     ASLEEP = "PRE_SLEEP was sent after NO_JOB"
-    PAUSING = "too many NOOPs without a job"
+    BACKOFF = "too many NOOPs without a job"
     LAST_GRAB = "the worker stops, but the answer to GRAB_JOB might be a job"
     LEAVING = "the worker stops, and ECHO_REQ was sent after the last result"
 
@@ -40,13 +40,13 @@ GRABBING: Final = Phase.GRABBING
 PHASES: Final[StateTable[Phase]] = {
     Phase.RESTING: {
         Phase.RESTING: "still nothing to grab",
-        Phase.QUEUED: "register, end of a job",
+        Phase.QUEUED: "register, resume, end of a job",
         Phase.ASLEEP: "NO_JOB",
         Phase.LEAVING: "stop",
     },
     Phase.QUEUED: {
         Phase.GRABBING: "free slot",
-        Phase.RESTING: "CANT_DO waits, stop",
+        Phase.RESTING: "pause, unregister, stop",
         Phase.LEAVING: "stop",
     },
     Phase.GRABBING: {
@@ -59,14 +59,14 @@ PHASES: Final[StateTable[Phase]] = {
         Phase.LAST_GRAB: "stop",
     },
     Phase.ASLEEP: {
-        Phase.QUEUED: "NOOP, register, timeout",
-        Phase.PAUSING: "NOOP without a job",
-        Phase.RESTING: "no function is registered, stop",
+        Phase.QUEUED: "NOOP, register, resume, timeout",
+        Phase.BACKOFF: "NOOP without a job",
+        Phase.RESTING: "pause, unregister, stop",
         Phase.LEAVING: "stop",
     },
-    Phase.PAUSING: {
-        Phase.QUEUED: "timeout, register",
-        Phase.RESTING: "no function is registered, stop",
+    Phase.BACKOFF: {
+        Phase.QUEUED: "timeout, register, resume",
+        Phase.RESTING: "pause, unregister, stop",
         Phase.LEAVING: "stop",
     },
     Phase.LAST_GRAB: {
