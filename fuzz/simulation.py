@@ -159,6 +159,7 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
             "max_jobs": rng.choice([1, 1, 2, 5]),
             "limit": rng.choice(limits),
             "hook_time": rng.choice([0.0, 0.0, 0.05, 0.5]),
+            "defer_time": rng.choice([None, None, 0.0, 0.5]),
             "exceptions": chance() < 0.3,
             "poll_interval": rng.choice([5.0, 5.0, 60.0]),
             "max_outage": rng.choice([None, 60.0, 5.0]),

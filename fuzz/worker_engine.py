@@ -1,8 +1,8 @@
 """For any input, a worker's engine does not raise, stays consistent and ends its work and calls.
 
 The input is a program (see `program`). The caller registers and pauses functions, works, takes
-jobs, sends any packets about them, and stops. Servers assign jobs, answer wrongly, stop reading,
-and send any bytes. Links fail and time passes. After each step:
+and defers jobs, sends any packets about them, and stops. Servers assign jobs, answer wrongly, stop
+reading, and send any bytes. Links fail and time passes. After each step:
 
 * Only calls of the caller's side have raised, and only exceptions in ALLOWED.
 * Phases, slots, jobs and timers agree (`tests.engines.worker_harness`).
@@ -47,7 +47,7 @@ from .worlds import WorkerWorld, packed
 
 if TYPE_CHECKING:
     from gearman_proto.engines.worker.engine import WorkerEngine
-    from gearman_proto.jobs.job import WorkerJob
+    from gearman_proto.jobs.job import DeferredJob, WorkerJob
 
 #: The exceptions that a call of the caller's side can raise.
 ALLOWED: Final[dict[type[Exception], str]] = {
@@ -83,6 +83,7 @@ class _Game(ConnectingGame[Peer]):
         super().__init__(program, world)
         self.stream: Any = None
         self.jobs: list[WorkerJob] = []
+        self.deferred: list[DeferredJob] = []
         self.steps = [
             self.work,
             self.register,
@@ -116,6 +117,8 @@ class _Game(ConnectingGame[Peer]):
             self.abandon,
             self.pause,
             self.resume,
+            self.leave,
+            self.drop,
         ]
 
     # The caller.
@@ -155,7 +158,8 @@ class _Game(ConnectingGame[Peer]):
                 self.jobs.append(job)
 
     def _job(self) -> WorkerJob | None:
-        return self.program.pick(self.jobs) if self.jobs else None
+        jobs = [*self.jobs, *(deferred.job for deferred in self.deferred)]
+        return self.program.pick(jobs) if jobs else None
 
     def _send(self, job: WorkerJob, event: PacketEvent, **options: Any) -> None:
         timeout = self.program.pick(TIMEOUTS)
@@ -179,9 +183,9 @@ class _Game(ConnectingGame[Peer]):
             self._send(job, kind(*args))
 
     def finish_job(self) -> None:
-        job = self._job()
-        if job is None:
+        if not self.jobs:
             return
+        job = self.program.pick(self.jobs)
         self.jobs.remove(job)
         kind, args = self._about(job)
         done = self.program.flag()
@@ -189,6 +193,19 @@ class _Game(ConnectingGame[Peer]):
             self._send(job, kind(*args), done=done)
         if not (done and job._gm_is_finished):
             self.engine.job_done(self.now, job, go_on=self.program.below(8) > 0)
+
+    def leave(self) -> None:
+        """Leave a job open. If its handle is kept, `_job` can return it."""
+        job = self._job()
+        if job in self.jobs and not job.ended and job._gm_deferred is None:
+            self.deferred.append(job.defer())
+            if self.engine.leave(self.now, job):
+                self.jobs.remove(job)  # `next_job` returns it again.
+
+    def drop(self) -> None:
+        """Drop the handle of a deferred job."""
+        if self.deferred:
+            self.deferred.remove(self.program.pick(self.deferred))
 
     def release(self) -> None:
         if self.world.waits:
@@ -300,6 +317,7 @@ class _Game(ConnectingGame[Peer]):
             assert not engine.pool.links()
             assert engine.next_deadline() is None
             return
+        self.deferred.clear()
         for job in self.jobs:
             engine.job_done(self.now, job)
         self.take_job()

@@ -191,7 +191,19 @@ class GearmanWorker(Worker[Server, SSLContext]):
         await anyio.lowlevel.checkpoint()
 
     async def _gm_execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
-        """Do one job, and see to it that it ends."""
+        if not tracking.is_left(job):
+            await self._gm_do(job)
+            if tracking.is_finished(job):
+                return
+            if tracking.is_deferred(job) and self._gm_driver.call(WorkerEngine.leave, job):
+                return
+        go_on = False
+        with contain_errors(self._gm_leaves, errors.append):
+            go_on = bool(await awaited(self.after_job()))
+        self._gm_driver.call(WorkerEngine.job_done, job, go_on=go_on)
+
+    async def _gm_do(self, job: WorkerJob) -> None:
+        """Do one job, and see to it that it ends, unless it is deferred."""
         tracking.attach(job, self)
         ending = Ending(job, logger)
         watch = contain_errors(self._gm_leaves, ending.hook_raised)
@@ -201,12 +213,6 @@ class GearmanWorker(Worker[Server, SSLContext]):
         with watch:
             events = ending.to_send(self.data_encoder, *self._gm_how)
             await self._gm_send_all(job, events)
-        if tracking.is_finished(job):
-            return
-        go_on = False
-        with contain_errors(self._gm_leaves, errors.append):
-            go_on = bool(await awaited(self.after_job()))
-        self._gm_driver.call(WorkerEngine.job_done, job, go_on=go_on)
 
     def _gm_leaves(self, error: BaseException) -> bool:
         return leaves(error, in_work=True, is_cancelled=self._gm_task.is_ending)

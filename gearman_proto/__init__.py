@@ -48,6 +48,7 @@ from .errors import (
     UnknownCommandError,
 )
 from .jobs import (
+    DeferredJob,
     GearmanJob,
     GearmanJobRequest,
     JobData,
@@ -92,6 +93,7 @@ __all__ = [
     "Connection",
     "ConnectionError",
     "DataEncoder",
+    "DeferredJob",
     "Engine",
     "ExceededConnectionAttempts",
     "FunctionStatus",

@@ -138,7 +138,7 @@ class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
         self._gm_driver.close()
 
     def _gm_do(self, job: WorkerJob) -> None:
-        """Do one job, and see to it that it ends."""
+        """Do one job, and see to it that it ends, unless it is deferred."""
         tracking.attach(job, self)
         ending = Ending(job, logger)
         watch = contain_errors(self._gm_leaves, ending.hook_raised)
@@ -149,9 +149,12 @@ class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
             self._gm_send_all(job, ending.to_send(self.data_encoder, *self._gm_how))
 
     def _gm_execute(self, job: WorkerJob, errors: list[BaseException]) -> None:
-        self._gm_do(job)
-        if tracking.is_finished(job):
-            return
+        if not tracking.is_left(job):
+            self._gm_do(job)
+            if tracking.is_finished(job):
+                return
+            if tracking.is_deferred(job) and self._gm_driver.call(WorkerEngine.leave, job):
+                return
         go_on = False
         with contain_errors(self._gm_leaves, errors.append):
             go_on = bool(self.after_job())

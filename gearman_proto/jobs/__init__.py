@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .job import GearmanJob, WorkerJob
+from .job import DeferredJob, GearmanJob, WorkerJob
 from .request import GearmanJobRequest, ended, next_update
 from .submitting import make_requests, prepare
 from .updates import JobData, JobEnded, JobProgress, JobStatus, JobUpdate, JobWarning, UpdateQueue
 
 __all__ = [
+    "DeferredJob",
     "GearmanJob",
     "GearmanJobRequest",
     "JobData",

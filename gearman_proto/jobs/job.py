@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
+from gearman_proto.errors import InvalidWorkerState
 from gearman_proto.names import to_text
 
 from .encoder import NoopEncoder
@@ -122,8 +124,10 @@ class WorkerJob(GearmanJob):
 
     __slots__ = (
         "_gm_data",
+        "_gm_deferred",
         "_gm_encoder",
         "_gm_is_finished",
+        "_gm_is_left",
         "_gm_link",
         "_gm_payload",
         "_gm_worker",
@@ -141,8 +145,12 @@ class WorkerJob(GearmanJob):
         self.wire_task: bytes = task
         # True once the engine knows that the callback has finished.
         self._gm_is_finished: bool = False
+        # True once the callback has returned and left the job open.
+        self._gm_is_left: bool = False
+        # A weak reference to the DeferredJob, if there is one.
+        self._gm_deferred: weakref.ref[DeferredJob] | None = None
         self._gm_encoder: Any = NoopEncoder
-        # The engine's connection. It has an `address`, and is `alive` or not.
+        # The engine's connection: its `address`, whether it is `alive`, and the queue `dropped`.
         self._gm_link: Any = link
         self._gm_payload = payload
         # The GearmanWorker that does the job; None in a program that drives the engine itself.
@@ -172,6 +180,28 @@ class WorkerJob(GearmanJob):
         Another worker will run the job again.
         """
         return not self.ended and not self._gm_link.alive
+
+    def defer(self) -> DeferredJob:
+        """Leave the job open when its callback returns, for another thread or task to end it.
+
+        The callback's return value is then ignored. If the callback raises, the job fails. The job
+        keeps its slot until it ends, and `after_job` is called then. `stop` waits for its end.
+
+        Returns:
+            An object that ends the job. Keep it, because an open job fails if this object is
+            garbage-collected. The worker logs a warning then.
+
+        Raises:
+            InvalidWorkerState: The job has ended, or was deferred before.
+        """
+        if self.ended:
+            raise InvalidWorkerState(f"{self!r} has ended")
+        if self._gm_deferred is not None:
+            raise InvalidWorkerState(f"{self!r} is deferred already: keep the result of defer()")
+        deferred = DeferredJob(self)
+        # A handle can be garbage-collected at any point, so this only queues the reference.
+        self._gm_deferred = weakref.ref(deferred, self._gm_link.dropped.append)
+        return deferred
 
     # The worker's methods for callbacks that take no worker. The result of an awaited worker's
     # method is awaited, except in the thread of a plain callback.
@@ -204,3 +234,52 @@ class WorkerJob(GearmanJob):
             None. (awaited) An awaitable, in an async callback.
         """
         return self._gm_worker.send_job_warning(self, data, poll_timeout)
+
+
+class DeferredJob:
+    """A job that stays open after its callback, the result of `WorkerJob.defer`.
+
+    (blocking) Any thread can call the methods. (awaited) Await them in the event loop's thread. In
+    other threads of anyio, they block if a plain callback has deferred the job. If an async one
+    has, call them with `anyio.from_thread.run`.
+
+    Attributes:
+        job: The job.
+    """
+
+    __slots__ = ("__weakref__", "job")
+
+    def __init__(self, job: WorkerJob) -> None:
+        self.job: WorkerJob = job
+
+    def __repr__(self) -> str:
+        return f"<DeferredJob of {self.job!r}>"
+
+    def complete(self, data: Any = None, poll_timeout: float | None = None) -> Any:
+        """Complete the job (WORK_COMPLETE). See `GearmanWorker.send_job_complete`.
+
+        Returns:
+            None. (awaited) An awaitable, in the event loop's thread.
+        """
+        return self.job._gm_worker.send_job_complete(self.job, data, poll_timeout)
+
+    def fail(self, poll_timeout: float | None = None) -> Any:
+        """Fail the job (WORK_FAIL). See `GearmanWorker.send_job_failure`.
+
+        Returns:
+            None. (awaited) An awaitable, in the event loop's thread.
+        """
+        return self.job._gm_worker.send_job_failure(self.job, poll_timeout)
+
+    def send_status(
+        self,
+        numerator: int | str | bytes,
+        denominator: int | str | bytes,
+        poll_timeout: float | None = None,
+    ) -> Any:
+        """Report progress (WORK_STATUS). See `GearmanWorker.send_job_status`.
+
+        Returns:
+            None. (awaited) An awaitable, in the event loop's thread.
+        """
+        return self.job.send_status(numerator, denominator, poll_timeout)

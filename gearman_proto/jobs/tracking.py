@@ -4,7 +4,7 @@ Applications see requests as `GearmanJobRequest`. An engine keeps its own notes 
 the same object, because a second object would cost 72 bytes per request. The names of these
 attributes begin with `_gm_`, so subclasses of `GearmanJobRequest` can use any ordinary name.
 
-Adapters call only `is_finished` and `attach`, for the jobs of a worker.
+Adapters call only `attach` and the functions after it, for the jobs of a worker.
 """
 
 from __future__ import annotations
@@ -331,3 +331,13 @@ def attach(job: WorkerJob, worker: Any) -> None:
 def is_finished(job: WorkerJob) -> bool:
     """Return whether the engine was told that the callback of `job` has finished."""
     return job._gm_is_finished
+
+
+def is_deferred(job: WorkerJob) -> bool:
+    """Return whether the callback of `job` has called `defer`."""
+    return job._gm_deferred is not None
+
+
+def is_left(job: WorkerJob) -> bool:
+    """Return whether the callback of `job` has returned and left the job open."""
+    return job._gm_is_left

@@ -8,6 +8,7 @@ replaced, so packets about the job are passed to the job itself instead of an en
 from __future__ import annotations
 
 import copy
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import ServerAddress
@@ -47,6 +48,7 @@ class _Link:
     """A stand-in for the connection of the job."""
 
     address: ServerAddress
+    dropped: deque[Any]
     alive: bool = True
 
 
@@ -92,7 +94,7 @@ class JobDouble(WorkerJob):
         self.worker: Any = kind() if worker is None else copy.copy(worker)
         payload = encode_data(self.worker.data_encoder, data, None, wire_task)
         super().__init__(
-            _Link(ServerAddress("localhost")), _HANDLE, wire_task, wire_unique, payload
+            _Link(ServerAddress("localhost"), deque()), _HANDLE, wire_task, wire_unique, payload
         )
         tracking.attach(self, self.worker)
         self.updates: list[JobUpdate] = []
@@ -136,14 +138,17 @@ class JobDouble(WorkerJob):
         return of_worker_and_job(callback) or callback
 
     def _returned(self, result: Any) -> Any:
-        """Complete the job with the result of its callback, unless the callback has ended the job.
+        """Complete the job with the result of its callback, unless it has ended or is deferred.
 
         Returns:
-            The result as the client gets it, encoded and decoded. None if the job has failed.
+            The result as the client gets it, encoded and decoded. None if the job has failed or is
+            open.
 
         Raises:
             Exception: The encoder has rejected the result. A real job would have failed.
         """
+        if not self.ended and tracking.is_deferred(self):
+            return None
         if not self.ended:
             self.take_down(result_event(self.wire_handle, self._gm_encoder, result, self.wire_task))
         end = self.updates[-1]

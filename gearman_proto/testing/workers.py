@@ -21,7 +21,7 @@ from .simulation import SimulationError
 
 if TYPE_CHECKING:
     from gearman_proto.engines.worker.engine import WorkSubscription
-    from gearman_proto.jobs.job import WorkerJob
+    from gearman_proto.jobs.job import DeferredJob, WorkerJob
 
     from .books import Execution
     from .simulation import Simulation
@@ -51,6 +51,7 @@ class Run:
     job: WorkerJob
     execution: Execution
     steps: Generator[Step, None, Any] | None = None
+    deferred: DeferredJob | None = None
 
 
 class WorkerNode(Node):
@@ -68,6 +69,8 @@ class WorkerNode(Node):
         exceptions: True to send failures as WORK_EXCEPTION.
         hook_time: Seconds between the end of a job and the release of its slot, as if hooks took
             the time.
+        defer_time: Seconds from the return of a callback to the end of its job (`defer`), or
+            None. A job whose callback raises fails at once.
         options: Passed to WorkerEngine. Its random numbers are set by the node.
     """
 
@@ -83,6 +86,7 @@ class WorkerNode(Node):
         limit: float | None = None,
         exceptions: bool = False,
         hook_time: float = 0.0,
+        defer_time: float | None = None,
         **options: Any,
     ) -> None:
         check_type("callbacks", callbacks, Mapping, "a dict of callbacks by function")
@@ -100,6 +104,7 @@ class WorkerNode(Node):
         net.books.is_limited |= limit is not None
         self.exceptions = exceptions
         self.hook_time = hook_time
+        self.defer_time = None if defer_time is None else check_seconds("defer_time", defer_time, 0)
         self.poll_interval: float = options.get("poll_interval", DEFAULT_POLL_INTERVAL)
         self.max_jobs: int = options.get("max_jobs", 1)
         self.max_outage: float | None = options.get("max_outage", DEFAULT_MAX_OUTAGE)
@@ -111,6 +116,8 @@ class WorkerNode(Node):
         #: The subscription of the running `work`, or None.
         self.subscription: WorkSubscription | None = None
         self.runs: dict[Run, None] = {}
+        # The deferred jobs, until `next_job` returns them again.
+        self._deferred: dict[WorkerJob, Run] = {}
         # The executions whose final packets were sent on each connection. Some have arrived.
         self._results: dict[End, list[Execution]] = {}
         #: The registered functions, and the paused ones. None stands for the whole worker.
@@ -127,6 +134,7 @@ class WorkerNode(Node):
         self.net.books.counts["workers' losses"] += 1
         self.subscription = None
         self.runs = {}
+        self._deferred = {}
 
     def register(self, function: str) -> None:
         """Register for jobs of `function`. Without a callback, its jobs fail."""
@@ -291,6 +299,9 @@ class WorkerNode(Node):
             self.work()
 
     def _start(self, job: WorkerJob) -> None:
+        if job in self._deferred:
+            self._done(self._deferred.pop(job))
+            return
         net = self.net
         handle = (job.handle or "", job.task, job.unique, job.data)
         end = self.ends.get(job._gm_link)
@@ -328,7 +339,7 @@ class WorkerNode(Node):
         try:
             value = step()
         except StopIteration as stop:
-            self._finish(run, CallbackResult.RETURNED, stop.value)
+            self._returned(run, stop.value)
         except SimulationError:
             raise  # For example, the callback has called run().
         except Exception as error:  # noqa: BLE001 - it fails the job
@@ -338,7 +349,7 @@ class WorkerNode(Node):
                 run.steps = value
                 self._run_step(run)
             elif run.steps is None:
-                self._finish(run, CallbackResult.RETURNED, value)
+                self._returned(run, value)
             elif isinstance(value, Update):
                 self._send(run, _event(run.job, value), value, goes_on=True)
             else:
@@ -383,6 +394,22 @@ class WorkerNode(Node):
                 *self.net.books.not_arrived(self._results.get(end, [])),
                 run.execution,
             ]
+
+    def _returned(self, run: Run, value: Any) -> None:
+        if self.defer_time is None or not isinstance(value, (bytes, str)):
+            self._finish(run, CallbackResult.RETURNED, value)
+            return
+        (end,) = to_send(CallbackResult.RETURNED, run.job, NoopEncoder, value)
+        run.deferred = run.job.defer()
+        if self.call(self.engine.leave, self.net.now, run.job):
+            self._deferred[run.job] = run
+            self.net.schedule(self.net.now + self.defer_time, self._end_deferred, run, end)
+        else:
+            self._done(run)
+
+    def _end_deferred(self, run: Run, end: events.PacketEvent) -> None:
+        if not self._is_stopped(run, self._end_deferred, end) and run.job in self._deferred:
+            self._send(run, end, None)
 
     def _finish(self, run: Run, result: CallbackResult, value: Any) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +46,7 @@ class Odd(BaseException):
 
 @pytest.fixture
 def job() -> WorkerJob:
-    link = WorkerLink(Server(ServerAddress("h")), 1000)
+    link = WorkerLink(Server(ServerAddress("h")), 1000, deque())
     return WorkerJob(link, b"H:1", b"f", None, b"in")
 
 
@@ -118,8 +119,18 @@ SENT: dict[Reply, tuple[list[Any], list[Any]]] = {
     ),
     Reply.FAIL: ([WorkFail(b"H:1")],) * 2,
     Reply.NOTHING: ([], []),
+    Reply.LATER: ([], []),
     Reply.GIVEN_UP: ([], []),
 }
+
+
+def test_deferred_job_stays_open_unless_its_callback_raises(job: WorkerJob) -> None:
+    handles = [job.defer()]
+    for result in (CallbackResult.RETURNED, CallbackResult.LEFT_OPEN):
+        assert to_send(result, job, NoopEncoder, "out") == []
+    failed = to_send(CallbackResult.RAISED, job, NoopEncoder, ValueError("out"))
+    assert failed == SENT[Reply.FAILURE][0]
+    assert len(handles) == 1
 
 
 @pytest.mark.parametrize("exceptions", [False, True])

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from gearman_proto.address import parse_host_list
 from gearman_proto.engines.worker.engine import (
     _ASKING,
+    _DROPPED,
     _MAX_UNSENT,
     _STALL,
     MOST_GRABS,
@@ -301,6 +302,10 @@ class World(links.World[Peer]):
     def job_done(self, job: WorkerJob, **options: Any) -> None:
         self.call(self.engine.job_done, self.now, job, **options)
 
+    def leave(self, job: WorkerJob) -> bool:
+        is_left: bool = self.call(self.engine.leave, self.now, job)
+        return is_left
+
     def finish(self, job: WorkerJob, **options: Any) -> None:
         """Send the result of `job` and release its slot."""
         self.complete(job)
@@ -398,6 +403,9 @@ class World(links.World[Peer]):
 
     def _check_stream(self) -> None:
         engine, stream = self.engine, self.engine._subscription
+        assert all(job in link.jobs for job in engine._left for link in [job._gm_link])
+        assert engine._left <= engine._jobs
+        assert not engine._left or _DROPPED in engine._timers
         if stream is None:
             assert not engine.pool.links()
             assert not engine._jobs

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.jobs.job import GearmanJob, WorkerJob
+from gearman_proto.jobs.job import DeferredJob, GearmanJob, WorkerJob
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning, UpdateQueue
 
@@ -14,10 +14,12 @@ _JOB = "connection data handle task unique"
 
 NAMES: dict[type, str] = {
     GearmanJob: _JOB,
-    WorkerJob: f"{_JOB} ended is_lost send_data send_status send_warning wire_handle wire_task",
+    WorkerJob: f"""{_JOB} defer ended is_lost send_data send_status send_warning wire_handle
+        wire_task""",
     GearmanJobRequest: f"""{_JOB} background complete connection_attempts data_updates error
         exception from_handle from_unique gearman_job job max_connection_attempts priority reason
         reducer reset result run_at state status status_updates timed_out warning_updates""",
+    DeferredJob: "complete fail job send_status",
     UpdateQueue: "count index popleft",
     JobData: "data",
     JobWarning: "data",

@@ -17,6 +17,7 @@ import pytest
 from gearman_proto.errors import ConnectionError, InvalidWorkerState, LocalProtocolError
 from gearman_sync import (
     DataEncoder,
+    DeferredJob,
     GearmanWorker,
     JobData,
     JobEnded,
@@ -87,6 +88,15 @@ def test_job_double_records_the_updates_of_a_callback_of_the_job_alone() -> None
     job = JobDouble("task", b"data")
     assert job.call(convert) == b"data"
     assert job.updates == [*UPDATES[:3], JobEnded("COMPLETE", b"data")]
+
+
+def test_job_double_that_is_deferred_stays_open() -> None:
+    handles: list[DeferredJob] = []
+    job = JobDouble("task", b"data")
+    assert job.call(lambda job: handles.append(job.defer())) is None
+    assert job.updates == []
+    handles[0].complete(b"out")
+    assert job.updates == [JobEnded("COMPLETE", b"out")]
 
 
 def test_job_double_that_is_called_ends_with_the_decoded_result() -> None:

@@ -24,6 +24,26 @@ Time
     PRE_SLEEP with NOOP and GRAB_JOB with NO_JOB. A link that is repeatedly woken without getting a
     job therefore waits in between (BACKOFF).
 
+Deferred jobs
+    A callback can leave its job open (`WorkerJob.defer`). Meanwhile the job keeps its slot, and its
+    link. The engine holds the job, the application the handle:
+
+    =======  ===============================================  ===================================
+    job      event                                            effect
+    =======  ===============================================  ===================================
+    called   the callback returns, and the job is deferred:   left
+             `leave`
+    called   it returns, and the job has ended or was lost    `job_done`, as for any other job
+    left     a final packet is sent: `send`                   finished
+    left     the handle is garbage-collected                  WORK_FAIL and a notice; finished
+    left     the link is lost                                 finished
+    left     the time of `stop` is over                       the link is closed
+    =======  ===============================================  ===================================
+
+    `next_job` returns a finished job once more, so that the caller runs the hooks for its end and
+    calls `job_done`. A handle can be garbage-collected at any point, which only queues a reference
+    (`dropped`). The engine looks for these once a second, while it holds jobs that were left.
+
 Functions
     The engine wants the jobs of each function that is registered and not paused. A link tells its
     server of changes at the next event at which it may:
@@ -151,10 +171,13 @@ _SHORTEST_POLL: Final = 0.01
 # Bytes. The worker could not send any packet about a job with a longer handle.
 _LONGEST_HANDLE: Final = 65536
 _MAX_NOTICES: Final = 100
+# Seconds between checks for garbage-collected handles.
+_LOOK_FOR_DROPPED: Final = 1.0
 
 _POLL: Final = "poll"
 _OUTAGE: Final = "outage"
 _DRAIN: Final = "drain"
+_DROPPED: Final = "dropped"
 _STALL: Final = "stall"
 _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
 # The phases in which a GRAB_JOB is unanswered, with their timeouts in seconds.
@@ -182,7 +205,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     On the caller's side, `work` returns a WorkSubscription. Whenever it is `ready`, the caller
     calls `next_job` until it returns None. The caller runs each job, ends it by a `send` of a
-    terminal packet, and calls `job_done`. When the subscription is `done`, or to give up, the
+    terminal packet, and calls `job_done`. If the application has deferred the job, the caller calls
+    `leave` instead of ending it. When the subscription is `done`, or to give up, the
     caller calls `end_work`, `release` and `raise_error`. The caller logs the `notices`.
 
     Args:
@@ -223,6 +247,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self.pool: ServerPool = ServerPool(addresses, rng)
         #: Messages for the caller to log, newest last.
         self.notices: deque[str] = deque(maxlen=_MAX_NOTICES)
+        #: The references to garbage-collected handles of deferred jobs.
+        self.dropped: deque[Any] = deque()
         self._rng = rng
         self._max_jobs = max_jobs
         self._max_outage = max_outage
@@ -236,14 +262,16 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._wanted: dict[bytes, int | None] = {}
         self._client_id: bytes | None = None
         # The keys of the timers are links (connect timeout or end of a phase), servers (the next
-        # connection), Waits of `send`, (_STALL, link) for a link with such Waits, _POLL, _OUTAGE
-        # and _DRAIN.
+        # connection), Waits of `send`, (_STALL, link) for a link with such Waits, _POLL, _OUTAGE,
+        # _DRAIN and _DROPPED.
         self._grab_queue: deque[WorkerLink] = deque()
         # Number of grabs that occupy a slot.
         self._grabs = 0
         # Jobs that occupy a slot, and those that the caller has not taken yet.
         self._jobs: set[WorkerJob] = set()
         self._ready: deque[WorkerJob] = deque()
+        # The jobs that were left open by their callbacks and have not ended.
+        self._left: set[WorkerJob] = set()
         self._subscription: WorkSubscription | None = None
         self._life = WorkerLife.IDLE
         # The servers that have not failed since `work` began; None once a server was reached.
@@ -356,12 +384,14 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def next_job(self, now: float) -> WorkerJob | None:
         """Remove and return the next job, or return None.
 
+        A job that was left is returned again when it has ended.
+
         After None, the subscription becomes ready at the next update. This also applies after the
         last job in the queue, so the caller need not call again before that update.
         """
         while self._ready:
             job = self._ready.popleft()
-            if job._gm_link.alive:
+            if job._gm_link.alive or job._gm_is_left:
                 assert self._subscription is not None
                 self._subscription.news = bool(self._ready)
                 return job
@@ -425,6 +455,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._resume(link, now)
             if done:
                 self.job_done(now, job)
+            elif job in self._left:
+                self._finish_left(job)
             else:
                 self._grab_more(now)
         if link.unsent_size <= _MAX_UNSENT:
@@ -438,6 +470,21 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._timers.set(wait, wait.deadline, Wait.expire)
         return wait
 
+    def leave(self, now: float, job: WorkerJob) -> bool:
+        """Leave `job`, which is deferred, open when its callback has returned.
+
+        Returns:
+            True if the job is open, so that `next_job` returns it again when it has ended. False if
+            it has ended or was lost, or is not deferred, so the caller calls `job_done` now.
+        """
+        is_open = job in self._jobs and job._gm_link.alive and not job.ended
+        if not is_open or job._gm_deferred is None:
+            return False
+        job._gm_is_left = True
+        self._left.add(job)
+        self._look_for_dropped(_DROPPED, now)
+        return True
+
     def job_done(self, now: float, job: WorkerJob, *, go_on: bool = True) -> None:
         """Release the slot of `job`. If the job has not ended, fail it.
 
@@ -449,6 +496,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         link: WorkerLink = job._gm_link
         if not go_on and job in self._jobs:
             self.stop(now)  # First: its failure may otherwise let the link ask for another one.
+        self._left.discard(job)
         if not job.ended and link.alive:
             self.send(now, _nothing, job, WorkFail(job.wire_handle))
         self._jobs.discard(job)
@@ -490,12 +538,14 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def end_work(self, now: float) -> None:
         """Close all links, because the caller of `work` has returned for any reason."""
         self._subscription = None
+        self._left.clear()
         if self._life in (WORKING, WorkerLife.STOPPING):
             self._transition(WorkerLife.IDLE)
         for link in self.pool.links():
             self._close(link, ConnectionError("the worker has stopped"), now)
         self._timers.cancel(_POLL)
         self._timers.cancel(_DRAIN)
+        self._timers.cancel(_DROPPED)
         self._cancel_pending()
         self._ready.clear()
         self._jobs.clear()
@@ -585,7 +635,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             link.unsent_size += len(piece)
 
     def _connect_to(self, server: Server, now: float) -> None:
-        self._connect(WorkerLink(server, self._max_packet_size), now)
+        self._connect(WorkerLink(server, self._max_packet_size, self.dropped), now)
 
     def _opened(self, link: WorkerLink, now: float) -> None:
         if self._client_id is not None:
@@ -607,6 +657,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         link.reason = str(error)
         self._drop(link)
         self._end_waits(link)
+        for job in self._left & link.jobs.keys():
+            self._finish_left(job)
         if self._life is not WORKING:
             self._check_end()
             return
@@ -647,6 +699,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _on_drained(self, _: str, now: float) -> None:
         """Close all links, since the time to finish jobs is over."""
+        self._left.clear()
         for link in self.pool.links():
             self._close(link, TimeoutError("the time to finish its jobs is over"), now)
         self._jobs.clear()
@@ -746,6 +799,24 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._timers.cancel(_OUTAGE)
         for server in self.pool.servers:
             self._timers.cancel(server)
+
+    # Jobs that were left open.
+
+    def _finish_left(self, job: WorkerJob) -> None:
+        """Return `job`, which has ended or was lost, to the caller."""
+        self._left.remove(job)
+        self._ready.append(job)
+        self._news(active=False)
+
+    def _look_for_dropped(self, key: str, now: float) -> None:
+        """Fail the jobs whose handles were garbage-collected."""
+        if self.dropped:
+            self.dropped.clear()
+            for job in [job for job in self._left if _is_dropped(job)]:
+                self.notices.append(f"{job!r} fails: its DeferredJob was garbage-collected")
+                self.send(now, _nothing, job, WorkFail(job.wire_handle))
+        if self._left:
+            self._timers.set(key, now + _LOOK_FOR_DROPPED, self._look_for_dropped)
 
     # Calls that wait to send more.
 
@@ -925,6 +996,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._timers.set(stall, deadline, look)
         else:
             self._close(link, TimeoutError("the server does not read"), now)
+
+
+def _is_dropped(job: WorkerJob) -> bool:
+    """Return True if the handle of `job` was garbage-collected."""
+    return job._gm_deferred is not None and job._gm_deferred() is None
 
 
 def _nothing() -> None:

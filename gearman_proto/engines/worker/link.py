@@ -6,13 +6,15 @@ of the link can end any phase.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.engines.connecting import OutgoingLink
 from gearman_proto.engines.states import State
 from gearman_proto.wire.packets import Role
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from gearman_proto.engines.servers import Server
     from gearman_proto.engines.states import StateTable
     from gearman_proto.engines.waits import Wait
@@ -114,11 +116,18 @@ WORKER_LIVES: Final[StateTable[WorkerLife]] = {
 
 
 class WorkerLink(OutgoingLink):
-    """One connection to a server, or the attempt to make one."""
+    """One connection to a server, or the attempt to make one.
+
+    Args:
+        server: The server.
+        max_packet_size: Size limit of a packet in bytes; see Connection.
+        dropped: Queue for the references to garbage-collected handles of deferred jobs.
+    """
 
     __slots__ = (
         "confirmed",
         "confirmed_bytes",
+        "dropped",
         "fruitless",
         "grabbed_after",
         "grabs",
@@ -135,8 +144,9 @@ class WorkerLink(OutgoingLink):
         "waits",
     )
 
-    def __init__(self, server: Server, max_packet_size: int) -> None:
+    def __init__(self, server: Server, max_packet_size: int, dropped: deque[Any]) -> None:
         super().__init__(server, Role.WORKER, max_packet_size)
+        self.dropped: deque[Any] = dropped
         self.phase: Phase = Phase.RESTING
         #: The reason for the loss of the connection.
         self.reason: str = ""

@@ -17,6 +17,7 @@ from gearman_proto import constants
 from gearman_proto.engines.states import State
 from gearman_proto.errors import ConnectionError
 from gearman_proto.jobs.results import failure_events, result_event
+from gearman_proto.jobs.tracking import is_deferred
 from gearman_proto.records import record
 from gearman_proto.wire.packets import WorkFail
 
@@ -41,6 +42,8 @@ class CallbackResult(State):
     EXITED = "it raises KeyboardInterrupt or SystemExit, in the thread of `work()`"
     CANCELLED = "it is cancelled, because `work()` is"
     ENDED = "it has ended the job itself, and returns or raises afterwards"
+    DEFERRED = "it has called `job.defer()`, and returns"
+    DROPPED = "the result of `job.defer()` is garbage-collected before it has ended the job"
     FORKED = "it returns or raises in a child that it has forked"
     LOST = "the connection to its server is lost"
     HOOK_RAISED = "a hook raises (`on_job_execute`, `on_job_complete`, `on_job_exception`)"
@@ -58,6 +61,7 @@ class Reply(State):
     FAILURE = "WORK_WARNING with the exception's text, then WORK_FAIL"
     FAIL = "WORK_FAIL"
     NOTHING = "nothing more"
+    LATER = "nothing yet: the result of `job.defer()` ends it"
     GIVEN_UP = "nothing: the server gives it to another worker"
 
 
@@ -89,6 +93,8 @@ OUTCOMES: Final[dict[CallbackResult, Outcome]] = {
     CallbackResult.EXITED: Outcome(Reply.GIVEN_UP, NextStep.LEAVE),
     CallbackResult.CANCELLED: Outcome(Reply.GIVEN_UP, NextStep.LEAVE),
     CallbackResult.ENDED: Outcome(Reply.NOTHING, NextStep.GO_ON),
+    CallbackResult.DEFERRED: Outcome(Reply.LATER, NextStep.GO_ON),
+    CallbackResult.DROPPED: Outcome(Reply.FAIL, NextStep.GO_ON),
     CallbackResult.FORKED: Outcome(Reply.NOTHING, NextStep.EXIT),
     CallbackResult.LOST: Outcome(Reply.GIVEN_UP, NextStep.GO_ON),
     CallbackResult.HOOK_RAISED: Outcome(Reply.FAILURE, NextStep.GO_ON),
@@ -98,6 +104,10 @@ OUTCOMES: Final[dict[CallbackResult, Outcome]] = {
     CallbackResult.AFTER_JOB_RAISED: Outcome(Reply.NOTHING, NextStep.RAISE),
     CallbackResult.AFTER_POLL_RAISED: Outcome(Reply.GIVEN_UP, NextStep.LEAVE),
 }
+
+
+# The events after which a deferred job stays open.
+_LEFT_OPEN: Final = (CallbackResult.RETURNED, CallbackResult.LEFT_OPEN)
 
 
 def what_was_raised(
@@ -134,7 +144,7 @@ def to_send(
     exceptions: bool = False,
     max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
 ) -> list[PacketEvent]:
-    """Return the packets to send about `job`, in order; none if it has ended.
+    """Return the packets to send about `job`, in order; none if it has ended or is deferred.
 
     Args:
         result: How the callback ended.
@@ -151,6 +161,8 @@ def to_send(
     """
     if job.ended:
         result = CallbackResult.ENDED
+    elif result in _LEFT_OPEN and is_deferred(job):
+        result = CallbackResult.DEFERRED
     sent = OUTCOMES[result].sent
     if sent is Reply.RESULT:
         return [result_event(job.wire_handle, encoder, value, job.wire_task, max_packet_size)]
