@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _INSIDE = (
     "Answer|AnyLink|Asked|BaseEngine|Callback|CallingNode|CancelWait|ConnectingEngine|Connector|End|"
-    "ExcInfo|Fields|Function|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|"
+    "ExcInfo|Fields|Function|GrabWait|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|"
     "RequestsWait|ResultsWait|StatusWait|UpdateSubscription|Updates|Waited|Wanted|WorkSubscription"
 )
 

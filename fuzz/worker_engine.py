@@ -1,6 +1,6 @@
 """For any input, a worker's engine does not raise, stays consistent and ends its work and calls.
 
-The input is a program (see `program`). The caller registers and pauses functions, works, takes
+The input is a program (see `program`). The caller registers and pauses functions, works, grabs
 and defers jobs, sends any packets about them, and stops. Servers assign jobs, answer wrongly, stop
 reading, and send any bytes. Links fail and time passes. After each step:
 
@@ -46,7 +46,7 @@ from .program import FROM_SERVER, Program
 from .worlds import WorkerWorld, packed
 
 if TYPE_CHECKING:
-    from gearman_proto.engines.worker.engine import WorkerEngine
+    from gearman_proto.engines.worker.engine import GrabWait, WorkerEngine
     from gearman_proto.jobs.job import DeferredJob, WorkerJob
 
 #: The exceptions that a call of the caller's side can raise.
@@ -84,6 +84,7 @@ class _Game(ConnectingGame[Peer]):
         self.stream: Any = None
         self.jobs: list[WorkerJob] = []
         self.deferred: list[DeferredJob] = []
+        self.pulls: list[GrabWait] = []
         self.steps = [
             self.work,
             self.register,
@@ -119,18 +120,22 @@ class _Game(ConnectingGame[Peer]):
             self.resume,
             self.leave,
             self.drop,
+            self.grab,
+            self.take_grabbed,
         ]
 
     # The caller.
 
     def play(self) -> None:
-        self.stream = self.world.work(timeout=self.program.pick(TIMEOUTS))
+        timeout = self.program.pick(TIMEOUTS)
+        if self.program.below(4):
+            self.stream = self.world.work(timeout=timeout)
         super().play()
 
     def work(self) -> None:
         stream = self.engine.work(self.now, Bell(), timeout=self.program.pick(TIMEOUTS))
         if isinstance(stream.error, InvalidWorkerState):
-            assert self.stream is not None or self.engine.closed
+            assert self.stream is not None or self.engine.closed or self.engine.is_pulling
         else:
             assert self.stream is None
             self.stream = stream
@@ -193,6 +198,24 @@ class _Game(ConnectingGame[Peer]):
             self._send(job, kind(*args), done=done)
         if not (done and job._gm_is_finished):
             self.engine.job_done(self.now, job, go_on=self.program.below(8) > 0)
+
+    def grab(self) -> None:
+        wait = self.engine.grab(self.now, Bell(), timeout=self.program.pick(TIMEOUTS))
+        if isinstance(wait.error, InvalidWorkerState):
+            assert self.stream is not None or self.engine.closed
+        elif self.engine.is_pulling or wait.done:
+            self.pulls.append(wait)
+
+    def take_grabbed(self) -> None:
+        """Let a call of `grab` return or be cancelled. Keep a handle of its job."""
+        if self.pulls:
+            wait = self.program.pick(self.pulls)
+            self.pulls.remove(wait)
+            if self.program.below(4):
+                job = wait.take()
+                if job is not None and not job.ended:
+                    self.deferred.append(job.defer())
+            self.engine.release(wait, self.now)
 
     def leave(self) -> None:
         """Leave a job open. If its handle is kept, `_job` can return it."""
@@ -313,9 +336,12 @@ class _Game(ConnectingGame[Peer]):
 
     def end(self) -> None:
         world, engine = self.world, self.engine
+        if engine.is_pulling:
+            self._end_pulling()
         if self.stream is None:
             assert not engine.pool.links()
             assert engine.next_deadline() is None
+            assert all(wait.done for wait in self.pulls)
             return
         self.deferred.clear()
         for job in self.jobs:
@@ -340,6 +366,23 @@ class _Game(ConnectingGame[Peer]):
         assert not engine.pool.links()
         assert all(wait.done for wait in world.waits)
         assert engine.next_deadline() is None
+
+    def _end_pulling(self) -> None:
+        """Stop the worker. Its calls of `grab` end, whatever servers do."""
+        self.deferred.clear()
+        for wait in self.pulls:
+            self.engine.release(wait, self.now)
+        wait = self.engine.grab(self.now, Bell())
+        self.pulls = [wait]
+        self.engine.stop(self.now, timeout=200.0)
+        for _ in range(250):
+            if not self.engine.is_pulling:
+                break
+            self.follow()
+            self.world.sleep(2.0)
+            self.follow()
+        assert not self.engine.is_pulling
+        self.engine.release(wait, self.now)
 
 
 def check(data: bytes) -> None:

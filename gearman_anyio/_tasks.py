@@ -24,6 +24,7 @@ from gearman_proto.errors import ConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from contextlib import AbstractAsyncContextManager
     from typing import Self
 
     from ._calls import Event
@@ -141,6 +142,35 @@ class HostedTasks(Tasks):
 def hosted_tasks(failed: Callable[[BaseException], object] | None = None) -> Tasks:
     """Return tasks that any task can leave, if the event loop allows that: see `HostedTasks`."""
     return HostedTasks(failed) if is_asyncio() else Tasks()
+
+
+class Background:
+    """A task that keeps an async context manager open until `end`.
+
+    Args:
+        manager: The context manager. It is entered and left in the task, which calls `run`.
+
+    Attributes:
+        begun: Set when the manager was entered.
+    """
+
+    def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
+        self.begun: anyio.Event = anyio.Event()
+        self._manager = manager
+        self._end = anyio.Event()
+        self._finished = anyio.Event()
+
+    async def run(self) -> None:
+        """Keep the manager open."""
+        async with self._manager:
+            self.begun.set()
+            await self._end.wait()
+        self._finished.set()
+
+    async def end(self) -> None:
+        """Close the manager."""
+        self._end.set()
+        await self._finished.wait()
 
 
 def _open_group() -> Any:

@@ -45,7 +45,7 @@ from ._callbacks import (
 from ._driver import Driver, rng
 from ._opening import SSLContext, make_opener
 from ._signals import draining
-from ._tasks import Tasks
+from ._tasks import Background, Tasks, hosted_tasks
 
 if TYPE_CHECKING:
     import ssl
@@ -74,6 +74,9 @@ class GearmanWorker(Worker[Server, SSLContext]):
     """
 
     _gm_is_awaited = True
+    # The tasks of ``async with``, and the one that runs the driver between calls of `grab`.
+    _gm_host: Tasks | None = None
+    _gm_pulling: Background | None = None
     # While it works.
     _gm_task: WorkTask
     _gm_limiter: anyio.CapacityLimiter
@@ -110,7 +113,14 @@ class GearmanWorker(Worker[Server, SSLContext]):
         # that task.
         self._gm_driver = Driver(self._gm_engines(make_engine), opener, lambda _failed: Tasks())
 
+    def __getstate__(self) -> dict[str, Any]:
+        hidden = ("_gm_host", "_gm_pulling")
+        return {name: value for name, value in super().__getstate__().items() if name not in hidden}
+
     async def __aenter__(self) -> Self:
+        host = hosted_tasks()
+        await host.__aenter__()
+        self._gm_host = host
         return self
 
     async def __aexit__(
@@ -120,12 +130,18 @@ class GearmanWorker(Worker[Server, SSLContext]):
         traceback: TracebackType | None,
     ) -> None:
         self._gm_driver.close()
+        host, self._gm_host = self._gm_host, None
+        if host is not None:
+            await host.__aexit__(kind, error, traceback)
 
     # Working.
 
     async def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         timeout = to_seconds(poll_timeout)
         self._gm_look_at_hooks()
+        if self._gm_pulling is not None and not self._gm_driver.engine.is_pulling:
+            await self._gm_pulling.end()
+            self._gm_pulling = None
         with self._gm_driver.start(WorkerEngine.work, timeout=timeout) as call:
             # What `after_job` has raised; it is raised when all jobs are done.
             errors: list[BaseException] = []
@@ -182,6 +198,28 @@ class GearmanWorker(Worker[Server, SSLContext]):
         check_main_thread()
         async with draining(self.stop, lambda number: end_process(SIGNALLED + number)):
             await self.work(poll_timeout)
+
+    async def grab(self, timeout: float | None = None) -> WorkerJob | None:
+        seconds = to_seconds(timeout, "timeout")
+        if self._gm_host is None:
+            raise RuntimeError("grab() keeps connections: use the worker with `async with`")
+        driver = self._gm_driver
+        if self._gm_pulling is None and not driver.is_running:
+            self._gm_pulling = Background(driver)
+            self._gm_host.start_soon(self._gm_pulling.run)
+        if self._gm_pulling is not None:
+            await self._gm_pulling.begun.wait()
+        try:
+            with driver.start(WorkerEngine.grab, timeout=seconds) as call:
+                await call.block()
+                call.wait.raise_error()
+                job: WorkerJob | None = call.wait.take()
+        finally:
+            driver.call(lambda _engine, _now: None)  # Let the engine handle the end of the call.
+            self._gm_log()
+        if job is not None:
+            tracking.attach(job, self)
+        return job
 
     def stop(self, timeout: float | None = None) -> None:
         self._gm_driver.call_or_post(self._gm_make_stop(timeout))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import ServerAddress
-    from gearman_proto.engines.worker.engine import WorkSubscription
+    from gearman_proto.engines.worker.engine import GrabWait, WorkSubscription
     from gearman_proto.jobs.results import ExcInfo
     from gearman_proto.wire.packets import PacketEvent
 
@@ -62,6 +62,12 @@ def _end_process(status: int) -> None:
 #: Makes the guard of a job. See `ForkGuard`.
 _guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
 _NO_GUARD: Final = contextlib.nullcontext()
+
+
+def _take_job(call: Call[GrabWait]) -> WorkerJob | None:
+    wait = call.block()
+    wait.raise_error()
+    return wait.take()
 
 
 class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
@@ -130,6 +136,16 @@ class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
         check_main_thread()
         with draining(self.stop, lambda number: _end_process(SIGNALLED + number)):
             self.work(poll_timeout)
+
+    def grab(self, timeout: float | None = None) -> WorkerJob | None:
+        seconds = to_seconds(timeout, "timeout")
+        try:
+            job = self._gm_driver.during(_take_job, WorkerEngine.grab, timeout=seconds)
+        finally:
+            self._gm_log()
+        if job is not None:
+            tracking.attach(job, self)
+        return job
 
     def stop(self, timeout: float | None = None) -> None:
         self._gm_driver.post(self._gm_make_stop(timeout))

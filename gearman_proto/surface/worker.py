@@ -351,6 +351,31 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         """
 
     @abstractmethod
+    def grab(self, timeout: float | None = None) -> Waited[WorkerJob | None]:
+        """Ask the servers for one job, and return it (GRAB_JOB_UNIQ).
+
+        This is for programs with a loop of their own, instead of `work`. End each job with
+        `send_job_complete`, `send_job_failure` or `send_job_exception`, or with the result of its
+        `defer`. No job is requested while no call waits. The number of jobs that you hold is not
+        limited by `max_jobs`, callbacks and hooks are not called, and the connections stay open
+        until `stop` or `shutdown`. (blocking) Several threads can call this method at the same
+        time. Servers are heard only during calls. (awaited) Call it inside ``async with``.
+
+        Args:
+            timeout: Seconds to wait for a job; None waits forever. If a server has not answered by
+                then, the call takes up to a second more.
+
+        Returns:
+            The job, or None if there was none in time or the worker was stopped. After `stop`, all
+            calls return None.
+
+        Raises:
+            InvalidWorkerState: `work` is running, or the worker was shut down.
+            ServerUnavailable: No server could be reached, as in `work`. The next call tries again.
+            RuntimeError: (awaited) The worker is not used with ``async with``.
+        """
+
+    @abstractmethod
     def stop(self, timeout: float | None = None) -> None:
         """Make `work` return as soon as the current jobs are done and servers have their results.
 

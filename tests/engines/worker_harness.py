@@ -27,6 +27,7 @@ from gearman_proto.engines.worker.engine import (
     _MAX_UNSENT,
     _STALL,
     MOST_GRABS,
+    GrabWait,
     WorkerEngine,
     WorkSubscription,
 )
@@ -148,7 +149,8 @@ class Peer(links.Server):
         if isinstance(event, (GrabJob, GrabJobUniq)):
             # All grabs of one turn arrive together.
             assert not self.grabbing or isinstance(self.last, type(event))
-            assert self.has_backlog or self.world.engine._life is WorkerLife.WORKING
+            life = self.world.engine._life
+            assert self.has_backlog or life in (WorkerLife.WORKING, WorkerLife.PULLING)
             assert self.functions
             self.grabs += 1
             assert self.grabs <= MOST_GRABS
@@ -263,6 +265,19 @@ class World(links.World[Peer]):
         self.stream.raise_error()
         return self.stream.done
 
+    def grab(self, timeout: float | None = None) -> GrabWait:
+        wait: GrabWait = self.call(self.engine.grab, self.now, Bell(), timeout=timeout)
+        links.raise_refusal(wait)
+        return wait
+
+    def grabbed(self, wait: GrabWait) -> WorkerJob | None:
+        """Return the result of a call of `grab`."""
+        assert wait.done
+        job = wait.take()
+        self.call(self.engine.release, wait, self.now)
+        wait.raise_error()
+        return job
+
     def serve_all(self) -> list[Peer]:
         """Open all links. Return their peers, which have read the greetings."""
         peers = [peer if peer.link.is_up else peer.up() for peer in self.alive()]
@@ -343,11 +358,14 @@ class World(links.World[Peer]):
         assert engine._grabs == sum(link.grabs for link in keeping)
         self.was_late |= any(link.phase is Phase.LATE for link in links)
         taken = len(engine._jobs) + engine._grabs
-        assert taken <= engine._max_jobs or self.was_late
+        is_pulling = engine.is_pulling
+        assert taken <= engine._max_jobs or self.was_late or is_pulling
+        assert is_pulling or not engine._pulls
+        assert not (engine._pulls and engine._ready)
         for link in links:
             self._check_link(link)
             # No link waits while a slot is free.
-            assert link.phase is not Phase.QUEUED or taken >= engine._max_jobs or engine._ready
+            assert link.phase is not Phase.QUEUED or engine._free_slots() <= 0 or engine._ready
         for peer in self.peers:
             if not peer.link.alive:
                 self._check_dead(peer.link)
@@ -355,7 +373,8 @@ class World(links.World[Peer]):
             assert wakes(wait) == wait.done
         # The engine keeps no Wait that no caller releases, as that of the WORK_FAIL of `job_done`.
         pending = {wait for link in links for wait in link.waits} | {*self.waits}
-        assert all(wait in pending or isinstance(wait, WorkSubscription) for wait in engine._waits)
+        calls = (WorkSubscription, GrabWait)
+        assert all(wait in pending or isinstance(wait, calls) for wait in engine._waits)
         self._check_stream()
 
     def _check_link(self, link: WorkerLink) -> None:
@@ -372,12 +391,12 @@ class World(links.World[Peer]):
         assert (link in engine._timers) != waits_for_nothing
         if link.is_up and phase is Phase.RESTING:
             assert (
-                engine._life is not WorkerLife.WORKING
+                engine._life not in (WorkerLife.WORKING, WorkerLife.PULLING)
                 or None in engine._paused
                 or not link.registered.keys() & engine._wanted.keys()
             )
             assert link.registered == engine._wanted or link.jobs
-        if engine._life is not WorkerLife.WORKING:
+        if engine._life not in (WorkerLife.WORKING, WorkerLife.PULLING):
             assert phase in (Phase.RESTING, Phase.LAST_GRAB, Phase.LEAVING)
             undone = any(job._gm_link is link for job in engine._jobs)
             assert phase is not Phase.RESTING or undone
@@ -406,6 +425,8 @@ class World(links.World[Peer]):
         assert all(job in link.jobs for job in engine._left for link in [job._gm_link])
         assert engine._left <= engine._jobs
         assert not engine._left or _DROPPED in engine._timers
+        if engine.is_pulling:
+            return
         if stream is None:
             assert not engine.pool.links()
             assert not engine._jobs

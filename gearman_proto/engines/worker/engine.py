@@ -44,6 +44,29 @@ Deferred jobs
     calls `job_done`. A handle can be garbage-collected at any point, which only queues a reference
     (`dropped`). The engine looks for these once a second, while it holds jobs that were left.
 
+Pulling
+    Without `work`, each call of `grab` asks for one job. The calls that wait are the slots, so a
+    link grabs only while more calls wait than grabs are unanswered, and `max_jobs` does not apply.
+    The connections stay open between the calls, and the application ends each job by `send`, which
+    also releases it.
+
+    ==================================  ==========================================================
+    event, in PULLING                   effect on the calls
+    ==================================  ==========================================================
+    a job is received                   the oldest call returns it. If no call waits (its server
+                                        has answered too late), the next call does
+    the deadline of a call passes       it returns None, but only when no grab is unanswered, or
+                                        after a second: the answer could be a job
+    a call is cancelled after it has    the next call returns the job
+    been given a job
+    no server can be reached            all calls raise ServerUnavailable; the worker is IDLE
+    `stop`                              they return None when the links have confirmed all results
+                                        and wait for nothing but jobs of the application
+    ==================================  ==========================================================
+
+    A stopping worker gives jobs that no call has returned back to their servers, by closing the
+    links once these have no other job.
+
 Functions
     The engine wants the jobs of each function that is registered and not paused. A link tells its
     server of changes at the next event at which it may:
@@ -128,6 +151,7 @@ from gearman_proto.wire.packets import (
 from .link import (
     GRABBING,
     PHASES,
+    PULLING,
     QUEUED,
     RESTING,
     WORKER_LIVES,
@@ -179,6 +203,8 @@ _OUTAGE: Final = "outage"
 _DRAIN: Final = "drain"
 _DROPPED: Final = "dropped"
 _STALL: Final = "stall"
+# Links grab in these states.
+_ACTIVE: Final = (WORKING, PULLING)
 _TERMINAL: Final = (WorkComplete, WorkFail, WorkException)
 # The phases in which a GRAB_JOB is unanswered, with their timeouts in seconds.
 _ASKING: Final = {GRABBING: _LATE, Phase.LATE: _LOST, Phase.LAST_GRAB: _LAST_ANSWER}
@@ -198,6 +224,21 @@ class WorkSubscription(Subscription):
         self.active: bool = False
 
 
+class GrabWait(Wait):
+    """A call of `grab`, which is done with a job or without."""
+
+    __slots__ = ("job",)
+
+    def __init__(self, deadline: float | None, wake: Callable[[], Any]) -> None:
+        super().__init__(deadline, wake)
+        self.job: WorkerJob | None = None
+
+    def take(self) -> WorkerJob | None:
+        """Remove and return the job, or return None. If it is not taken, the next call gets it."""
+        job, self.job = self.job, None
+        return job
+
+
 class WorkerEngine(ConnectingEngine[WorkerLink]):
     """The logic of a Gearman worker, without I/O.
 
@@ -208,6 +249,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     terminal packet, and calls `job_done`. If the application has deferred the job, the caller calls
     `leave` instead of ending it. When the subscription is `done`, or to give up, the
     caller calls `end_work`, `release` and `raise_error`. The caller logs the `notices`.
+
+    Instead of `work`, `grab` returns the Wait for one job. When it is done, the caller calls
+    `take`, `release` and `raise_error`. The job ends with a `send` of a terminal packet.
 
     Args:
         addresses: The servers.
@@ -273,6 +317,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         # The jobs that were left open by their callbacks and have not ended.
         self._left: set[WorkerJob] = set()
         self._subscription: WorkSubscription | None = None
+        # The calls of `grab` that wait.
+        self._pulls: deque[GrabWait] = deque()
         self._life = WorkerLife.IDLE
         # The servers that have not failed since `work` began; None once a server was reached.
         self._untried: set[Server] | None = None
@@ -304,6 +350,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def closed(self) -> bool:
         """True once `close` was called."""
         return self._life is WorkerLife.CLOSED
+
+    @property
+    def is_pulling(self) -> bool:
+        """True while the worker has connections for calls of `grab`."""
+        return self._subscription is None and self._life in (PULLING, WorkerLife.STOPPING)
 
     # The caller's side: abilities.
 
@@ -366,6 +417,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             return subscription.refuse(InvalidWorkerState("this worker has been shut down"))
         if self._subscription is not None:
             return subscription.refuse(InvalidWorkerState("this worker works already"))
+        if self.is_pulling:
+            return subscription.refuse(
+                InvalidWorkerState("this worker grabs jobs: stop it and finish them before work()")
+            )
         self._subscription = subscription
         self._waits.add(subscription)
         if self._life is WorkerLife.TOLD_TO_STOP:
@@ -373,13 +428,43 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             subscription.finish()
             return subscription
         self._transition(WORKING)
-        self._untried = set(self.pool.servers)
-        for server in self.pool.servers:
-            self._connect_to(server, now)
-        if not self.pool.servers:
-            self._give_up()
+        self._connect_to_all(now)
         self._set_poll(now)
         return subscription
+
+    def grab(
+        self, now: float, wake: Callable[[], Any], *, timeout: float | None = None
+    ) -> GrabWait:
+        """Ask for one job.
+
+        Args:
+            now: The time.
+            wake: Called once, when the Wait is done.
+            timeout: Seconds to wait for a job, or None. An unanswered grab can take a second more.
+
+        Returns:
+            The Wait. Without a job, its time is over, or the worker is stopped. The engine refuses
+            the call if it is closed, or if `work` is running.
+        """
+        wait = GrabWait(deadline_of(now, timeout), wake)
+        if self.closed:
+            return wait.refuse(InvalidWorkerState("this worker has been shut down"))
+        if self._subscription is not None:
+            return wait.refuse(InvalidWorkerState("work() is running, and gets all jobs"))
+        if self._life is WorkerLife.TOLD_TO_STOP:
+            wait.finish()
+            return wait
+        self._waits.add(wait)
+        self._pulls.append(wait)
+        if wait.deadline is not None:
+            self._timers.set(wait, wait.deadline, self._on_grab_timeout)
+        if self._life is WorkerLife.IDLE:
+            self._transition(PULLING)
+            self._connect_to_all(now)
+        self._look_for_dropped(_DROPPED, now)
+        self._serve_pulls(now)
+        self._grab_more(now)
+        return wait
 
     def next_job(self, now: float) -> WorkerJob | None:
         """Remove and return the next job, or return None.
@@ -400,7 +485,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._subscription.news = False
             self._set_poll(now)
         self._grab_more(now)
-        self._check_end()
+        self._check_end(now)
         return None
 
     def send(
@@ -453,10 +538,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             del link.jobs[job]
             link.results += 1
             self._resume(link, now)
-            if done:
+            if done or self._subscription is None:
                 self.job_done(now, job)
             elif job in self._left:
-                self._finish_left(job)
+                self._finish_left(job, now)
             else:
                 self._grab_more(now)
         if link.unsent_size <= _MAX_UNSENT:
@@ -501,12 +586,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self.send(now, _nothing, job, WorkFail(job.wire_handle))
         self._jobs.discard(job)
         job._gm_is_finished = True
-        if self._life is not WORKING and link.alive:
+        if self._life not in _ACTIVE and link.alive:
             self._retire(link, now)
         if self._subscription is not None:
             self._set_poll(now)  # The caller could not wait while it did the job.
         self._grab_more(now)
-        self._check_end()
+        self._check_end(now)
 
     def has_jobs(self) -> bool:
         """Return True if any job still occupies a slot."""
@@ -515,31 +600,31 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     def stop(self, now: float, *, timeout: float | None = None) -> None:
         """End the work as soon as the current jobs are done.
 
-        If the worker is idle, the next `work` ends at once.
+        If the worker is idle, the next `work` ends at once. All calls of `grab` return None.
 
         Args:
             now: The time.
             timeout: Seconds to wait for the jobs before closing the connections. None waits
                 forever.
         """
-        if self._subscription is None:
-            if self._life is not WorkerLife.CLOSED:
-                self._transition(WorkerLife.TOLD_TO_STOP)
+        if self._life in (WorkerLife.IDLE, WorkerLife.TOLD_TO_STOP):
+            self._transition(WorkerLife.TOLD_TO_STOP)
+        if self._life in (WorkerLife.TOLD_TO_STOP, WorkerLife.CLOSED):
             return
         if timeout is not None:
             self._timers.set(_DRAIN, now + timeout, self._on_drained)
-        if self._life is WORKING:
+        if self._life in _ACTIVE:
             self._transition(WorkerLife.STOPPING)
             self._cancel_pending()
             for link in self.pool.links():
                 self._retire(link, now)
-        self._check_end()
+        self._check_end(now)
 
     def end_work(self, now: float) -> None:
         """Close all links, because the caller of `work` has returned for any reason."""
         self._subscription = None
         self._left.clear()
-        if self._life in (WORKING, WorkerLife.STOPPING):
+        if self._life in (WORKING, PULLING, WorkerLife.STOPPING):
             self._transition(WorkerLife.IDLE)
         for link in self.pool.links():
             self._close(link, ConnectionError("the worker has stopped"), now)
@@ -549,6 +634,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._cancel_pending()
         self._ready.clear()
         self._jobs.clear()
+        for wait in [*self._pulls]:
+            self._finish_pull(wait)
 
     def release(self, wait: Wait, now: float) -> None:
         """Forget `wait`, because its caller has stopped waiting. If it is from `work`, end that."""
@@ -556,6 +643,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self.end_work(now)
         self._waits.discard(wait)
         self._timers.cancel(wait)
+        if isinstance(wait, GrabWait):
+            if self.is_pulling:
+                self._put_back(wait, now)
+            return
         for link in self.pool.links():
             if wait in link.waits:
                 link.waits.remove(wait)
@@ -593,12 +684,14 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
                 event = next_event()
         except RemoteProtocolError as error:
             self._close(link, error, now)
+        self._news(now, active=True)
         self._grab_more(now)
-        self._news(active=True)
 
     def handle_timeout(self, now: float) -> None:
         """Process the deadlines that have passed at `now`."""
         self._timers.expire(now)
+        if self._pulls:
+            self._serve_pulls(now)
         self._grab_more(now)
 
     # The transport side, out.
@@ -634,6 +727,13 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             link.unsent.append(piece)
             link.unsent_size += len(piece)
 
+    def _connect_to_all(self, now: float) -> None:
+        self._untried = set(self.pool.servers)
+        for server in self.pool.servers:
+            self._connect_to(server, now)
+        if not self.pool.servers:
+            self._give_up(now)
+
     def _connect_to(self, server: Server, now: float) -> None:
         self._connect(WorkerLink(server, self._max_packet_size, self.dropped), now)
 
@@ -657,10 +757,14 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         link.reason = str(error)
         self._drop(link)
         self._end_waits(link)
+        if self._subscription is None:
+            # No caller is going to call `job_done` for the jobs of `grab`.
+            self._jobs.difference_update(link.jobs)
+            self._left.difference_update(link.jobs)
         for job in self._left & link.jobs.keys():
-            self._finish_left(job)
-        if self._life is not WORKING:
-            self._check_end()
+            self._finish_left(job, now)
+        if self._life not in _ACTIVE:
+            self._check_end(now)
             return
         if link.has_lasted(now):
             server.served()
@@ -672,7 +776,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._untried.discard(server)
         if self._untried is not None and not self._untried:
             if self._max_outage is not None:
-                self._give_up()
+                self._give_up(now)
             else:
                 self._untried = None
                 self.notices.append(f"{self.pool.unavailable()}; waiting for one")
@@ -682,8 +786,8 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             and not any(other.is_up for other in self.pool.links())
         ):
             self._timers.set(_OUTAGE, now + self._max_outage, self._on_outage)
+        self._news(now, active=True)
         self._grab_more(now)
-        self._news(active=True)
 
     def _drop(self, link: WorkerLink) -> None:
         self._grabs -= link.grabs * (link.phase is GRABBING)
@@ -695,7 +799,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             # A server has answered with a large job, which is still arriving.
             self._timers.set(_OUTAGE, now + _LATE, self._on_outage)
         else:
-            self._give_up()
+            self._give_up(now)
 
     def _on_drained(self, _: str, now: float) -> None:
         """Close all links, since the time to finish jobs is over."""
@@ -703,14 +807,18 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         for link in self.pool.links():
             self._close(link, TimeoutError("the time to finish its jobs is over"), now)
         self._jobs.clear()
-        self._check_end()
+        self._check_end(now)
 
-    def _give_up(self) -> None:
-        """End the work with an error, since no server can be reached."""
-        subscription = self._subscription
-        assert subscription is not None
-        subscription.error = self.pool.unavailable()
-        subscription.finish()
+    def _give_up(self, now: float) -> None:
+        """End the work, or the calls of `grab`, with an error, since no server can be reached."""
+        error = self.pool.unavailable()
+        if self._subscription is not None:
+            self._subscription.error = error
+            self._subscription.finish()
+            return
+        for wait in self._pulls:
+            wait.note(error)
+        self.end_work(now)
 
     # Phases.
 
@@ -766,19 +874,19 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             # An early first check records the progress of the results.
             self._enter(link, Phase.LEAVING, now, _LAST_ANSWER)
 
-    def _check_end(self) -> None:
-        subscription = self._subscription
-        if (
-            subscription is not None
-            and self._life is not WORKING
-            and not self._jobs
-            and not self.pool.links()
-        ):
-            subscription.finish()
+    def _check_end(self, now: float) -> None:
+        if self._life in _ACTIVE:
+            return
+        if self._subscription is None:
+            self._serve_pulls(now)
+        elif not self._jobs and not self.pool.links():
+            self._subscription.finish()
 
-    def _news(self, *, active: bool) -> None:
+    def _news(self, now: float, *, active: bool) -> None:
         subscription = self._subscription
-        assert subscription is not None
+        if subscription is None:
+            self._serve_pulls(now)
+            return
         subscription.active |= active
         subscription.notify()
 
@@ -791,7 +899,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._timers.cancel(_POLL)
 
     def _on_poll(self, _: str, now: float) -> None:
-        self._news(active=False)
+        self._news(now, active=False)
 
     def _cancel_pending(self) -> None:
         """Cancel all queued grabs, scheduled reconnections, and the outage timer."""
@@ -802,11 +910,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     # Jobs that were left open.
 
-    def _finish_left(self, job: WorkerJob) -> None:
+    def _finish_left(self, job: WorkerJob, now: float) -> None:
         """Return `job`, which has ended or was lost, to the caller."""
         self._left.remove(job)
         self._ready.append(job)
-        self._news(active=False)
+        self._news(now, active=False)
 
     def _look_for_dropped(self, key: str, now: float) -> None:
         """Fail the jobs whose handles were garbage-collected."""
@@ -817,6 +925,59 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
                 self.send(now, _nothing, job, WorkFail(job.wire_handle))
         if self._left:
             self._timers.set(key, now + _LOOK_FOR_DROPPED, self._look_for_dropped)
+
+    # Calls of `grab`.
+
+    def _serve_pulls(self, now: float) -> None:
+        """Finish the calls of `grab` that have a job, or no reason to wait any longer."""
+        ready, pulls = self._ready, self._pulls
+        while ready and not ready[0]._gm_link.alive:
+            ready.popleft()  # The server gives it to another worker.
+        while ready and pulls:
+            job = pulls[0].job = ready.popleft()
+            job._gm_is_left = True
+            self._left.add(job)
+            self._look_for_dropped(_DROPPED, now)
+            self._finish_pull(pulls[0])
+        if self._life is WorkerLife.STOPPING:
+            self._drain_pulls(now)
+        elif not self._grabs:
+            for wait in [wait for wait in pulls if wait.timed_out]:
+                self._finish_pull(wait)
+
+    def _put_back(self, wait: GrabWait, now: float) -> None:
+        """Remove `wait`, and give the job that it has not returned to another call."""
+        if wait in self._pulls:
+            self._pulls.remove(wait)
+        if wait.job is not None:
+            self._ready.appendleft(wait.job)
+            self._left.discard(wait.job)
+        self._serve_pulls(now)
+
+    def _drain_pulls(self, now: float) -> None:
+        """Return jobs that no call of `grab` wants, and finish the calls if only jobs are left."""
+        while self._ready:
+            job = self._ready.popleft()
+            self._jobs.discard(job)
+            del job._gm_link.jobs[job]  # Its link is closed without an end of the job.
+            self._retire(job._gm_link, now)
+        links = self.pool.links()
+        if all(link.phase is RESTING for link in links):
+            for wait in [*self._pulls]:
+                self._finish_pull(wait)
+        if not links and not self._jobs:
+            self._timers.cancel(_DRAIN)
+            self._timers.cancel(_DROPPED)
+            self._transition(WorkerLife.TOLD_TO_STOP)
+
+    def _finish_pull(self, wait: GrabWait) -> None:
+        self._pulls.remove(wait)
+        self._timers.cancel(wait)
+        wait.finish()
+
+    def _on_grab_timeout(self, wait: GrabWait, now: float) -> None:
+        wait.timed_out = True
+        self._serve_pulls(now)
 
     # Calls that wait to send more.
 
@@ -865,7 +1026,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _may_grab(self, link: WorkerLink) -> bool:
         return (
-            self._life is WORKING
+            self._life in _ACTIVE
             and None not in self._paused
             and not link.registered.keys().isdisjoint(self._wanted)
         )
@@ -885,7 +1046,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._enter(link, RESTING, now)
 
     def _grab_more(self, now: float) -> None:
-        while self._grab_queue and (free := self._max_jobs - len(self._jobs) - self._grabs) > 0:
+        while self._grab_queue and (free := self._free_slots()) > 0:
             link = self._grab_queue.popleft()
             if link.alive and link.phase is QUEUED:
                 if self._may_grab(link):
@@ -893,6 +1054,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
                     self._grab(link, min(link.next_grabs, share), now)
                 else:
                     self._enter(link, RESTING, now)
+
+    def _free_slots(self) -> int:
+        if self._life is PULLING:
+            return len(self._pulls) - self._grabs
+        return self._max_jobs - len(self._jobs) - self._grabs
 
     def _grab(self, link: WorkerLink, count: int, now: float) -> None:
         link.delivery.ask(link.unsent_size, now)
@@ -931,7 +1097,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if not self._grab_answered(link, now):
             return
         self._sync_abilities(link, now)
-        if self._life is not WORKING:
+        if self._life not in _ACTIVE:
             self._retire(link, now)
         elif link.phase is RESTING and self._may_grab(link):
             self._send(link, PreSleep())
@@ -966,7 +1132,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._old_servers.add(link.server)
             self._grab_answered(link, now)
             self._resume(link, now)
-            if self._life is not WORKING:
+            if self._life not in _ACTIVE:
                 self._retire(link, now)
         else:
             self._close(link, error, now)

@@ -25,7 +25,7 @@ class Phase(State):
     """The phase of an open link."""
 
     RESTING = "no function is wanted, or the worker is paused or stops"
-    QUEUED = "queued for a free slot"
+    QUEUED = "queued for a free slot, or for a call of `grab`"
     GRABBING = "GRAB_JOB was sent, and reserves a slot"
     LATE = "GRAB_JOB has been unanswered for a second, and no longer reserves a slot"
     ASLEEP = "PRE_SLEEP was sent after NO_JOB"
@@ -83,17 +83,20 @@ class WorkerLife(State):
     """The state of a worker."""
 
     IDLE = "`work` is not running"
-    TOLD_TO_STOP = "`work` is not running, and its next call returns immediately"
+    TOLD_TO_STOP = "stopped: the next `work` and all calls of `grab` return immediately"
     WORKING = "does jobs"
-    STOPPING = "finishes its jobs, then `work` returns"
+    PULLING = "asks for one job per call of `grab`"
+    STOPPING = "finishes its jobs, then `work` or `grab` returns"
     CLOSED = "closed for good"
 
 
 WORKING: Final = WorkerLife.WORKING
+PULLING: Final = WorkerLife.PULLING
 
 WORKER_LIVES: Final[StateTable[WorkerLife]] = {
     WorkerLife.IDLE: {
         WorkerLife.WORKING: "work",
+        WorkerLife.PULLING: "grab",
         WorkerLife.TOLD_TO_STOP: "stop",
         WorkerLife.CLOSED: "close",
     },
@@ -107,8 +110,14 @@ WORKER_LIVES: Final[StateTable[WorkerLife]] = {
         WorkerLife.IDLE: "end_work",
         WorkerLife.CLOSED: "close",
     },
+    WorkerLife.PULLING: {
+        WorkerLife.STOPPING: "stop",
+        WorkerLife.IDLE: "no server could be reached",
+        WorkerLife.CLOSED: "close",
+    },
     WorkerLife.STOPPING: {
         WorkerLife.IDLE: "end_work",
+        WorkerLife.TOLD_TO_STOP: "the last job of `grab` has ended",
         WorkerLife.CLOSED: "close",
     },
     WorkerLife.CLOSED: {WorkerLife.CLOSED: "close"},
