@@ -324,7 +324,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._untried: set[Server] | None = None
         # Servers that do not know GRAB_JOB_UNIQ.
         self._old_servers: set[Server] = set()
-        self._handlers: dict[Any, Callable[[WorkerLink, Any, float], None]] = {
+        # Callbacks for events, and for phases that have timed out. They share a dict because Python
+        # 3.11 looks attributes up more slowly if an object has 30 or more.
+        self._handlers: dict[Any, Callable[..., None]] = {
             Noop: self._on_noop,
             NoJob: self._on_no_job,
             JobAssign: self._on_job_assign,
@@ -332,9 +334,6 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             EchoRes: self._on_echo_res,
             Error: self._on_error,
             Unanswered: self._on_echo_res,
-        }
-        # Callbacks for links whose phase has timed out.
-        self._too_long: dict[Phase, Callable[[WorkerLink, float], None]] = {
             GRABBING: self._on_late,
             Phase.LATE: self._on_unanswered,
             Phase.ASLEEP: self._enqueue,
@@ -836,7 +835,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         if seconds is None:
             self._timers.cancel(link)
         else:
-            self._timers.set(link, now + seconds, self._too_long[link.phase])
+            self._timers.set(link, now + seconds, self._handlers[link.phase])
 
     def _on_late(self, link: WorkerLink, now: float) -> None:
         self._enter(link, Phase.LATE, now)
@@ -996,6 +995,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self._wanted = {f: limit for f, limit in self._abilities.items() if f not in paused}
         for link in self.pool.links():
             if link.is_up:
+                link.serves = not link.registered.keys().isdisjoint(self._wanted)
                 self._resume(link, now)
                 if None in paused and link.phase in (Phase.ASLEEP, Phase.BACKOFF):
                     self._enter(link, RESTING, now)
@@ -1018,6 +1018,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
                 self._send(link, CanDo(function))
             else:
                 self._send(link, CanDoTimeout(function, b"%d" % limit))
+        link.serves = not registered.keys().isdisjoint(wanted)
         # gearmand sends no NOOP for jobs that are already queued.
         if new and link.phase in (RESTING, Phase.ASLEEP, Phase.BACKOFF):
             self._enqueue(link, now)
@@ -1025,11 +1026,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
     # Grabbing and sleeping.
 
     def _may_grab(self, link: WorkerLink) -> bool:
-        return (
-            self._life in _ACTIVE
-            and None not in self._paused
-            and not link.registered.keys().isdisjoint(self._wanted)
-        )
+        return link.serves and self._life in _ACTIVE and None not in self._paused
 
     def _resume(self, link: WorkerLink, now: float) -> None:
         """Send the changed abilities to the server of `link`, and queue the link to grab."""

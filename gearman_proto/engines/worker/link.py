@@ -147,6 +147,7 @@ class WorkerLink(OutgoingLink):
         "received_size",
         "registered",
         "results",
+        "serves",
         "since",
         "unsent",
         "unsent_size",
@@ -165,6 +166,8 @@ class WorkerLink(OutgoingLink):
         self.received_size: int = 0
         #: The functions registered at the server, with their time limits in milliseconds or None.
         self.registered: dict[bytes, int | None] = {}
+        #: True if the engine wants any of these functions.
+        self.serves: bool = False
         #: The jobs from this server that have not ended.
         self.jobs: dict[WorkerJob, None] = {}
         #: The number of unanswered GRAB_JOB, and the number to send next time if slots are free.
