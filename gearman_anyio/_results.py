@@ -92,10 +92,10 @@ class _Source:
 
     def _submit(self, job: Any) -> None:
         if job is _END:
-            self._driver.call(lambda engine, now: engine.end_of_jobs(now, _ignore, self.wait))
+            self._driver.call(ClientEngine.end_of_jobs, _ignore, self.wait)
         else:
             request = self._make(job)
-            self._driver.call(lambda engine, now: engine.add(now, _ignore, self.wait, request))
+            self._driver.call(ClientEngine.add, _ignore, self.wait, request)
 
     def _stop(self, error: Exception) -> None:
         reraise_from_handler(error)

@@ -215,7 +215,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
                 call.wait.raise_error()
                 job: WorkerJob | None = call.wait.take()
         finally:
-            driver.call(lambda _engine, _now: None)  # Let the engine handle the end of the call.
+            driver.apply(lambda _engine, _now: None)  # Let the engine handle the end of the call.
             self._gm_log()
         if job is not None:
             tracking.attach(job, self)
