@@ -1,7 +1,10 @@
 """Test the parser of another library, pygearman 0.2.6, with a property that it violates."""
 
-from gearman.connection import GearmanConnection, ProtocolError
-from hypothesis import HealthCheck, given, settings
+try:
+    from gearman.connection import GearmanConnection, ProtocolError
+    from hypothesis import HealthCheck, given, settings
+except ModuleNotFoundError:
+    raise SystemExit("this example needs two packages: pip install pygearman hypothesis") from None
 
 from gearman_proto import text
 from gearman_proto.testing import check_exceptions

@@ -15,15 +15,18 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
-from django.core.cache import cache
-from django.core.management import execute_from_command_line
-from django.core.management.base import BaseCommand
-from django.core.wsgi import get_wsgi_application
-from django.db import close_old_connections, transaction
-from django.http import HttpRequest, JsonResponse
-from django.urls import path
-from django.views.decorators.http import require_GET, require_POST
+try:
+    from django.conf import settings
+    from django.core.cache import cache
+    from django.core.management import execute_from_command_line
+    from django.core.management.base import BaseCommand
+    from django.core.wsgi import get_wsgi_application
+    from django.db import close_old_connections, transaction
+    from django.http import HttpRequest, JsonResponse
+    from django.urls import path
+    from django.views.decorators.http import require_GET, require_POST
+except ModuleNotFoundError:
+    raise SystemExit("this example needs Django: pip install django") from None
 
 import gearman_sync as gearman
 

@@ -10,8 +10,11 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import anyio
-from fastapi import Body, FastAPI, HTTPException, Request
+try:
+    import anyio
+    from fastapi import Body, FastAPI, HTTPException, Request
+except ModuleNotFoundError:
+    raise SystemExit("this example needs FastAPI: pip install anyio fastapi uvicorn") from None
 
 import gearman_anyio as gearman
 

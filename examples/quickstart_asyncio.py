@@ -15,7 +15,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import anyio
+try:
+    import anyio
+except ModuleNotFoundError:
+    raise SystemExit("this example needs anyio: pip install anyio") from None
+
 from quickstart import (
     ERRORS,
     TASK,

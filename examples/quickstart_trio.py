@@ -13,7 +13,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import trio
+try:
+    import trio
+except ModuleNotFoundError:
+    raise SystemExit("this example needs trio: pip install 'anyio[trio]'") from None
+
 from quickstart import ERRORS, PATIENCE, TASK, fail, parse_arguments, read_jobs, say, summary
 
 import gearman_anyio as gearman

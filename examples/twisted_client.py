@@ -22,12 +22,15 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Protocol
-from twisted.internet.task import deferLater, react
-from twisted.logger import Logger
+try:
+    from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
+    from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+    from twisted.internet.error import ConnectionDone
+    from twisted.internet.protocol import Protocol
+    from twisted.internet.task import deferLater, react
+    from twisted.logger import Logger
+except ModuleNotFoundError:
+    raise SystemExit("this example needs Twisted: pip install twisted") from None
 
 import gearman_sync  # for its JobServer only
 from gearman_proto import (

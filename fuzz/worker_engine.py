@@ -142,7 +142,8 @@ class _Game(ConnectingGame[Peer]):
 
     def register(self) -> None:
         timeout = self.program.pick([None, None, 0.5, 30])
-        self.engine.register(self.now, self.program.value(_FUNCTIONS).replace(b"\0", b""), timeout)
+        function = self.program.value(_FUNCTIONS).replace(b"\0", b"") or b"f"
+        self.engine.register(self.now, function, timeout)
 
     def unregister(self) -> None:
         self.engine.unregister(self.now, self.program.pick(_FUNCTIONS))

@@ -183,6 +183,8 @@ def _text(value: object) -> str:
 
 
 def _split(spec: str) -> tuple[str, int | str]:
+    if "://" in spec:
+        raise ValueError(f"a server is HOST:PORT, not a URL like {spec!r}")
     if spec.startswith("["):
         host, bracket, rest = spec[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")) or not _is_ipv6(host):

@@ -59,16 +59,20 @@ def check_name(what: str, name: str | bytes, limit: int) -> bytes:
     return wire
 
 
-def check_task(task: str) -> bytes:
+def check_task(task: str | bytes) -> bytes:
     """Check a function's name, and return it in its wire form.
 
     Raises:
-        TypeError, ValueError: As in `check_name`.
+        TypeError, ValueError: As in `check_name`. Also, the name must not be empty. Servers accept
+            the empty name, but programs only pass it by mistake.
     """
-    return check_name("task", task, constants.MAX_FUNCTION_SIZE)
+    wire = check_name("task", task, constants.MAX_FUNCTION_SIZE)
+    if not wire:
+        raise ArgumentValueError("the task is empty: it must be the name of a function")
+    return wire
 
 
-def check_client_id(client_id: str) -> bytes:
+def check_client_id(client_id: str | bytes) -> bytes:
     """Check a client id, and return it in its wire form.
 
     Raises:

@@ -88,6 +88,29 @@ def test_readme_shows_the_output_of_the_quickstart() -> None:
     assert {general(line) for line in shown.splitlines()} - {"..."} <= printed
 
 
+@pytest.mark.parametrize(
+    ("example", "module", "packages"),
+    [
+        ("quickstart_asyncio", "anyio", "anyio"),
+        ("quickstart_trio", "trio", "'anyio[trio]'"),
+        ("django_site", "django", "django"),
+        ("fastapi_app", "fastapi", "anyio fastapi uvicorn"),
+        ("twisted_client", "twisted", "twisted"),
+        ("check_pygearman", "hypothesis", "pygearman hypothesis"),
+    ],
+)
+def test_example_without_its_package_says_what_to_install(
+    example: str, module: str, packages: str
+) -> None:
+    path = f"examples/{example}.py"
+    program = f"import runpy, sys; sys.modules[{module!r}] = None; runpy.run_path({path!r})"
+    result = run("-c", f"import sys; sys.path[0] = 'examples'; {program}")
+    assert result.returncode == 1
+    assert re.fullmatch(
+        rf"this example needs .*: pip install {re.escape(packages)}\n", result.stderr
+    )
+
+
 @pytest.mark.slow
 @each_quickstart
 def test_quickstart_with_jobs_that_time_out_or_fail(
@@ -247,7 +270,7 @@ def test_twisted_when_the_server_is_killed(launch: Callable[[], Gearmand | Embed
         finally:
             process.kill()
     assert process.returncode == 0
-    lost = r"UNKNOWN the connection to .* was lost after the job had been acknowledged.*\n"
+    lost = r"UNKNOWN lost the connection to .* after it had accepted the job; .*\n"
     assert re.fullmatch(lost, output), output
 
 

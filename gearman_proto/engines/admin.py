@@ -42,7 +42,7 @@ from gearman_proto.wire.text import DEFAULT_MAX_REPLY_SIZE, Command, Reply
 
 from .base import Close
 from .connecting import ConnectingEngine, OutgoingLink, server_error
-from .servers import Server
+from .servers import Server, unreachable
 from .waits import Wait
 
 if TYPE_CHECKING:
@@ -379,7 +379,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self.send_next(now)
 
     def _unavailable(self, reason: object) -> ServerUnavailable:
-        return ServerUnavailable(f"no server could be reached: {self.server.address} ({reason})")
+        return unreachable({self.server.address: reason})
 
     # Events.
 

@@ -24,6 +24,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.address import parse_address
+from gearman_proto.constants import DEFAULT_GEARMAN_PORT
 from gearman_proto.errors import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -33,7 +34,7 @@ from gearman_proto.errors import (
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from gearman_proto.address import HostSpec, ServerAddress
 
@@ -43,6 +44,9 @@ FIRST_COOL_DOWN: Final = 0.5
 LONGEST_COOL_DOWN: Final = 30.0
 
 ROUTINGS: Final = ("random", "unique")
+
+# Names of this machine.
+_LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 
 
 class Server:
@@ -103,6 +107,26 @@ class Server:
         return self.cool_until if self.failures > 1 else 0.0
 
 
+def unreachable(reasons: Mapping[ServerAddress, object]) -> ServerUnavailable:
+    """Return the error for servers that could not be reached.
+
+    Args:
+        reasons: The reason for each server: an exception, or a text.
+    """
+    causes = ", ".join(f"{address} ({reason})" for address, reason in reasons.items())
+    cure = next(filter(None, map(_cure, reasons, reasons.values())), "")
+    return ServerUnavailable(f"no server could be reached: {causes}{cure}")
+
+
+def _cure(address: ServerAddress, reason: object) -> str:
+    """Return the end of the error message if this machine has no server at `address`."""
+    is_here = address.host in _LOCAL_HOSTS and isinstance(reason, ConnectionRefusedError)
+    if not is_here or address.uses_tls:
+        return ""
+    port = "" if address.port == DEFAULT_GEARMAN_PORT else f" --port {address.port}"
+    return f"; start one with `gearmanctl serve{port}`"
+
+
 class ServerPool:
     """The servers of a client, and the choice between them.
 
@@ -161,8 +185,7 @@ class ServerPool:
         """Return the error to raise if no server is available, with the reasons."""
         if not self.servers:
             return ServerUnavailable("there are no servers in the host list")
-        causes = ", ".join(f"{s.address} ({s.error or 'no error'})" for s in self.servers)
-        return ServerUnavailable(f"no server could be reached: {causes}")
+        return unreachable({server.address: server.error or "no error" for server in self.servers})
 
     def choose(self, now: float, tried: Collection[Server], key: bytes) -> Server | None:
         """Return the server for a request, or None if the request has tried all of them.

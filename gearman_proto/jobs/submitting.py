@@ -11,7 +11,7 @@ from gearman_proto import constants
 from gearman_proto.checks import check_count
 from gearman_proto.constants import JOB_UNKNOWN, PRIORITY_NONE
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError
-from gearman_proto.names import check_name, to_text, to_wire
+from gearman_proto.names import check_name, check_task, to_text, to_wire
 from gearman_proto.wire import packets as events
 from gearman_proto.wire.packets import SUBMITS
 
@@ -118,7 +118,7 @@ def _plain(jobs: list[Any], max_packet_size: int) -> tuple[list[str], list[bytes
                 task = job["task"]
                 if type(task) is not str:
                     return None
-                wire_task = check_name("task", task, constants.MAX_FUNCTION_SIZE)
+                wire_task = check_task(task)
                 limit = data_limit(wire_task, max_packet_size)
             if type(payload) is not bytes or len(payload) > limit:
                 return None
@@ -209,7 +209,7 @@ def prepare(
             if type(request.task) is not str:
                 request.task = to_text(request.task, "task")
             task = request.task
-            wire_task = check_name("task", task, constants.MAX_FUNCTION_SIZE)
+            wire_task = check_task(task)
             limit = data_limit(wire_task, max_packet_size)
         if request.unique and request.unique != request._gm_generated_unique:
             request.unique = to_text(request.unique, "unique")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
+
+from gearman_proto.errors import ArgumentValueError
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -40,6 +42,9 @@ class Connected(ABC, Generic[ServerT]):
     #: The driver, which runs the engine. Each adapter has its own driver class.
     _gm_driver: Any
 
+    #: True if `host_list` must not be empty.
+    _gm_needs_servers: ClassVar[bool] = True
+
     #: The addresses and options of the driver, to make another one for a copy.
     _gm_made_of: tuple[list[ServerAddress], dict[str, Any]]
 
@@ -48,6 +53,10 @@ class Connected(ABC, Generic[ServerT]):
         """Create the driver, with an engine for `addresses` that has these `options`."""
 
     def _gm_make(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:
+        if self._gm_needs_servers and not addresses:
+            raise ArgumentValueError(
+                "host_list is empty: it must have at least one server, such as 'localhost:4730'"
+            )
         self._gm_made_of = addresses, options
         self._gm_setup(addresses, options)
 

@@ -58,7 +58,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         """Create a client. It connects to no server before the first call.
 
         Args:
-            host_list: The servers: ``"host"``, ``"host:port"``, ``"[::1]:4730"``,
+            host_list: One or more servers: ``"host"``, ``"host:port"``, ``"[::1]:4730"``,
                 ``("host", port)``, or a dict with ``host``, ``port`` and, for TLS, ``keyfile``,
                 ``certfile`` and ``ca_certs`` (paths), or ``ssl_context``. ``keepalive`` and its
                 times ``keepidle``, ``keepintvl`` and ``keepcnt`` control how soon the system
@@ -138,7 +138,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
                 lost before the server has acknowledged the job. If no other server is available,
                 the first retry is immediate, the second after at most a second, the third after at
                 most two, and so on, up to 30.
-            poll_timeout: Maximum time to wait, in seconds. None means no limit.
+            poll_timeout: Maximum time to wait, in seconds. A negative number counts as 0. None
+                means no limit.
             run_at: Earliest time to run the job, as a `datetime` (local time if naive) or seconds
                 since 1970. Only for background jobs without a priority.
             reducer: The function that reduces the results. Only for jobs without a priority.

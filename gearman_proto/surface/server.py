@@ -115,6 +115,15 @@ class JobServer(ABC, Generic[ContextT]):
             raise RuntimeError("this server was not started")
         return self._gm_address
 
+    @property
+    def port(self) -> int:
+        """The server's port, also if the argument was 0.
+
+        Raises:
+            RuntimeError: The server was not started.
+        """
+        return self.address.port
+
     @abstractmethod
     def stop(self) -> Waited[None]:
         """Close all connections and stop the server. Another call does nothing.

@@ -178,7 +178,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         Raises:
             TypeError: `task` is not a name, or `callback` accepts neither two arguments nor one,
                 or (blocking) it is async. A callback without a signature is accepted.
-            ValueError: Servers do not accept this name or timeout.
+            ValueError: Servers do not accept this name or timeout, or the name is empty.
         """
         name = to_text(task, "task")
         wire = check_task(name)
@@ -303,11 +303,11 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     def _gm_introduce(self, engine: WorkerEngine) -> None:
         """Pass the registered and paused tasks and the client id to a new engine."""
         for paused in self._gm_paused:
-            engine.pause(0.0, None if paused is None else check_task(paused))
+            engine.pause(0.0, paused)
         for task in self.worker_abilities:
-            engine.register(0.0, check_task(task), self._gm_registered[task].timeout)
+            engine.register(0.0, task, self._gm_registered[task].timeout)
         if self.worker_client_id is not None:
-            engine.set_client_id(check_client_id(self.worker_client_id))
+            engine.set_client_id(self.worker_client_id)
 
     # Working.
 

@@ -38,6 +38,8 @@ class GearmanConnectionManager:
     job_request_class: ClassVar[type[GearmanJobRequest]] = GearmanJobRequest
 
     connection_list: Any = ()
+    # `add_connection` can add the first server.
+    _gm_needs_servers: ClassVar[bool] = False
     # Arguments for the engine that the class in gearman_sync does not pass.
     _gm_engine_options: ClassVar[dict[str, Any]] = {}
     # Attributes that are not copied.

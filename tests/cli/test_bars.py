@@ -300,7 +300,7 @@ def test_lost_connection_removes_the_bar(lines: tuple[str, ...]) -> None:
     with running("photo", *lines) as (terminal, server):
         server.close()
         assert terminal.wait_for_end() == 3
-        assert " was lost after the job had been acknowledged" in terminal.text.replace("\n", "")
+        assert " after it had accepted the job" in terminal.text.replace("\n", "")
 
 
 @each_form

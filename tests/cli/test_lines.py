@@ -219,7 +219,7 @@ def test_lost_server_reports_lines_in_flight(
     # Each line in flight is named once. The other lines were not submitted.
     named = [
         int(number)
-        for number in re.findall(r"gearmanctl: line (\d+): the connection to", result.errors)
+        for number in re.findall(r"gearmanctl: line (\d+): lost the connection to", result.errors)
     ]
     assert named == list(range(10, 10 + len(named)))
     assert 1 <= len(named) == len(lost) <= 5
@@ -233,7 +233,7 @@ def test_lost_server_without_input_is_reported(queue: Queue, work: Callable[...,
     wait_for(slow.begun)
     queue.server.kill()
     slow.open.set()
-    assert running.error().startswith("gearmanctl: line 1: the connection to ")
+    assert running.error().startswith("gearmanctl: line 1: lost the connection to ")
     assert running.line() == b"\n"
     running.write(b"2\n")
     result = running.end()

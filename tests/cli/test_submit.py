@@ -231,7 +231,7 @@ def speak_http(peer: Peer) -> None:
         (Peer.hold, "--timeout 0.1", TIMED_OUT, "the job has not ended in time"),
         (Peer.hold, "--timeout 0.1 -b", TIMED_OUT, "the job has not ended in time"),
         (Peer.receive, "", NO_SERVER, "a submit was tried 1 time"),
-        (accept_and_close, "", NO_SERVER, "was lost after the job had been acknowledged"),
+        (accept_and_close, "", NO_SERVER, "after it had accepted the job"),
         (speak_http, "", NO_SERVER, "HTTP"),
     ],
 )

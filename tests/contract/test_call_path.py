@@ -52,7 +52,7 @@ async def test_overridden_methods_of_a_subclass_are_called(kit: Kit) -> None:
             calls.append("requests")
             return super().submit_multiple_requests(*args, **options)
 
-    client = await kit._open(Client([]))
+    client = await kit._open(Client(["127.0.0.1:1"]))
     with pytest.raises(gearman_sync.errors.ServerUnavailable):
         await client.submit_job("task", b"")
     assert calls == ["jobs", "requests"]

@@ -44,6 +44,8 @@ async def test_submit_without_a_reachable_server_raises(kit: Kit) -> None:
         assert re.search(rf"127\.0\.0\.1:{port} \(.*refused", str(caught.value))
     assert caught.value.job_requests is requests
     assert [(r.state, r.timed_out) for r in requests] == [("UNKNOWN", False)] * 2
+    cure = rf"; start one with `gearmanctl serve --port ({ports[0]}|{ports[1]})`$"
+    assert re.search(cure, str(caught.value))
     # An unreachable server uses up no retries and does not delay the call.
     with pytest.raises(ServerUnavailable):
         await client.submit_job("task", b"data", max_retries=5)
@@ -117,7 +119,7 @@ async def test_killed_in_the_middle(kit: Kit, launch: Launch, task: str) -> None
     for request in requests:
         assert (request.state, request.timed_out) == ("UNKNOWN", False)
         assert isinstance(request.error, ConnectionError)
-        assert "was lost after the job had been acknowledged" in str(request.error)
+        assert "after it had accepted the job; the job may still run" in str(request.error)
     uniques = [request.unique for request in requests]
     # The client resubmits nothing on its own.
     assert await client.wait_until_jobs_completed(requests) is requests

@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.address import ServerAddress, parse_host_list
-from gearman_proto.engines.servers import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, Server, ServerPool
+from gearman_proto.address import ServerAddress, parse_address, parse_host_list
+from gearman_proto.engines.servers import (
+    FIRST_COOL_DOWN,
+    LONGEST_COOL_DOWN,
+    Server,
+    ServerPool,
+    unreachable,
+)
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidClientState
 
 from .harness import World
@@ -150,3 +156,32 @@ def test_server_has_the_attributes_of_python_gearman() -> None:
     assert repr(server) == "<Server h:7>"
     peer.lose()
     assert not server.connected
+
+
+REFUSED = ConnectionRefusedError(111, "refused")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "cure"),
+    [
+        ({"localhost": REFUSED}, "; start one with `gearmanctl serve`"),
+        ({"[::1]:4730": REFUSED}, "; start one with `gearmanctl serve`"),
+        ({"127.0.0.1:1": REFUSED}, "; start one with `gearmanctl serve --port 1`"),
+        ({"far": OSError("no route"), "localhost": REFUSED}, "; start one with `gearmanctl serve`"),
+        ({"far": REFUSED}, ""),
+        ({"localhost": TimeoutError("late")}, ""),
+        ({"localhost": "no error"}, ""),
+    ],
+)
+def test_error_for_a_missing_local_server_says_how_to_start_one(
+    reasons: dict[str, object], cure: str
+) -> None:
+    text = str(unreachable({parse_address(host): each for host, each in reasons.items()}))
+    assert text.partition("; ")[1:] == ("; "[: len(cure)], cure[2:])
+    assert text.startswith("no server could be reached: ")
+
+
+def test_error_for_a_missing_local_server_with_tls_suggests_none() -> None:
+    """`gearmanctl serve` speaks TLS only with a certificate."""
+    text = str(unreachable({ServerAddress("localhost", ca_certs="ca"): REFUSED}))
+    assert text == "no server could be reached: localhost:4730 ([Errno 111] refused)"

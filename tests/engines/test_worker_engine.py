@@ -337,6 +337,31 @@ def test_function_registered_during_a_connect_is_sent_after_it() -> None:
     assert world.serve().take() == [CanDo(b"f"), CanDo(b"g"), GRAB]
 
 
+def test_names_are_str_or_bytes() -> None:
+    world = World(functions=[])
+    world.register("é")
+    world.register(b"gone")
+    world.unregister("gone")
+    world.call(world.engine.set_client_id, "me")
+    world.work()
+    assert world.serve().take() == [SetClientId(b"me"), CanDo("é".encode()), GRAB]
+
+
+def test_invalid_names_are_refused_at_once() -> None:
+    world = World()
+    calls: list[tuple[Any, ...]] = [
+        (world.engine.register, "", None),
+        (world.engine.register, "a\0b", None),
+        (world.engine.register, 5, None),
+        (world.engine.unregister, ""),
+    ]
+    for call, *arguments in calls:
+        with pytest.raises((TypeError, ValueError), match="task"):
+            call(world.now, *arguments)
+    with pytest.raises(ValueError, match="client id"):
+        world.engine.set_client_id("x" * 128)
+
+
 @pytest.mark.parametrize("how", ["unregister", "pause"])
 def test_other_functions_are_served_while_a_job_delays_cant_do(how: str) -> None:
     """A CANT_DO would requeue the job."""

@@ -330,10 +330,10 @@ class World(links.World[Peer]):
         self.waits = [other for other in self.waits if other is not wait]
         self.call(self.engine.release, wait, self.now)
 
-    def register(self, function: bytes, timeout: float | None = None) -> None:
+    def register(self, function: str | bytes, timeout: float | None = None) -> None:
         self.call(self.engine.register, self.now, function, timeout)
 
-    def unregister(self, function: bytes) -> None:
+    def unregister(self, function: str | bytes) -> None:
         self.call(self.engine.unregister, self.now, function)
 
     def pause(self, function: bytes | None = None) -> None:

@@ -74,6 +74,12 @@ def test_impossible_address_raises(error: type[Exception], spec: Any) -> None:
         parse_address(spec)
 
 
+@pytest.mark.parametrize("spec", ["tcp://localhost:4730", b"gearman://h"])
+def test_url_raises_with_the_right_form(spec: Any) -> None:
+    with pytest.raises(ValueError, match=r"^a server is HOST:PORT, not a URL like '\w+://"):
+        parse_address(spec)
+
+
 def test_settings_are_parsed() -> None:
     address = parse_address({"host": "h", "certfile": "c", "keyfile": "k", "ca_certs": "a"})
     assert address == ServerAddress("h", 4730, "k", "c", "a")

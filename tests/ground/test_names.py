@@ -34,6 +34,13 @@ def test_check_name_refuses_invalid_names() -> None:
 def test_tasks_and_client_ids() -> None:
     assert check_task("é") == b"\xc3\xa9"
     assert check_client_id("x" * 127) == b"x" * 127
+    assert check_task(b"\xff") == b"\xff"
     for check, name in ((check_task, "x\0"), (check_client_id, "x" * 128)):
         with pytest.raises(ValueError, match=r"the (task|client id) 'x"):
             check(name)
+
+
+@pytest.mark.parametrize("name", ["", b""])
+def test_empty_task_is_refused(name: str | bytes) -> None:
+    with pytest.raises(ValueError, match="the task is empty: it must be the name of a function"):
+        check_task(name)

@@ -29,7 +29,7 @@ from gearman_proto import (
 )
 from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.engines.worker.outcomes import exc_info_of
-from gearman_proto.errors import InvalidClientState, ServerUnavailable
+from gearman_proto.errors import ArgumentValueError, InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.surface.client import cancelling, make_job
@@ -112,6 +112,14 @@ make_admin_client, make_job_server = concrete(AdminClient), concrete(JobServer)
 
 
 # The client.
+
+
+@pytest.mark.parametrize("make", [make_client, make_worker])
+def test_empty_host_list_is_refused(make: Callable[..., Any]) -> None:
+    empty: list[Any] = [(), [], iter(())]
+    for hosts in empty:
+        with pytest.raises(ArgumentValueError, match=r"^host_list is empty: it must have at least"):
+            make(hosts)
 
 
 def test_a_client() -> None:
@@ -236,7 +244,8 @@ def test_changed_requests_of_many_jobs_are_checked_again() -> None:
 
 def test_requests_of_many_jobs_are_reused_for_a_retry() -> None:
     """Submit the same requests again after no server has accepted them."""
-    client = make_client([])
+    client = make_client(["one"])
+    client._gm_setup([], client.options)
     many = client._gm_requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0)
     for _ in range(2):
         wait = submit(client, many)
@@ -492,9 +501,10 @@ def test_job_server_options_and_address() -> None:
         "exceptions": False,
     }
     assert repr(server) == "<JobServer not started>"
-    with pytest.raises(RuntimeError, match="not started"):
-        _ = server.address
+    for name in ("address", "port"):
+        with pytest.raises(RuntimeError, match="not started"):
+            getattr(server, name)
     server._gm_address = HostAndPort("one", 1)
-    assert (repr(server), server.address) == ("<JobServer one:1>", ("one", 1))
+    assert (repr(server), server.address, server.port) == ("<JobServer one:1>", ("one", 1), 1)
     with pytest.raises(TypeError, match="wall_clock is a function, not 1"):
         make_job_server(wall_clock=1)

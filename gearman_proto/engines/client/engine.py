@@ -1100,8 +1100,8 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         jobs = link.jobs.give_up()
         if jobs:
             lost = ConnectionError(
-                f"the connection to {server.address} was lost after the job had been acknowledged, "
-                f"which may go on: {error}"
+                f"lost the connection to {server.address} ({error}) after it had accepted the job; "
+                "the job may still run"
             )
             for request in jobs:
                 tracking.finish(request, JOB_UNKNOWN, lost)

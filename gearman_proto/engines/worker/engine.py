@@ -126,6 +126,7 @@ from gearman_proto.errors import (
     RemoteProtocolError,
 )
 from gearman_proto.jobs.job import WorkerJob
+from gearman_proto.names import check_client_id, check_task
 from gearman_proto.wire.connection import NEED_DATA
 from gearman_proto.wire.packets import (
     CanDo,
@@ -357,44 +358,56 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     # The caller's side: abilities.
 
-    def register(self, now: float, function: bytes, timeout: float | None) -> None:
+    def register(self, now: float, function: str | bytes, timeout: float | None) -> None:
         """Accept jobs of `function`, with a time limit of `timeout` seconds (None: no limit).
 
         Raises:
-            TypeError, ValueError: Servers do not accept such a timeout.
+            TypeError, ValueError: Servers do not accept such a name or timeout.
         """
+        name = check_task(function)
         seconds = check_timeout(timeout)
         milliseconds = None if seconds is None else math.ceil(seconds * 1000)
-        self._abilities.pop(function, None)
-        self._abilities[function] = milliseconds
+        self._abilities.pop(name, None)
+        self._abilities[name] = milliseconds
         self._tell_abilities(now)
 
-    def unregister(self, now: float, function: bytes) -> None:
-        """Stop accepting jobs of `function`. The current ones are finished first."""
-        self._abilities.pop(function, None)
+    def unregister(self, now: float, function: str | bytes) -> None:
+        """Stop accepting jobs of `function`. The current ones are finished first.
+
+        Raises:
+            TypeError, ValueError: Servers do not accept such a name.
+        """
+        self._abilities.pop(check_task(function), None)
         self._tell_abilities(now)
 
-    def pause(self, now: float, function: bytes | None = None) -> None:
+    def pause(self, now: float, function: str | bytes | None = None) -> None:
         """Stop accepting jobs until `resume`. The current ones are finished first.
 
         Args:
             now: The time.
             function: The function, registered or not. None pauses the whole worker.
+
+        Raises:
+            TypeError, ValueError: Servers do not accept such a name.
         """
-        self._paused.add(function)
+        self._paused.add(None if function is None else check_task(function))
         self._tell_abilities(now)
 
-    def resume(self, now: float, function: bytes | None = None) -> None:
+    def resume(self, now: float, function: str | bytes | None = None) -> None:
         """Undo `pause` with the same `function`."""
-        self._paused.discard(function)
+        self._paused.discard(None if function is None else check_task(function))
         self._tell_abilities(now)
 
-    def set_client_id(self, client_id: bytes) -> None:
-        """Set the name of this worker in the servers' lists of workers."""
-        self._client_id = client_id
+    def set_client_id(self, client_id: str | bytes) -> None:
+        """Set the name of this worker in the servers' lists of workers.
+
+        Raises:
+            TypeError, ValueError: Servers do not accept such a name.
+        """
+        self._client_id = check_client_id(client_id)
         for link in self.pool.links():
             if link.is_up:
-                self._send(link, SetClientId(client_id))
+                self._send(link, SetClientId(self._client_id))
 
     # The caller's side: working.
 
