@@ -63,7 +63,7 @@ from .jobs import (
     next_update,
     prepare,
 )
-from .jobs.encoder import DataEncoder, NoopEncoder
+from .jobs.encoder import DataEncoder, JSONEncoder, NoopEncoder, TextEncoder
 from .wire import packets as events
 from .wire import text
 from .wire.connection import NEED_DATA, Connection
@@ -105,6 +105,7 @@ __all__ = [
     "InvalidAdminClientState",
     "InvalidClientState",
     "InvalidWorkerState",
+    "JSONEncoder",
     "JobData",
     "JobEnded",
     "JobProgress",
@@ -128,6 +129,7 @@ __all__ = [
     "ServerUnavailable",
     "StopListening",
     "Subscription",
+    "TextEncoder",
     "UnknownCommandError",
     "UpdateQueue",
     "Wait",

@@ -21,7 +21,11 @@ MODULES: Final = (
 )
 
 
-def install_as_gearman(name: str = "gearman") -> None:
+#: Libraries whose jobs, results and updates have str as data.
+TEXT_LIBRARIES: Final = ("python3_gearman", "py3gearman")
+
+
+def install_as_gearman(name: str = "gearman", *, text: bool | None = None) -> None:
     """Make ``import gearman`` import this library, for a program written for python-gearman.
 
     Call this function before anything imports `gearman`. It provides the modules of python-gearman,
@@ -31,11 +35,15 @@ def install_as_gearman(name: str = "gearman") -> None:
     Args:
         name: The name that the program imports, if it uses another library, such as
             ``python3_gearman``.
+        text: If true, the data of jobs, results and updates is str, unless a class has its own
+            `data_encoder`. If false, it is bytes. None means true for ``python3_gearman`` and
+            ``py3gearman``, as in those libraries, and false for other names.
 
     Raises:
         RuntimeError: Another package of that name has already been imported.
     """
-    package = importlib.import_module("gearman_sync.compat")
+    is_text = name in TEXT_LIBRARIES if text is None else text
+    package = importlib.import_module(f"gearman_sync.compat{'.text' * is_text}")
     found = sys.modules.get(name, package)
     if found is not package:
         raise RuntimeError(

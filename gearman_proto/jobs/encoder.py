@@ -51,6 +51,58 @@ class NoopEncoder(DataEncoder):
         return decodable_string
 
 
+class TextEncoder(NoopEncoder):
+    """An encoder that returns str. It sends str as UTF-8 and bytes-like data unchanged."""
+
+    @classmethod
+    def encode(cls, encodable_object: Any) -> Any:
+        """Return a str as UTF-8, and any other object itself.
+
+        Raises:
+            UnicodeEncodeError: The str has a lone surrogate.
+        """
+        is_text = isinstance(encodable_object, str)
+        return encodable_object.encode() if is_text else encodable_object
+
+    @classmethod
+    def decode(cls, decodable_string: bytes) -> str:
+        """Return the str that `decodable_string` is in UTF-8.
+
+        Raises:
+            UnicodeDecodeError: `decodable_string` is not UTF-8.
+        """
+        return decodable_string.decode()
+
+
+class JSONEncoder(DataEncoder):
+    """An encoder for objects that JSON can represent."""
+
+    @classmethod
+    def encode(cls, encodable_object: Any) -> str:
+        """Return `encodable_object` as JSON.
+
+        Raises:
+            TypeError: JSON can't represent `encodable_object`.
+            ValueError: `encodable_object` contains itself, NaN or an infinite number.
+        """
+        import json  # noqa: PLC0415 - few programs need it
+
+        return json.dumps(encodable_object, allow_nan=False)
+
+    @classmethod
+    def decode(cls, decodable_string: bytes) -> Any:
+        """Return the object that `decodable_string` represents, or None if it is empty.
+
+        Workers in other languages can complete a job without data.
+
+        Raises:
+            ValueError: `decodable_string` is not JSON.
+        """
+        import json  # noqa: PLC0415 - few programs need it
+
+        return json.loads(decodable_string) if decodable_string else None
+
+
 def encode_data(
     encoder: Any, data: Any, kind: type[PacketEvent] | None = None, task: str | bytes = b""
 ) -> bytes:

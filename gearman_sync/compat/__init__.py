@@ -10,7 +10,8 @@ undocumented parts that such programs use:
 * `worker` has the methods that python-gearman's `work` consists of, for programs that copy it.
 * `job` has jobs and requests that tests can create, with names that can be decoded.
 
-No other module of gearman_sync imports this package.
+The package `text` is the same with str as data. No other module of gearman_sync imports these
+packages.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m gearman_sync.compat",
         description="Run a program that was written for python-gearman.",
-        usage="%(prog)s [--as NAME] (PROGRAM | -m MODULE) [ARGUMENT ...]",
+        usage="%(prog)s [--as NAME] [--text] (PROGRAM | -m MODULE) [ARGUMENT ...]",
     )
     parser.add_argument("--as", dest="name", default="gearman", help="what it imports; gearman")
+    parser.add_argument("--text", action="store_true", default=None, help="its data is str")
     parser.add_argument("-m", dest="module", action="store_true", help="PROGRAM is a module")
     parser.add_argument("program", metavar="PROGRAM", help="a file")
     parser.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER)
@@ -28,7 +29,7 @@ def main() -> None:
     program: str = arguments.program
     if not arguments.module and not Path(program).exists():
         parser.error(f"there is no file {program!r}")
-    install_as_gearman(arguments.name)
+    install_as_gearman(arguments.name, text=arguments.text)
     sys.argv = [program, *arguments.arguments]
     # As in Python itself, the path begins with the program's directory, or with -m the current one.
     sys.path[0] = str(Path.cwd() if arguments.module else Path(program).resolve().parent)

@@ -65,6 +65,12 @@ def test_mode_under_another_name(start_script: StartScript, tmp_path: Path) -> N
     assert f'File "{program}", line 3, in <module>' in errors
 
 
+def test_data_is_str_with_the_option(start_script: StartScript, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import gearman\nprint(gearman.GearmanWorker.data_encoder.__name__)\n")
+    assert start_script(*COMMAND, "--text", program).end() == ("TextEncoder\n", "", 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

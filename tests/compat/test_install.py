@@ -45,8 +45,10 @@ IMPORTED: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.parametrize("text", [False, True])
 @pytest.mark.parametrize("name", IMPORTED)
-def test_imported_module_has_the_names(gearman: Any, name: str) -> None:
+def test_imported_module_has_the_names(nothing: None, name: str, text: bool) -> None:
+    install_as_gearman(text=text)
     namespace: dict[str, Any] = {}
     for each in IMPORTED[name]:
         exec(f"from {name} import {each}", namespace)
@@ -73,9 +75,9 @@ def test_all_forms_of_import_work(gearman: Any) -> None:
 
 
 def test_install_under_several_names(nothing: None) -> None:
-    install_as_gearman("python3_gearman")
+    install_as_gearman("other")
     assert "gearman" not in sys.modules
-    other: Any = importlib.import_module("python3_gearman.worker")
+    other: Any = importlib.import_module("other.worker")
     for _ in range(2):
         install_as_gearman()
         gearman: Any = importlib.import_module("gearman.worker")

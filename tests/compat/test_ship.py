@@ -57,5 +57,5 @@ def test_hooks_send_the_result_and_the_reason(
     request = client.submit_job(task, '{"next": ["a", "b"]}', poll_timeout=PATIENCE)
     assert json.loads(request.result) == ["COMPLETE", "COMPLETE"]
     request = client.submit_job(task, "{}", poll_timeout=PATIENCE)
-    assert (request.state, list(request.data_updates)) == ("FAILED", [b"KeyError: 'next'"])
+    assert (request.state, list(request.data_updates)) == ("FAILED", ["KeyError: 'next'"])
     client.shutdown()

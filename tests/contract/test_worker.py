@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from gearman_proto import DataEncoder, JSONEncoder
 from gearman_proto.jobs.updates import JobData, JobEnded, JobProgress, JobWarning
 from gearman_proto.wire.packets import (
     EchoReq,
@@ -24,7 +25,6 @@ from gearman_proto.wire.packets import (
 )
 from tests.support import PATIENCE
 
-from .encoders import JsonEncoder, WordEncoder
 from .kit import Kit, Launch, Server, StartServer, collect, echo, reverse
 
 if TYPE_CHECKING:
@@ -36,6 +36,20 @@ if TYPE_CHECKING:
 
 
 WORK = (WorkComplete, WorkFail, WorkException, WorkData, WorkStatus, WorkWarning)
+
+
+class WordEncoder(DataEncoder):
+    """An application's encoder for ASCII text only."""
+
+    @classmethod
+    def encode(cls, encodable_object: Any) -> bytes:
+        if not isinstance(encodable_object, str):
+            raise LookupError(f"no word: {encodable_object!r}")  # noqa: TRY004 - any will do
+        return encodable_object.encode("ascii")
+
+    @classmethod
+    def decode(cls, decodable_string: bytes) -> str:
+        return decodable_string.decode("ascii")
 
 
 def give(*jobs: bytes) -> Callable[[Peer], None]:
@@ -369,7 +383,7 @@ async def test_encoder(kit: Kit, server: Server, task: str) -> None:
 
     client = await kit.client(server.address)
     worker = await kit.make_worker(server.address, tasks={task: function})
-    client.data_encoder, worker.data_encoder = JsonEncoder, JsonEncoder()
+    client.data_encoder, worker.data_encoder = JSONEncoder, JSONEncoder()
     await kit.work(worker)
     for thing in ({"ümlaut": ["ß", None, 1.5]}, None):
         request = await client.submit_job(task, thing)
@@ -386,7 +400,7 @@ async def test_update_that_cannot_be_decoded_ends_its_stream(
         return b"{"
 
     client = await kit.client_and_worker(server.address, tasks={task: function})
-    client.data_encoder = JsonEncoder
+    client.data_encoder = JSONEncoder
     request = await client.submit_job(task, None)
     updates = client.updates(request)
     with pytest.raises(json.JSONDecodeError):

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from gearman_proto.jobs.encoder import DataEncoder, NoopEncoder, encode_data
+from gearman_proto.jobs.encoder import (
+    DataEncoder,
+    JSONEncoder,
+    NoopEncoder,
+    TextEncoder,
+    encode_data,
+)
 from gearman_proto.wire.packets import WorkComplete, WorkData, WorkException, WorkWarning
 
 
@@ -75,3 +81,44 @@ def test_base_encoder_is_abstract() -> None:
         DataEncoder.encode(b"")
     with pytest.raises(NotImplementedError):
         DataEncoder.decode(b"")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "data", "sent", "received"),
+    [
+        (TextEncoder, "ü", "ü".encode(), "ü"),
+        (TextEncoder, bytearray(b"x"), b"x", "x"),
+        (TextEncoder, "", b"", ""),
+        (JSONEncoder, {"ü": [1.5, None, True]}, b'{"\\u00fc": [1.5, null, true]}', ...),
+        (JSONEncoder, (1, 2), b"[1, 2]", [1, 2]),
+        (JSONEncoder, None, b"null", None),
+    ],
+)
+def test_encoder_sends_and_receives(encoder: Any, data: Any, sent: bytes, received: Any) -> None:
+    assert encode_data(encoder, data) == sent
+    assert encoder.decode(sent) == (data if received is ... else received)
+
+
+def test_json_decoder_returns_none_without_data() -> None:
+    """Workers in other languages can complete a job without data."""
+    assert JSONEncoder.decode(b"") is None
+
+
+@pytest.mark.parametrize(
+    ("encoder", "data"),
+    [
+        (TextEncoder, "\udcff"),
+        (TextEncoder, 7),
+        (JSONEncoder, b"bytes"),
+        (JSONEncoder, float("nan")),
+    ],
+)
+def test_encoder_refuses_other_data(encoder: Any, data: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        encode_data(encoder, data)
+
+
+@pytest.mark.parametrize("encoder", [TextEncoder, JSONEncoder])
+def test_decoder_refuses_data_that_is_not_utf8(encoder: Any) -> None:
+    with pytest.raises(ValueError, match="utf-8"):
+        encoder.decode(b"\xff")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: The names that programs import, and the programs, which keep references to these modules.
-_NAMES = ("gearman", "python3_gearman", "tests.compat.programs")
+_NAMES = ("gearman", "python3_gearman", "py3gearman", "other", "tests.compat.programs")
 
 
 def _imported() -> dict[str, Any]:

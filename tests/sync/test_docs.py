@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import gearman_sync as gearman
-from tests.contract.encoders import JsonEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +88,7 @@ def test_worker(
     gearmand: Gearmand, client: gearman.GearmanClient, start_script: StartScript, task: str
 ) -> None:
     script = start_script(WORKER, "{}:{}".format(*gearmand.address), task)
-    client.data_encoder = JsonEncoder
+    client.data_encoder = gearman.JSONEncoder
     assert client.submit_job(task, "Hello World!").result == "!dlroW olleH"
     assert "python-worker" in gearmand.client_ids()
     failed = client.submit_job(f"{task}-raises", "why")

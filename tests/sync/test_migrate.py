@@ -366,6 +366,11 @@ TO_PYTHON_3 = "port to Python 3, then run this again."
         ("import gearman", 0, 'nothing differs: "import gearman_sync as gearman" in place of'),
         ("import gearman.errors", 0, 'add "import gearman_sync; gearman_sync.install_as_gearman()'),
         ("import py3gearman.job", 0, 'add "import gearman_sync; gearman_sync.install_as_gearman("'),
+        (
+            "import py3gearman\ndef do(worker, job):\n    return 'got ' + job.data",
+            0,
+            'add "import gearman_sync; gearman_sync.install_as_gearman("',
+        ),
         ("import gearman\ngearman.Task", 1, 'write "import gearman_sync as gearman" in'),
         ("import gear", 1, "rewrite what is listed; docs/howto/migrating.md"),
         ("print 1", 0, "nothing: no file uses a library"),

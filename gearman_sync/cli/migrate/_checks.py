@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gearman_sync
 from gearman_proto.printable import printable
+from gearman_sync._install import TEXT_LIBRARIES
 
 from . import _names as tables
 from ._kinds import Function, Names, dotted, instance, is_path, joined, parameters
@@ -83,7 +84,8 @@ class Checker(Names):
         code = printable(" ".join(code.split()), _LONGEST)
         path = str(self._source.path)
         line = code if rule == "name-taken" else node.lineno  # Report each name once.
-        self._findings[line, rule, more] = Finding(path, node.lineno, rule, code, more)
+        is_text = rule.startswith("data-") and not self.modules.isdisjoint(TEXT_LIBRARIES)
+        self._findings[line, rule, more] = Finding(path, node.lineno, rule, code, more, is_text)
 
     def _check(self, node: ast.AST) -> None:
         match node:

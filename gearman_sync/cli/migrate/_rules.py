@@ -95,6 +95,8 @@ class Finding(NamedTuple):
     rule: str
     code: str
     more: str = ""
+    #: True if the mode makes the data str, as the program's library did.
+    is_text: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as ``--json`` prints it."""
@@ -103,7 +105,7 @@ class Finding(NamedTuple):
             "file": self.file,
             "line": self.line,
             "rule": self.rule,
-            "verdict": verdict,
+            "verdict": INSTALL if self.is_text else verdict,
             "what": what.replace("{code}", self.code),
             "do": do.replace("{more}", self.more),
         }
