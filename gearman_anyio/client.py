@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, overload
 
 import anyio.lowlevel
 
@@ -98,6 +98,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         run_at: datetime | float | None = None,
         reducer: str | bytes | None = None,
         cancel_if_abandoned: bool = False,
+        **unknown: Never,
     ) -> GearmanJobRequest:
         requests = await self.submit_multiple_jobs(
             [make_job(task, data, unique, priority, run_at, reducer)],
@@ -106,6 +107,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
             max_retries=max_retries,
             poll_timeout=poll_timeout,
             **cancelling(cancel_if_abandoned),
+            **unknown,
         )
         return requests[0]
 
@@ -118,8 +120,9 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         poll_timeout: float | None = None,
         *,
         cancel_if_abandoned: bool = False,
+        **unknown: Never,
     ) -> list[GearmanJobRequest]:
-        requests = self._gm_requests_of(jobs_to_submit, background, max_retries)
+        requests = self._gm_requests_of(jobs_to_submit, background, max_retries, unknown)
         submitted = await self.submit_multiple_requests(
             requests,
             wait_until_complete=wait_until_complete,
@@ -249,7 +252,9 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         callback_fxn: Callable[[bool], object],
         timeout: float | None = None,
     ) -> bool:
-        with self._gm_open.start(ClientEngine.watch, timeout=to_seconds(timeout)) as call:
+        with self._gm_open.start(
+            ClientEngine.watch, timeout=to_seconds(timeout, "timeout")
+        ) as call:
             subscription = call.wait
             while await awaited(callback_fxn(subscription.news)):
                 if subscription.done:

@@ -6,7 +6,7 @@ The error of a failed check names the argument, the required value, and the give
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from gearman_proto import constants
@@ -116,6 +116,20 @@ def deadline_of(now: float, poll_timeout: float | None) -> float | None:
         return None
     seconds = to_seconds(poll_timeout)
     return None if seconds is None else now + seconds
+
+
+def refuse_arguments(unknown: Mapping[str, object]) -> None:
+    """Refuse keyword arguments that a method does not have.
+
+    Methods collect unknown arguments for this function, because many programs pass a `timeout`, and
+    Python's own error would not say that the argument has another name.
+
+    Raises:
+        TypeError: `unknown` is not empty.
+    """
+    for name in unknown:
+        cure = "; the maximum time to wait is poll_timeout" if name == "timeout" else ""
+        raise ArgumentTypeError(f"there is no argument {name!r}{cure}")
 
 
 def check_timeout(timeout: float | None) -> float | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, Never, overload
 
 from gearman_proto import ClientEngine, GearmanError, InvalidClientState, Server, constants
 from gearman_proto.checks import to_seconds
@@ -61,6 +61,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         run_at: datetime | float | None = None,
         reducer: str | bytes | None = None,
         cancel_if_abandoned: bool = False,
+        **unknown: Never,
     ) -> GearmanJobRequest:
         return self.submit_multiple_jobs(
             [make_job(task, data, unique, priority, run_at, reducer)],
@@ -69,6 +70,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
             max_retries=max_retries,
             poll_timeout=poll_timeout,
             **cancelling(cancel_if_abandoned),
+            **unknown,
         )[0]
 
     def submit_multiple_jobs(
@@ -80,8 +82,9 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         poll_timeout: float | None = None,
         *,
         cancel_if_abandoned: bool = False,
+        **unknown: Never,
     ) -> list[GearmanJobRequest]:
-        requests = self._gm_requests_of(jobs_to_submit, background, max_retries)
+        requests = self._gm_requests_of(jobs_to_submit, background, max_retries, unknown)
         submitted = self.submit_multiple_requests(
             requests,
             wait_until_complete=wait_until_complete,
@@ -301,7 +304,9 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
                 call.block()
             return False
 
-        return self._gm_driver.during(watch, ClientEngine.watch, timeout=to_seconds(timeout))
+        return self._gm_driver.during(
+            watch, ClientEngine.watch, timeout=to_seconds(timeout, "timeout")
+        )
 
     def shutdown(self) -> None:
         self._gm_driver.close()

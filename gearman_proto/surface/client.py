@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Never, TypeVar, overload
 
 from gearman_proto import constants
-from gearman_proto.checks import check_count, to_seconds
+from gearman_proto.checks import check_count, refuse_arguments, to_seconds
 from gearman_proto.engines.client.cancelling import check_cancelled
 from gearman_proto.engines.client.queries import status_queries
 from gearman_proto.errors import ArgumentTypeError
@@ -122,6 +122,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         run_at: datetime | float | None = None,
         reducer: str | bytes | None = None,
         cancel_if_abandoned: bool = False,
+        **unknown: Never,
     ) -> Waited[GearmanJobRequest]:
         """Submit one job (python-gearman: `submit_job`).
 
@@ -147,6 +148,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
                 (awaited) by cancellation, cancel the job as `cancel_job` does. This takes up to
                 five more seconds. A job whose `unique` you have chosen is not cancelled, because
                 others might have submitted it, too.
+            unknown: Nothing. Any other argument raises TypeError, which says for `timeout` that the
+                argument is `poll_timeout`.
 
         Returns:
             The request. Check its `complete`, `timed_out` and `state`. A timeout raises no
@@ -171,6 +174,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         poll_timeout: float | None = None,
         *,
         cancel_if_abandoned: bool = False,
+        **unknown: Never,
     ) -> Waited[list[GearmanJobRequest]]:
         """Submit many jobs at once (python-gearman: `submit_multiple_jobs`).
 
@@ -182,6 +186,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             max_retries: As in `submit_job`.
             poll_timeout: Maximum time to wait for all of them together, in seconds.
             cancel_if_abandoned: As in `submit_job`, for the jobs that have not ended.
+            unknown: As in `submit_job`.
 
         Returns:
             The requests, in the order of the jobs.
@@ -519,8 +524,13 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     # exceptions. Therefore they are checked here, before an engine changes its state.
 
     def _gm_requests_of(
-        self, jobs: Collection[Mapping[str, Any]], background: bool, max_retries: int
+        self,
+        jobs: Collection[Mapping[str, Any]],
+        background: bool,
+        max_retries: int,
+        unknown: Mapping[str, object],
     ) -> list[GearmanJobRequest] | Batch:
+        refuse_arguments(unknown)
         return make_batch(
             jobs,
             background=background,
@@ -612,7 +622,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 CANCEL_TIMEOUT: Final = 5.0
 
 
-def cancelling(cancel_if_abandoned: bool) -> dict[str, bool]:
+def cancelling(cancel_if_abandoned: bool) -> dict[str, Any]:
     """Return the option for the next method, if it is true: programs override these methods."""
     return {"cancel_if_abandoned": True} if cancel_if_abandoned else {}
 

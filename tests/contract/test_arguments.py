@@ -22,6 +22,8 @@ WRONG_CALLS: list[tuple[type[Exception], str, tuple[Any, ...], dict[str, Any]]] 
     (TypeError, "submit_job", ("t", None), {}),
     (ValueError, "submit_job", T, {"max_retries": -1}),
     (TypeError, "submit_job", T, {"uniqe": "u"}),
+    (TypeError, "submit_job", T, {"timeout": 5}),
+    (TypeError, "submit_multiple_jobs", ([JOB],), {"timeout": 5}),
     (InvalidClientState, "establish_connection", ("h:1",), {}),
     (TypeError, "submit_multiple_jobs", ([JOB] * 2 * SLICE + [{**JOB, "data": 1}],), {}),
     (TypeError, "submit_multiple_requests", (new_request("t"),), {}),
@@ -59,6 +61,8 @@ async def test_wrong_calls_send_nothing(kit: Kit, start_server: StartServer) -> 
             await settled(getattr(client, name)(*args, **options))
         assert type(caught.value) in (error, ArgumentTypeError, ArgumentValueError)
         assert str(caught.value)
+        if "timeout" in options:
+            assert "the maximum time to wait is poll_timeout" in str(caught.value)
     assert server.peers == []
     # The good job is the first one that the server receives.
     await client.submit_job("good", b"", unique="u", background=True)

@@ -13,6 +13,7 @@ from gearman_proto.checks import (
     check_timeout,
     check_type,
     deadline_of,
+    refuse_arguments,
     to_seconds,
 )
 
@@ -75,3 +76,12 @@ def test_check_type_of_another_type_names_the_wanted_type() -> None:
     assert check_callable("tap", len, "of bytes") is len
     with pytest.raises(TypeError, match="tap is a function of bytes, not 5"):
         check_callable("tap", 5, "of bytes")
+
+
+def test_unknown_argument_is_named_with_the_right_name_for_timeout() -> None:
+    refuse_arguments({})
+    with pytest.raises(TypeError, match=r"^there is no argument 'colour'$"):
+        refuse_arguments({"colour": 1})
+    cure = "^there is no argument 'timeout'; the maximum time to wait is poll_timeout$"
+    with pytest.raises(TypeError, match=cure):
+        refuse_arguments({"timeout": 5})

@@ -71,7 +71,7 @@ def test_a_client(told: tuple[bytes, bytes], which: int) -> None:
         raw(JobCreated(two)) + one,
     ][which]
     client = make_client(["one:1"])
-    request = client._gm_requests_of([{"task": "t", "data": b""}], False, 1)[0]
+    request = client._gm_requests_of([{"task": "t", "data": b""}], False, 1, {})[0]
     client._gm_prepare([request], None)
     submit = client._gm_driver.run(ClientEngine.submit, [request], accepted_only=False)
     query = client._gm_status_queries([GearmanJobRequest.from_unique("u")], None)

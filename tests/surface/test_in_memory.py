@@ -216,13 +216,13 @@ def test_requests_of_many_jobs_are_created_lazily() -> None:
     """Create the requests of many jobs lazily, and those of a few jobs at once."""
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
-    many = client._gm_requests_of(jobs, True, 2)
+    many = client._gm_requests_of(jobs, True, 2, {})
     accepted = submit(client, many)
     assert isinstance(accepted, RequestsWait)
     assert accepted.unaccepted == len(many) == SLICE + 1
     assert isinstance(many, Batch)
     assert many.requests == []
-    (request,) = client._gm_requests_of(jobs[:1], True, 2)
+    (request,) = client._gm_requests_of(jobs[:1], True, 2, {})
     assert (request.background, request.max_connection_attempts) == (True, 3)
 
 
@@ -230,13 +230,13 @@ def test_changed_requests_of_many_jobs_are_checked_again() -> None:
     """Check the requests again if an application's `submit_multiple_requests` changed them."""
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
-    many = client._gm_requests_of(jobs, True, 2)
+    many = client._gm_requests_of(jobs, True, 2, {})
     many[SLICE].data = b"changed"
     accepted = submit(client, many)
     assert many[SLICE]._gm_payload == b"changed"
     assert {request.state for request in many} == {"PENDING"}
     assert client._gm_all_of(many) == list(accepted.requests)
-    bad = client._gm_requests_of(jobs, True, 2)
+    bad = client._gm_requests_of(jobs, True, 2, {})
     bad[SLICE].unique = "u" * 100
     with pytest.raises(ValueError, match="unique"):
         client._gm_prepare(bad, None)
@@ -246,7 +246,7 @@ def test_requests_of_many_jobs_are_reused_for_a_retry() -> None:
     """Submit the same requests again after no server has accepted them."""
     client = make_client(["one"])
     client._gm_setup([], client.options)
-    many = client._gm_requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0)
+    many = client._gm_requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0, {})
     for _ in range(2):
         wait = submit(client, many)
         assert wait.done
