@@ -1,4 +1,6 @@
-"""Properties of every correct parser of the Gearman protocol, as functions that test any parser.
+"""Properties of every correct parser of a byte stream, as functions that test any parser.
+
+The functions know nothing about Gearman, so they also test parsers of other protocols.
 
 Each function gets a factory of parsers, and bytes. It raises PropertyFailed if the property does
 not hold for these bytes. The functions don't depend on Hypothesis: the bytes can be drawn by

@@ -414,6 +414,10 @@ def test_streams(role: Role) -> None:
     assert any(stream.asked for stream in found) == (role is not Role.SERVER)
     # A line is rare. Find one, without the time to shrink it.
     find(strategies.streams(role), has(TextLine), settings=settings(QUICK, phases=[Phase.generate]))
+    found = drawn(strategies.streams(role, text=False))
+    lines = [each for stream in found for each in (*stream.events, *stream.asked)]
+    assert len(lines) > 50
+    assert not any(isinstance(each, TextLine) for each in lines)
 
 
 # Hostile streams.

@@ -106,10 +106,11 @@ class _Dialogue:
     The other steps draw nothing, so Hypothesis can leave out each of them when it shrinks.
     """
 
-    def __init__(self, draw: DrawFn, role: Role) -> None:
+    def __init__(self, draw: DrawFn, role: Role, *, text: bool) -> None:
         self.turns: list[Turn] = []
         self._draw = draw
         self._role = role
+        self._requests = _requests(role, text=text)
         # The pending replies, each with the updates of its job.
         self._owed: deque[tuple[list[Event], deque[PacketEvent]]] = deque()
         # The unsent updates of the client's jobs, and of the worker's, by handle.
@@ -120,7 +121,7 @@ class _Dialogue:
 
     def ask(self) -> None:
         """Send a request, or a packet without a reply, from the side that is not the server."""
-        request = self._draw(_requests(self._role))
+        request = self._draw(self._requests)
         if not isinstance(request, PacketEvent):
             self._say(self._role, request.event)
             self._owed.append((_lines(self._draw(admin_replies(request)).data), deque()))
@@ -208,8 +209,11 @@ class _Dialogue:
 
 
 @functools.cache
-def _requests(role: Role) -> SearchStrategy[Any]:
-    """Packets that start an exchange, from a client or a worker, mostly of the _LIKELY kinds."""
+def _requests(role: Role, *, text: bool) -> SearchStrategy[Any]:
+    """Packets that start an exchange, from a client or a worker, mostly of the _LIKELY kinds.
+
+    If `text` is true, also text commands.
+    """
     kinds = [
         kind
         for kind in EVENT_CLASSES.values()
@@ -217,7 +221,9 @@ def _requests(role: Role) -> SearchStrategy[Any]:
         if kind.packet.sender & role and kind not in (*_WORK, events.AllYours)
     ]
     likely = packets(Role.SERVER, [kind for kind in _LIKELY if kind in kinds])
-    others = packets(Role.SERVER, kinds) | admin_commands()
+    others: SearchStrategy[Any] = packets(Role.SERVER, kinds)
+    if text:
+        others |= admin_commands()
     return st.sampled_from([likely, others]).flatmap(lambda chosen: chosen)
 
 
@@ -239,8 +245,8 @@ _STEPS: Final = st.sampled_from(
 
 
 @st.composite
-def _sessions(draw: DrawFn, role: Role) -> Session:
-    dialogue = _Dialogue(draw, role)
+def _sessions(draw: DrawFn, role: Role, *, text: bool) -> Session:
+    dialogue = _Dialogue(draw, role, text=text)
     for _ in range(_MOST):
         step = draw(_STEPS)
         if step is None:
@@ -250,15 +256,18 @@ def _sessions(draw: DrawFn, role: Role) -> Session:
     return Session(role, tuple(dialogue.turns))
 
 
-def sessions(role: Role = Role.CLIENT | Role.WORKER) -> SearchStrategy[Session]:
+def sessions(
+    role: Role = Role.CLIENT | Role.WORKER, *, text: bool = True
+) -> SearchStrategy[Session]:
     """Legal dialogues of both sides of a connection.
 
     Each request gets its reply, in order and possibly late. A server sends updates of a job only
     between its JOB_CREATED and its end. A worker sends updates only of jobs that it was assigned.
-    Text commands are mixed with the packets. The simplest dialogue is empty.
+    The simplest dialogue is empty.
 
     Args:
         role: The role of the side that is not the server: a client, a worker, or both at once.
+        text: If true, text commands and their replies are mixed with the packets.
 
     Raises:
         TypeError: `role` is not a Role.
@@ -266,10 +275,10 @@ def sessions(role: Role = Role.CLIENT | Role.WORKER) -> SearchStrategy[Session]:
     """
     if Role.SERVER in check_role(role):
         raise ValueError("the role is that of the side that is no server")
-    return _sessions(role)
+    return _sessions(role, text=text)
 
 
-def streams(role: Role) -> SearchStrategy[Stream]:
+def streams(role: Role, *, text: bool = True) -> SearchStrategy[Stream]:
     """Legal streams that `role` can receive, with their events and the earlier requests of `role`.
 
     A server receives any requests and text commands. Other roles receive the server's side of one
@@ -277,15 +286,18 @@ def streams(role: Role) -> SearchStrategy[Stream]:
 
     Args:
         role: The role of the receiver.
+        text: If true, lines of text are mixed with the packets. If false, there are only packets,
+            for a parser that does not handle text.
 
     Raises:
         TypeError: `role` is not a Role.
     """
     if check_role(role) is Role.SERVER:
-        return st.lists(packets(role) | admin_lines(), max_size=_MOST).map(
-            lambda events: _stream(events, MAGIC_REQUEST)
-        )
-    return sessions(role).map(
+        requests: SearchStrategy[Event] = packets(role)
+        if text:
+            requests |= admin_lines()
+        return st.lists(requests, max_size=_MOST).map(lambda events: _stream(events, MAGIC_REQUEST))
+    return sessions(role, text=text).map(
         lambda session: _stream(session.sent_by(Role.SERVER), MAGIC_RESPONSE, session.sent_by(role))
     )
 
