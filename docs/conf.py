@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _INSIDE = (
     "Answer|AnyLink|Asked|BaseEngine|Callback|CallingNode|CancelWait|ConnectingEngine|Connector|End|"
     "ExcInfo|Fields|Function|GrabWait|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|"
-    "RequestsWait|ResultsWait|StatusWait|UpdateSubscription|Updates|Waited|Wanted|WorkSubscription"
+    "RequestsWait|Result|ResultsWait|StatusWait|UpdateSubscription|Updates|Waited|Wanted|WorkSubscription"
 )
 
 project = "gearman-sansio"

@@ -49,13 +49,14 @@ from ._tasks import Background, Tasks, hosted_tasks
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
     from typing import Self
 
     from gearman_proto import HostSpec, ServerAddress
     from gearman_proto.engines.worker.engine import WorkSubscription
     from gearman_proto.jobs.results import ExcInfo
+    from gearman_proto.surface.worker import Result
     from gearman_proto.wire.packets import PacketEvent
 
     from ._calls import Call
@@ -133,6 +134,18 @@ class GearmanWorker(Worker[Server, SSLContext]):
         host, self._gm_host = self._gm_host, None
         if host is not None:
             await host.__aexit__(kind, error, traceback)
+
+    def register_task(
+        self,
+        task: str | bytes,
+        # A plain callback gets a proxy with blocking methods, as of gearman_sync.GearmanWorker.
+        callback: Callable[[Self, WorkerJob], Awaitable[Result]]
+        | Callable[[Any, WorkerJob], Result]
+        | Callable[[WorkerJob], Awaitable[Result] | Result],
+        timeout: float | None = None,
+    ) -> str:
+        plain: Any = callback
+        return super().register_task(task, plain, timeout)
 
     # Working.
 

@@ -5,7 +5,7 @@ The ``PRIORITY_*`` and ``JOB_*`` values are those of python-gearman 2.x.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 __all__ = [
     "DEFAULT_ADMIN_TIMEOUT",
@@ -43,7 +43,17 @@ __all__ = [
     "PRIORITY_HIGH",
     "PRIORITY_LOW",
     "PRIORITY_NONE",
+    "Priority",
+    "Routing",
+    "State",
 ]
+
+#: The priority of a job.
+Priority: TypeAlias = Literal["LOW", "HIGH"] | None
+#: The state of a request.
+State: TypeAlias = Literal["UNKNOWN", "PENDING", "CREATED", "FAILED", "COMPLETE"]
+#: How a client chooses the server of a request.
+Routing: TypeAlias = Literal["random", "unique"]
 
 DEFAULT_GEARMAN_PORT: Final = 4730
 #: Seconds to wait for a connection unless told otherwise.

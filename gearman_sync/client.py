@@ -52,7 +52,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         task: str | bytes,
         data: Any,
         unique: str | bytes | None = None,
-        priority: str | None = constants.PRIORITY_NONE,
+        priority: constants.Priority = constants.PRIORITY_NONE,
         background: bool = False,
         wait_until_complete: bool = True,
         max_retries: int = 0,

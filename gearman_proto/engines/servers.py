@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from gearman_proto.address import HostSpec, ServerAddress
+    from gearman_proto.constants import Routing
 
 #: Cool-down in seconds after the first failure, before jitter.
 FIRST_COOL_DOWN: Final = 0.5
@@ -140,7 +141,7 @@ class ServerPool:
     """
 
     def __init__(
-        self, addresses: Iterable[ServerAddress], rng: random.Random, routing: str = "random"
+        self, addresses: Iterable[ServerAddress], rng: random.Random, routing: Routing = "random"
     ) -> None:
         if routing not in ROUTINGS:
             raise ValueError(f"routing is one of {', '.join(ROUTINGS)}, not {routing!r}")

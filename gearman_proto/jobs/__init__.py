@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .job import DeferredJob, GearmanJob, WorkerJob
 from .request import GearmanJobRequest, ended, next_update
-from .submitting import make_requests, prepare
+from .submitting import JobDict, make_requests, prepare
 from .updates import JobData, JobEnded, JobProgress, JobStatus, JobUpdate, JobWarning, UpdateQueue
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "GearmanJob",
     "GearmanJobRequest",
     "JobData",
+    "JobDict",
     "JobEnded",
     "JobProgress",
     "JobStatus",

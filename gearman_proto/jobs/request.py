@@ -37,6 +37,8 @@ from .updates import MAX_REASON, JobData, JobEnded, JobProgress, JobStatus, JobU
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from gearman_proto.constants import Priority
+
     from .updates import UpdateQueue
 
 # Maximum length of the reason in a repr, in characters.
@@ -83,7 +85,7 @@ class GearmanJobRequest(tracking.TrackedRequest):
     def __init__(
         self,
         gearman_job: GearmanJob,
-        initial_priority: str | None = PRIORITY_NONE,
+        initial_priority: Priority = PRIORITY_NONE,
         background: bool = False,
         max_attempts: int = 1,
         *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Required, TypedDict
 
 from gearman_proto import constants
 from gearman_proto.checks import check_count
@@ -27,7 +27,25 @@ _ASSIGN_OVERHEAD: Final = constants.MAX_HANDLE_SIZE + constants.MAX_UNIQUE_SIZE 
 #: Number of requests to make at a time in a large batch. One write has about as many submits.
 SLICE: Final = 1024
 
-JOB_KEYS: Final = frozenset({"task", "data", "unique", "priority", "run_at", "reducer"})
+
+class JobDict(TypedDict, total=False):
+    """A job for `submit_multiple_jobs`, which accepts any mapping with these keys."""
+
+    #: The function to run.
+    task: Required[str | bytes]
+    #: The payload, for the `data_encoder`.
+    data: Required[Any]
+    #: A name for the job; None means a random one.
+    unique: str | bytes | None
+    #: PRIORITY_NONE, PRIORITY_LOW or PRIORITY_HIGH.
+    priority: constants.Priority
+    #: Earliest time to run a background job.
+    run_at: datetime | float | None
+    #: The function that reduces the results.
+    reducer: str | bytes | None
+
+
+JOB_KEYS: Final = frozenset(JobDict.__annotations__)
 
 
 def make_requests(

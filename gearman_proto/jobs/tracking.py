@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from gearman_proto.constants import Priority, State
+
     from .job import WorkerJob
     from .updates import JobStatus
 
@@ -118,8 +120,8 @@ class TrackedRequest(Fields):
     background: bool
     connection_attempts: int
     max_connection_attempts: int
-    priority: str | None
-    state: str
+    priority: Priority
+    state: State
     # The encoder for the data, the result and the updates.
     _gm_encoder: Any
     # The unique, if the library generated it and can therefore replace it.
@@ -153,7 +155,7 @@ def set_up(
     request: TrackedRequest,
     task: str,
     data: Any,
-    priority: str | None,
+    priority: Priority,
     background: bool,
     max_attempts: int,
 ) -> None:
@@ -210,7 +212,7 @@ def check_idle(request: TrackedRequest) -> None:
         raise InvalidClientState(f"{request!r} is under way")
 
 
-def finish(request: TrackedRequest, state: str, error: Exception | None = None) -> None:
+def finish(request: TrackedRequest, state: State, error: Exception | None = None) -> None:
     """End `request` and notify the waiting calls.
 
     Only this function and `finish_background` end a request in flight.
@@ -248,7 +250,7 @@ def finish_background(requests: Iterable[TrackedRequest]) -> None:
         wait.requests_ended(alike)
 
 
-def detach(request: TrackedRequest, state: str) -> None:
+def detach(request: TrackedRequest, state: State) -> None:
     """Set the final state of `request`, and remove it from its place in the engine."""
     request.state = state
     request._gm_payload = None

@@ -62,7 +62,7 @@ class JobEnded:
     """The end of the job, or of its connection (then `state` is JOB_UNKNOWN)."""
 
     #: The final state of the request.
-    state: str
+    state: constants.State
     #: The decoded result of the job.
     result: Any = None
     #: The decoded data of the exception that the job failed with.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeAlias
 
 from gearman_proto import constants
 from gearman_proto.checks import check_timeout, to_seconds
@@ -24,6 +24,7 @@ from .callbacks import check_callback, is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Self
 
     from gearman_proto.address import HostSpec
     from gearman_proto.engines.worker.engine import WorkerEngine
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     )
 
     from .callbacks import Callback
+
+#: The results of callbacks that the default encoder accepts.
+Result: TypeAlias = "bytes | bytearray | memoryview | str | None"
 
 #: Logs the tracebacks of callbacks, and connection failures.
 logger: Final = logging.getLogger("gearman")
@@ -157,7 +161,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
     def register_task(
         self,
         task: str | bytes,
-        callback: Callback,
+        callback: Callable[[Self, WorkerJob], Result] | Callable[[WorkerJob], Result],
         timeout: float | None = None,
     ) -> str:
         """Accept jobs of a task (python-gearman: `register_task`; CAN_DO, CAN_DO_TIMEOUT).
@@ -166,8 +170,9 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             task: The name of the function.
             callback: Called with the worker and the job (`task`, `unique`, `handle`, `data`), or
                 with the job alone if it takes one argument. Its return value is the result. None
-                completes the job without data. (awaited) An async function runs in a task, a plain
-                one in a thread.
+                completes the job without data. With a `data_encoder`, it can be any object that the
+                encoder accepts; for type checkers, annotate it as Any. (awaited) An async function
+                runs in a task, a plain one in a thread.
             timeout: Seconds after which the server gives the job to another worker. The worker
                 does not interrupt the callback. gearmand raises a timeout below 1 to 1. If
                 `max_jobs` is more than 1 and no other job is queued, gearmand stops its timer.

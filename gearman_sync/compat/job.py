@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from gearman_proto import HostSpec, ServerAddress
+    from gearman_proto.constants import Priority
 
 
 class _Name(str):
@@ -154,7 +155,7 @@ class GearmanJobRequest(jobs.GearmanJobRequest):
     def __init__(
         self,
         gearman_job: Any,
-        initial_priority: str | None = PRIORITY_NONE,
+        initial_priority: Priority = PRIORITY_NONE,
         background: bool = False,
         max_attempts: int = 1,
         **options: Any,

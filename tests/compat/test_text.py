@@ -1,4 +1,4 @@
-"""The modes in which data is str, as in python3_gearman and py3gearman."""
+"""The modes with data as str, for programs written for python3_gearman or py3gearman."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def check_usable(request: GearmanJobRequest) -> None:
             server = world.serve()
             assert len(server.take()) == 1
             server.send(JobCreated(b"H:7"))
-            assert request.state == JOB_CREATED
+            assert request.handle == "H:7"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.constants import JOB_CREATED, JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.engines.base import LinkState
 from gearman_proto.engines.servers import FIRST_COOL_DOWN, LONGEST_COOL_DOWN
 from gearman_proto.errors import ExceededConnectionAttempts, ServerUnavailable
@@ -249,7 +249,7 @@ def test_client_backs_off_from_a_hostile_server(
     peer = world.peer()
     assert [type(event) for event in peer.take()] == [SubmitJob]
     peer.send(JobCreated(b"H:1"), WorkComplete(b"H:1", b"out"))
-    assert request.state == JOB_COMPLETE
+    assert request.result == b"out"
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2, 3, 5, 8])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,8 +19,11 @@ from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidC
 
 from .harness import World
 
+if TYPE_CHECKING:
+    from gearman_proto.constants import Routing
 
-def make_pool(count: int, routing: str = "random", seed: int = 1) -> ServerPool:
+
+def make_pool(count: int, routing: Routing = "random", seed: int = 1) -> ServerPool:
     addresses = parse_host_list([f"s{number}" for number in range(count)])
     return ServerPool(addresses, random.Random(seed), routing)
 
@@ -42,7 +45,7 @@ def test_rotation_starts_at_a_random_server() -> None:
 
 @pytest.mark.parametrize("routing", ["random", "unique"])
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_tried_servers_are_not_chosen(routing: str, count: int) -> None:
+def test_tried_servers_are_not_chosen(routing: Routing, count: int) -> None:
     pool = make_pool(count, routing)
     tried: list[Server] = []
     for _ in range(count):
@@ -55,7 +58,7 @@ def test_tried_servers_are_not_chosen(routing: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("routing", ["random", "unique"])
-def test_cooling_server_is_not_chosen_until_it_answers(routing: str) -> None:
+def test_cooling_server_is_not_chosen_until_it_answers(routing: Routing) -> None:
     pool = make_pool(2, routing)
     (first,) = chosen(pool, 1, 10.0)
     fail(first, 10.0)
@@ -101,8 +104,9 @@ def test_cool_down_grows_with_jitter_until_the_server_serves() -> None:
 
 
 def test_unknown_routing_is_refused() -> None:
+    unknown: Any = "fastest"
     with pytest.raises(ValueError, match="routing"):
-        make_pool(1, "fastest")
+        make_pool(1, unknown)
 
 
 def test_failed_server_loses_only_its_own_uniques() -> None:

@@ -17,6 +17,7 @@ from gearman_proto.constants import (
     JOB_PENDING,
     JOB_UNKNOWN,
     PRIORITY_HIGH,
+    State,
 )
 from gearman_proto.errors import ConnectionError, InvalidClientState, ServerError
 from gearman_proto.jobs import tracking
@@ -161,7 +162,7 @@ def failed(exception: bytes | None = None, *warnings: bytes) -> GearmanJobReques
 
 
 @pytest.mark.parametrize("state", [JOB_PENDING, JOB_COMPLETE, JOB_FAILED])
-def test_reason_of_request_that_did_not_fail_or_gave_none_is_none(state: str) -> None:
+def test_reason_of_request_that_did_not_fail_or_gave_none_is_none(state: State) -> None:
     request = failed() if state == JOB_FAILED else failed(None, b"careful")
     request.state = state
     assert request.reason is None
@@ -175,7 +176,7 @@ def test_reason_of_request_that_did_not_fail_or_gave_none_is_none(state: str) ->
         (JOB_UNKNOWN, ConnectionError("lost"), "lost"),
     ],
 )
-def test_reason_is_the_text_of_the_error(state: str, error: Exception, reason: str) -> None:
+def test_reason_is_the_text_of_the_error(state: State, error: Exception, reason: str) -> None:
     request = make()
     tracking.finish(request, state, error)
     assert request.reason == reason

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN
+from gearman_proto.constants import (
+    JOB_COMPLETE,
+    JOB_CREATED,
+    JOB_FAILED,
+    JOB_PENDING,
+    JOB_UNKNOWN,
+    State,
+)
 from gearman_proto.errors import ServerError
 from gearman_proto.jobs import tracking
 from gearman_proto.jobs.encoder import NoopEncoder
@@ -41,7 +48,7 @@ class Link:
         return self
 
 
-def in_flight(state: str, *waits: Any, background: bool = False) -> GearmanJobRequest:
+def in_flight(state: State, *waits: Any, background: bool = False) -> GearmanJobRequest:
     (request,) = make_requests([{"task": "t", "data": b""}], background=background)
     request.state, request.timed_out = state, True
     request._gm_waits, request._gm_link = waits, Link()
@@ -62,7 +69,7 @@ def engine_notes(request: GearmanJobRequest) -> list[Any]:
         (JOB_CREATED, JOB_UNKNOWN, "ended UNKNOWN"),
     ],
 )
-def test_finish_notifies_each_waiting_call_once(state: str, final: str, call: str) -> None:
+def test_finish_notifies_each_waiting_call_once(state: State, final: State, call: str) -> None:
     waits = Waiter(), Waiter()
     request = in_flight(state, *waits)
     tracking.finish(request, final)
@@ -141,7 +148,7 @@ def test_orphaned_request_is_prepared_and_then_marked_lost() -> None:
     ],
 )
 def test_lose_keeps_the_state_of_an_ended_request_and_notifies_no_call(
-    state: str, background: bool, is_lost: bool
+    state: State, background: bool, is_lost: bool
 ) -> None:
     wait = Waiter()
     request = in_flight(state, wait, background=background)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
+    from gearman_proto.constants import Priority
+
     Address = tuple[str, int]
 
 ROOT = Path(__file__).parents[2]
@@ -88,14 +90,15 @@ def busy(address: Address) -> Iterator[None]:
     gate = Gate()
     worker = ScriptedWorker(address, {"held": gate, "free": echo})
     with gearman_sync.GearmanClient([address]) as client:
-        for task, unique, priority in (
+        jobs: tuple[tuple[str, str, Priority], ...] = (
             ("held", "running", None),
             ("held", "a\\b", None),
             ("idle", "normal", None),
             ("idle", "high 1", gearman_sync.PRIORITY_HIGH),
             ("idle", "high 2", gearman_sync.PRIORITY_HIGH),
             ("idle", "low", gearman_sync.PRIORITY_LOW),
-        ):
+        )
+        for task, unique, priority in jobs:
             client.submit_job(task, b"data", unique, priority, background=True)
             wait_for(gate.begun, "the start of a job")
         yield
@@ -214,6 +217,9 @@ class GearClient(Script):
         self._submit(task, data, priority, True)
 
 
+PRIORITIES: dict[str | None, Priority] = {"high": "HIGH", "low": "LOW", None: None}
+
+
 class OurClient:
     """The client of this project."""
 
@@ -222,8 +228,8 @@ class OurClient:
         self.close = self._client.shutdown
 
     def run(self, task: str, data: bytes, priority: str | None = None) -> bytes:
-        priority = priority and priority.upper()
-        request = self._client.submit_job(task, data, None, priority, poll_timeout=PATIENCE)
+        chosen = PRIORITIES[priority]
+        request = self._client.submit_job(task, data, None, chosen, poll_timeout=PATIENCE)
         if request.state == gearman_sync.JOB_FAILED:
             raise JobFailed
         assert request.state == gearman_sync.JOB_COMPLETE
@@ -231,8 +237,8 @@ class OurClient:
         return result
 
     def queue(self, task: str, data: bytes, priority: str | None = None) -> None:
-        priority = priority and priority.upper()
-        request = self._client.submit_job(task, data, None, priority, True, poll_timeout=PATIENCE)
+        chosen = PRIORITIES[priority]
+        request = self._client.submit_job(task, data, None, chosen, True, poll_timeout=PATIENCE)
         assert request.state == gearman_sync.JOB_CREATED
 
 

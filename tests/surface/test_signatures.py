@@ -35,6 +35,8 @@ MORE_METHODS: Final = {
     (gearman_sync, "JobServer"): {"start"},
     (gearman_anyio, "JobServer"): {"handle", "connect"},
 }
+# Parameters whose type differs, because only one adapter accepts async callbacks.
+OTHER_TYPES: Final = {(gearman_anyio, "register_task", "callback")}
 # Types that each adapter replaces by its own.
 PARAMETERS_OF_TYPES: Final = {
     "ServerT": "Server",
@@ -106,7 +108,8 @@ def test_adapter_has_the_parameters_of_the_surface(adapter: ModuleType, name: st
         for parameter in expected.parameters.values():
             there = actual.parameters[parameter.name]
             assert (there.kind, there.default) == (parameter.kind, parameter.default), method
-            assert exact(there.annotation) == streamed(parameter.annotation, adapter), method
+            if (adapter, method, parameter.name) not in OTHER_TYPES:
+                assert exact(there.annotation) == streamed(parameter.annotation, adapter), method
         assert all(actual.parameters[each].default is not inspect.Parameter.empty for each in more)
         if method == "wait":  # Only the return types differ here.
             continue

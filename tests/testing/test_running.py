@@ -388,7 +388,7 @@ def test_drain_in_a_callback_is_refused(
     server: EmbeddedServer, queue: Callable[..., Any], task: str, max_jobs: int, inside: bool
 ) -> None:
     worker = GearmanWorker(max_jobs=max_jobs)
-    worker.register_task(task, lambda worker, job: under_test.drain())
+    worker.register_task(task, lambda worker, job: str(under_test.drain()))
     under_test: WorkerUnderTest = WorkerUnderTest(worker, server.address, timeout=PATIENCE)
     queue()
     with pytest.raises(RuntimeError, match="can't drain it, as that waits for the callback's own"):

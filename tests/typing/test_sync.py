@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, assert_type
 
 import gearman_sync as gearman
+from gearman_proto.constants import State
 from gearman_sync.testing import JobDouble, JobRun, WorkerUnderTest
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def check_client(client: gearman.GearmanClient) -> None:
 
 
 def check_request(request: gearman.GearmanJobRequest) -> None:
-    assert_type(request.state, str)
+    assert_type(request.state, State)
     assert_type(request.result, Any)
     assert_type(request.exception, Any)
     assert_type(request.complete, bool)
@@ -102,7 +103,7 @@ def check_update(update: gearman.JobUpdate) -> None:
     if isinstance(update, gearman.JobProgress):
         assert_type(update.numerator, int)
     elif isinstance(update, gearman.JobEnded):
-        assert_type(update.state, str)
+        assert_type(update.state, State)
     else:
         assert_type(update, gearman.JobData | gearman.JobWarning)
         assert_type(update.data, Any)

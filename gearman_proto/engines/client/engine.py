@@ -168,7 +168,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         *,
         rng: random.Random,
         wall_clock: Callable[[], float],
-        routing: str = "random",
+        routing: constants.Routing = "random",
         unique_bytes: int = 16,
         exceptions: bool = True,
         connect_timeout: float = constants.DEFAULT_CONNECT_TIMEOUT,
