@@ -25,6 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 QUICKSTARTS = [f"examples/quickstart{end}.py" for end in ("", "_trio", "_asyncio")]
 OWN_LOOP = "examples/own_loop.py"
+FRAME_LOOP = "examples/frame_loop.py"
+GEVENT = "examples/gevent_client.py"
+QT = "examples/qt_client.py"
 TWISTED = "examples/twisted_client.py"
 DOCS_WORKER = "examples/docs_worker.py"
 FUNCTIONS = "reverse, add, divide, refuse, slow"
@@ -43,6 +46,12 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
         timeout=120,
         check=False,
     )
+
+
+def require_framework(example: str) -> None:
+    module = {TWISTED: "twisted", GEVENT: "gevent", QT: "PySide6"}.get(example)
+    if module is not None:
+        require_module(module)
 
 
 def write_files(directory: Path) -> list[str]:
@@ -96,6 +105,8 @@ def test_readme_shows_the_output_of_the_quickstart() -> None:
         ("django_site", "django", "django"),
         ("fastapi_app", "fastapi", "anyio fastapi uvicorn"),
         ("twisted_client", "twisted", "twisted"),
+        ("gevent_client", "gevent", "gevent"),
+        ("qt_client", "PySide6", "pyside6"),
         ("check_pygearman", "hypothesis", "pygearman hypothesis"),
     ],
 )
@@ -133,8 +144,15 @@ def test_quickstart_with_jobs_that_time_out_or_fail(
     assert "client: README.md: FAILED\n0 of 1 jobs done" in result.stdout
 
 
-@pytest.mark.parametrize("example", [*QUICKSTARTS, OWN_LOOP, DOCS_WORKER])
+@pytest.mark.parametrize(
+    "example",
+    [
+        *(*QUICKSTARTS, OWN_LOOP, FRAME_LOOP, DOCS_WORKER, GEVENT),
+        pytest.param(QT, marks=pytest.mark.slow),
+    ],
+)
 def test_example_without_a_server_or_with_a_wrong_port(example: str) -> None:
+    require_framework(example)
     # The documentation's worker would start a server at a local address.
     address = "nowhere.invalid" if example == DOCS_WORKER else "127.0.0.1:1"
     result = run(example, "--server", address)
@@ -156,21 +174,61 @@ def check_reversed(result: subprocess.CompletedProcess[str], jobs: int, size: in
     return [line for line in lines if line not in done]
 
 
-@pytest.mark.parametrize("example", [OWN_LOOP, TWISTED])
+@pytest.mark.parametrize("example", [OWN_LOOP, TWISTED, pytest.param(QT, marks=pytest.mark.slow)])
 def test_adapter_does_its_own_jobs(example: str) -> None:
-    require_module("twisted")
+    require_framework(example)
     (line,) = check_reversed(run(example), 8, 1_000_000)
     assert line.startswith("server: listening at 127.0.0.1:")
 
 
-@pytest.mark.parametrize("example", [OWN_LOOP, TWISTED])
+@pytest.mark.parametrize("example", [OWN_LOOP, TWISTED, pytest.param(QT, marks=pytest.mark.slow)])
 def test_adapter_without_a_worker(example: str, gearmand: Gearmand) -> None:
-    require_module("twisted")
+    require_framework(example)
     options = ["--no-worker"] if example == TWISTED else []
     server = f"localhost:{gearmand.port}"
     result = run(example, "--server", server, "--jobs", "2", "--timeout", "0.2", *options)
     assert (result.returncode, result.stderr) == (1, "")
     assert re.fullmatch(r"(job \d: timed out\n){2}0 of 2 jobs done in .*\n", result.stdout)
+
+
+def test_frame_loop_draws_while_jobs_run(gearmand: Gearmand) -> None:
+    result = run(FRAME_LOOP)
+    assert (result.returncode, result.stderr) == (0, "")
+    server, *frames = result.stdout.splitlines()
+    assert server.startswith("server: listening at 127.0.0.1:")
+    done = [int(frame.split()[2]) for frame in frames]
+    assert frames == [
+        f"frame {number}: {each} of 8 jobs done" for number, each in enumerate(done, 1)
+    ]
+    assert done == sorted(done)
+    assert done[-1] == 8
+    # Frames go on while a job waits for a worker.
+    options = ("--jobs", "1", "--size", "1", "--timeout", "1")
+    result = run(FRAME_LOOP, "--server", f"localhost:{gearmand.port}", *options)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.count("0 of 1 jobs done") > 1
+
+
+def test_gevent_greenlets_share_a_client(launch: Callable[[], Gearmand | EmbeddedServer]) -> None:
+    require_module("gevent")
+    for options in ((), ("--server", f"localhost:{launch().port}")):
+        result = run(GEVENT, *options)
+        assert (result.returncode, result.stderr) == (0, "")
+        done = r"100 of 100 jobs done; another greenlet has counted to [1-9]\d*\n"
+        assert re.fullmatch(done, result.stdout)
+
+
+@pytest.mark.slow
+def test_qt_with_a_gearmand(
+    start_gearmand: Callable[..., Gearmand], start_worker: Callable[..., ScriptedWorker]
+) -> None:
+    """The data exceeds the buffers of the sockets and of Qt in both directions."""
+    require_module("PySide6")
+    server = start_gearmand()
+    start_worker(server.address, {"reverse": reverse})
+    options = ("--jobs", "20", "--size", "5_000_000")
+    result = run(QT, "--server", f"localhost:{server.port}", *options)
+    assert check_reversed(result, 20, 5_000_000) == []
 
 
 @pytest.mark.slow
