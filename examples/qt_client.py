@@ -88,7 +88,7 @@ class Adapter(QObject):
         self.pump()
 
     def on_data(self, link: Any) -> None:
-        self.engine.receive_data(link, self.socks[link].readAll().data(), clock())
+        self.engine.receive_data(link, bytes(self.socks[link].readAll().data()), clock())
         self.pump()
 
     def on_written(self, link: Any, _count: int) -> None:
