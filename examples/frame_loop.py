@@ -21,7 +21,7 @@ import argparse
 import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from own_loop import Adapter, client, clock, own_server, wake
 
@@ -30,7 +30,7 @@ from gearman_proto import JOB_COMPLETE, NoopEncoder, ServerUnavailable, make_req
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gearman_proto import ClientEngine, GearmanJobRequest
+    from gearman_proto import GearmanJobRequest
 
 FRAME = 1 / 60
 # Maximum time for the jobs in a frame, in seconds. The rest of the frame is for drawing.
@@ -40,14 +40,9 @@ BUDGET = FRAME / 4
 class Jobs:
     """Requests that make progress once per frame."""
 
-    def __init__(
-        self,
-        engine: ClientEngine,
-        adapter: Adapter,
-        requests: list[GearmanJobRequest],
-        timeout: float,
-    ) -> None:
+    def __init__(self, adapter: Adapter, requests: list[GearmanJobRequest], timeout: float) -> None:
         self.adapter = adapter
+        engine: Any = adapter.engine
         prepare(requests, NoopEncoder)
         # The subscription waits for the requests, so the submit's own Wait is not needed.
         engine.release(engine.submit(clock(), wake, requests), clock())
@@ -61,7 +56,7 @@ class Jobs:
             for key, events in ready:
                 key.data(events)
             self.adapter.pump()
-        self.adapter.engine.handle_timeout(clock())
+        self.adapter.tell(self.adapter.engine.handle_timeout)
         self.adapter.pump()
         while (request := self.subscription.take()) is not None:
             yield request
@@ -69,7 +64,7 @@ class Jobs:
     @property
     def done(self) -> bool:
         """True if all requests have ended, or the timeout has passed."""
-        return self.subscription.done
+        return bool(self.subscription.done)
 
 
 def main() -> int:
@@ -83,8 +78,8 @@ def main() -> int:
     try:
         with contextlib.ExitStack() as stack:
             server = arguments.server or stack.enter_context(own_server())
-            engine, adapter = stack.enter_context(client(server))
-            return run(Jobs(engine, adapter, make_requests(jobs), arguments.timeout), len(jobs))
+            adapter = stack.enter_context(client(server))
+            return run(Jobs(adapter, make_requests(jobs), arguments.timeout), len(jobs))
     except (OSError, ValueError) as error:
         return fail(error, 2)
     except ServerUnavailable as error:
