@@ -147,7 +147,7 @@ def test_a_client() -> None:
 def test_updates_are_for_foreground_requests() -> None:
     client = make_client(["one:1"])
     foreground, background = (
-        client._gm_requests_of([{"task": "t", "data": b"x"}], background, 0)[0]
+        client._gm_requests_of([{"task": "t", "data": b"x"}], background, 0, {})[0]
         for background in (False, True)
     )
     assert client._gm_check_followed(foreground, 5) == 5.0
