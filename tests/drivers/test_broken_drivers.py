@@ -30,7 +30,7 @@ STAYS = r"the driver has not closed \d of its connections"
 #: Sockets that drivers have not closed.
 kept: list[socket.socket] = []
 
-pytestmark = pytest.mark.usefixtures("no_hang", "no_leak")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_hang", "no_leak")]
 
 
 class IgnoresShortReads(own_loop.Adapter):  # type: ignore[misc]
