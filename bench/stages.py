@@ -30,6 +30,7 @@ from gearman_proto import (
     parse_host_list,
     prepare,
 )
+from gearman_proto.jobs.submitting import make_batch
 
 from .raw import DATA, RESPONSE, TASK, Packet, packet
 
@@ -151,6 +152,23 @@ def complete(count: int) -> Callable[[], object]:
     return receive
 
 
+def in_columns(count: int) -> Callable[[], object]:
+    client, jobs = ConnectedClient(), _jobs(count)
+    replies = b"".join(map(_created, range(count)))
+
+    def submit_all() -> object:
+        requests = make_batch(jobs, background=True)
+        prepare(requests, NoopEncoder)
+        wait = client.engine.submit(0.0, _nothing, requests)
+        client.send()
+        client.receive(replies)
+        assert wait.done
+        client.engine.release(wait, 0.0)
+        return client, requests
+
+    return submit_all
+
+
 def single(count: int, *, background: bool = True) -> Callable[[], object]:
     client = ConnectedClient()
     engine, jobs = client.engine, _jobs(count)
@@ -260,8 +278,7 @@ def _parts(count: int, size: int) -> list[int]:
 
 def _asking(count: int) -> Connection:
     connection = Connection(Role.CLIENT)
-    jobs = [(b"", DATA)] * count
-    connection.send_submits(events.SubmitJob, _NAME, jobs, range(count))
+    connection.send_submits(events.SubmitJob, _NAME, [b""] * count, [DATA] * count, range(count))
     return connection
 
 
@@ -294,8 +311,10 @@ def make_each(count: int) -> Callable[[], object]:
 
 def make_run(count: int) -> Callable[[], object]:
     connection = Connection(Role.CLIENT)
-    jobs = [(b"%032x" % number, DATA) for number in range(count)]
-    return lambda: connection.send_submits(events.SubmitJobBg, _NAME, jobs, range(count))
+    uniques, payloads = [b"%032x" % number for number in range(count)], [DATA] * count
+    return lambda: connection.send_submits(
+        events.SubmitJobBg, _NAME, uniques, payloads, range(count)
+    )
 
 
 def parse_assigned(count: int) -> Callable[[], object]:
@@ -322,6 +341,7 @@ STAGES: dict[str, Stage] = {
     "background jobs: JOB_CREATED": created,
     "foreground jobs: JOB_CREATED": created_foreground,
     "foreground jobs: WORK_COMPLETE": complete,
+    "background jobs in one call": in_columns,
     "one background job, all of it": single,
     "one foreground job, all of it": single_foreground,
     "a worker's job": work,

@@ -6,7 +6,7 @@ The measured calls are background jobs, one at a time, on the same client.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import processes
 from .child import Clock, answer, orders
@@ -55,7 +55,7 @@ async def wait(port: int, waits: int) -> None:
         gearman_anyio.GearmanClient([f"127.0.0.1:{port}"]) as client,
         anyio.create_task_group() as tasks,
     ):
-        under_way = []
+        under_way: list[Any] = []
         all_wait = anyio.Event()
 
         async def wait_for_nobody() -> None:

@@ -25,13 +25,13 @@ from unittest import mock
 
 from gearman_proto.constants import PRIORITY_HIGH, PRIORITY_LOW, PRIORITY_NONE
 from gearman_proto.engines.base import LinkState
-from gearman_proto.engines.client import engine as client_module
 from gearman_proto.engines.client.cancelling import Cancel, CancelWait
 from gearman_proto.engines.client.link import requests_of
 from gearman_proto.engines.client.queries import Arrival, Probe, StatusWait
 from gearman_proto.engines.waits import RequestsWait, Subscription, Wait
 from gearman_proto.errors import GearmanError, InvalidClientState, LocalProtocolError
-from gearman_proto.jobs.batch import Batch
+from gearman_proto.jobs import batch as batches
+from gearman_proto.jobs.batch import Batch, Columns
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import next_update
 from gearman_proto.jobs.submitting import make_requests, prepare
@@ -195,13 +195,22 @@ class _Game(ConnectingGame[Peer]):
     def submit_many(self) -> None:
         program = self.program
         count = 4 + program.below(20)
-        batch = Batch(["f"] * count, [b"x"] * count, program.flag(), 1 + program.below(2))
+        background, uniques = program.flag(), None
+        if background and program.flag():
+            uniques = [program.pick([None, "u", "v"]) for _ in range(count)]
+        kinds: list[Any] = [("f", None), ("g", PRIORITY_HIGH)] * count
+        data = [b"x"] * count
+        batch = Batch(Columns(kinds[:count], data, uniques, background, 1 + program.below(2)))
+        prepare(batch, NoopEncoder)
+        looks = program.flag()
 
         def submit(**options: Any) -> None:
             wait = self.engine.submit(self.now, Bell(), batch, **options)
             self.world.waits.append(wait)
 
         self._call(submit, accepted_only=program.flag())
+        if looks:
+            self.requests += batch[count // 2 :]
 
     def _about(self, call: Callable[..., Any], **options: Any) -> None:
         self._call(call, *self.program.some(self.requests, 3), **options)
@@ -423,5 +432,5 @@ class _Game(ConnectingGame[Peer]):
 
 def check(data: bytes) -> None:
     """Raise if the invariant does not hold for the program `data`."""
-    with mock.patch.object(client_module, "SLICE", 3):
+    with mock.patch.object(batches, "SLICE", 3):
         _Game(Program(data)).play()

@@ -85,7 +85,7 @@ def check_submits(program: Program) -> None:
         return b"".join([one.send(kind(function, *job), job) for job in jobs])
 
     each = _outcome(by_one)
-    at_once = _outcome(many.send_submits, kind, function, jobs, jobs)
+    at_once = _outcome(many.send_submits, kind, function, *zip(*jobs), jobs)
     _compare((kind, function, jobs), each, at_once)
     if isinstance(each, bytes):
         _compare("tokens", list(one.unanswered_tokens()), list(many.unanswered_tokens()))

@@ -34,7 +34,14 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Self
 
-    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Subscription
+    from gearman_proto import (
+        Batch,
+        GearmanJobRequest,
+        HostSpec,
+        JobUpdate,
+        ServerAddress,
+        Subscription,
+    )
 
     from ._calls import Call
     from ._streams import Connector
@@ -121,7 +128,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         *,
         cancel_if_abandoned: bool = False,
         **unknown: Never,
-    ) -> list[GearmanJobRequest]:
+    ) -> Batch:
         requests = self._gm_requests_of(jobs_to_submit, background, max_retries, unknown)
         submitted = await self.submit_multiple_requests(
             requests,
@@ -129,7 +136,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
             poll_timeout=poll_timeout,
             **cancelling(cancel_if_abandoned),
         )
-        return self._gm_all_of(submitted)
+        return self._gm_batch_of(submitted)
 
     async def submit_multiple_requests(
         self,

@@ -48,6 +48,7 @@ from .errors import (
     UnknownCommandError,
 )
 from .jobs import (
+    Batch,
     DeferredJob,
     GearmanJob,
     GearmanJobRequest,
@@ -87,6 +88,7 @@ __all__ = [
     "AdminLink",
     "ArgumentTypeError",
     "ArgumentValueError",
+    "Batch",
     "ClientEngine",
     "ClientLink",
     "Close",

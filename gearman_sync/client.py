@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
     from datetime import datetime
 
-    from gearman_proto import GearmanJobRequest, HostSpec, JobUpdate, ServerAddress, Subscription
+    from gearman_proto import (
+        Batch,
+        GearmanJobRequest,
+        HostSpec,
+        JobUpdate,
+        ServerAddress,
+        Subscription,
+    )
     from gearman_proto.engines.client.results import ResultsWait
     from gearman_proto.engines.driver import P_, Method
 
@@ -83,7 +90,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         *,
         cancel_if_abandoned: bool = False,
         **unknown: Never,
-    ) -> list[GearmanJobRequest]:
+    ) -> Batch:
         requests = self._gm_requests_of(jobs_to_submit, background, max_retries, unknown)
         submitted = self.submit_multiple_requests(
             requests,
@@ -91,7 +98,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
             poll_timeout=poll_timeout,
             **cancelling(cancel_if_abandoned),
         )
-        return self._gm_all_of(submitted)
+        return self._gm_batch_of(submitted)
 
     def submit_multiple_requests(
         self,

@@ -36,7 +36,7 @@ from tests.support import (
 from tests.test_docs_pages import FENCED, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from gearman_sync import GearmanJobRequest
@@ -105,7 +105,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         yield start
 
 
-def results(requests: list[GearmanJobRequest]) -> list[Any]:
+def results(requests: Iterable[GearmanJobRequest]) -> list[Any]:
     return [request.result for request in requests]
 
 

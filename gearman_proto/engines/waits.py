@@ -123,7 +123,8 @@ class RequestsWait(Wait):
     ) -> None:
         super().__init__(deadline, wake)
         self.requests: Collection[GearmanJobRequest] = requests
-        #: A copy of `requests`, since the application can change its collection meanwhile.
+        #: A copy of `requests`, since the application can change its collection meanwhile. Empty
+        #: while the jobs of the call are in columns.
         self.members: Sequence[GearmanJobRequest] = tuple(requests)
         self.accepted_only: bool = accepted_only
         #: Number of requests that are neither accepted nor failed.
@@ -156,8 +157,12 @@ class RequestsWait(Wait):
 
     def requests_ended(self, requests: Sequence[GearmanJobRequest]) -> None:
         """Count down requests that have left both phases at once."""
-        self.remaining -= len(requests)
-        self.unaccepted -= len(requests)
+        self.jobs_ended(len(requests))
+
+    def jobs_ended(self, count: int) -> None:
+        """Count down jobs that have left both phases at once, perhaps without a request."""
+        self.remaining -= count
+        self.unaccepted -= count
         if not self.unaccepted:
             self.check()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from .batch import Batch
 from .job import DeferredJob, GearmanJob, WorkerJob
 from .request import GearmanJobRequest, ended, next_update
 from .submitting import JobDict, make_requests, prepare
 from .updates import JobData, JobEnded, JobProgress, JobStatus, JobUpdate, JobWarning, UpdateQueue
 
 __all__ = [
+    "Batch",
     "DeferredJob",
     "GearmanJob",
     "GearmanJobRequest",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -16,7 +17,7 @@ from gearman_proto.wire import packets as events
 from gearman_proto.wire.packets import SUBMITS
 
 from . import tracking
-from .batch import Batch
+from .batch import Batch, Columns, untouched
 from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest
 
@@ -24,8 +25,11 @@ from .request import GearmanJobRequest
 # not known yet, and a NUL after each name.
 _ASSIGN_OVERHEAD: Final = constants.MAX_HANDLE_SIZE + constants.MAX_UNIQUE_SIZE + 3
 
-#: Number of requests to make at a time in a large batch. One write has about as many submits.
-SLICE: Final = 1024
+#: A call with more jobs keeps them in columns.
+MANY: Final = 32
+
+# The types of optional names in columns.
+_TEXT: Final = frozenset({str, type(None)})
 
 
 class JobDict(TypedDict, total=False):
@@ -88,21 +92,14 @@ def make_requests(
 
 
 def make_batch(
-    jobs: Collection[Mapping[str, Any]],
-    *,
-    background: bool = False,
-    max_retries: int = 0,
-    encoder: Any = NoopEncoder,
-    max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
+    jobs: Collection[Mapping[str, Any]], *, background: bool = False, max_retries: int = 0
 ) -> list[GearmanJobRequest] | Batch:
-    """Return requests like `make_requests`, but make those of many plain jobs later.
+    """Return requests like `make_requests`, but make those of many jobs later.
 
     Args:
         jobs: As in `make_requests`.
         background: As in `make_requests`.
         max_retries: As in `make_requests`.
-        encoder: The encoder for the data of the jobs.
-        max_packet_size: As in `prepare`.
 
     Returns:
         A list of requests, or a Batch, which makes them later.
@@ -110,41 +107,52 @@ def make_batch(
     Raises:
         TypeError, ValueError: As in `make_requests`.
     """
-    if encoder is NoopEncoder and type(jobs) is list and len(jobs) > SLICE:
-        plain = _plain(jobs, max_packet_size)
-        if plain is not None:
-            attempts = check_count("max_retries", max_retries, 0) + 1
-            return Batch(*plain, bool(background), attempts)
+    if type(jobs) in (list, tuple) and len(jobs) > MANY:
+        columns = _columns(jobs, bool(background), check_count("max_retries", max_retries, 0) + 1)
+        if columns is not None:
+            return Batch(columns)
     return make_requests(jobs, background=background, max_retries=max_retries)
+
+
+def _columns(jobs: Collection[Any], background: bool, attempts: int) -> Columns | None:
+    """Return the columns of `jobs`, or None if any job is invalid or of a rare kind."""
+    jobs = [*jobs]
+    if set(map(type, jobs)) != {dict}:
+        return None
+    tasks: list[Any]
+    uniques = priorities = None
+    try:
+        tasks = [job["task"] for job in jobs]
+        data = [job["data"] for job in jobs]
+        if set(map(len, jobs)) != {2}:
+            keys = set().union(*jobs)
+            # Foreground jobs of one unique share a submit from the start, see `foreground`.
+            if not keys <= ({"task", "data", "priority"} | ({"unique"} if background else set())):
+                return None
+            if "unique" in keys:
+                uniques = [job.get("unique") for job in jobs]
+                if not set(map(type, uniques)) <= _TEXT:
+                    uniques = [None if unique is None else to_text(unique) for unique in uniques]
+            if "priority" in keys:
+                priorities = [job.get("priority") for job in jobs]
+                if not set(map(type, priorities)) <= _TEXT:
+                    return None
+        if set(map(type, tasks)) != {str}:
+            tasks = [*map(to_text, tasks)]
+    except (TypeError, ValueError, KeyError):
+        return None  # `make_requests` raises the error.
+    size = len(jobs)
+    priorities = priorities or [None] * size
+    kinds = [(tasks[0], priorities[0])] * size
+    if not tasks.count(tasks[0]) == priorities.count(priorities[0]) == size:
+        known: dict[Any, Any] = {}
+        kinds = [known.setdefault(kind, kind) for kind in zip(tasks, priorities)]
+    return Columns(kinds, data, uniques, background, attempts)
 
 
 def data_limit(task: bytes, max_packet_size: int) -> int:
     """Return the size limit of a job's data in bytes, so that a worker can receive the job."""
     return max_packet_size - _ASSIGN_OVERHEAD - len(task)
-
-
-def _plain(jobs: list[Any], max_packet_size: int) -> tuple[list[str], list[bytes]] | None:
-    """Return the tasks and the data of `jobs`, or None if any job is invalid or has other keys."""
-    tasks, payloads = [], []
-    task, limit = None, 0
-    try:
-        for job in jobs:
-            if type(job) is not dict or len(job) != 2:
-                return None
-            payload = job["data"]
-            if job["task"] is not task:
-                task = job["task"]
-                if type(task) is not str:
-                    return None
-                wire_task = check_task(task)
-                limit = data_limit(wire_task, max_packet_size)
-            if type(payload) is not bytes or len(payload) > limit:
-                return None
-            tasks.append(task)
-            payloads.append(payload)
-    except (KeyError, ValueError):
-        return None  # `make_requests` or `prepare` raises the error.
-    return tasks, payloads
 
 
 def _add_options(request: GearmanJobRequest, job: Mapping[str, Any]) -> None:
@@ -218,6 +226,10 @@ def prepare(
         ValueError: An attribute has a value that servers do not accept.
         Exception: Any exception that the encoder raises.
     """
+    columns = untouched(requests) if type(requests) is Batch else None
+    if columns is not None and _check_columns(columns):
+        _encode_columns(columns, encoder, max_packet_size)
+        return
     check_requests(requests)
     task, limit = None, 0
     for request in requests:
@@ -253,13 +265,64 @@ def prepare(
             if request.state != JOB_UNKNOWN and not tracking.is_orphaned(request):
                 continue  # Another thread's client submitted the request while the encoder ran.
         if len(payload) > room:
-            raise ValueError(
-                f"the data of {request.task!r} has {len(payload)} bytes: with a max_packet_size of "
-                f"{max_packet_size}, it can have {max(room, 0)}; raise that of the client, and "
-                "of workers and servers"
-            )
+            raise _too_large(request.task, payload, room, max_packet_size)
         request._gm_encoder = encoder
         request._gm_payload = payload
+
+
+def _check_columns(columns: Columns) -> bool:
+    """Check all names and priorities of `columns`. Return False if any is invalid."""
+    try:
+        if columns.uniques is not None:
+            given = [unique for unique in columns.uniques if unique]
+            text = "".join(given)
+            longest = max(map(len, given), default=0)
+            if longest > constants.MAX_UNIQUE_SIZE or "\0" in text or not text.isascii():
+                for unique in given:
+                    check_name("unique", unique, constants.MAX_UNIQUE_SIZE)
+        columns.submits = {
+            (task, priority): (SUBMITS[priority, columns.background], check_task(task))
+            for task, priority in {*columns.kinds}
+        }
+    except (KeyError, ValueError):
+        return False  # `prepare` raises the error, at the request.
+    return True
+
+
+def _encode_columns(columns: Columns, encoder: Any, max_packet_size: int) -> None:
+    """Encode the data of `columns`. See `prepare` for the exceptions."""
+    limits = {
+        kind: data_limit(function, max_packet_size)
+        for kind, (_, function) in columns.submits.items()
+    }
+    payloads = _plain(columns.data) if encoder is NoopEncoder else None
+    if payloads is None or max(map(len, payloads)) > min(limits.values()):
+        payloads = []
+        for kind, data in zip(columns.kinds, columns.data):
+            payload = encode_data(encoder, data, None, kind[0])
+            if len(payload) > limits[kind]:
+                raise _too_large(kind[0], payload, limits[kind], max_packet_size)
+            payloads.append(payload)
+    columns.encoder, columns.payloads = encoder, payloads
+
+
+def _plain(data: list[Any]) -> list[bytes] | None:
+    """Return the bytes of `data` if it is all bytes or all text, else None."""
+    kinds = set(map(type, data))
+    if kinds == {bytes}:
+        return data
+    if kinds == {str}:
+        with contextlib.suppress(UnicodeEncodeError):  # The loop over the jobs raises it.
+            return [each.encode("utf-8", "surrogateescape") for each in data]
+    return None
+
+
+def _too_large(task: str, payload: bytes, room: int, max_packet_size: int) -> ValueError:
+    return ValueError(
+        f"the data of {task!r} has {len(payload)} bytes: with a max_packet_size of "
+        f"{max_packet_size}, it can have {max(room, 0)}; raise that of the client, and of workers "
+        "and servers"
+    )
 
 
 def _bad_priority(request: GearmanJobRequest) -> Exception:

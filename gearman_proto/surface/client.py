@@ -175,7 +175,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         *,
         cancel_if_abandoned: bool = False,
         **unknown: Never,
-    ) -> Waited[list[GearmanJobRequest]]:
+    ) -> Waited[Batch]:
         """Submit many jobs at once (python-gearman: `submit_multiple_jobs`).
 
         Args:
@@ -189,7 +189,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             unknown: As in `submit_job`.
 
         Returns:
-            The requests, in the order of the jobs.
+            The requests, in the order of the jobs. A Batch has the operations of a list. It makes
+            each request when the application looks at it.
 
         Raises:
             ServerUnavailable, ExceededConnectionAttempts: As in `submit_job`. The exception's
@@ -523,26 +524,20 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     # Checks for adapters. Arguments can be objects of the application that raise their own
     # exceptions. Therefore they are checked here, before an engine changes its state.
 
+    @staticmethod
     def _gm_requests_of(
-        self,
         jobs: Collection[Mapping[str, Any]],
         background: bool,
         max_retries: int,
         unknown: Mapping[str, object],
     ) -> list[GearmanJobRequest] | Batch:
         refuse_arguments(unknown)
-        return make_batch(
-            jobs,
-            background=background,
-            max_retries=max_retries,
-            encoder=self.data_encoder,
-            max_packet_size=self._gm_max_packet_size,
-        )
+        return make_batch(jobs, background=background, max_retries=max_retries)
 
     @staticmethod
-    def _gm_all_of(requests: list[GearmanJobRequest] | Batch) -> list[GearmanJobRequest]:
-        """Return the list of requests that `submit_multiple_jobs` returns."""
-        return requests.all() if type(requests) is Batch else requests
+    def _gm_batch_of(requests: list[GearmanJobRequest] | Batch) -> Batch:
+        """Return the requests of `submit_multiple_jobs` in a batch."""
+        return Batch(requests) if isinstance(requests, list) else requests
 
     # Check arguments before the call, so that `as_completed` and `updates` raise errors themselves
     # and not at the first `next`.
@@ -592,10 +587,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> float | None:
         """Check the arguments of a submit, and encode the data. Return the timeout in seconds."""
         timeout = to_seconds(poll_timeout)
-        if type(requests) is not Batch or requests.requests:
-            # A Batch has requests only after the application has read them. It might also have
-            # changed them.
-            prepare(requests, self.data_encoder, self._gm_max_packet_size)
+        prepare(requests, self.data_encoder, self._gm_max_packet_size)
         return timeout
 
     def _gm_check_cancelled(

@@ -6,6 +6,7 @@ counters, and looks for leftovers. It knows no other engines.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from gearman_proto.constants import JOB_CREATED, JOB_PENDING
@@ -28,6 +29,7 @@ from gearman_proto.engines.server.jobqueue import (
 from gearman_proto.engines.waits import RequestsWait, Subscription, Wait
 from gearman_proto.engines.worker.engine import MOST_GRABS, WorkerEngine
 from gearman_proto.engines.worker.link import Phase
+from gearman_proto.jobs.batch import Batch
 
 from .servers import Witness
 
@@ -159,7 +161,7 @@ def check_wait(wait: Wait, to_be_made: int = 0) -> None:
 
     Args:
         wait: The Wait.
-        to_be_made: The number of its requests that were not made yet.
+        to_be_made: The number of its jobs that have no request yet.
     """
     if isinstance(wait, StatusWait):
         assert wait.remaining == sum(not query.answered for query in wait.queries)
@@ -167,15 +169,22 @@ def check_wait(wait: Wait, to_be_made: int = 0) -> None:
         mine = [request for request in wait.in_flight if wait in request._gm_waits]
         assert wait.remaining == len(mine) == len(wait.in_flight)
     elif isinstance(wait, RequestsWait):
-        check_counts(wait, wait.requests, to_be_made)
+        check_counts(wait, _made(wait.requests), to_be_made)
+
+
+def _made(requests: Collection[GearmanJobRequest]) -> Collection[GearmanJobRequest]:
+    """Return those of `requests` that were made, without making any."""
+    if not isinstance(requests, Batch) or requests._gm_columns is None:
+        return requests
+    return [*chain.from_iterable(requests._gm_columns.slices.values())]
 
 
 def check_counts(
     wait: RequestsWait, requests: Collection[GearmanJobRequest], to_be_made: int
 ) -> None:
     """Check that the counters of a Wait are right, and that `done` agrees with them."""
-    if not requests:
-        return  # The Wait is about connections.
+    if not requests and not to_be_made:
+        return  # The Wait is about connections, or its jobs have no requests.
     # A request that is listed twice counts once.
     mine = {request for request in requests if wait in request._gm_waits}
     if not mine and not to_be_made and wait.remaining:

@@ -18,6 +18,7 @@ Errors
 from __future__ import annotations
 
 import enum
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import constants
@@ -129,6 +130,15 @@ class Connection:
         """Yield the tokens of the unanswered requests, oldest first."""
         return self._end.unanswered_tokens()
 
+    def replace_token(self, token: object, others: Iterator[Any]) -> None:
+        """Replace each occurrence of the token `token` by the next of `others`.
+
+        For a client. `others` must have as many.
+        """
+        end = self._end
+        assert isinstance(end, ClientEnd)
+        end.tokens = deque(next(others) if each is token else each for each in end.tokens)
+
     # Sending.
 
     def send(self, event: Event, token: Any = None) -> bytes:
@@ -191,7 +201,8 @@ class Connection:
         self,
         kind: type[PlainSubmit],
         function: bytes,
-        jobs: Iterable[tuple[bytes, bytes]],
+        uniques: Sequence[bytes],
+        payloads: Sequence[bytes],
         tokens: Iterable[Any],
     ) -> bytes:
         """Return the bytes to write for many submits of one function.
@@ -202,17 +213,39 @@ class Connection:
         Args:
             kind: SubmitJob, or another subclass of PlainSubmit.
             function: The function of all jobs.
-            jobs: The unique and the data of each job.
+            uniques: The unique of each job.
+            payloads: The data of each job.
             tokens: The token of each job.
 
         Raises:
             LocalProtocolError: As in `send`. In this case no job was sent.
         """
-        row, end = self._to_send.get(kind), self._end
-        if row is None or self._error is not None:
+        return self.send_mixed_submits([(kind, function)], uniques, payloads, tokens)
+
+    def send_mixed_submits(
+        self,
+        kinds: Sequence[tuple[type[PlainSubmit], bytes]],
+        uniques: Sequence[bytes],
+        payloads: Sequence[bytes],
+        tokens: Iterable[Any],
+    ) -> bytes:
+        """Return the bytes to write for many submits, like `send_submits`.
+
+        Args:
+            kinds: The class and the function of each submit, or one pair for all.
+            uniques: As in `send_submits`.
+            payloads: As in `send_submits`.
+            tokens: As in `send_submits`.
+
+        Raises:
+            LocalProtocolError: As in `send`. In this case no job was sent.
+        """
+        end, to_send = self._end, self._to_send
+        if self._error is not None or not isinstance(end, ClientEnd) or kinds[0][0] not in to_send:
+            kind, function = kinds[0]
             return self._send_other(kind(function, b"", b""))
-        assert isinstance(end, ClientEnd)  # A server can't send submits.
-        return batches.send_submits(end, row, function, jobs, tokens)
+        rows = [(to_send[kind], function) for kind, function in kinds]
+        return batches.send_submits(end, rows, uniques, payloads, tokens)
 
     def send_args(self, kind: type[PacketEvent], args: Sequence[bytes]) -> bytes:
         """Return the bytes to write for a packet.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gearman_proto.errors import ArgumentTypeError, ArgumentValueError, InvalidClientState
-from gearman_proto.jobs.submitting import SLICE
+from gearman_proto.jobs.batch import SLICE
 from gearman_proto.wire.packets import SubmitJobBg
 
 from .kit import Kit, StartServer, settled

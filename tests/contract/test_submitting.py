@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gearman_proto.jobs.batch import SLICE
 from gearman_proto.jobs.job import GearmanJob
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import SLICE
 from gearman_proto.wire.packets import JobCreated, SubmitJobBg
 
 from .kit import Kit, Server, echo, reverse
@@ -67,7 +67,7 @@ async def test_more_jobs_than_one_slice(
     client = await kit.client_and_worker(server.address, tasks={task: echo})
     jobs = [{"task": task, "data": b"%d" % number} for number in range(SLICE + 1)]
     requests = await client.submit_multiple_jobs(jobs, background=background)
-    assert type(requests) is list
+    assert type(requests) is kit.gearman.Batch
     data = [request.data if background else request.result for request in requests]
     assert data == [job["data"] for job in jobs]
     assert all(request.complete for request in requests)

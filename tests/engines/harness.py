@@ -262,12 +262,12 @@ class World(links.World[Peer]):
 
 
 def to_be_made(wait: Wait, links: Iterable[ClientLink]) -> int:
-    """Return the number of requests of `wait` that no engine has created yet."""
+    """Return the number of jobs of `wait` that are in columns and have not ended."""
     return sum(
-        len(batch) - len(batch.requests)
+        columns.size - columns.accepted
         for link in links
-        for batch, waits in link.batches
-        if wait in waits
+        for columns, other in link.batches.items()
+        if other is wait
     )
 
 

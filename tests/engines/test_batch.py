@@ -1,4 +1,4 @@
-"""Tests of batches, which create many plain requests during their submission.
+"""Tests of batches, whose jobs are in columns.
 
 Each scenario runs twice, with a list of requests and with a Batch. Both runs must send the same
 packets, and end with the same states of the requests and calls.
@@ -12,11 +12,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gearman_proto.constants import JOB_CREATED, JOB_FAILED, JOB_PENDING, JOB_UNKNOWN, PRIORITY_HIGH
 from gearman_proto.engines.client import engine as client
 from gearman_proto.errors import GearmanError, ServerUnavailable
-from gearman_proto.jobs.batch import Batch
-from gearman_proto.wire.packets import JobCreated, SubmitJobBg, WorkComplete
+from gearman_proto.jobs import batch, submitting
+from gearman_proto.jobs.batch import untouched
+from gearman_proto.jobs.encoder import NoopEncoder
+from gearman_proto.jobs.submitting import make_batch, make_requests, prepare
+from gearman_proto.jobs.tracking import is_orphaned
+from gearman_proto.wire.packets import Error, JobCreated, SubmitJobBg, WorkComplete
+from tests.profiles import examples
 
 from .harness import Bell, World
 
@@ -30,6 +38,28 @@ if TYPE_CHECKING:
 MANY = 20
 
 
+def plain(number: int) -> dict[str, Any]:
+    return {"task": "task", "data": b"%d" % number}
+
+
+#: Forms of jobs, by name.
+FORMS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "plain": plain,
+    "text": lambda number: {"task": "task", "data": str(number)},
+    "uniques": lambda number: {**plain(number), "unique": f"\xe9{number}"},
+    "few uniques": lambda number: {
+        **plain(number),
+        "unique": ["u", "v", None, "", "-"][number % 5],
+    },
+    "priorities": lambda number: {
+        **plain(number),
+        "priority": [PRIORITY_HIGH, None][number // 8 % 2],
+    },
+    "two tasks": lambda number: {"task": ["a", "b"][number // 2 % 2], "data": b"%d" % number},
+    "large": lambda number: {"task": "task", "data": b"x" * [10, 70_000, 600_000][number % 5 % 3]},
+}
+
+
 class Play:
     """A World and a record of its events."""
 
@@ -37,17 +67,20 @@ class Play:
         self.world = World(servers, max_abandoned=10_000)
         self.at_once = at_once
         self.background = background
+        self.form: Callable[[int], dict[str, Any]] = plain
         self.seen: list[Any] = []
-        self.batches: list[Batch] = []
+        self.batches: list[Any] = []
         self._count = 0
 
     def submit(self, retries: int = 0, **options: Any) -> Wait:
-        made = Batch(
-            ["task"] * MANY, [b"%d" % n for n in range(MANY)], self.background, retries + 1
-        )
+        jobs = [self.form(number) for number in range(MANY)]
+        make = make_requests if self.at_once else make_batch
+        made: Any = make(jobs, background=self.background, max_retries=retries)
+        prepare(made, NoopEncoder)
+        if not self.at_once and (self.background or "unique" not in jobs[0]):
+            assert untouched(made) is not None
         self.batches.append(made)
-        requests = made.all() if self.at_once else made
-        wait = self.world.engine.submit(self.world.now, Bell(), requests, **options)
+        wait = self.world.engine.submit(self.world.now, Bell(), made, **options)
         return self.world._made(wait)
 
     def answer(self, server: Peer, *, chunks: int = 1) -> None:
@@ -108,13 +141,52 @@ def lost(play: Play, retries: int = 0) -> None:
     play.seen.append(str(wait.error))
 
 
+def looked_at(play: Play) -> None:
+    """Another thread looks at requests, and waits for some, while the jobs are submitted."""
+    wait = play.submit()
+    play.answer(play.world.serve())
+    seen = [play.batches[0][number] for number in (0, 6, MANY - 1)]
+    other = play.world.wait_completed(*seen)
+    assert not other.done
+    play.finish()
+    assert wait.done
+    assert other.done
+    play.seen.append([(request.state, request.handle) for request in seen])
+
+
+def cancelled(play: Play) -> None:
+    """The engine removes requests that are not sent."""
+    wait = play.submit()
+    play.answer(play.world.serve())
+    beside = play.world.request(background=play.background, unique="beside")
+    play.world.submit(beside)
+    play.world.cancel(beside)
+    assert beside.state == JOB_FAILED
+    play.world.cancel(play.batches[0][MANY - 1])
+    play.finish()
+    assert wait.done
+
+
+def with_an_error(play: Play) -> None:
+    wait = play.submit()
+    server = play.world.serve()
+    play.answer(server)
+    _, *others = server.read(server.pull())
+    handles = [b"H:e%d" % number for number in range(len(others))]
+    server.send(Error(b"QUEUE_ERROR", b"full"), *map(JobCreated, handles))
+    if not play.background:
+        server.send(*(WorkComplete(handle, b"") for handle in handles))
+    play.finish()
+    assert wait.done
+
+
 def refused(play: Play) -> None:
     wait = play.submit()
     play.world.peer().refuse()
     assert wait.done
     with pytest.raises(ServerUnavailable) as caught:
         wait.raise_error()
-    assert list(caught.value.job_requests) == list(play.batches[0])
+    assert caught.value.job_requests is play.batches[0]
 
 
 def timed_out(play: Play) -> None:
@@ -165,7 +237,8 @@ def several_servers(play: Play) -> None:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "SLICE", 3)
+    monkeypatch.setattr(submitting, "MANY", 3)
+    monkeypatch.setattr(batch, "SLICE", 3)
     monkeypatch.setattr(client, "_WINDOW", 5)
 
 
@@ -174,16 +247,163 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     "scenario",
     [
         *(served, one_beside_it, lost, partial(lost, retries=1), refused, timed_out, given_up),
-        *(closed, full, several_servers),
+        *(closed, full, several_servers, looked_at, cancelled, with_an_error),
     ],
 )
-def test_supply_behaves_like_a_list_of_requests(
+def test_batch_behaves_like_a_list_of_requests(
     scenario: Callable[[Play], None], background: bool
 ) -> None:
     plays = [Play(at_once=at_once, background=background) for at_once in (True, False)]
     for play in plays:
         scenario(play)
     assert plays[0].end() == plays[1].end()
+
+
+class Story(Play):
+    """A Play in which any step can follow any other. Its application can look at any time."""
+
+    def __init__(self, *, at_once: bool, background: bool, form: str, options: Any) -> None:
+        super().__init__(at_once=at_once, background=background)
+        self.form = FORMS[form]
+        self.waits = [self.submit(**options)]
+        self.server: Peer | None = None
+        self.unanswered: list[Any] = []
+
+    @property
+    def requests(self) -> Any:
+        return self.batches[0]
+
+    def serve(self, _: int) -> None:
+        """Open the connection of the current link."""
+        if not any(peer.link.alive for peer in self.world.peers):
+            self.world.sleep(60.0)
+        self.world.act()
+        alive = [peer for peer in self.world.peers if peer.link.alive]
+        if alive and not alive[-1].link.is_up:
+            self.unanswered.clear()
+            self.server = alive[-1].up()
+
+    def _is_served(self) -> bool:
+        return self.server is not None and self.server.link.is_up
+
+    def send(self, _: int) -> None:
+        """Read one chunk of submits."""
+        if self._is_served():
+            assert self.server is not None
+            submits: list[Any] = self.server.read(self.server.pull())
+            self.unanswered += submits
+            self.seen += [
+                (type(submit), submit.function, self._named(submit.unique), submit.data)
+                for submit in submits
+            ]
+
+    def _named(self, unique: bytes | None) -> bytes | None:
+        """Return a given unique, or None for a random one."""
+        return None if unique is None or len(unique) == 32 else unique
+
+    def answer(self, count: int) -> None:  # type: ignore[override]
+        """Acknowledge some of the submits, or all."""
+        if self._is_served():
+            assert self.server is not None
+            answered, self.unanswered = self.unanswered[:count], self.unanswered[count:]
+            self.server.send(*[self._created() for _ in answered])
+
+    def _created(self) -> JobCreated:
+        self._count += 1
+        return JobCreated(b"H:%d" % self._count)
+
+    def error(self, _: int) -> None:
+        """Answer the first submit with an ERROR."""
+        if self._is_served() and self.unanswered:
+            assert self.server is not None
+            del self.unanswered[0]
+            self.server.send(Error(b"QUEUE_ERROR", b"full"))
+
+    def lose(self, _: int) -> None:
+        if self._is_served():
+            assert self.server is not None
+            self.server.lose()
+            self.unanswered.clear()
+
+    def refuse(self, _: int) -> None:
+        alive = [peer for peer in self.world.peers if peer.link.alive and not peer.link.is_up]
+        if alive:
+            alive[-1].refuse()
+
+    def sleep(self, seconds: int) -> None:
+        self.world.sleep(float(seconds))
+
+    def release(self, number: int) -> None:
+        if number < len(self.waits):
+            self.world.release(self.waits.pop(number))
+
+    def join(self, number: int) -> None:
+        """Let another call wait for some of the requests."""
+        if not self.world.engine.closed:
+            some = self.requests[number : number + 2]
+            self.waits.append(self.world.wait_completed(*some, timeout=7.0))
+
+    def look(self, number: int) -> None:
+        """Look at one request."""
+        request = self.requests[number % MANY]
+        assert self.requests[number % MANY] is request
+        # A request that is not sent yet can get its unique later.
+        sent = request.state != JOB_PENDING
+        self.seen.append(
+            (request.data, request.task, request.state, request.handle, request.timed_out)
+            + (request.priority, request.background, str(request.error), str(request.connection))
+            + (request.complete, request._gm_link is None, bool(request._gm_payload))
+            + ((request.connection_attempts, bool(request.unique)) if sent else ())
+        )
+
+    def close(self, _: int) -> None:
+        self.world.close()
+
+    def end(self) -> list[Any]:
+        for wait in self.waits:
+            self.seen.append((wait.done, wait.timed_out, str(wait.error)))
+        for number in range(MANY):
+            self.look(number)
+        return self.seen
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["serve", "send", "answer"]), st.just(MANY)),
+        st.tuples(st.sampled_from(["answer", "look", "join"]), st.integers(0, MANY - 3)),
+        st.tuples(
+            st.sampled_from(["error", "lose", "refuse", "sleep", "release", "close"]),
+            st.integers(0, 8),
+        ),
+    ),
+    max_size=30,
+)
+
+
+@examples(40)
+@given(
+    STEPS,
+    st.sampled_from(list(FORMS)),
+    st.booleans(),
+    st.fixed_dictionaries(
+        {
+            "retries": st.integers(0, 1),
+            "accepted_only": st.booleans(),
+            "timeout": st.sampled_from([None, 5.0]),
+        }
+    ),
+)
+def test_no_program_can_tell_a_batch_from_a_list(
+    steps: list[tuple[str, int]], form: str, background: bool, options: dict[str, Any]
+) -> None:
+    stories = [
+        Story(at_once=at_once, background=background, form=form, options=options)
+        for at_once in (True, False)
+    ]
+    for name, number in steps:
+        for story in stories:
+            getattr(story, name)(number)
+    assert stories[0].end() == stories[1].end()
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -201,14 +421,63 @@ def test_requests_of_a_call_are_freed_without_the_cycle_collector(at_once: bool)
         gc.enable()
 
 
-def test_first_requests_are_sent_before_the_last_are_created() -> None:
+def test_background_jobs_are_submitted_without_requests() -> None:
     play = Play(at_once=False)
     wait = play.submit()
+    play.finish()
+    assert wait.done
     made = play.batches[0]
-    assert made.requests == []
-    play.answer(play.world.serve())
+    assert not made._gm_columns.slices
     assert {kind for kind, _, _ in play.seen} == {SubmitJobBg}
+    assert [request.unique.encode() for request in made] == [unique for _, unique, _ in play.seen]
+    assert [request.handle for request in made] == [f"H:{n + 1}" for n in range(MANY)]
+
+
+def test_answers_to_other_calls_between_those_of_a_batch() -> None:
+    play = Play(at_once=False)
+    server = play.world.idle_server()
+    server.take()
+    wait, last = play.submit(), play.submit()
+    others = []
+    count = unanswered = 0
+    while not last.done:
+        others.append(play.world.submit(play.world.request(background=True)))
+        submits = server.read(server.pull())
+        unanswered += len(submits)
+        # The next answers begin with one to the batch, or with one to another call.
+        some = unanswered - len(others) % 3 if submits else unanswered
+        handles = [b"H:%d" % (count + number) for number in range(some)]
+        server.send_raw(b"".join(server.connection.send(JobCreated(each)) for each in handles))
+        count += some
+        unanswered -= some
+    assert wait.done
+    found = {request.handle for made in play.batches for request in made}
+    assert len(found - {None}) == 2 * MANY
+    assert all(other.done for other in others[:-2])
+
+
+def test_request_of_an_abandoned_engine_counts_as_lost() -> None:
+    play = Play(at_once=False)
+    wait = play.submit()
+    play.answer(play.world.serve())
+    made = play.batches[0]
+    seen = made[0], made[5]
     play.world.engine.abandon(GearmanError("given up"))
     assert wait.done
-    # The caller cannot get the missing requests, because the call raises an error.
-    assert 0 < len(made.requests) < MANY
+    assert [request.state for request in seen] == [JOB_CREATED, JOB_UNKNOWN]
+    assert is_orphaned(made[MANY - 1])
+
+
+def test_request_outlives_its_batch_without_the_columns() -> None:
+    play = Play(at_once=False)
+    play.world.release(play.submit())
+    play.finish()
+    made = play.batches.pop()
+    request, columns = made[4], weakref.ref(made._gm_columns)
+    gc.disable()
+    try:
+        del made
+        assert columns() is None
+    finally:
+        gc.enable()
+    assert (request.data, request.handle) == (b"4", "H:5")

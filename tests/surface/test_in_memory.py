@@ -30,8 +30,7 @@ from gearman_proto import (
 from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.engines.worker.outcomes import exc_info_of
 from gearman_proto.errors import ArgumentValueError, InvalidClientState, ServerUnavailable
-from gearman_proto.jobs.batch import Batch
-from gearman_proto.jobs.submitting import SLICE
+from gearman_proto.jobs.batch import SLICE, Batch, untouched
 from gearman_proto.surface.client import cancelling, make_job
 from gearman_proto.surface.worker import Ability, check_main_thread
 from gearman_proto.wire.connection import Connection
@@ -217,13 +216,17 @@ def test_requests_of_many_jobs_are_created_lazily() -> None:
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
     many = client._gm_requests_of(jobs, True, 2, {})
+    assert untouched(many) is not None
     accepted = submit(client, many)
     assert isinstance(accepted, RequestsWait)
     assert accepted.unaccepted == len(many) == SLICE + 1
-    assert isinstance(many, Batch)
-    assert many.requests == []
-    (request,) = client._gm_requests_of(jobs[:1], True, 2, {})
+    assert accepted.members == ()
+    assert client._gm_batch_of(many) is many
+    few = client._gm_requests_of(jobs[:1], True, 2, {})
+    (request,) = few
     assert (request.background, request.max_connection_attempts) == (True, 3)
+    assert type(client._gm_batch_of(few)) is Batch
+    assert client._gm_batch_of(few)[0] is request
 
 
 def test_changed_requests_of_many_jobs_are_checked_again() -> None:
@@ -235,7 +238,7 @@ def test_changed_requests_of_many_jobs_are_checked_again() -> None:
     accepted = submit(client, many)
     assert many[SLICE]._gm_payload == b"changed"
     assert {request.state for request in many} == {"PENDING"}
-    assert client._gm_all_of(many) == list(accepted.requests)
+    assert many == list(accepted.requests)
     bad = client._gm_requests_of(jobs, True, 2, {})
     bad[SLICE].unique = "u" * 100
     with pytest.raises(ValueError, match="unique"):

@@ -64,12 +64,12 @@ async def check_client(client: gearman.GearmanClient) -> None:
     check_request(await client.submit_job("shout", b"one", poll_timeout=10.0))
     jobs = [{"task": "shout", "data": b"two"}]
     requests = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    assert_type(requests, list[gearman.GearmanJobRequest])
+    assert_type(requests, gearman.Batch)
     ended = client.as_completed(requests)
     assert_type(ended, AsyncIterator[gearman.GearmanJobRequest])
     assert [each.result async for each in ended] == [b"TWO"]
     requests = await client.wait_until_jobs_completed(requests)
-    assert_type(requests, list[gearman.GearmanJobRequest])
+    assert_type(requests, gearman.Batch)
     [request] = await client.submit_multiple_jobs(jobs, wait_until_complete=False)
     updates = client.updates(request)
     assert_type(updates, AsyncIterator[gearman.JobUpdate])

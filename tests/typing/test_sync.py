@@ -65,13 +65,13 @@ def check_client(client: gearman.GearmanClient) -> None:
     check_request(request)
     jobs = [{"task": "shout", "data": b"two"}]
     requests = client.submit_multiple_jobs(jobs, wait_until_complete=False)
-    assert_type(requests, list[gearman.GearmanJobRequest])
-    assert_type(client.wait_until_jobs_accepted(requests), list[gearman.GearmanJobRequest])
+    assert_type(requests, gearman.Batch)
+    assert_type(client.wait_until_jobs_accepted(requests), gearman.Batch)
     ended = client.as_completed(requests)
     assert_type(ended, Iterator[gearman.GearmanJobRequest])
     assert [each.result for each in ended] == [b"TWO"]
-    assert_type(client.wait_until_jobs_completed(requests), list[gearman.GearmanJobRequest])
-    assert_type(client.submit_multiple_requests(requests), list[gearman.GearmanJobRequest])
+    assert_type(client.wait_until_jobs_completed(requests), gearman.Batch)
+    assert_type(client.submit_multiple_requests(requests), gearman.Batch)
     [request] = client.submit_multiple_jobs(jobs, wait_until_complete=False)
     updates = client.updates(request)
     assert_type(updates, Iterator[gearman.JobUpdate])

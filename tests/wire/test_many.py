@@ -63,7 +63,9 @@ def at_once(
     kind: type[PlainSubmit], function: bytes, jobs: Sequence[tuple[bytes, bytes]]
 ) -> tuple[bytes, list[Any]]:
     client = Connection(Role.CLIENT)
-    return client.send_submits(kind, function, jobs, jobs), list(client.unanswered_tokens())
+    uniques, payloads = zip(*jobs)
+    data = client.send_submits(kind, function, uniques, payloads, jobs)
+    return data, list(client.unanswered_tokens())
 
 
 # Sending.
@@ -95,23 +97,76 @@ def test_send_submits_any_jobs_match_send(
 def test_send_submits_bad_name_sends_nothing(function: bytes, unique: bytes) -> None:
     client = Connection(Role.CLIENT)
     with pytest.raises(LocalProtocolError, match=r"SUBMIT_JOB: "):
-        client.send_submits(SubmitJob, function, [(b"good", b"")] * 2 + [(unique, b"")], [1, 2, 3])
+        client.send_submits(SubmitJob, function, [b"good", b"good", unique], [b""] * 3, [1, 2, 3])
     assert client.unanswered == 0
 
 
 def test_send_submits_too_large_for_header_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_MAX_BODY_SIZE", 100)
     client = Connection(Role.CLIENT)
-    assert client.send_submits(SubmitJob, b"f", [(b"u", b"x" * 96)], [1])
+    assert client.send_submits(SubmitJob, b"f", [b"u"], [b"x" * 96], [1])
     with pytest.raises(LocalProtocolError, match="101 bytes do not fit a packet"):
-        client.send_submits(SubmitJob, b"f", [(b"u", b"x" * 97)], [1])
+        client.send_submits(SubmitJob, b"f", [b"u"], [b"x" * 97], [1])
     assert client.unanswered == 1
+
+
+def test_send_submits_without_jobs_sends_nothing() -> None:
+    client = Connection(Role.CLIENT)
+    assert client.send_submits(SubmitJob, b"f", [], [], []) == b""
+    assert client.unanswered == 0
+
+
+@examples(10)
+@given(st.lists(st.tuples(st.sampled_from(KINDS), names, names, st.binary()), min_size=1))
+def test_send_mixed_submits_any_jobs_match_send(jobs: list[Any]) -> None:
+    one, many = Connection(Role.CLIENT), Connection(Role.CLIENT)
+    kinds, functions, uniques, payloads = zip(*jobs)
+
+    def by_one() -> bytes:
+        for kind, function, _, _ in jobs:  # The functions are checked first.
+            Connection(Role.CLIENT).send(kind(function, b"", b""))
+        return b"".join([one.send(kind(*job), job) for kind, *job in jobs])
+
+    def mixed() -> bytes:
+        submits = [*zip(kinds, functions)]
+        return many.send_mixed_submits(submits, uniques, payloads, [[*job] for _, *job in jobs])
+
+    outcomes: list[Any] = []
+    for send in by_one, mixed:
+        try:
+            outcomes.append(send())
+        except LocalProtocolError:
+            outcomes.append(None)
+    assert outcomes[0] == outcomes[1]
+    if outcomes[0] is not None:
+        assert list(one.unanswered_tokens()) == list(many.unanswered_tokens())
+
+
+def test_send_mixed_submits_are_answered_in_a_run() -> None:
+    client = Connection(Role.CLIENT)
+    kinds = [(SubmitJob, b"f"), (SubmitJobBg, b"g"), (SubmitJob, b"f")]
+    data = client.send_mixed_submits(kinds, [b"u"] * 3, [b"x"] * 3, range(3))
+    each = [kind(function, b"u", b"x") for kind, function in kinds]
+    assert data == b"".join(map(Connection(Role.CLIENT).send, each))
+    client.receive_data(created(b"H:1", b"H:2", b"H:3"))
+    assert client.next_created() == ([b"H:1", b"H:2", b"H:3"], [0, 1, 2])
+
+
+def test_replace_token_replaces_each_occurrence_in_order() -> None:
+    client = Connection(Role.CLIENT)
+    old, other = object(), object()
+    tokens = [old, other, old, old]
+    client.send_submits(SubmitJob, b"f", [b"u"] * 4, [b""] * 4, tokens)
+    client.replace_token(old, iter("abc"))
+    assert list(client.unanswered_tokens()) == ["a", other, "b", "c"]
+    client.receive_data(created(b"H:1", b"H:2"))
+    assert client.next_created() == ([b"H:1", b"H:2"], ["a", other])
 
 
 @pytest.mark.parametrize("role", [Role.WORKER, Role.SERVER])
 def test_send_submits_by_other_role_is_refused(role: Role) -> None:
     with pytest.raises(LocalProtocolError, match="is not for"):
-        Connection(role).send_submits(SubmitJob, b"f", [(b"u", b"")], [1])
+        Connection(role).send_submits(SubmitJob, b"f", [b"u"], [b""], [1])
 
 
 # Receiving.
@@ -349,7 +404,7 @@ def test_quick_paths_after_error_are_empty_or_refused() -> None:
             end.next_event()
     assert client.next_created() == ([], [])
     with pytest.raises(LocalProtocolError, match="has failed"):
-        client.send_submits(SubmitJob, b"f", [(b"u", b"")], [1])
+        client.send_submits(SubmitJob, b"f", [b"u"], [b""], [1])
     assert list(server.requests()) == []
     assert not server.is_drained()
     with pytest.raises(LocalProtocolError, match="has failed"):

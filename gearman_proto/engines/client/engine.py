@@ -13,9 +13,10 @@ Places of a request
     CREATED      `link.jobs[handle]`, if it is foreground      its terminal packet
     ===========  ============================================  =================
 
-    Large batches of plain requests are made lazily: each batch in `link.batches` adds its next
-    requests to the outbox when that is empty. Before the engine drops a link or ends a call, it
-    makes the remaining requests.
+    The jobs of a large call are in columns, without requests: see `link.batches` and the module
+    `batch`. Background jobs are sent from the columns, and the requests of foreground jobs are
+    added to the outbox, when that is empty. Before the engine drops a link or ends a call, it makes
+    all requests of the call.
 
     Requests that share a unique chosen by the application also share a Submit in the first two
     places; see `foreground`.
@@ -74,9 +75,9 @@ from gearman_proto.errors import (
 )
 from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.jobs import tracking
-from gearman_proto.jobs.batch import Batch
+from gearman_proto.jobs.batch import Batch, untouched
 from gearman_proto.jobs.request import GearmanJobRequest
-from gearman_proto.jobs.submitting import SLICE, check_followed, check_requests, submit_event
+from gearman_proto.jobs.submitting import check_followed, check_requests, submit_event
 from gearman_proto.names import to_wire
 from gearman_proto.wire.packets import OptionReq
 
@@ -234,15 +235,16 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         deadline = deadline_of(now, timeout)
         if self.closed:
             return RequestsWait((), deadline, wake).refuse(_shut_down())
-        if type(requests) is Batch:
-            link = None if self._abandoned > self._max_abandoned else self._only_link(now)
-            if link is not None and not requests.requests:
+        columns = untouched(requests) if type(requests) is Batch else None
+        if columns is not None and columns.payloads and self._abandoned <= self._max_abandoned:
+            link = self._only_link(now)
+            if link is not None:
                 wait = RequestsWait((), deadline, wake, accepted_only=accepted_only)
-                wait.requests = wait.members = requests.requests
-                wait.unaccepted = wait.remaining = len(requests)
-                link.batches.append((requests, (wait,)))
+                wait.requests = requests
+                wait.unaccepted = wait.remaining = columns.size
+                columns.begin(link, self._rng.randbytes, self._unique_bytes)
+                link.batches[columns] = wait
                 return self._start(wait)
-            requests = requests.all()
         wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
         try:
             self._claim(wait.members)
@@ -278,7 +280,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
                     request._gm_tried = full
                 self._assign(request, now)
         if link is not None:
-            self._put(unsent, link, now)
+            link.put(unsent, now)
         wait.check()
         self._unclaim()
         return self._start(wait)
@@ -464,7 +466,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         if self.closed:
             return wait.refuse(_shut_down())
         wait.remaining = len(requests)
-        removed = self._remove_unsent(requests)
+        removed = self._remove_unsent(requests, now)
         for request in requests:
             link = request._gm_link
             if id(request) in removed:
@@ -515,7 +517,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         ]
         return self.cancel(now, wake, abandoned, timeout=timeout)
 
-    def _remove_unsent(self, requests: Iterable[GearmanJobRequest]) -> set[int]:
+    def _remove_unsent(self, requests: Iterable[GearmanJobRequest], now: float) -> set[int]:
         """Remove those of `requests` that were not sent. Return their ids."""
         by_link: dict[ClientLink, set[int]] = {}
         removed: set[int] = set()
@@ -524,6 +526,9 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             if request.state == JOB_PENDING and link is not None and link.engine is self:
                 by_link.setdefault(link, set()).add(id(request))
         for link, ids in by_link.items():
+            for columns in [*link.batches]:
+                if columns.slices:  # The application has looked at requests.
+                    link.unpack(columns, now)
             outbox, link.outbox = link.outbox, deque()
             for item in outbox:
                 leaving = ids.intersection(map(id, requests_of(item)))
@@ -612,7 +617,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         if isinstance(wait, ResultsWait):
             wait.finish()  # A job that its stream still yields must not be submitted.
         if isinstance(wait, RequestsWait) and wait.remaining:
-            self._make_all_of(wait, now)
+            self._unpack_call(wait, now)
             for request in wait.members:
                 if wait in request._gm_waits:
                     request._gm_waits = tuple(
@@ -631,7 +636,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         self.closed = True
         error = ConnectionError("the client was shut down")
         for link in self.pool.links():
-            self._make_rest(link, now)
+            self._unpack_all(link, now)
             self._tell_close(link)
             for item in self._empty(link):
                 if isinstance(item, Probe):
@@ -673,6 +678,8 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             for item in link.items():
                 yield from requests_of(item)
             yield from link.jobs.give_up()
+            for columns in link.batches:
+                yield from chain.from_iterable(columns.slices.values())
 
     def _empty(self, link: ClientLink) -> list[GearmanJobRequest | Probe]:
         """Drop `link`, and return its requests and probes."""
@@ -729,7 +736,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             link: ClientLink | None = server.link
             if link is None or link.state is not OPEN:
                 continue
-            waiting = link.outbox or link.batches
+            waiting = link.outbox or (link.batches and link.unsent_batch())
             if link.ahead or (waiting and link.connection.unanswered < _WINDOW):
                 links.append(link)
         for admin in self._admins.values():
@@ -764,7 +771,20 @@ class ClientEngine(ConnectingEngine[AnyLink]):
                 return bytes(question)
             packets += send(question.event, question)
         last = unanswered + len(packets)
-        while last < _WINDOW and size < _CHUNK_SIZE and (outbox or self._make_more(link, now)):
+        while last < _WINDOW and size < _CHUNK_SIZE:
+            if not outbox:
+                columns = link.unsent_batch() if link.batches else None
+                if columns is None:
+                    break
+                if columns.background:
+                    sent = columns.sent
+                    pieces = columns.send(connection, _WINDOW - last, _CHUNK_SIZE - size)
+                    packets += pieces
+                    size += sum(map(len, pieces))
+                    last += columns.sent - sent
+                else:
+                    link.take(columns, now)
+                continue
             if len(outbox) > 1 and (
                 run := take_submits(outbox, _WINDOW - last, _CHUNK_SIZE - size)
             ):
@@ -868,7 +888,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         return wait
 
     def _expire(self, wait: Wait, now: float) -> None:
-        self._make_all_of(wait, now)
+        self._unpack_call(wait, now)
         wait.expire(now)
 
     @staticmethod
@@ -919,50 +939,24 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         link = server.link
         if link is None or link.state is WAITING:
             link = self._link_to(server, now, at=server.retry_at() if again else 0.0)
-        self._put((request,), link, now)
-
-    def _put_one(self, request: GearmanJobRequest, link: ClientLink, now: float) -> None:
-        self._put((request,), link, now)
+        link.put((request,), now)
 
     @staticmethod
-    def _put(requests: Iterable[GearmanJobRequest], link: ClientLink, now: float) -> None:
-        """Queue `requests` on `link`."""
-        address, append = link.address, link.outbox.append
-        for request in requests:
-            request.state = JOB_PENDING
-            request._gm_link = link
-            request.connection = address
-            if request.background or request.unique == request._gm_generated_unique:
-                append(request)
-            elif (item := link.jobs.share(request, now)) is not None:
-                append(item)
+    def _put_one(request: GearmanJobRequest, link: ClientLink, now: float) -> None:
+        link.put((request,), now)
 
-    def _make_more(self, link: ClientLink, now: float) -> bool:
-        """Move the next requests of a batch to the outbox of `link`.
+    @staticmethod
+    def _unpack_all(link: ClientLink, now: float) -> None:
+        """Make a request for each job in columns on `link`."""
+        for columns in [*link.batches]:
+            link.unpack(columns, now)
 
-        Return False if `link` has no batches.
-        """
-        if not link.batches:
-            return False
-        batch, alone = link.batches[0]
-        requests = batch.take(SLICE)
-        if len(batch.requests) == len(batch):
-            del link.batches[0]
-        for request, unique in zip(requests, self._make_uniques(len(requests))):
-            request.unique = request._gm_generated_unique = unique
-            request._gm_waits = alone
-        self._put(requests, link, now)
-        return True
-
-    def _make_rest(self, link: ClientLink, now: float) -> None:
-        while self._make_more(link, now):
-            pass
-
-    def _make_all_of(self, wait: Wait, now: float) -> None:
-        """Make all remaining requests of the call that waits for `wait`."""
+    def _unpack_call(self, wait: Wait, now: float) -> None:
+        """Make a request for each job of the call that waits for `wait`."""
         for link in self.pool.links():
-            while any(wait in waits for _, waits in link.batches):
-                self._make_more(link, now)
+            for columns, other in [*link.batches.items()]:
+                if other is wait:
+                    link.unpack(columns, now)
 
     def _only_link(self, now: float) -> ClientLink | None:
         """Return the link for all requests if the pool has only one server, else None."""
@@ -1051,7 +1045,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         if other is not None:
             request._gm_tried = tried
             link = self._link_to(other, now)
-        self._put((request,), link, now)
+        link.put((request,), now)
 
     def _opened(self, link: AnyLink, now: float) -> None:
         if isinstance(link, AdminLink):
@@ -1091,7 +1085,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             return
         server = link.server
         was_up = link.is_up
-        self._make_rest(link, now)
+        self._unpack_all(link, now)
         self._drop(link)
         if link.has_lasted(now):
             server.served()

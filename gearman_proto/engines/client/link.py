@@ -17,12 +17,12 @@ from .heartbeat import Heartbeat
 from .queries import Probe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from gearman_proto.engines.base import BaseEngine
     from gearman_proto.engines.servers import Server
     from gearman_proto.engines.waits import RequestsWait, Wait
-    from gearman_proto.jobs.batch import Batch
+    from gearman_proto.jobs.batch import Columns
     from gearman_proto.wire.packets import PlainSubmit
 
     from .foreground import LoneRef, RequestRef
@@ -45,7 +45,8 @@ class ClientLink(OutgoingLink):
     Attributes:
         engine: The engine of the link.
         outbox: Outgoing items, in order.
-        batches: Sources of more requests for the outbox, each with the waits of its requests.
+        batches: The calls whose jobs are in columns, in order. They are sent after the outbox. The
+            answers to background jobs have the columns as their token.
         jobs: The foreground jobs that the server has acknowledged.
         waits: Calls that wait for the connection to open.
         ahead: Items to send before the outbox: first the rest of a large packet in pieces, then
@@ -67,13 +68,69 @@ class ClientLink(OutgoingLink):
         super().__init__(server, Role.CLIENT, max_packet_size)
         self.engine: BaseEngine = engine
         self.outbox: deque[GearmanJobRequest | Submit | Probe] = deque()
-        self.batches: list[tuple[Batch, tuple[RequestsWait, ...]]] = []
+        self.batches: dict[Columns, RequestsWait] = {}
         self.jobs: ForegroundJobs = ForegroundJobs(dropped)
         self.waits: list[Wait] = []
         self.ahead: deque[memoryview | Probe] = deque()
         self.heartbeat: Heartbeat = Heartbeat(
             heartbeat, self.jobs, self.delivery, self.ahead.append
         )
+
+    def put(self, requests: Iterable[GearmanJobRequest], now: float) -> None:
+        """Queue `requests`."""
+        address, append = self.address, self.outbox.append
+        for request in requests:
+            request.state = JOB_PENDING
+            request._gm_link = self
+            request.connection = address
+            if request.background or request.unique == request._gm_generated_unique:
+                append(request)
+            elif (item := self.jobs.share(request, now)) is not None:
+                append(item)
+
+    def unsent_batch(self) -> Columns | None:
+        """Return the first columns that have unsent jobs, or None."""
+        for columns in self.batches:
+            if columns.sent < columns.size:
+                return columns
+        return None
+
+    def take(self, columns: Columns, now: float) -> None:
+        """Queue the requests of the next foreground jobs of `columns`."""
+        wait = self.batches[columns]
+        requests = columns.take()
+        if columns.sent == columns.size:
+            del self.batches[columns]
+            wait.members = columns.all()
+        _wait_for(requests, wait)
+        self.put(requests, now)
+
+    def accept(self, columns: Columns, handles: list[bytes]) -> None:
+        """Record the acknowledgments of the next background jobs of `columns`."""
+        columns.accept(handles)
+        wait = self.batches[columns]
+        if columns.accepted == columns.size:
+            del self.batches[columns]
+        wait.jobs_ended(len(handles))
+
+    def unpack(self, columns: Columns, now: float, answered: int = 0) -> list[GearmanJobRequest]:
+        """Continue the call of `columns` with a request for each job.
+
+        Args:
+            columns: The columns.
+            now: The time.
+            answered: The number of answers that were already removed from the connection's queue.
+
+        Returns:
+            The requests of the answers.
+        """
+        wait = self.batches.pop(columns)
+        requests = wait.members = columns.unpack()
+        first = columns.accepted + answered
+        _wait_for(requests[columns.accepted :], wait)
+        self.connection.replace_token(columns, iter(requests[first : columns.sent]))
+        self.put(requests[columns.sent :], now)
+        return requests[columns.accepted : first]
 
     def in_pieces(self, packets: list[bytes]) -> bytes:
         """Return the first piece of `packets`, and add the others to `ahead`.
@@ -107,7 +164,7 @@ class ClientLink(OutgoingLink):
             len(request._gm_payload or b"")
             for item in self.connection.unanswered_tokens()
             for request in requests_of(item)[:1]
-        )
+        ) + sum(columns.unanswered_size() for columns in self.batches)
         return self.heartbeat.check(
             now,
             queued=queued,
@@ -130,9 +187,17 @@ class ClientLink(OutgoingLink):
         yield from self.outbox
 
 
+def _wait_for(requests: list[GearmanJobRequest], wait: RequestsWait) -> None:
+    # All requests share this tuple. An attribute of `wait` would make a reference cycle.
+    alone = (wait,)
+    for request in requests:
+        # Another call can wait for a request that the application has looked at.
+        request._gm_waits = (*request._gm_waits, wait) if request._gm_waits else alone
+
+
 def take_submits(
     outbox: deque[Any], room: int, limit: int
-) -> tuple[type[PlainSubmit], bytes, zip[tuple[bytes, bytes]], list[GearmanJobRequest]] | None:
+) -> tuple[type[PlainSubmit], bytes, list[bytes], list[bytes], list[GearmanJobRequest]] | None:
     """Remove similar submits from the head of `outbox`, and count an attempt for each.
 
     Similar submits differ only in unique and data. Stop at a request that is large or that the
@@ -188,7 +253,7 @@ def take_submits(
         requests.append(request)
         limit -= overhead + len(unique) + len(payload)
         outbox.popleft()
-    return (kind, function, zip(uniques, payloads), requests) if requests else None
+    return (kind, function, uniques, payloads, requests) if requests else None
 
 
 def requests_of(item: object) -> Sequence[GearmanJobRequest]:

@@ -6,12 +6,15 @@ packet and its link.
 
 from __future__ import annotations
 
+import itertools
+import operator
 from typing import TYPE_CHECKING, Any
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_FAILED, JOB_UNKNOWN
 from gearman_proto.engines.connecting import server_error
 from gearman_proto.errors import GearmanError, ServerError
 from gearman_proto.jobs import tracking
+from gearman_proto.jobs.batch import Columns
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES, UPDATE_COST
 from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA
@@ -100,6 +103,17 @@ class ReplyHandler:
         self._on_many_created(link, [event.handle], [event.answers])
 
     def _on_many_created(self, link: ClientLink, handles: list[bytes], items: list[Any]) -> None:
+        if link.batches and Columns in map(type, items):
+            columns = items[0]
+            if not all(map(operator.is_, items, itertools.repeat(columns))):
+                # Other calls' submits are between those of the batch.
+                for pair in zip(handles, items):
+                    self._on_many_created(link, [pair[0]], [pair[1]])
+                return
+            if not columns.slices:
+                link.accept(columns, handles)
+                return
+            items = link.unpack(columns, link.heartbeat.heard, len(items))
         over = []
         jobs, now = link.jobs, link.heartbeat.heard
         for wire, item in zip(handles, items):
@@ -118,6 +132,8 @@ class ReplyHandler:
     def _on_error(self, link: ClientLink, event: Error) -> None:
         item = event.answers
         error = server_error(event)
+        if type(item) is Columns:
+            (item,) = link.unpack(item, link.heartbeat.heard, 1)
         if isinstance(item, Submit):
             link.jobs.answered(item, None)
         for request in requests_of(item):
