@@ -698,7 +698,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         """Process `data`, received from the server of `link`."""
         if not link.alive:
             return
-        if isinstance(link, AdminLink):
+        if type(link) is AdminLink:
             link.engine.receive_data(link, data, now)
             return
         if self.dropped:
@@ -739,8 +739,9 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             waiting = link.outbox or (link.batches and link.unsent_batch())
             if link.ahead or (waiting and link.connection.unanswered < _WINDOW):
                 links.append(link)
-        for admin in self._admins.values():
-            links += admin.links_to_write()
+        if self._admins:
+            for admin in self._admins.values():
+                links += admin.links_to_write()
         return links
 
     def data_to_send(self, link: AnyLink, now: float) -> bytes:
@@ -750,7 +751,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         """
         if link.state is not OPEN:
             return b""
-        if isinstance(link, AdminLink):
+        if type(link) is AdminLink:
             return link.engine.data_to_send(link, now)
         outbox, ahead, heartbeat = link.outbox, link.ahead, link.heartbeat
         if heartbeat.asked is not None:
