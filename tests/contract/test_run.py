@@ -12,7 +12,7 @@ import pytest
 from tests.support import PATIENCE, spawn
 from tests.support.programs import interruptible
 
-from .kit import Kit, Server, make_kit, reverse
+from .kit import Kit, Launch, Server, make_kit, reverse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ def callback(job):
     return job.data
 
 def make_worker(kind, host, port, task):
-    worker = kind([(host, int(port))], max_jobs=2)
+    worker = kind([(host, int(port))], max_jobs=2, max_outage=3600)
     worker.register_task(task, callback)
     return worker
 """
@@ -135,6 +135,30 @@ async def test_second_signal_ends_the_program_at_once(
     await kit.start_worker(server.address, tasks={task: reverse})
     await client.wait_until_jobs_completed([request])
     assert request.result == b"atad"
+
+
+@pytest.mark.both_servers
+async def test_server_that_is_killed_and_restarted(
+    kit: Kit, adapter: str, launch: Launch, task: str, programs: list[Worker]
+) -> None:
+    server = await launch()
+    programs.append(await begin(kit, adapter, server, task))
+    (worker,) = programs
+    client, lost = await kit.submit(server.address, task, b"lost")
+    assert await kit.blocking(worker.line) == "begun\n"
+    await server.kill()
+    await client.wait_until_jobs_completed([lost])
+    assert lost.state == "UNKNOWN"
+    worker.release()
+    await server.start()
+    request = await client.submit_job(task, b"data", wait_until_complete=False)
+    assert await kit.blocking(worker.line) == "begun\n"
+    worker.signal(signal.SIGTERM)
+    worker.release()
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"data"
+    assert await kit.blocking(worker.line) == "drained True\n"
+    assert await kit.blocking(worker.end) == 0
 
 
 def test_run_outside_of_the_main_thread_is_refused(adapter: str) -> None:
