@@ -136,7 +136,8 @@ class Checker(Names):
         root, *rest = path.lstrip("+").split(".")
         first, last = (rest[0], rest[-1]) if rest else ("", "")
         if root in tables.OTHERS:
-            self._found(root, node, code=code)
+            advice = tables.GEAR.get(last) if root == "gear" else None
+            self._found(root, node, advice or f"see {tables.PAGE}", code=code)
         elif root in tables.DISTRIBUTIONS:
             self._found("import-distribution", node, code=root)
         elif root not in tables.GEARMAN or first in ("", "*"):
@@ -182,6 +183,9 @@ class Checker(Names):
 
     def _class(self, node: ast.ClassDef) -> None:
         what = instance(self.kind(node)).lstrip("+")
+        for each in node.body if what.startswith("gear.") else ():
+            if isinstance(each, ast.FunctionDef) and each.name in tables.GEAR:
+                self._name(f"gear.{each.name}", each, f"def {each.name}")
         for each in node.body if what in _MANAGERS else ():
             name = code = dotted(each.targets[0]) if isinstance(each, ast.Assign) else ""
             if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):

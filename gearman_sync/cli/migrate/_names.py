@@ -83,6 +83,69 @@ OLD_NAMES: Final = table("""
     do_taskset: use client.submit_multiple_jobs(jobs)
     register_function: use worker.register_task(name, callback); the callback gets worker and job
 """)
+#: The page that shows how to port a program of each of `OTHERS`.
+PAGE: Final = "docs/howto/migrating.md"
+#: Names of gear, and of members of its classes.
+GEAR: Final = table("""
+    ACL ACLEntry ACLError: leave it out: gearmand and JobServer have no access control lists
+    BaseClient BaseClientServer: use GearmanClient or GearmanWorker
+    BaseJob BinaryJob Job submitJob: use client.submit_job(task, data, wait_until_complete=False)
+    TextJob: use client.submit_job(task, data), with data_encoder = TextEncoder
+    BinaryWorkerJob WorkerJob: the callback gets the job, and worker.grab() returns it
+    TextWorker TextWorkerJob: use GearmanWorker with data_encoder = TextEncoder
+    CancelJobAdminRequest: use client.cancel_job(request)
+    Client: use GearmanClient([...]), and client.updates(requests) instead of handle...() methods
+    Connection Packet sendPacket sendRaw: use gearman_proto.Connection, without sockets
+    ConfigurationError InvalidDataError: catch TypeError and ValueError
+    ConnectionError DisconnectError NoConnectedServersError RetryIOError: catch ServerUnavailable
+    GearmanError: catch ServerUnavailable and ExceededConnectionAttempts
+    UnknownJobError: leave it out: packets for unknown jobs are ignored
+    FunctionRecord registerFunction: use worker.register_task(task, callback, timeout)
+    setFunctions: use worker.register_task(task, callback) and worker.unregister_task(task)
+    unRegisterFunction: use worker.unregister_task(task)
+    InterruptedError: after worker.stop(), work() returns, and grab() returns None
+    PRECEDENCE_HIGH: use PRIORITY_HIGH
+    PRECEDENCE_LOW: use PRIORITY_LOW
+    PRECEDENCE_NORMAL: use PRIORITY_NONE
+    Server ServerJob: use gearman_sync.JobServer in tests, and gearmand elsewhere
+    ShowJobsAdminRequest: use GearmanAdminClient.get_jobs()
+    ShowUniqueJobsAdminRequest: use GearmanAdminClient.get_unique_jobs()
+    StatusAdminRequest: use GearmanAdminClient.get_status()
+    VersionAdminRequest: use GearmanAdminClient.get_version()
+    WorkersAdminRequest: use GearmanAdminClient.get_workers()
+    broadcast sendAdminRequest: use GearmanAdminClient, or client.cancel_job(request)
+    echo: use GearmanAdminClient.ping_server()
+    TimeoutError: a timeout raises nothing: see request.timed_out
+    Worker: use GearmanWorker([...])
+    addServer: pass all servers to GearmanClient([...]) or GearmanWorker([...])
+    convert_to_bytes: leave it out: names and data can be str
+    arguments: use data of the job
+    data: use request.result, or client.updates(requests)
+    name: use task
+    warning: use request.warning_updates, or client.updates(requests)
+    failure: compare request.state with JOB_FAILED
+    fraction_complete: use the numerator and denominator of request.status
+    getConnection setOption: leave it out: the client does it by itself
+    getJob: use worker.register_task(task, callback) and worker.work(), or worker.grab()
+    getQueue: use get_status() and get_jobs() of GearmanAdminClient
+    handleDisconnect: JobEnded of client.updates(requests) has the state JOB_UNKNOWN
+    handleJobCreated: submit_job(..., wait_until_complete=False) returns then
+    handleStatusRes: use client.get_job_status(request)
+    handleWorkComplete: JobEnded of client.updates(requests) has the state JOB_COMPLETE
+    handleWorkFail handleWorkException: JobEnded of client.updates(requests) has JOB_FAILED
+    handleWorkData: client.updates(requests) yields JobData
+    handleWorkStatus: client.updates(requests) yields JobProgress
+    handleWorkWarning: client.updates(requests) yields JobWarning
+    sendWorkComplete: return the result; after grab(), use worker.send_job_complete(job, data)
+    sendWorkData: use job.send_data(data)
+    sendWorkException: use worker.send_job_exception(job, data), or raise
+    sendWorkFail: use worker.send_job_failure(job), or raise
+    sendWorkStatus: use job.send_status(numerator, denominator)
+    sendWorkWarning: use job.send_warning(data)
+    shutdown: keep it, or use with
+    stopWaitingForJobs: use worker.stop()
+    waitForServer: use client.wait_for_servers(timeout), or a worker with max_outage=None
+""")
 #: Members of python-gearman's classes that subclasses override and assign.
 OVERRIDDEN: Final = re.compile(
     "_.*|(submit|wait|register|unregister|send|on_job|after|establish|poll)_.*|get_(job_.*|jobs|status"

@@ -101,7 +101,7 @@ def _next_step(program: Program, counts: Counter[str]) -> str:
     modules = set().union(*program.users.values())
     changes = " Then change by hand what is listed." if counts[CHANGE] else ""
     if modules <= set(OTHERS):
-        return "rewrite what is listed; docs/howto/migrating.md has a table for each library."
+        return "rewrite what is listed; docs/howto/migrating.md has a section for each library."
     name = next((each for each in reversed(GEARMAN) if each in modules), "gearman")
     if program.is_installed:
         step = "change by hand what is listed as such" if counts[CHANGE] else "nothing"

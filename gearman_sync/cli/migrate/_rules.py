@@ -74,8 +74,7 @@ row-is-dict install: {code} takes a row for a dict, and it is a record here, whi
 
 def _rules() -> dict[str, tuple[str, str, str]]:
     lines = iter(_TABLE.strip().splitlines())
-    page = "docs/howto/migrating.md says what stands for it here"
-    rules = {library: (CHANGE, f"{{code}} is of {library}", page) for library in OTHERS}
+    rules = {library: (CHANGE, f"{{code}} is of {library}", "{more}") for library in OTHERS}
     for line, do in zip(lines, lines):
         head, _, what = line.partition(": ")
         key, verdict = head.split()
