@@ -374,8 +374,9 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Waited[str | None]:
         """Cancel a job (the text command ``cancel job``).
 
-        The request becomes JOB_FAILED with an `error`, and so do all requests for the same job. No
-        server stops a running job: its worker continues, and its result is lost.
+        A foreground request becomes JOB_FAILED with an `error`, and so do all requests for the same
+        job. A background request, which is complete, stays JOB_CREATED. No server stops a running
+        job: its worker continues, and its result is lost.
 
         gearmand keeps a cancelled job in its queue until a worker asks for a job. If you submit its
         `unique` again before that, the new request joins the cancelled job and waits forever.

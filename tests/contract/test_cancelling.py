@@ -36,6 +36,9 @@ async def test_queued_job_is_cancelled(kit: Kit, server: Server, task: str) -> N
     await waiting.result()
     assert (request.state, request.timed_out) == ("FAILED", False)
     assert "cancelled by this client" in request.reason
+    own = await client.submit_job(task, b"own", background=True)
+    assert await client.cancel_job(own) == "queued"
+    assert (own.state, own.complete) == ("CREATED", True)
     stored = kit.gearman.GearmanJobRequest.from_handle(background.handle, server.address)
     other = await kit.client(server.address)
     assert await other.cancel_job(stored) == "queued"
