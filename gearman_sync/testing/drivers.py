@@ -425,6 +425,9 @@ class DriverTests:
         self._gm_watchdog = watchdog = threading.Timer(self.patience, bark)
         watchdog.daemon = True
         driver = self.make_driver(make_engine)
+        # A shell's background processes ignore SIGINT, and other tests might have changed it.
+        if can_interrupt:
+            old_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
         watchdog.start()
         failure: BaseException | None = None
         try:
@@ -439,6 +442,8 @@ class DriverTests:
         finally:
             watchdog.cancel()
             ended.set()
+            if can_interrupt:
+                signal.signal(signal.SIGINT, old_handler)
         if hung.is_set():
             raise AssertionError(
                 f"the driver did not end its call within {self.patience} seconds: sleep only until "
