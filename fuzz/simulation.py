@@ -48,6 +48,8 @@ COMMANDS: Final[dict[str, text.Command[Any]]] = {
 # The fraction of plans with slow links, and the maximum total size of their large payloads in
 # bytes.
 _SLOW: Final = 0.4
+# The fraction of plans with cancelled jobs.
+_CANCELLING: Final = 0.4
 _MOST_BYTES: Final = 12_000_000
 # Number of bytes for each random number. After the bytes are used up, a hash of them seeds the
 # rest.
@@ -189,6 +191,8 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
             plan.append(("fault", fault.at, str(fault)))
     if chance() < _SLOW:
         plan = _slowed(rng, plan, clients, workers)
+    if chance() < _CANCELLING:
+        plan = _cancelling(rng, plan, clients, horizon)
     return plan
 
 
@@ -231,6 +235,22 @@ def _slowed(rng: random.Random, plan: Plan, clients: list[str], workers: list[st
             worker = rng.choice(workers)
             steps += [("stop", at, worker), ("work", round(at + 600.0 * rng.random(), 6), worker)]
     return [("network", seed, network), *steps]
+
+
+def _cancelling(rng: random.Random, plan: Plan, clients: list[str], horizon: float) -> Plan:
+    """Return `plan` with jobs that are cancelled, by a call or with their abandoned submits."""
+    steps = []
+    for step in plan:
+        if step[0] == "submit" and rng.random() < 0.3:
+            options = {**step[4], "cancel_if_abandoned": True}
+            steps.append((*step[:4], options, step[5]))
+        else:
+            steps.append(step)
+    for _ in range(rng.randrange(1, 30)):
+        at = round(horizon * rng.random(), 6)
+        timeout = rng.choice([None, None, 0.01, 5.0])
+        steps.append(("cancel", at, rng.choice(clients), rng.random(), timeout, rng.random()))
+    return steps
 
 
 def _some(rng: random.Random, names: Sequence[str]) -> list[str]:
@@ -479,6 +499,10 @@ class Run:
         elif kind == "statuses":
             if all(each._gm_link is not None or each.handle for each in call.requests):
                 node.statuses(call.requests, timeout=timeout, by_unique=how < 0.3)
+        elif kind == "cancel":
+            requests = call.requests[: 1 if how < 0.5 else None]
+            if all(each._gm_link is not None or each.handle for each in requests):
+                node.cancel(requests, timeout=timeout)
         elif how < 0.4:
             node.wait(call.requests, timeout=timeout, as_completed=how < 0.2)
         elif not call.requests[0].background:

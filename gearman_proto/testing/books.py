@@ -7,6 +7,8 @@ work. They check these invariants:
   sent by an execution of that same job. Every request has the handle of its own job.
 * **One outcome.** A finished request never changes. A job is executed again only if its worker's
   connection was lost or its time limit has passed.
+* **Only cancelled jobs are cancelled.** A request fails without a failed execution only if its job
+  was cancelled. A client cancels only the jobs of requests that its application has cancelled.
 * **Nothing is lost.** If a server has acknowledged a background job and has not died since, the job
   is executed to its end. A foreground job either ends, or its request reports how it was lost. A
   request reports a loss only if a connection was lost.
@@ -31,6 +33,7 @@ from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_P
 from gearman_proto.errors import (
     ConnectionError,
     ExceededConnectionAttempts,
+    GearmanError,
     ServerError,
     ServerUnavailable,
 )
@@ -79,6 +82,7 @@ class Entry:
         request: The request; None after the application has released it.
         updates: The updates received for its job.
         outcome: The outcome; None until the request has ended.
+        is_cancelled: True once the application has cancelled it.
     """
 
     def __init__(self, number: int, node: Place, request: GearmanJobRequest, now: float) -> None:
@@ -94,6 +98,7 @@ class Entry:
         self.background: bool = request.background
         self.updates: list[JobUpdate] = []
         self.outcome: tuple[Any, ...] | None = None
+        self.is_cancelled: bool = False
         #: The server and the handle; None until the submit was acknowledged.
         self.key: tuple[str, str] | None = None
 
@@ -156,6 +161,8 @@ class Books:
         self.counts: Counter[str] = Counter()
         #: The jobs whose final packet has reached the server, by server and handle.
         self.arrived: set[tuple[str, str]] = set()
+        #: The cancelled jobs, by server and handle.
+        self.cancelled: set[tuple[str, str]] = set()
         self._submitted: dict[tuple[str, Any], set[str | None]] = defaultdict(set)
         self.is_calm = is_calm
         # The uniques that client engines have generated.
@@ -193,7 +200,11 @@ class Books:
                 if state == JOB_PENDING or (state == JOB_CREATED and not entry.background):
                     self._fail(f"{entry} is under way nowhere, and has not ended: {request!r}")
         elif outcome != entry.outcome:
-            self._fail(f"{entry} had ended with {entry.outcome}, and is now {outcome}")
+            is_reason = outcome[:-1] == entry.outcome[:-1] and entry.outcome[-1] is None
+            if not (is_reason and self._was_cancelled(entry, key, request)):
+                self._fail(f"{entry} had ended with {entry.outcome}, and is now {outcome}")
+            # WORK_FAIL has arrived before the answer to the cancellation.
+            entry.outcome = outcome
         if key is not None:
             self._check_handle(entry, key)
         if key is not None and not entry.background:
@@ -220,6 +231,8 @@ class Books:
         elif state == JOB_FAILED:
             if isinstance(error, ServerError):
                 self.counts["requests refused"] += 1
+            elif self._was_cancelled(entry, key, request):
+                self.counts["requests cancelled"] += 1
             elif key is None or error is not None:
                 self._fail(f"{entry} has failed: {request!r}")
             elif not self._may_have_failed(entry, key, request.exception):
@@ -230,6 +243,23 @@ class Books:
             self._fail(f"{entry} is lost, but no connection was: {error}")
         elif isinstance(error, ServerUnavailable) and entry.node.last_refusal < entry.at:
             self._fail(f"{entry} is lost, and all servers were reached: {error}")
+
+    def _was_cancelled(
+        self, entry: Entry, key: tuple[str, str] | None, request: GearmanJobRequest
+    ) -> bool:
+        """Return whether a cancellation explains the failure of a request."""
+        error = request.error
+        if request.exception is not None or (error is not None and type(error) is not GearmanError):
+            return False
+        if key is None:
+            return entry.is_cancelled and error is not None  # It was not sent.
+        return key in self.cancelled and (
+            error is None
+            or any(
+                each.is_cancelled and each.node is entry.node and each.key in (None, key)
+                for each in self.entries
+            )
+        )
 
     def _was_given(self, key: tuple[str, str], kind: str, value: Any) -> bool:
         return any(each.end == kind and each.value == value for each in self.executions[key])
@@ -288,6 +318,29 @@ class Books:
             if unique in self._uniques:
                 self._fail(f"{server.name} was sent {unique!r} again, which was lost")
             self._uniques.add(unique)
+
+    def cancels(self, client: str, server: Place, job: tuple[str, str, str, bytes]) -> None:
+        """Record that a server has received ``cancel job`` for one of its jobs.
+
+        Args:
+            client: The name of the node that has sent it. If it has never submitted a job, such as
+                an admin client, it may cancel any job.
+            server: The server.
+            job: Its handle, its function, its unique, and its data.
+        """
+        handle, function, unique, data = job
+        key = server.name, handle
+        mine = [each for each in self.entries if each.node.name == client]
+        if mine and not any(
+            each.is_cancelled
+            and each.key in (None, key)
+            and each.function == function
+            and (each.payload == data or each.unique == unique)
+            for each in mine
+        ):
+            self._fail(f"{client} has cancelled {handle}, which its application has not")
+        self.cancelled.add(key)
+        self.counts["jobs cancelled"] += 1
 
     # Workers.
 
@@ -366,6 +419,8 @@ class Books:
         executions = self.executions[key]
         if any(each.end is not None for each in executions):
             self.counts["background jobs done"] += 1
+        elif key in self.cancelled:
+            self.counts["background jobs cancelled"] += 1
         elif any(when >= entry.at for when in servers[key[0]].deaths):
             self.counts["background jobs lost with their server"] += 1
         elif self._may_be_given_up(servers[key[0]]):

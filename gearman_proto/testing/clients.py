@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.checks import FOR_EVER, check_seconds, check_type
 from gearman_proto.constants import DEFAULT_HEARTBEAT
-from gearman_proto.engines.admin import AdminEngine
+from gearman_proto.engines.admin import AdminEngine, AdminLink
+from gearman_proto.engines.client.cancelling import CancelWait
 from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.engines.client.queries import status_queries
 from gearman_proto.engines.waits import Subscription
@@ -57,6 +58,7 @@ class Call:
         error: The exception that it raised, or None.
         value: The return value (admin client only).
         wait: The engine's Wait for this call.
+        cancel_if_abandoned: True to cancel the jobs of an abandoned submit.
     """
 
     node: CallingNode
@@ -71,6 +73,7 @@ class Call:
     error: Exception | None = None
     value: Any = None
     wait: Wait | None = None
+    cancel_if_abandoned: bool = False
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -125,11 +128,11 @@ class CallingNode(Node):
             args: The other arguments of `function`.
         """
         net = self.net
-        self.calls[call] = None
         self.note("calls", call.name)
 
         def begin() -> None:
             call.wait = function(net.now, call.woken, *args, timeout=call.timeout)
+            self.calls[call] = None
             if call.wait.ready and call not in self.woken:
                 self.woken.append(call)
 
@@ -236,6 +239,7 @@ class ClientNode(CallingNode):
         background: bool = False,
         max_retries: int = 0,
         accepted_only: bool = False,
+        cancel_if_abandoned: bool = False,
         timeout: float | None = None,
         then: Callable[[Call], object] | None = None,
     ) -> Call:
@@ -246,6 +250,8 @@ class ClientNode(CallingNode):
             background: True to submit background jobs, whose results are not returned.
             max_retries: Maximum number of times to send a lost submit again.
             accepted_only: True to wait only until the servers have acknowledged the jobs.
+            cancel_if_abandoned: True to cancel the jobs if the call times out, is given up, or
+                fails.
             timeout: Timeout in seconds of virtual time, or None.
             then: Called with the call when it is over.
 
@@ -262,6 +268,7 @@ class ClientNode(CallingNode):
         self._entries.update((id(entry.request), entry) for entry in entries)
         name = f"submit {[entry.number for entry in entries]}"
         call = Call(self, name, timeout, requests, entries, then)
+        call.cancel_if_abandoned = cancel_if_abandoned
         submit = functools.partial(self.engine.submit, accepted_only=accepted_only)
         return self.start_call(call, submit, requests)
 
@@ -305,6 +312,65 @@ class ClientNode(CallingNode):
         name = f"updates {[entry.number for entry in entries]}"
         call = Call(self, name, timeout, requests, entries)
         return self.start_call(call, self.engine.updates, requests)
+
+    def cancel(
+        self,
+        requests: Sequence[GearmanJobRequest],
+        *,
+        timeout: float | None = None,
+        then: Callable[[Call], object] | None = None,
+    ) -> Call:
+        """Cancel the jobs of requests, like `ClientEngine.cancel`.
+
+        Args:
+            requests: Requests of earlier calls of this client.
+            timeout: Timeout in seconds of virtual time, or None.
+            then: Called with the call when it is over.
+
+        Raises:
+            ValueError: A request was not submitted by this client.
+            InvalidClientState: A request was lost before a server has acknowledged it.
+        """
+        entries = [self._entry(each) for each in requests]
+        return self._cancel(entries, requests, self.engine.cancel, timeout, then)
+
+    def _cancel(
+        self,
+        entries: Sequence[Entry],
+        requests: Sequence[GearmanJobRequest],
+        method: Callable[..., Wait],
+        timeout: float | None = None,
+        then: Callable[[Call], object] | None = None,
+    ) -> Call:
+        for entry in entries:
+            entry.is_cancelled = True
+        name = f"cancel {[entry.number for entry in entries]}"
+        call = Call(self, name, timeout, requests, entries, then)
+        return self.start_call(call, method, requests)
+
+    def _cancel_abandoned(self, call: Call) -> None:
+        """Cancel the requests that `call` has left in flight.
+
+        Requests with a unique of the application, and those of other calls, go on.
+        """
+        assert call.wait is not None
+        has_returned = call.wait.done and call.error is None
+        others = {
+            entry
+            for each in self.calls
+            if not isinstance(each.wait, CancelWait)
+            for entry in each.entries
+        }
+        entries = [
+            entry
+            for entry, request in zip(call.entries, call.requests)
+            if request._gm_link is not None
+            and entry.unique is None
+            and entry not in others
+            and (request.timed_out or not has_returned)
+        ]
+        method = functools.partial(self.engine.cancel_abandoned, has_returned=has_returned)
+        self._cancel(entries, call.requests, method)
 
     def statuses(
         self, requests: Sequence[GearmanJobRequest], *, timeout: float | None = None, **options: Any
@@ -400,6 +466,8 @@ class ClientNode(CallingNode):
         if not self._is_watched or self._patience is None:
             return
         for end in self.ends.values():
+            if isinstance(end.link, AdminLink):
+                continue  # Its questions have deadlines.
             since = net.now - self._patience
             if not end.is_healthy():
                 # A tunnel might still hold the written bytes. Allow the time to send them.
@@ -411,14 +479,22 @@ class ClientNode(CallingNode):
                 net.fail(f"{self.name} waits for {end.peer.node.name}, silent since {end.heard_at}")
         net.schedule(net.now + self._patience, self._check_silence)
 
-    def _may_leave(self) -> bool:
-        return self.engine.closed
+    def _may_leave(self, end: End) -> bool:
+        return self.engine.closed or isinstance(end.link, AdminLink)
 
     def is_busy(self) -> bool:
         """Return whether a call is pending, or the engine still has packets or jobs in flight."""
-        return bool(self.calls) or any(
-            link.outbox or link.ahead or link.jobs or link.connection.unanswered
-            for link in self.engine.pool.links()
+        is_asking = any(
+            isinstance(link, AdminLink) and (link.asked is not None or not link.is_up)
+            for link in self.ends
+        )
+        return (
+            bool(self.calls)
+            or is_asking
+            or any(
+                link.outbox or link.ahead or link.jobs or link.connection.unanswered
+                for link in self.engine.pool.links()
+            )
         )
 
     def _look(self, call: Call) -> None:
@@ -446,6 +522,10 @@ class ClientNode(CallingNode):
             request = entry.request
             if request is None or wait is None or not wait.done or call.error is not None:
                 continue
+            if isinstance(wait, CancelWait):
+                if not call.timed_out:
+                    self._check_cancelled(entry)
+                continue
             is_enough = request._gm_link is None or (
                 getattr(wait, "accepted_only", False) and request.handle is not None
             )
@@ -453,6 +533,19 @@ class ClientNode(CallingNode):
             goes_on = wait.timed_out and bool(request._gm_waits)
             if not (is_enough or request.timed_out or goes_on or self.engine.closed):
                 net.fail(f"{call} is over, and {entry} is still under way: {request!r}")
+        if call.cancel_if_abandoned:
+            self._cancel_abandoned(call)
+
+    def _check_cancelled(self, entry: Entry) -> None:
+        """Check that nothing is left of a job after its cancellation."""
+        books, key = self.net.books, entry.key
+        if key is None:
+            return
+        server = self.servers[key[0]]
+        if isinstance(server, ServerNode) and key[1].encode() in server.engine.queue.jobs:
+            self.net.fail(f"{entry} was cancelled, and {server.name} still has its job {key[1]}")
+        if entry.outcome is None and not entry.background and key in books.cancelled:
+            self.net.fail(f"{entry} was cancelled, and is still under way")
 
 
 class AdminNode(CallingNode):

@@ -291,7 +291,7 @@ class Node(Place):
     def _forget(self, end: End, *, closes: bool = False) -> None:
         self.ends.pop(end.link, None)
         if closes:
-            if end.is_healthy() and not self._may_leave():
+            if end.is_healthy() and not self._may_leave(end):
                 self.net.fail(
                     f"{self.name} gives up {end.peer.node.name} although it is healthy: it was "
                     f"last heard at {end.heard_at:.6f}, it last acknowledged something at "
@@ -304,8 +304,8 @@ class Node(Place):
         if not end.is_connected:
             self.last_refusal = self.net.now
 
-    def _may_leave(self) -> bool:
-        """Return whether the engine may close a healthy connection now."""
+    def _may_leave(self, end: End) -> bool:  # noqa: ARG002 - for ClientNode
+        """Return whether the engine may close the healthy connection of `end` now."""
         return True
 
     # Connections.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gearman_proto.engines.server.links import ServerLink
 
     from .simulation import Simulation
+    from .wires import End
 
 _PRIORITIES: Final = [PRIORITY_HIGH, PRIORITY_NONE, PRIORITY_LOW]
 _RANKS: Final = {
@@ -166,6 +167,11 @@ class Witness(ServerEngine):
 
     def _on_line(self, link: ServerLink, kind: Any, args: Any, now: float) -> None:
         line = args[0].line
+        job = self.queue.jobs.get(line.removeprefix(b"cancel job "))
+        if job is not None:
+            function, unique = job.function.name.decode(), job.unique.decode()
+            what = job.handle.decode(), function, unique, job.data
+            self._net.books.cancels(link.peer, self._node, what)
         answer = reply(self, line) if line == b"prioritystatus" else b""
         if isinstance(answer, Listing):
             rows = b"".join(piece for piece, _ in answer).splitlines()
@@ -235,7 +241,7 @@ class ServerNode(Node):
         self.is_listening: bool = True
         self.may_give_up: bool = options.get("job_retries", DEFAULT_JOB_RETRIES) is not None
 
-    def _may_leave(self) -> bool:
+    def _may_leave(self, end: End) -> bool:  # noqa: ARG002
         return self.engine.closed or not self.is_listening
 
     def begin(self) -> None:

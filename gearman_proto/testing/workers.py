@@ -219,7 +219,7 @@ class WorkerNode(Node):
 
     def _forget(self, end: Any, *, closes: bool = False) -> None:
         results = self._results.pop(end, [])
-        is_judged = closes and self._may_leave() and isinstance(end.peer.node, ServerNode)
+        is_judged = closes and self._may_leave(end) and isinstance(end.peer.node, ServerNode)
         if is_judged and end.is_healthy():
             self.net.books.check_arrived(self, results)
         # A stopping worker waits for a partly received job, but not forever.
@@ -238,7 +238,7 @@ class WorkerNode(Node):
         if not self._wanted() and any(end.is_connected for end in self.ends.values()):
             self._failed = None
 
-    def _may_leave(self) -> bool:
+    def _may_leave(self, end: End) -> bool:  # noqa: ARG002
         return self.name in self.net.leaving
 
     def _check_given_up(self, subscription: WorkSubscription | None) -> None:

@@ -15,7 +15,12 @@ import pytest
 
 from fuzz.simulation import Bytes, check, fails, plan_of
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED, JOB_UNKNOWN
-from gearman_proto.errors import ConnectionError, ServerUnavailable
+from gearman_proto.errors import (
+    ConnectionError,
+    GearmanError,
+    InvalidClientState,
+    ServerUnavailable,
+)
 from gearman_proto.jobs.updates import JobData, JobProgress, JobWarning
 from gearman_proto.testing import Fault, Faults, Network, Node, SimulationError
 from gearman_proto.testing.faults import KINDS
@@ -108,6 +113,98 @@ def test_background_job_and_abandoned_call_end(cast: Cast) -> None:
     cast.net.check()
     assert ended == [waits]
     assert cast.books.counts["background jobs done"] == 1
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_cancelled_jobs_end(cast: Cast, background: bool) -> None:
+    """Cancel a running job, a queued job, one that was not sent, and all of them again."""
+    cast.submit(data=b"1", background=background)
+    cast.run(0.5)
+    running = cast.request
+    cast.submit(data=b"2", background=background)
+    queued = cast.request
+    cast.run(0.2)
+    cancels = [cast.client.cancel([running]), cast.client.cancel([queued], timeout=1.0)]
+    cast.run(0.5)
+    other = cast.net.client([cast.server])
+    unsent = other.submit([{"task": "slowly", "data": b"3"}], background=background).requests
+    cancels.append(other.cancel(unsent))
+    cancels.append(cast.client.cancel([running, queued]))
+    cast.net.check()
+    assert [call.wait.value for call in cancels] == ["running", "queued", "queued", "unknown"]
+    states = [JOB_CREATED, JOB_CREATED] if background else [JOB_FAILED, JOB_FAILED]
+    assert [running.state, queued.state] == states
+    assert unsent[0].state == JOB_FAILED
+    counts = cast.books.counts
+    assert counts["executions"] == 1
+    assert counts["jobs cancelled"] == 2
+    assert counts["background jobs cancelled"] == background
+
+
+def test_cancelled_job_ends_the_requests_of_other_clients(cast: Cast) -> None:
+    other = cast.net.client([cast.server])
+    call = other.submit([{"task": "slowly", "data": b"data", "unique": "mine"}])
+    cast.submit(job={"unique": "mine"})
+    cast.run(0.5)
+    cast.client.cancel([cast.request])
+    cast.net.check()
+    assert call.requests[0].state == cast.request.state == JOB_FAILED
+    assert cast.books.counts["requests cancelled"] == 2
+
+
+@pytest.mark.parametrize("ends", ["gives up", "times out", "fails"])
+def test_abandoned_submit_cancels_its_jobs(ends: str) -> None:
+    cast = Cast(server={"max_queue_size": 3})
+    cast.submit(data=b"1")
+    cast.run(0.5)
+    kept = cast.client.submit(
+        [{"task": "slowly", "data": b"2", "unique": "mine"}, {"task": "slowly", "data": b"3"}],
+        timeout=1.0 if ends == "times out" else None,
+        cancel_if_abandoned=True,
+    )
+    cast.run(0.2)
+    waits = cast.client.wait(kept.requests[1:])
+    if ends == "gives up":
+        cast.client.give_up(kept)
+    elif ends == "fails":
+        kept.wait.fail(GearmanError("bug"))
+        cast.client.pump()
+    cast.run(1.0)
+    assert kept.is_finished
+    cast.submit("reverse", timeout=3.0, cancel_if_abandoned=True)
+    cast.net.check()
+    assert waits.is_finished
+    assert {request.state for request in kept.requests} == {JOB_COMPLETE}
+
+
+def test_abandoned_submit_without_other_callers_cancels_its_job(cast: Cast) -> None:
+    cast.submit(data=b"1")
+    call = cast.submit(data=b"2", timeout=1.0, cancel_if_abandoned=True)
+    cast.net.check()
+    assert call.timed_out
+    assert cast.request.state == JOB_FAILED
+    assert cast.books.counts["executions"] == 1
+
+
+def test_cancellation_that_the_server_does_not_answer_times_out() -> None:
+    cast = Cast("0.6 freeze server1 30.0")
+    cast.submit()
+    cast.run(0.7)
+    calls = [cast.client.cancel([cast.request], timeout=timeout) for timeout in (1.0, None)]
+    cast.run(20.0)
+    assert calls[0].timed_out
+    assert "did not answer" in str(calls[1].error)
+    cast.net.check()
+
+
+def test_client_that_cancels_an_unknown_request_raises(cast: Cast) -> None:
+    call = cast.submit(timeout=1.0)
+    cast.run(0.5)
+    lost = call.requests[0]
+    lost.state, lost._gm_link, lost.job.handle = JOB_UNKNOWN, None, None
+    with pytest.raises(InvalidClientState, match="no handle to cancel"):
+        cast.client.cancel([lost])
+    assert [*cast.client.calls] == [call]
 
 
 def test_wait_for_finished_requests_returns_at_once(cast: Cast) -> None:

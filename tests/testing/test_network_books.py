@@ -158,6 +158,89 @@ def test_update_that_is_missing_fails(done: Cast) -> None:
     done.fails("has the updates")
 
 
+def test_failed_job_that_was_not_cancelled_fails(doing: Cast) -> None:
+    doing.server.call(doing.engine.cancel, doing.job)
+    doing.fails("which no execution of it did", 0.5)
+
+
+def cancel(cast: Cast, by: str) -> None:
+    """Cancel the only job at the server, as the node `by`."""
+    link = next(link for link in cast.engine.links if link.peer == by)
+    cast.engine.receive_data(link, b"cancel job " + cast.job.handle + b"\n", cast.net.now)
+    cast.server.pump()
+
+
+def test_client_that_cancels_a_job_by_itself_fails(doing: Cast) -> None:
+    doing.fails("which its application has not", partial(cancel, doing, "client1"))
+
+
+def test_admin_client_may_cancel_any_job(doing: Cast) -> None:
+    doing.admin.ask(text.cancel_job(doing.job.handle))
+    doing.net.check()
+    assert doing.request.state == JOB_FAILED
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"error": GearmanError("the job was cancelled by this client")},
+        {"error": ConnectionError("reset")},
+        {"error": GearmanError("why"), "job": None},
+        {"_gm_raw_exception": b"no"},
+    ],
+    ids=str,
+)
+def test_request_that_was_not_cancelled_by_its_client_fails(
+    doing: Cast, values: dict[str, Any]
+) -> None:
+    doing.books.cancelled.add(doing.execution.key)
+    if "job" in values:
+        values = {"error": values["error"], "_gm_handle": None}
+    lie(doing.request, state=JOB_FAILED, **values)
+    doing.fails("request 0 of client1 has failed", partial(doing.books.told, doing.entry))
+
+
+def test_cancelled_request_that_changes_again_fails(doing: Cast) -> None:
+    doing.client.cancel([doing.request])
+    doing.run(0.5)
+    lie(doing.request, error=GearmanError("another reason"))
+    doing.fails("had ended with", partial(doing.books.told, doing.entry))
+
+
+def test_reason_of_a_cancelled_request_may_follow_its_end(doing: Cast) -> None:
+    doing.client.cancel([doing.request])
+    doing.run(0.5)
+    entry: Any = doing.entry
+    *outcome, reason = entry.outcome
+    entry.outcome = (*outcome, None)
+    doing.net.check()
+    assert entry.outcome[-1] is reason is not None
+
+
+def test_cancelled_job_that_stays_at_its_server_fails(doing: Cast) -> None:
+    doing.engine.cancel = nothing
+    doing.client.cancel([doing.request])
+    doing.fails("was cancelled, and server1 still has its job", 0.5)
+
+
+def test_cancelled_request_that_stays_under_way_fails(
+    doing: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gearman_proto.engines.client.cancelling.end_job", nothing)
+    doing.engine._tell = nothing
+    doing.client.cancel([doing.request])
+    doing.fails("was cancelled, and is still under way", 0.5)
+
+
+def test_abandoned_job_of_another_call_that_is_cancelled_fails(
+    doing: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gearman_proto.engines.client.engine.is_followed", lambda request: False)
+    doing.submit(data=b"2", timeout=1.0, cancel_if_abandoned=True)
+    doing.client.wait([doing.request])
+    doing.fails("which its application has not", 2.0)
+
+
 def test_background_job_that_is_lost_fails(idle: Cast) -> None:
     idle.submit(background=True)
     idle.run(5.0)
