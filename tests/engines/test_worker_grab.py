@@ -235,6 +235,20 @@ def test_stop_ends_calls_when_results_are_confirmed() -> None:
     assert world.engine.next_deadline() is None
 
 
+def test_call_of_a_stopping_worker_ends_at_its_deadline() -> None:
+    """The server never confirms the result, which takes the worker half a minute to notice."""
+    world, server, held = holding()
+    world.stop()
+    world.complete(held)
+    assert server.take() == [result(), ECHO]
+    wait = world.grab(timeout=5.0)
+    world.sleep(4.0)
+    assert not wait.done
+    world.sleep(1.1)
+    assert world.grabbed(wait) is None
+    assert not server.closed
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_job_that_arrives_after_stop(waits: bool) -> None:
     """Give it to a waiting call, or back to the server."""

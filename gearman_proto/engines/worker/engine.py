@@ -61,7 +61,8 @@ Pulling
     been given a job
     no server can be reached            all calls raise ServerUnavailable; the worker is IDLE
     `stop`                              they return None when the links have confirmed all results
-                                        and wait for nothing but jobs of the application
+                                        and wait for nothing but jobs of the application, or at
+                                        their deadlines
     ==================================  ==========================================================
 
     A stopping worker gives jobs that no call has returned back to their servers, by closing the
@@ -953,7 +954,7 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             self._finish_pull(pulls[0])
         if self._life is WorkerLife.STOPPING:
             self._drain_pulls(now)
-        elif not self._grabs:
+        if not self._grabs:
             for wait in [wait for wait in pulls if wait.timed_out]:
                 self._finish_pull(wait)
 
