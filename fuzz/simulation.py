@@ -50,6 +50,8 @@ COMMANDS: Final[dict[str, text.Command[Any]]] = {
 _SLOW: Final = 0.4
 # The fraction of plans with cancelled jobs.
 _CANCELLING: Final = 0.4
+# The fraction of plans with workers that pull their jobs.
+_PULLING: Final = 0.4
 _MOST_BYTES: Final = 12_000_000
 # Number of bytes for each random number. After the bytes are used up, a hash of them seeds the
 # rest.
@@ -193,6 +195,8 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
         plan = _slowed(rng, plan, clients, workers)
     if chance() < _CANCELLING:
         plan = _cancelling(rng, plan, clients, horizon)
+    if chance() < _PULLING:
+        plan = [_pulling(rng, step) for step in plan]
     return plan
 
 
@@ -251,6 +255,15 @@ def _cancelling(rng: random.Random, plan: Plan, clients: list[str], horizon: flo
         timeout = rng.choice([None, None, 0.01, 5.0])
         steps.append(("cancel", at, rng.choice(clients), rng.random(), timeout, rng.random()))
     return steps
+
+
+def _pulling(rng: random.Random, step: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return `step` of a plan. If it adds a worker, the worker might pull its jobs."""
+    if step[0] != "worker" or rng.random() < 0.3:
+        return step
+    timeout = rng.choice([None, 0.3, 5.0])
+    options = {**step[4], "defer_time": None, "pull": True, "grab_timeout": timeout}
+    return (*step[:4], options)
 
 
 def _some(rng: random.Random, names: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ work. They check these invariants:
   request reports a loss only if a connection was lost.
 * **On time.** A call with a timeout returns by its deadline, to the microsecond, and never reports
   a timeout earlier.
+  A `grab` takes up to a second longer, as its server might still answer with a job.
 * **Every wait ends** once faults have stopped.
 * **Healthy connections stay.** A connection is healthy if no fault has hit it, it carries at least
   20 kB a second, and both ends read. No engine gives up such a connection. A stopping worker closes

@@ -30,6 +30,7 @@ from .audit import audit, audit_idle, audit_quiet
 from .clients import AdminNode, CallingNode, ClientNode
 from .faults import Fault, Faults, draw
 from .nodes import Node, check_servers
+from .pulling import PullingNode
 from .servers import ServerNode
 from .simulation import Simulation, SimulationError
 from .wires import EOF, RESET
@@ -108,11 +109,17 @@ class Network(Simulation):
         servers: Sequence[Node],
         callbacks: Mapping[str, Callback],
         name: str | None = None,
+        *,
+        pull: bool = False,
         **options: Any,
     ) -> WorkerNode:
-        """Add a worker for `servers`. `options` are passed to WorkerEngine; see WorkerNode."""
+        """Add a worker for `servers`. `options` are passed to WorkerEngine; see WorkerNode.
+
+        With `pull`, the worker uses `grab` in place of `work`; see PullingNode.
+        """
         name = self._name(name, "worker", WorkerNode)
-        return self.add(WorkerNode(self, name, servers, callbacks, **options))
+        kind = PullingNode if pull else WorkerNode
+        return self.add(kind(self, name, servers, callbacks, **options))
 
     def client(
         self, servers: Sequence[Node], name: str | None = None, **options: Any

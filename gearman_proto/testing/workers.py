@@ -20,7 +20,7 @@ from .servers import ServerNode
 from .simulation import SimulationError
 
 if TYPE_CHECKING:
-    from gearman_proto.engines.worker.engine import WorkSubscription
+    from gearman_proto.engines.waits import Wait
     from gearman_proto.jobs.job import DeferredJob, WorkerJob
 
     from .books import Execution
@@ -113,8 +113,8 @@ class WorkerNode(Node):
 
     def begin(self) -> None:
         """Register all callbacks, and work."""
-        #: The subscription of the running `work`, or None.
-        self.subscription: WorkSubscription | None = None
+        #: The Wait of the running `work`, or None.
+        self.subscription: Wait | None = None
         self.runs: dict[Run, None] = {}
         # The deferred jobs, until `next_job` returns them again.
         self._deferred: dict[WorkerJob, Run] = {}
@@ -172,9 +172,12 @@ class WorkerNode(Node):
 
             def begin() -> None:
                 self._failed = None if self.max_outage is None else set()
-                self.subscription = self.engine.work(self.net.now, _nothing)
+                self.subscription = self._begin_work()
 
             self.call(begin)
+
+    def _begin_work(self) -> Wait:
+        return self.engine.work(self.net.now, _nothing)
 
     def stop(self) -> None:
         """Finish the jobs in progress, and accept no others."""
@@ -186,7 +189,7 @@ class WorkerNode(Node):
             if self.subscription is not None and not self.runs and self.net.is_prompt():
                 self.net.schedule(self.net.now + _AT_ONCE, self._check_stopped, self.subscription)
 
-    def _check_stopped(self, subscription: WorkSubscription) -> None:
+    def _check_stopped(self, subscription: Wait) -> None:
         """Check that the worker, which was idle, has stopped by now."""
         if self.subscription is subscription and not self.runs and self.net.is_prompt():
             self.net.fail(f"{self.name} does not stop, and has nothing to do")
@@ -241,7 +244,7 @@ class WorkerNode(Node):
     def _may_leave(self, end: End) -> bool:  # noqa: ARG002
         return self.name in self.net.leaving
 
-    def _check_given_up(self, subscription: WorkSubscription | None) -> None:
+    def _check_given_up(self, subscription: Wait | None) -> None:
         if (
             self.subscription is subscription
             and subscription is not None
@@ -429,6 +432,10 @@ class WorkerNode(Node):
         if run.steps is not None:
             run.steps.close()
         self.note("is done with", str(run.job.handle))
+        self._release(run)
+
+    def _release(self, run: Run) -> None:
+        """Release the slot of a job."""
         self.call(self.engine.job_done, self.net.now, run.job)
 
 

@@ -154,7 +154,7 @@ def test_cancelled_job_ends_the_requests_of_other_clients(cast: Cast) -> None:
 
 @pytest.mark.parametrize("ends", ["gives up", "times out", "fails"])
 def test_abandoned_submit_cancels_its_jobs(ends: str) -> None:
-    cast = Cast(server={"max_queue_size": 3})
+    cast = Cast()
     cast.submit(data=b"1")
     cast.run(0.5)
     kept = cast.client.submit(
@@ -171,7 +171,6 @@ def test_abandoned_submit_cancels_its_jobs(ends: str) -> None:
         cast.client.pump()
     cast.run(1.0)
     assert kept.is_finished
-    cast.submit("reverse", timeout=3.0, cancel_if_abandoned=True)
     cast.net.check()
     assert waits.is_finished
     assert {request.state for request in kept.requests} == {JOB_COMPLETE}
@@ -287,6 +286,76 @@ def test_worker_that_gave_up_tries_again() -> None:
     cast.worker.work()
     cast.net.check()
     assert call.is_finished
+
+
+def test_submit_beyond_the_queue_limit_is_refused() -> None:
+    cast = Cast(server={"max_queue_size": 1})
+    cast.submit(data=b"1")
+    cast.submit(data=b"2")
+    cast.net.check()
+    assert cast.request.state == JOB_FAILED
+    assert cast.books.counts["requests refused"] == 1
+
+
+PULL = {"pull": True, "max_jobs": 2}
+
+
+@pytest.mark.parametrize("exceptions", [False, True])
+def test_worker_that_pulls_ends_its_jobs(exceptions: bool) -> None:
+    cast = Cast(worker={**PULL, "exceptions": exceptions, "hook_time": 0.5})
+    for data in (b"1", b"2", b"3"):
+        cast.submit(data=data)
+    cast.run(1.5)
+    assert [run.execution.data for run in cast.worker.runs] == [b"1", b"2"]
+    cast.run(4.0)
+    assert cast.request.result == b"all of 3"
+    cast.submit("fail")
+    cast.submit("reverse")
+    cast.net.check()
+    assert cast.books.counts["requests complete"] == 4
+    assert cast.books.counts["requests failed"] == 1
+
+
+def test_worker_that_pulls_stops_and_pulls_again() -> None:
+    cast = Cast(worker=PULL)
+    cast.submit()
+    cast.run(0.5)
+    cast.worker.stop()
+    cast.submit("reverse")
+    cast.run(1.0)
+    assert len(cast.worker.runs) == 1
+    cast.run(5.0)
+    assert cast.worker.subscription is None
+    assert not cast.worker.ends
+    assert cast.request.state == JOB_CREATED
+    cast.worker.work()
+    cast.run(1.0)
+    assert cast.request.result == b"atad"
+    cast.worker.stop()
+    cast.worker.work()
+    cast.run(3.0)
+    cast.submit("reverse")
+    cast.net.check()
+    assert cast.request.result == b"atad"
+
+
+def test_worker_that_pulls_waits_for_a_server() -> None:
+    cast = Cast("0.1 crash server1 9.0", worker={**PULL, "grab_timeout": 3.0, "max_outage": 1.0})
+    cast.run(5.0)
+    assert cast.worker.subscription is None
+    cast.run(10.0)
+    cast.submit()
+    cast.net.check()
+    assert cast.request.state == JOB_COMPLETE
+
+
+def test_worker_that_pulls_recovers_after_a_crash() -> None:
+    cast = Cast("0.5 crash worker1 1.0", worker=PULL)
+    cast.submit()
+    cast.run(1.0)
+    cast.net.check()
+    assert cast.request.state == JOB_COMPLETE
+    assert cast.books.counts["executions"] == 2
 
 
 def test_worker_with_a_full_send_buffer_waits() -> None:

@@ -359,6 +359,44 @@ def test_worker_that_closes_before_its_result_arrives_fails() -> None:
     cast.fails("before its last result has arrived: .'H:server1-0:", cast.worker.pump)
 
 
+# Workers that pull.
+
+
+@pytest.fixture
+def pulling() -> Cast:
+    """The worker waits for a job in `grab`."""
+    cast = Cast(worker={"pull": True, "grab_timeout": 2.0})
+    cast.run(0.5)
+    return cast
+
+
+def test_grab_that_returns_nothing_before_its_timeout_fails(pulling: Cast) -> None:
+    wait = next(iter(pulling.worker._grabs))
+    wait.finish()
+    pulling.fails("was given no job before the timeout", pulling.worker.pump)
+
+
+def test_grab_that_returns_late_fails(pulling: Cast) -> None:
+    pulling.worker.engine._serve_pulls = nothing
+    pulling.fails("should have returned from grab by 3.0", 3.0)
+
+
+def test_grab_of_a_frozen_worker_may_return_late() -> None:
+    cast = Cast("1.0 freeze worker1 5.0", worker={"pull": True, "grab_timeout": 2.0})
+    cast.run(5.0)
+    cast.net.check()
+
+
+def test_grab_that_never_returns_after_stop_fails(pulling: Cast) -> None:
+    pulling.worker.engine.stop = nothing
+    pulling.fails("worker1 does not stop")
+
+
+def test_grab_timeout_is_checked() -> None:
+    with pytest.raises(ValueError, match="grab_timeout"):
+        Cast(worker={"pull": True, "grab_timeout": 0.0})
+
+
 # Healthy connections.
 
 
