@@ -52,6 +52,8 @@ _SLOW: Final = 0.4
 _CANCELLING: Final = 0.4
 # The fraction of plans with workers that pull their jobs.
 _PULLING: Final = 0.4
+# The fraction of plans with streams of jobs.
+_STREAMING: Final = 0.3
 _MOST_BYTES: Final = 12_000_000
 # Number of bytes for each random number. After the bytes are used up, a hash of them seeds the
 # rest.
@@ -197,6 +199,8 @@ def plan_of(rng: random.Random, *, size: int = 60) -> Plan:
         plan = _cancelling(rng, plan, clients, horizon)
     if chance() < _PULLING:
         plan = [_pulling(rng, step) for step in plan]
+    if chance() < _STREAMING:
+        plan += [_stream(rng, clients, horizon) for _ in range(rng.randrange(1, 5))]
     return plan
 
 
@@ -264,6 +268,18 @@ def _pulling(rng: random.Random, step: tuple[Any, ...]) -> tuple[Any, ...]:
     timeout = rng.choice([None, 0.3, 5.0])
     options = {**step[4], "defer_time": None, "pull": True, "grab_timeout": timeout}
     return (*step[:4], options)
+
+
+def _stream(rng: random.Random, clients: list[str], horizon: float) -> tuple[Any, ...]:
+    """Return a step that submits a stream of jobs."""
+    at = round(horizon * rng.random(), 6)
+    jobs = [_job(rng, "submit") for _ in range(rng.randrange(1, 20))]
+    options = {
+        "window": rng.choice([1, 2, 10]),
+        "max_retries": rng.choice([0, 1, 3]),
+        "timeout": rng.choice([None, None, 1.0, 30.0]),
+    }
+    return ("stream", at, rng.choice(clients), jobs, options)
 
 
 def _some(rng: random.Random, names: Sequence[str]) -> list[str]:
@@ -439,8 +455,8 @@ class Run:
                 net.admin(nodes[args[1]], args[0])
         else:
             self.horizon = max(self.horizon, args[0])
-            if kind in ("submit", "bulk"):
-                self._jobs += len(args[2]) if kind == "submit" else args[2]
+            if kind in ("submit", "bulk", "stream"):
+                self._jobs += args[2] if kind == "bulk" else len(args[2])
             if kind == "submit" and net.faults.bandwidth is not None:
                 self._transfers += sum(map(_size_of, args[2])) / HEALTHY
             if kind != "fault":
@@ -492,6 +508,9 @@ class Run:
         if kind == "find":
             request = GearmanJobRequest.from_unique(args[0])
             node.statuses([request], timeout=args[1])
+            return
+        if kind == "stream":
+            calls.append(node.results(args[0], **args[1]))
             return
         if kind == "submit":
             jobs, options, then = args

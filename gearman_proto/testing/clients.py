@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.checks import FOR_EVER, check_seconds, check_type
@@ -12,6 +12,7 @@ from gearman_proto.engines.admin import AdminEngine, AdminLink
 from gearman_proto.engines.client.cancelling import CancelWait
 from gearman_proto.engines.client.engine import ClientEngine
 from gearman_proto.engines.client.queries import status_queries
+from gearman_proto.engines.client.results import ResultsWait
 from gearman_proto.engines.waits import Subscription
 from gearman_proto.errors import ArgumentValueError, RemoteProtocolError
 from gearman_proto.jobs.encoder import NoopEncoder
@@ -24,7 +25,7 @@ from .servers import ServerNode
 from .wires import HEALTHY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gearman_proto.engines.waits import Wait
     from gearman_proto.jobs.request import GearmanJobRequest
@@ -53,12 +54,17 @@ class Call:
         then: Called with the finished call, or None.
         begun: Start time, in seconds of virtual time.
         is_finished: True if the call has returned or raised.
+        is_given_up: True if the call was given up before.
         finished_at: Time at which it returned or raised, or None.
         timed_out: True if the call has timed out.
         error: The exception that it raised, or None.
         value: The return value (admin client only).
         wait: The engine's Wait for this call.
         cancel_if_abandoned: True to cancel the jobs of an abandoned submit.
+        stream: The requests that a call of `results` has not submitted.
+        yielded: The entries that a call of `results` has yielded.
+        window: Maximum number of entries of a call of `results` that were not yielded.
+        size: The number of jobs of a call of `results`.
     """
 
     node: CallingNode
@@ -68,12 +74,17 @@ class Call:
     entries: Sequence[Entry] = ()
     then: Callable[[Call], object] | None = None
     is_finished: bool = False
+    is_given_up: bool = False
     finished_at: float | None = None
     timed_out: bool = False
     error: Exception | None = None
     value: Any = None
     wait: Wait | None = None
     cancel_if_abandoned: bool = False
+    stream: Iterator[GearmanJobRequest] = field(default_factory=lambda: iter(()))
+    yielded: set[Entry] = field(default_factory=set)
+    window: int = 0
+    size: int = 0
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -171,6 +182,7 @@ class CallingNode(Node):
         assert wait is not None
         del self.calls[call]
         net.steps += 1
+        call.is_given_up = not wait.done  # `release` finishes some Waits.
         self.engine.release(wait, net.now)
         call.is_finished, call.finished_at, call.timed_out = True, net.now, wait.timed_out
         try:
@@ -179,7 +191,7 @@ class CallingNode(Node):
             call.error = error
         self.note("returns", f"{call.name} {call.error!r}")
         deadline = call.deadline
-        if deadline is not None and wait.done:
+        if deadline is not None and not call.is_given_up:
             if call.timed_out and net.now < deadline - EPSILON:
                 net.fail(f"{call} has timed out {deadline - net.now} seconds too early")
             if net.now > deadline + EPSILON and not self.was_frozen(deadline):
@@ -272,6 +284,68 @@ class ClientNode(CallingNode):
         submit = functools.partial(self.engine.submit, accepted_only=accepted_only)
         return self.start_call(call, submit, requests)
 
+    def results(
+        self,
+        jobs: Sequence[Mapping[str, Any]],
+        window: int,
+        *,
+        max_retries: int = 0,
+        timeout: float | None = None,
+        then: Callable[[Call], object] | None = None,
+    ) -> Call:
+        """Submit a stream of foreground jobs, like `ClientEngine.results`.
+
+        Args:
+            jobs: Dicts with `task` and `data`.
+            window: Maximum number of jobs in flight.
+            max_retries: Maximum number of times to send a lost submit again.
+            timeout: Timeout in seconds of virtual time, or None.
+            then: Called with the call when it is over.
+
+        Raises:
+            TypeError, ValueError: A job is invalid.
+        """
+        requests = make_requests(jobs, background=False, max_retries=max_retries)
+        prepare(requests, NoopEncoder)
+        call = Call(self, f"results of {len(requests)} jobs", timeout, [], [], then)
+        call.stream, call.window = iter(requests), window
+        call.size = len(requests)
+        begin = functools.partial(self._begin_results, call)
+        return self.start_call(call, begin)
+
+    def _begin_results(
+        self, call: Call, now: float, wake: Callable[[], Any], *, timeout: float | None
+    ) -> Wait:
+        wait = self.engine.results(now, wake, call.window, timeout=timeout)
+        self._feed(call, wait)
+        return wait
+
+    def _feed(self, call: Call, wait: ResultsWait) -> None:
+        """Submit the next jobs of a stream, as long as slots are free."""
+        net = self.net
+        while wait.wants_job:
+            net.steps += 1
+            request = next(call.stream, None)
+            if request is None:
+                self.engine.end_of_jobs(net.now, call.woken, wait)
+                return
+            entry = net.books.submitted(self, request, net.now)
+            self._entries[id(request)] = entry
+            call.requests = [*call.requests, request]
+            call.entries = [*call.entries, entry]
+            self.engine.add(net.now, call.woken, wait, request)
+            if len(call.entries) - len(call.yielded) > call.window:
+                net.fail(f"{call} has more than {call.window} jobs in flight")
+
+    def _take(self, call: Call, wait: ResultsWait) -> None:
+        """Take the requests that have ended, and submit the next jobs of the stream."""
+        while (request := wait.take()) is not None:
+            entry = self._entry(request)
+            if entry in call.yielded or request._gm_link is not None:
+                self.net.fail(f"{call} has yielded {entry} twice, or before its end: {request!r}")
+            call.yielded.add(entry)
+        self._feed(call, wait)
+
     def wait(
         self,
         requests: Sequence[GearmanJobRequest],
@@ -353,8 +427,7 @@ class ClientNode(CallingNode):
 
         Requests with a unique of the application, and those of other calls, go on.
         """
-        assert call.wait is not None
-        has_returned = call.wait.done and call.error is None
+        has_returned = not call.is_given_up and call.error is None
         others = {
             entry
             for each in self.calls
@@ -507,6 +580,8 @@ class ClientNode(CallingNode):
             for entry in call.entries:
                 self.net.books.told(entry)
             wait.news = False
+        elif isinstance(wait, ResultsWait):
+            self._take(call, wait)
         else:
             while wait.take() is not None:
                 pass
@@ -517,10 +592,13 @@ class ClientNode(CallingNode):
         """Compare the outcome of `call` with the books."""
         net = self.net
         wait = call.wait
+        is_over = not (call.is_given_up or call.error or call.timed_out)
+        if is_over and isinstance(wait, ResultsWait) and len(call.yielded) < call.size:
+            net.fail(f"{call} is over, and has yielded only {len(call.yielded)} requests")
         for entry in call.entries:
             net.books.told(entry)
             request = entry.request
-            if request is None or wait is None or not wait.done or call.error is not None:
+            if request is None or call.is_given_up or call.error is not None:
                 continue
             if isinstance(wait, CancelWait):
                 if not call.timed_out:
@@ -530,7 +608,7 @@ class ClientNode(CallingNode):
                 getattr(wait, "accepted_only", False) and request.handle is not None
             )
             # Another call still waits for the request and has reset its `timed_out`.
-            goes_on = wait.timed_out and bool(request._gm_waits)
+            goes_on = call.timed_out and bool(request._gm_waits)
             if not (is_enough or request.timed_out or goes_on or self.engine.closed):
                 net.fail(f"{call} is over, and {entry} is still under way: {request!r}")
         if call.cancel_if_abandoned:

@@ -206,6 +206,26 @@ def test_client_that_cancels_an_unknown_request_raises(cast: Cast) -> None:
     assert [*cast.client.calls] == [call]
 
 
+def test_results_of_a_stream_keep_its_window() -> None:
+    cast = Cast(worker={"max_jobs": 5})
+    data = [b"%d" % number for number in range(5)]
+    jobs = [{"task": "slowly", "data": each} for each in data]
+    ended: list[Call] = []
+    call = cast.client.results(jobs, 2, then=ended.append)
+    late = cast.client.results(jobs[:1], 1, timeout=1.0)
+    dropped = cast.client.results(jobs, 1)
+    cast.client.give_up(dropped)
+    cast.run(1.5)
+    assert len(cast.worker.runs) == 4
+    assert late.timed_out
+    cast.net.check()
+    assert [len(each.yielded) for each in (call, late, dropped)] == [5, 0, 0]
+    assert ended == [call]
+    assert [request.result for request in call.requests] == [b"all of " + each for each in data]
+    assert call.finished_at is not None
+    assert 6.0 < call.finished_at < 7.0
+
+
 def test_wait_for_finished_requests_returns_at_once(cast: Cast) -> None:
     call = cast.submit("reverse")
     cast.run(1.0)

@@ -359,6 +359,35 @@ def test_worker_that_closes_before_its_result_arrives_fails() -> None:
     cast.fails("before its last result has arrived: .'H:server1-0:", cast.worker.pump)
 
 
+# Streams of jobs.
+
+
+@pytest.fixture
+def streaming() -> Cast:
+    """The client has submitted the first two jobs of a stream of three."""
+    cast = Cast()
+    job = {"task": "slowly", "data": b"data"}
+    cast.call = cast.client.results([job] * 3, 2)
+    cast.run(0.5)
+    return cast
+
+
+def test_stream_that_exceeds_its_window_fails(streaming: Cast) -> None:
+    streaming.call.wait._free = 1
+    feed = partial(streaming.client._feed, streaming.call, streaming.call.wait)
+    streaming.fails("has more than 2 jobs in flight", feed)
+
+
+def test_stream_that_yields_a_request_before_its_end_fails(streaming: Cast) -> None:
+    streaming.call.wait.finished.append(streaming.call.requests[0])
+    streaming.fails("twice, or before its end", 5.0)
+
+
+def test_stream_that_ends_early_fails(streaming: Cast) -> None:
+    streaming.call.wait.end_of_jobs()
+    streaming.fails("has yielded only 2 requests", 9.0)
+
+
 # Workers that pull.
 
 
