@@ -103,6 +103,23 @@ def test_call_at_its_deadline_waits_for_the_answer() -> None:
     assert server.take() == [PreSleep()]
 
 
+def test_call_at_its_deadline_does_not_wait_for_the_grabs_of_other_calls() -> None:
+    world = World(2)
+    wait, other = world.grab(timeout=1.0), world.grab()
+    one, two = world.serve_all()
+    world.sleep(0.9)
+    assert one.says(NoJob()) == [PreSleep()]
+    world.sleep(0.05)
+    assert one.says(Noop()) == [GRAB]
+    world.sleep(0.9)
+    assert two.says(NoJob()) == [PreSleep()]
+    assert two.says(Noop()) == [GRAB]
+    assert not wait.done
+    world.sleep(0.2)
+    assert world.grabbed(wait) is None
+    assert not other.done
+
+
 def test_job_of_a_late_answer_goes_to_the_next_call() -> None:
     world, server, held = holding()
     wait = world.grab(timeout=0.0)

@@ -990,7 +990,12 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _on_grab_timeout(self, wait: GrabWait, now: float) -> None:
         wait.timed_out = True
+        # Meanwhile, other links can send grabs for other calls.
+        self._timers.set(wait, now + _LATE, self._on_last_chance)
         self._serve_pulls(now)
+
+    def _on_last_chance(self, wait: GrabWait, now: float) -> None:
+        self._finish_pull(wait)
 
     # Calls that wait to send more.
 
