@@ -130,7 +130,7 @@ class Driver(BaseDriver[E_]):
         open_stream: Callable[[Any, float], Awaitable[ByteStream]] | None = None,
         make_tasks: Callable[[Callable[[BaseException], object]], Tasks] = hosted_tasks,
     ) -> None:
-        super().__init__(make_engine, logger.exception)
+        super().__init__(make_engine, logger)
         self._open_stream = open_stream
         self._make_tasks = make_tasks
         # True while the engine is in use.
@@ -586,6 +586,8 @@ class Driver(BaseDriver[E_]):
         wire.is_answered = True
         if data:
             self._feed(self.engine.receive_data, link, data)
+            if self.engine.notices:
+                self.log_notices()
         else:
             # The engine decides when to close the link. It might still have data to send.
             self._feed(self.engine.receive_eof, link)

@@ -69,6 +69,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
         heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
         max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
+        warn_after: float | None = constants.DEFAULT_WARN_AFTER,
         connect: Connector | None = None,
     ) -> None:
         self._gm_connect = connect
@@ -82,6 +83,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
             max_packet_size=max_packet_size,
             heartbeat=heartbeat,
             max_abandoned=max_abandoned,
+            warn_after=warn_after,
         )
 
     def _gm_setup(self, addresses: list[ServerAddress], options: dict[str, Any]) -> None:

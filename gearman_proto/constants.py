@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_MAX_PACKET_SIZE",
     "DEFAULT_MAX_UNREAD",
     "DEFAULT_POLL_INTERVAL",
+    "DEFAULT_WARN_AFTER",
     "JOB_COMPLETE",
     "JOB_CREATED",
     "JOB_FAILED",
@@ -40,6 +41,7 @@ __all__ = [
     "MIN_HEARTBEAT",
     "MIN_PACKET_SIZE",
     "MIN_POLL_INTERVAL",
+    "MIN_WARN_AFTER",
     "PRIORITY_HIGH",
     "PRIORITY_LOW",
     "PRIORITY_NONE",
@@ -72,6 +74,10 @@ MIN_POLL_INTERVAL: Final = 0.01
 DEFAULT_HEARTBEAT: Final = 30.0
 #: Seconds. A server that is busy would be lost with less.
 MIN_HEARTBEAT: Final = 0.1
+#: Seconds after which a client warns of a job's function that no worker has registered.
+DEFAULT_WARN_AFTER: Final = 10.0
+#: Seconds. With less, a client would ask about jobs that are about to start.
+MIN_WARN_AFTER: Final = 0.1
 #: Bytes of submits that a client keeps for a server that leaves them unanswered, although the calls
 #: that made them have given up. A server that lives answers as fast as bytes go over the network.
 DEFAULT_MAX_ABANDONED: Final = 64 * 1024 * 1024

@@ -120,7 +120,7 @@ class Driver(BaseDriver[E_]):
         _drivers.add(self)
 
     def _setup(self) -> None:
-        super().__init__(self._make_engine, logger.exception)
+        super().__init__(self._make_engine, logger)
         self._lock = Lock()
         # True while the engine and the sockets may be inconsistent.
         self._busy = False
@@ -414,7 +414,10 @@ class Driver(BaseDriver[E_]):
     # Polling.
 
     def _poll(self) -> None:
-        """Sleep until a socket is ready or a deadline passes, and process the events."""
+        """Sleep until a socket is ready or a deadline passes, and process the events.
+
+        Then log the engine's notices, without the lock: a log handler can make a nested call.
+        """
         self._finish_recovery()
         rounds, selector = self._rounds, self._poller.selector
         if selector is None:
@@ -437,6 +440,8 @@ class Driver(BaseDriver[E_]):
         # The results are stale if a nested call has polled meanwhile.
         if rounds == self._rounds and not self._busy:
             self._handle(ready, deadline)
+        if self.engine.notices:
+            self._lock.sleep(self.log_notices)
 
     def _handle(self, ready: list[tuple[Any, int]], deadline: float) -> None:
         """Process the selector's results, and carry out the engine's actions.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import logging
 import os
 import random
 import shutil
@@ -266,7 +267,7 @@ def strict_engines() -> Iterator[None]:
     init = BaseDriver.__init__
 
     def strict_init(
-        driver: BaseDriver[Any], make_engine: Callable[[], Any], log: Callable[..., object]
+        driver: BaseDriver[Any], make_engine: Callable[[], Any], logger: logging.Logger
     ) -> None:
         def make_strict_engine() -> Any:
             engine = make_engine()
@@ -275,7 +276,7 @@ def strict_engines() -> Iterator[None]:
                 engines.append(engine)
             return engine
 
-        init(driver, make_strict_engine, log)
+        init(driver, make_strict_engine, logger)
 
     # Not the fixture, since tests undo its changes.
     with pytest.MonkeyPatch.context() as patch:

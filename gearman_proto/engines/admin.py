@@ -76,6 +76,9 @@ class Question(Wait, Generic[T]):
         self.sent_at: float = 0.0
         self._value: T | None = None
 
+    #: False to close the connection after the answer, unless another question is queued.
+    keeps_open: bool = True
+
     def __repr__(self) -> str:
         return f"<Question {self.name}>"
 
@@ -397,3 +400,5 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         link.asked = link.sent = None
         link.answered += 1
         self._ask_next(now)
+        if link.asked is None and not question.keeps_open:
+            self._interrupt(link)

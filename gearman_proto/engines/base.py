@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_right
+from collections import deque
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -23,6 +24,7 @@ L = TypeVar("L")
 
 # Maximum number of bytes per write.
 _CHUNK_SIZE: Final = 256 * 1024
+_NO_NOTICES: Final = deque[str](maxlen=0)
 # Maximum number of packets per write. Without it, each write would scan the whole backlog.
 _CHUNK_PACKETS: Final = 8192
 
@@ -167,6 +169,8 @@ class Engine(Protocol[L]):
       false, the driver can skip the next `data_to_send`. Before the driver sleeps, it calls
       `next_deadline`.
     * Waits: `release` for every wait as soon as its caller stops waiting, and `close` at the end.
+    * Optional: the driver logs the messages in `notices` as warnings, and removes them. It does so
+      between its calls, as log handlers are code of the application.
     * Optional: `measured` for each of `links_to_measure`, before `handle_timeout`. Without it, an
       engine can't see bytes leave the system's send queue, so after a large write it waits longer
       before it disconnects a server (see `delivery`).
@@ -195,6 +199,10 @@ class Engine(Protocol[L]):
     @property
     def closed(self) -> bool:
         """True if the engine has ended, by `close` or on its own, so it needs no successor."""
+
+    @property
+    def notices(self) -> deque[str]:
+        """Messages for the driver to log, oldest first."""
 
     def connected(self, link: L, now: float) -> None:
         """Report that the connection of `link` is open, including its TLS handshake."""
@@ -266,6 +274,9 @@ class Engine(Protocol[L]):
 
 class BaseEngine:
     """The pending actions, the deadlines, and the waiting calls that every engine has."""
+
+    #: Messages for the driver to log, oldest first.
+    notices: deque[str] = _NO_NOTICES
 
     def __init__(self) -> None:
         #: True if `abandon` was called. Requests of this engine are lost.

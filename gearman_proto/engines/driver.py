@@ -11,13 +11,17 @@ a call and makes it after the interrupted one.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeAlias, TypeVar
 
 from gearman_proto.errors import ConnectionError
 from gearman_proto.handlers import reraise_from_handler
+from gearman_proto.printable import printable
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from .base import Engine
     from .waits import Wait
 
@@ -45,17 +49,26 @@ class BaseDriver(Generic[E_]):
 
     Args:
         make_engine: Function that returns a new engine, also to replace a failed one.
-        log: Function that logs the current exception, like `logging.Logger.exception`.
+        logger: The logger of internal errors and of the engine's notices.
     """
 
-    def __init__(self, make_engine: Callable[[], E_], log: Callable[..., object]) -> None:
+    def __init__(self, make_engine: Callable[[], E_], logger: Logger) -> None:
         self._make_engine = make_engine
         self.engine: E_ = make_engine()
-        self._log = log
+        self._logger = logger
         # Waits to release and calls to make. Signal handlers and finalizers can append to them at
         # any point. Plain lists are enough for the few items that they hold.
         self._released: list[Wait | None] = []
         self._posted: list[Callable[[E_, float], object]] = []
+
+    def log_notices(self) -> None:
+        """Log the engine's notices. Call this outside the engine, since it runs log handlers."""
+        taken = []
+        with contextlib.suppress(IndexError):  # Several threads can do this at the same time.
+            while True:
+                taken.append(self.engine.notices.popleft())
+        for notice in taken:
+            self._logger.warning("%s", printable(notice))
 
     def _replace(self, error: Exception) -> None:
         """End all calls with `error`, which has left the engine in an unknown state.
@@ -80,9 +93,9 @@ class BaseDriver(Generic[E_]):
         while self._posted:
             try:
                 self._posted[0](self.engine, now)
-            except Exception as error:  # noqa: BLE001 - a bug, as in `_tell`
+            except Exception as error:
                 reraise_from_handler(error)
-                self._log("internal error in %r", self._posted[0])
+                self._logger.exception("internal error in %r", self._posted[0])
                 self._replace(error)
             del self._posted[0]  # After the call, so that a signal's exception does not lose it.
         return True
@@ -95,9 +108,9 @@ class BaseDriver(Generic[E_]):
         """
         try:
             return call(*args)
-        except Exception as error:  # noqa: BLE001 - every exception is a bug
+        except Exception as error:
             reraise_from_handler(error)
-            self._log("internal error in %s", getattr(call, "__qualname__", call))
+            self._logger.exception("internal error in %s", getattr(call, "__qualname__", call))
             self._replace(error)
             return None
 

@@ -54,6 +54,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
         heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
         max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
+        warn_after: float | None = constants.DEFAULT_WARN_AFTER,
     ) -> None:
         """Create a client. It connects to no server before the first call.
 
@@ -78,6 +79,9 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             max_abandoned: Limit, in bytes, for the buffered submits of abandoned calls to a server
                 that does not answer. Beyond it, jobs go to another server, or the call raises
                 ServerUnavailable.
+            warn_after: Seconds after which the client asks the server of a waiting job, once for
+                each function, whether a worker has registered the function. If none has, the client
+                logs a warning. None disables this.
             connect: (awaited) Gets a server's address (`host`, `port`) and returns an
                 `anyio.abc.ByteStream` to it, such as a Unix socket, a tunnel, or a stream in
                 memory. The client adds TLS if the server has TLS. None means TCP.
@@ -98,6 +102,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             "max_packet_size": max_packet_size,
             "heartbeat": heartbeat,
             "max_abandoned": max_abandoned,
+            "warn_after": warn_after,
         }
         self._gm_max_packet_size = max_packet_size
         self._gm_make(parse_servers(host_list, ssl_context), options)

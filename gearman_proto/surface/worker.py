@@ -15,7 +15,6 @@ from gearman_proto.handlers import is_main_thread
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.results import data_event, result_event, status_event
 from gearman_proto.names import check_client_id, check_task, to_text
-from gearman_proto.printable import printable
 from gearman_proto.tls import parse_servers
 from gearman_proto.wire.packets import WorkFail
 
@@ -429,9 +428,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
     def _gm_log(self) -> None:
         """Log the engine's notices."""
-        notices = self._gm_driver.engine.notices
-        while notices:
-            logger.warning("%s", printable(notices.popleft()))
+        self._gm_driver.log_notices()
 
     # Hooks for subclasses. (blocking) If `max_jobs` is more than 1, the hooks of a job run in the
     # pool. (awaited) A hook can be async or plain. A plain hook returns the value of `super`.

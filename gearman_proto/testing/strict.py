@@ -19,6 +19,7 @@ from gearman_proto.engines.base import Close, Connect, LinkState
 from gearman_proto.engines.waits import Wait
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterable
 
     from gearman_proto.engines.base import Action, Engine
@@ -181,6 +182,10 @@ class StrictEngine(Generic[L]):
     @property
     def closed(self) -> bool:
         return self._gm_engine.closed
+
+    @property
+    def notices(self) -> deque[str]:
+        return self._gm_engine.notices
 
     def connected(self, link: L, now: float) -> None:
         state = self._gm_links.get(link, _UNKNOWN)

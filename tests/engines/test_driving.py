@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from typing import Any
 
 import pytest
@@ -49,9 +51,23 @@ def logged() -> list[tuple[Any, ...]]:
     return []
 
 
+class Logger(logging.Logger):
+    """A logger that stores the arguments of its calls."""
+
+    def __init__(self, logged: list[tuple[Any, ...]]) -> None:
+        super().__init__("test")
+        self._logged = logged
+
+    def exception(self, *args: Any) -> None:  # type: ignore[override]
+        self._logged.append(args)
+
+    def warning(self, *args: Any) -> None:  # type: ignore[override]
+        self._logged.append(args)
+
+
 @pytest.fixture
 def driver(logged: list[tuple[Any, ...]]) -> BaseDriver[Any]:
-    return BaseDriver[Any](Engine, lambda *args: logged.append(args))
+    return BaseDriver[Any](Engine, Logger(logged))
 
 
 def broken(*_: Any) -> None:
@@ -77,6 +93,13 @@ def test_bug_in_the_engine_replaces_it(driver: BaseDriver[Any], logged: list[Any
     assert driver._do_posted(1.5)
     assert driver.engine is not engine
     assert (len(logged), len(driver._posted)) == (2, 0)
+
+
+def test_notices_are_logged_once(driver: BaseDriver[Any], logged: list[Any]) -> None:
+    driver.engine.notices = deque(["first", "second\n"])
+    driver.log_notices()
+    driver.log_notices()
+    assert logged == [("%s", "first"), ("%s", "second\\n")]
 
 
 def test_interrupted_engine_is_abandoned_and_replaced_unless_closed(
@@ -135,6 +158,6 @@ def test_posted_calls_run_in_order_even_after_an_interruption(driver: BaseDriver
 def test_late_links_are_measured_before_timeouts(
     kind: type[BaseDriver[Any]], figures: list[Any]
 ) -> None:
-    driver = kind(Engine, lambda *_args: None)
+    driver = kind(Engine, Logger([]))
     driver._expire(8.0)
     assert driver.engine.calls == [("late", 8.0), *figures, ("time", 8.0)]

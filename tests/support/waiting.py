@@ -48,5 +48,6 @@ def wait_for(event: threading.Event, what: str = "event") -> None:
 
 
 def deadlines_of(engine: Any) -> set[Any]:
-    """Return the keys of an engine's deadlines, except heartbeats of open links."""
-    return set(engine._timers._current) - {link for link in engine.pool.links() if link.is_up}
+    """Return the keys of an engine's deadlines, except heartbeats and the look for workers."""
+    kept = {link for link in engine.pool.links() if link.is_up} | {engine._unserved}
+    return set(engine._timers._current) - kept

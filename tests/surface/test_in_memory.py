@@ -27,6 +27,7 @@ from gearman_proto import (
     WorkerJob,
     surface,
 )
+from gearman_proto.engines.driver import BaseDriver
 from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.engines.worker.outcomes import exc_info_of
 from gearman_proto.errors import ArgumentValueError, InvalidClientState, ServerUnavailable
@@ -56,11 +57,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Driver:
+class Driver(BaseDriver[Any]):
     """A driver that calls an engine at time 0 and transfers no data."""
 
     def __init__(self, engine: Any) -> None:
-        self.engine = engine
+        super().__init__(lambda: engine, logging.getLogger("gearman"))
 
     def call(self, function: Callable[[Any, float], Any]) -> Any:
         return function(self.engine, 0.0)
@@ -135,6 +136,7 @@ def test_a_client() -> None:
         "max_packet_size": 256 * 1024 * 1024,
         "heartbeat": 30.0,
         "max_abandoned": 64 * 1024 * 1024,
+        "warn_after": 10.0,
     }
     with pytest.raises(ValueError, match="routing"):
         make_client(routing="round")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import logging
 import signal
 import threading
 import time
@@ -379,3 +380,39 @@ def test_a_worker_is_told_at_every_place(
         assert set(engine._abilities) == {b"echo", b"%d" % (count % 2)}, at.where
         assert engine._client_id == (b"%d" % count if count else None), at.where
     assert count > 500 / step
+
+
+class Submitting(logging.Handler):
+    """A log handler that submits each record as a job, as a nested call of `client`."""
+
+    def __init__(self, client: GearmanClient, task: str) -> None:
+        super().__init__()
+        self.requests: list[Any] = []
+        self._client = client
+        self._task = task
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.requests.append(self._client.submit_job(self._task, record.getMessage()))
+
+
+def test_log_handler_can_use_the_waiting_client(
+    make_client: MakeClient,
+    start_worker: StartWorker,
+    gearmand: Gearmand,
+    task: str,
+    gate: Gate,
+) -> None:
+    client = make_client(gearmand.address, warn_after=1.0)
+    handler = Submitting(client, task)
+    logger = logging.getLogger("gearman")
+    logger.addHandler(handler)
+    try:
+        late = spawn(client.submit_job, f"{task}-late", b"late")
+        eventually(lambda: handler.requests, "the warning")
+        start_worker(gearmand.address, {f"{task}-late": gate})
+        gate.open.set()
+        assert late.result(PATIENCE).result == b"late"
+    finally:
+        logger.removeHandler(handler)
+    (request,) = handler.requests
+    assert b"no worker of" in request.result

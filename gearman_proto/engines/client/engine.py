@@ -103,6 +103,7 @@ from .link import (
 from .queries import Arrival, Asked, Probe, Query, StatusWait
 from .replies import ReplyHandler
 from .results import ResultsWait
+from .unserved import UnservedFunctions
 
 if TYPE_CHECKING:
     import random
@@ -122,6 +123,7 @@ _HEAD_START: Final = 0.25
 _RACE: Final = "race"
 # Maximum number of uniques to generate at a time.
 _UNIQUES: Final = 1024
+_MAX_NOTICES: Final = 100
 #: A connection for jobs, or the admin connection to a server.
 AnyLink: TypeAlias = ClientLink | AdminLink
 _W = TypeVar("_W", bound=Wait)
@@ -157,6 +159,9 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             connection. None disables the probes.
         max_abandoned: Maximum number of bytes buffered by abandoned calls for a server that does
             not answer. Above this size, the engine gives the server no further requests.
+        warn_after: If nothing was heard of a job for this many seconds while a call waits, the
+            engine asks its server for the workers of the function. Without any, it adds a message
+            to `notices`. None disables this; see the module `unserved`.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -176,6 +181,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         max_packet_size: int = constants.DEFAULT_MAX_PACKET_SIZE,
         heartbeat: float | None = constants.DEFAULT_HEARTBEAT,
         max_abandoned: int = constants.DEFAULT_MAX_ABANDONED,
+        warn_after: float | None = None,
     ) -> None:
         # The unique has two hex digits per byte.
         check_count("random_unique_bytes", unique_bytes, 1, constants.MAX_UNIQUE_SIZE // 2)
@@ -184,11 +190,14 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         if heartbeat is not None:
             check_seconds("heartbeat", heartbeat, constants.MIN_HEARTBEAT)
         check_count("max_abandoned", max_abandoned, 0)
+        if warn_after is not None:
+            check_seconds("warn_after", warn_after, constants.MIN_WARN_AFTER)
         self.pool: ServerPool = ServerPool(addresses, rng, routing)
         #: True once `close` was called.
         self.closed: bool = False
         #: References to garbage-collected requests. Any thread can append to it at any time.
         self.dropped: deque[RequestRef | LoneRef] = deque()
+        self.notices: deque[str] = deque(maxlen=_MAX_NOTICES)
         self._rng = rng
         self._unique_bytes = unique_bytes
         self._exceptions = exceptions
@@ -204,6 +213,8 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         # The requests that the current call has claimed for this engine.
         self._claimed: Sequence[GearmanJobRequest] = ()
         self._reply_handler = ReplyHandler(wall_clock)
+        seconds = math.inf if warn_after is None else warn_after
+        self._unserved = UnservedFunctions(seconds, self.notices.append)
 
     # The caller's side.
 
@@ -712,6 +723,8 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             self._close(link, error, now)
         if self._cancels:
             self._ask_servers(now)
+        if self._unserved.is_idle and link.jobs:
+            self._set_unserved_timer(self._unserved, now)
         for watcher in self._watchers:
             watcher.notify()
 
@@ -1184,6 +1197,21 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             self._timers.set(link, heartbeat.due, self._look)
         else:
             self._close(link, ConnectionError(dead), now)
+
+    def _set_unserved_timer(self, unserved: UnservedFunctions, now: float) -> None:
+        unserved.is_idle = False
+        self._timers.set(unserved, now + unserved.seconds, self._find_unserved)
+
+    def _find_unserved(self, unserved: UnservedFunctions, now: float) -> None:
+        """Ask servers about functions that might have no workers. See the module `unserved`."""
+        links = self.pool.links()
+        if self._waits:
+            for server, question in unserved.questions(links, now):
+                self._admin(server).put(question, now)
+        if any(link.jobs for link in links) and not unserved.is_full():
+            self._set_unserved_timer(unserved, now)
+        else:
+            unserved.is_idle = not unserved.is_full()
 
     def _full_servers(self) -> tuple[Server, ...]:
         """Return the servers whose backlog of abandoned calls exceeds the limit."""
