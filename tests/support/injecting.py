@@ -7,6 +7,7 @@ is called at exactly these places, and its exceptions propagate from there.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 import traceback
@@ -37,8 +38,12 @@ class At:
         self.where: str | None = None
         self._left = number
         self._function = function
+        self._collector_callbacks: list[Any] = []
 
     def __enter__(self) -> Self:
+        # Hypothesis leaves one in the process, and Python ignores exceptions of such callbacks.
+        self._collector_callbacks[:] = gc.callbacks
+        gc.callbacks.clear()
         sys.setprofile(self._look)
         return self
 
@@ -49,6 +54,7 @@ class At:
         traceback: TracebackType | None,
     ) -> None:
         sys.setprofile(None)
+        gc.callbacks[:] = self._collector_callbacks
 
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
         if event not in _PLACES or self.where is not None or frame.f_code is _EXIT:
