@@ -197,7 +197,6 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         self.closed: bool = False
         #: References to garbage-collected requests. Any thread can append to it at any time.
         self.dropped: deque[RequestRef | LoneRef] = deque()
-        self.notices: deque[str] = deque(maxlen=_MAX_NOTICES)
         self._rng = rng
         self._unique_bytes = unique_bytes
         self._exceptions = exceptions
@@ -214,7 +213,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         self._claimed: Sequence[GearmanJobRequest] = ()
         self._reply_handler = ReplyHandler(wall_clock)
         seconds = math.inf if warn_after is None else warn_after
-        self._unserved = UnservedFunctions(seconds, self.notices.append)
+        self._unserved = UnservedFunctions(seconds, self.notices)
 
     # The caller's side.
 
@@ -1204,6 +1203,8 @@ class ClientEngine(ConnectingEngine[AnyLink]):
 
     def _find_unserved(self, unserved: UnservedFunctions, now: float) -> None:
         """Ask servers about functions that might have no workers. See the module `unserved`."""
+        if not self.notices.maxlen:  # Few clients have notices, and an empty deque takes 760 bytes.
+            self.notices = unserved.notices = deque(maxlen=_MAX_NOTICES)
         links = self.pool.links()
         if self._waits:
             for server, question in unserved.questions(links, now):

@@ -38,7 +38,8 @@ from gearman_proto.wire.text import status
 from .cancelling import ANSWER_TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections import deque
+    from collections.abc import Iterable, Iterator
 
     from gearman_proto.engines.servers import Server
     from gearman_proto.wire.text import FunctionStatus
@@ -62,18 +63,18 @@ class UnservedFunctions:
 
     Args:
         seconds: Age of a job at which to ask about its function. Infinity means never.
-        notify: Adds a notice.
+        notices: The notices of the engine. It replaces them before the first question.
 
     Attributes:
         is_idle: True if the timer has to be set for the next job.
     """
 
-    __slots__ = ("_asked", "_looked_at", "_notify", "_reported", "is_idle", "seconds")
+    __slots__ = ("_asked", "_looked_at", "_reported", "is_idle", "notices", "seconds")
 
-    def __init__(self, seconds: float, notify: Callable[[str], object]) -> None:
+    def __init__(self, seconds: float, notices: deque[str]) -> None:
         self.seconds: float = seconds
         self.is_idle: bool = seconds < math.inf
-        self._notify = notify
+        self.notices: deque[str] = notices
         self._asked: set[tuple[Server, str]] = set()
         self._reported: set[str] = set()
         # Time of the last look at the jobs.
@@ -114,7 +115,7 @@ class UnservedFunctions:
             "its jobs wait until one does"
         )
         similar = _similar(task, served)
-        self._notify(f"{text} (a worker has registered {similar!r})" if similar else text)
+        self.notices.append(f"{text} (a worker has registered {similar!r})" if similar else text)
 
 
 class WorkersQuestion(Question["tuple[FunctionStatus, ...]"]):
