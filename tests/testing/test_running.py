@@ -334,7 +334,10 @@ def test_worker_in_a_thread_after_the_time_limit_raises(
 
 @pytest.mark.parametrize("how", ["drain", "with"])
 def test_no_server(task: str, how: str, caplog: pytest.LogCaptureFixture) -> None:
-    under_test = WorkerUnderTest({task: reverse}, ("127.0.0.1", 1))
+    """A worker that would wait for a server waits for none here."""
+    worker = GearmanWorker(max_outage=None)
+    worker.register_task(task, reverse)
+    under_test = WorkerUnderTest(worker, ("127.0.0.1", 1))
     with pytest.raises(ServerUnavailable):
         if how == "drain":
             under_test.drain()

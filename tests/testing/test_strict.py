@@ -136,6 +136,7 @@ def test_proxy_has_the_attributes_of_its_engine() -> None:
     strict: Any = StrictEngine(engine)
     typed: Engine[Any] = StrictEngine(engine)
     assert typed.closed is False
+    assert typed.notices is engine.notices
     assert strict.queue is engine.queue
     assert strict._life is engine._life
     strict.version = "7"
