@@ -382,7 +382,7 @@ class Batch(MutableSequence[GearmanJobRequest]):
         requests *= count
         return self
 
-    __hash__ = None  # type: ignore[assignment]  # as a list's
+    __hash__: None = None  # type: ignore[assignment]  # as a list's
 
     def __eq__(self, other: object) -> bool:
         if not _is_list(other):

@@ -104,7 +104,9 @@ class WorkerNode(Node):
         net.books.is_limited |= limit is not None
         self.exceptions = exceptions
         self.hook_time = hook_time
-        self.defer_time = None if defer_time is None else check_seconds("defer_time", defer_time, 0)
+        self.defer_time: float | None = (
+            None if defer_time is None else check_seconds("defer_time", defer_time, 0)
+        )
         self.poll_interval: float = options.get("poll_interval", DEFAULT_POLL_INTERVAL)
         self.max_jobs: int = options.get("max_jobs", 1)
         self.max_outage: float | None = options.get("max_outage", DEFAULT_MAX_OUTAGE)

@@ -149,8 +149,8 @@ class Cancel:
         wait: CancelWait,
         put: Callable[[Cancel], object],
     ) -> None:
-        self.request = request
-        self.wait = wait
+        self.request: GearmanJobRequest = request
+        self.wait: CancelWait = wait
         self.question: CancelQuestion | None = None
         self._put = put
 

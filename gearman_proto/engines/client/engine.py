@@ -1204,7 +1204,8 @@ class ClientEngine(ConnectingEngine[AnyLink]):
     def _find_unserved(self, unserved: UnservedFunctions, now: float) -> None:
         """Ask servers about functions that might have no workers. See the module `unserved`."""
         if not self.notices.maxlen:  # Few clients have notices, and an empty deque takes 760 bytes.
-            self.notices = unserved.notices = deque(maxlen=_MAX_NOTICES)
+            self.notices: deque[str] = deque(maxlen=_MAX_NOTICES)
+            unserved.notices = self.notices
         links = self.pool.links()
         if self._waits:
             for server, question in unserved.questions(links, now):

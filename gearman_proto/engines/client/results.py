@@ -21,7 +21,7 @@ from gearman_proto.engines.waits import Subscription
 from gearman_proto.errors import InvalidClientState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from gearman_proto.jobs.request import GearmanJobRequest
 
@@ -43,12 +43,12 @@ class ResultsWait(Subscription):
         self._free = window
         self._in_flight: dict[int, GearmanJobRequest] = {}
         # A view, so that the engine sees the current requests. It only iterates over them.
-        self.members = self._in_flight.values()  # type: ignore[assignment]
+        self.members: Any = self._in_flight.values()
         self._is_open = True
         self._is_failing = False
         #: The requests that could not be submitted.
         self.failed: list[GearmanJobRequest] = []
-        self.requests = self.failed
+        self.requests: Collection[GearmanJobRequest] = self.failed
 
     @property
     def wants_job(self) -> bool:
