@@ -251,7 +251,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         return server
 
     async def wait_for_servers(self, timeout: float | None = None) -> bool:
-        seconds = to_seconds(timeout)
+        seconds = to_seconds(timeout, "timeout")
         wait = await self._gm_open.run(ClientEngine.wait_for_servers, timeout=seconds)
         return not wait.timed_out
 

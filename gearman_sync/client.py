@@ -292,7 +292,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         return server
 
     def wait_for_servers(self, timeout: float | None = None) -> bool:
-        seconds = to_seconds(timeout)
+        seconds = to_seconds(timeout, "timeout")
         return not self._gm_driver.run(ClientEngine.wait_for_servers, timeout=seconds).timed_out
 
     def poll_connections_until_stopped(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 from typing import Any
 
 import pytest
@@ -29,13 +29,14 @@ WRONG_CALLS: list[tuple[type[Exception], str, tuple[Any, ...], dict[str, Any]]] 
     (TypeError, "submit_multiple_requests", (new_request("t"),), {}),
     (TypeError, "wait_until_jobs_completed", ([None],), {}),
     (TypeError, "wait_until_jobs_accepted", ([None],), {}),
-    (ValueError, "as_completed", ([], math.nan), {}),
-    (ValueError, "updates", (new_request("t"), math.nan), {}),
+    (TypeError, "as_completed", ([], "1"), {}),
+    (TypeError, "updates", (new_request("t"), "1"), {}),
     (TypeError, "updates", ([new_request("t"), None],), {}),
     (ValueError, "updates", (new_request("t", background=True),), {}),
     (ValueError, "updates", ([new_request("t"), new_request("t", background=True)],), {}),
     (TypeError, "get_job_status", (None,), {}),
-    (ValueError, "poll_connections_until_stopped", ([], bool, math.nan), {}),
+    (TypeError, "poll_connections_until_stopped", ([], bool, "1"), {}),
+    (TypeError, "wait_for_servers", ("1",), {}),
 ]
 
 
@@ -61,6 +62,10 @@ async def test_wrong_calls_send_nothing(kit: Kit, start_server: StartServer) -> 
             await settled(getattr(client, name)(*args, **options))
         assert type(caught.value) in (error, ArgumentTypeError, ArgumentValueError)
         assert str(caught.value)
+        if args[-1] == "1":
+            method = getattr(kit.gearman.GearmanClient, name)
+            parameter = [*inspect.signature(method).parameters][len(args)]
+            assert str(caught.value).startswith(f"{parameter} ")
         if "timeout" in options:
             assert "the maximum time to wait is poll_timeout" in str(caught.value)
     assert server.peers == []
