@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
     from .connection import GearmanConnection
 
+# The names of python-gearman's module, for `gearman_sync.compat.text.worker`.
+__all__ = [
+    "POLL_TIMEOUT_IN_SECONDS",
+    "ConnectionError",
+    "GearmanConnectionManager",
+    "GearmanWorker",
+    "ServerUnavailable",
+]
 
 # Seconds between checks for connected servers while `establish_worker_connections` waits.
 _POLL_INTERVAL: Final = 0.05
