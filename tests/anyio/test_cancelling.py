@@ -316,6 +316,31 @@ async def test_cancelled_call_cancels_its_job_if_asked_to(
         await assert_idle(client)
 
 
+@pytest.mark.slow
+async def test_storm_of_cancelled_calls_leaves_no_job(server: Any, task: str) -> None:
+    ran: list[bytes] = []
+
+    async def cancel_after(checkpoints: int, scope: anyio.CancelScope) -> None:
+        for _ in range(checkpoints):
+            await anyio.lowlevel.checkpoint()
+        scope.cancel()
+
+    async def abandon(checkpoints: int) -> None:
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(cancel_after, checkpoints, scope)
+            await client.submit_job(task, "x", cancel_if_abandoned=True)
+        assert scope.cancelled_caught
+
+    async with gearman.GearmanClient([server.address]) as client:
+        async with anyio.create_task_group() as tasks:
+            for number in range(1000):
+                tasks.start_soon(abandon, number % 50)
+        async with working(server.address, tasks={task: lambda _, job: ran.append(job.data)}):
+            await client.submit_job(task, "last", priority="LOW")
+        assert ran == [b"last"]
+        await assert_idle(client)
+
+
 async def test_cancelled_client_does_not_wait_for_the_cancellation_of_its_job(
     server: Any, task: str
 ) -> None:
