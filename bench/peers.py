@@ -33,6 +33,9 @@ PEERS = {
     "aiogear": Peer("aiogear", "pip install --group bench"),
     "anyio": Peer("anyio", "pip install --group bench"),
     "trio": Peer("trio", "pip install --group bench"),
+    "Redis": Peer("", "apt-get install redis-server"),
+    "celery": Peer("celery", "pip install --group queues"),
+    "rq": Peer("rq", "pip install --group queues"),
 }
 
 
@@ -45,6 +48,8 @@ def has(name: str) -> bool:
         return compiled("client") is not None
     if name == "valgrind":
         return shutil.which("valgrind") is not None
+    if name == "Redis":
+        return shutil.which("redis-server") is not None
     return importlib.util.find_spec(PEERS[name].module) is not None
 
 
@@ -65,8 +70,11 @@ def _version(name: str) -> str:
         "gearmand": [str(GEARMAND), "--version"],
         "libgearman": [str(compiled("client")), "--version"],
         "valgrind": ["valgrind", "--version"],
+        "Redis": ["redis-server", "--version"],
     }[name]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if name == "Redis":
+        return output.split("v=")[1].split()[0]
     return output.split()[1] if name == "gearmand" else output.strip().removeprefix("valgrind-")
 
 

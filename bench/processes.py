@@ -22,7 +22,7 @@ from . import raw
 from .child import answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from .rounds import Figures
 
@@ -104,13 +104,23 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(kind: str = "gearmand", processors: set[int] | None = None) -> Iterator[Server]:
-    """Run gearmand, `gearman_sync.JobServer` or gear's server on a free port."""
+def serving(
+    kind: str = "gearmand",
+    processors: set[int] | None = None,
+    options: Iterable[str] = _OPTIONS,
+) -> Iterator[Server]:
+    """Run gearmand, `gearman_sync.JobServer` or gear's server on a free port.
+
+    Args:
+        kind: The server.
+        processors: As in `on`.
+        options: The options of gearmand.
+    """
     port = free_port()
     with on(processors):
         if kind == "gearmand":
             process = subprocess.Popen(
-                [str(GEARMAND), "-p", str(port), *_OPTIONS],
+                [str(GEARMAND), "-p", str(port), *options],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )

@@ -15,6 +15,7 @@ _FORMATS: dict[str, Callable[[float], str]] = {
     "us": lambda value: f"{value * 1e6:,.2f} us",
     "ms": lambda value: f"{value * 1e3:,.1f} ms",
     "B": lambda value: f"{value:,.0f} B",
+    "MB": lambda value: f"{value / 1e6:,.1f} MB",
     "x": lambda value: f"{value:.2f} x",
     "": lambda value: f"{value:,.2f}",
     "GB/s": lambda value: f"{value / 1e9:.2f} GB/s",
