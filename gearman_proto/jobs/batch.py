@@ -38,7 +38,7 @@ from .request import GearmanJobRequest
 from .tracking import finish_background, set_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import Self, TypeGuard
 
     from gearman_proto.address import ServerAddress
@@ -409,3 +409,11 @@ def untouched(requests: Batch) -> Columns | None:
     if columns is None or columns.slices or columns.address is not None:
         return None
     return columns
+
+
+def made(requests: Collection[GearmanJobRequest]) -> Iterable[GearmanJobRequest]:
+    """Return the requests of a collection. Those of a batch that was not read do not exist."""
+    columns = requests._gm_columns if type(requests) is Batch else None
+    if columns is None:
+        return requests
+    return itertools.chain.from_iterable([*columns.slices.values()])

@@ -411,6 +411,20 @@ def test_requests_that_have_timed_out_are_cancelled() -> None:
     assert [first.state, second.state] == [JOB_COMPLETE, JOB_FAILED]
 
 
+@pytest.mark.parametrize("handle", [b"H:a b", b"H:\n1", b"", b"x" * 100])
+def test_job_whose_handle_is_no_word_stays_uncancelled(handle: bytes) -> None:
+    world = World()
+    odd, plain = world.request(), world.request()
+    world.release(world.submit(odd, plain))
+    server = world.serve()
+    server.take()
+    server.send(JobCreated(handle), JobCreated(b"H:1"))
+    wait = world.cancel_abandoned(odd, plain)
+    asked(world).send(status(), OK)
+    assert [odd.state, plain.state] == [JOB_CREATED, JOB_FAILED]
+    assert wait.done
+
+
 def test_cancelled_requests_count_as_abandoned_bytes() -> None:
     """A server that acknowledges nothing must not make the client keep the payloads."""
     world = World(max_abandoned=0, heartbeat=None)

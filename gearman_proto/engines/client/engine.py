@@ -75,7 +75,7 @@ from gearman_proto.errors import (
 )
 from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.jobs import tracking
-from gearman_proto.jobs.batch import Batch, untouched
+from gearman_proto.jobs.batch import Batch, made, untouched
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import check_followed, check_requests, submit_event
 from gearman_proto.names import to_wire
@@ -472,7 +472,12 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         """
         requests = list({id(request): request for request in requests}.values())
         check_cancelled(requests, self.pool)
-        wait = CancelWait(deadline_of(now, timeout), wake)
+        return self._cancel(requests, CancelWait(deadline_of(now, timeout), wake), now)
+
+    def _cancel(
+        self, requests: list[GearmanJobRequest], wait: CancelWait, now: float
+    ) -> CancelWait:
+        """Cancel different requests. One that can't be cancelled fails in `wait`."""
         if self.closed:
             return wait.refuse(_shut_down())
         wait.remaining = len(requests)
@@ -518,14 +523,15 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         """
         abandoned = [
             request
-            for request in requests
+            for request in {id(request): request for request in made(requests)}.values()
             if (link := request._gm_link) is not None
             and link.engine is self
             and request.unique == request._gm_generated_unique
             and not is_followed(request)
             and (request.timed_out or not has_returned)
         ]
-        return self.cancel(now, wake, abandoned, timeout=timeout)
+        # A server can send a handle that no command can contain.
+        return self._cancel(abandoned, CancelWait(deadline_of(now, timeout), wake), now)
 
     def _remove_unsent(self, requests: Iterable[GearmanJobRequest], now: float) -> set[int]:
         """Remove those of `requests` that were not sent. Return their ids."""
