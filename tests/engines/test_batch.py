@@ -7,6 +7,7 @@ packets, and end with the same states of the requests and calls.
 from __future__ import annotations
 
 import gc
+import itertools
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from .harness import Peer
 
 MANY = 20
+
+
+def numbered(call: int, number: int) -> dict[str, Any]:
+    return {"task": "task", "data": b"%d-%02d" % (call, number)}
 
 
 def plain(number: int) -> dict[str, Any]:
@@ -435,27 +440,49 @@ def test_background_jobs_are_submitted_without_requests() -> None:
     assert [request.handle for request in made] == [f"H:{n + 1}" for n in range(MANY)]
 
 
-def test_answers_to_other_calls_between_those_of_a_batch() -> None:
+@examples(10)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["call", "few", "look", "send", "answer"]), st.integers(0, 5)),
+        min_size=10,
+        max_size=40,
+    )
+)
+def test_answers_to_several_calls_arrive_together(steps: list[tuple[str, int]]) -> None:
+    """The application also looks at requests meanwhile. All handles have the same size."""
     play = Play(at_once=False)
     server = play.world.idle_server()
     server.take()
-    wait, last = play.submit(), play.submit()
-    others = []
-    count = unanswered = 0
-    while not last.done:
-        others.append(play.world.submit(play.world.request(background=True)))
-        submits = server.read(server.pull())
-        unanswered += len(submits)
-        # The next answers begin with one to the batch, or with one to another call.
-        some = unanswered - len(others) % 3 if submits else unanswered
-        handles = [b"H:%d" % (count + number) for number in range(some)]
-        server.send_raw(b"".join(server.connection.send(JobCreated(each)) for each in handles))
-        count += some
-        unanswered -= some
-    assert wait.done
-    found = {request.handle for made in play.batches for request in made}
-    assert len(found - {None}) == 2 * MANY
-    assert all(other.done for other in others[:-2])
+    unanswered: list[Any] = []
+    waits: list[Wait] = []
+    singles: list[Any] = []
+
+    def answer(count: int) -> None:
+        some, unanswered[:] = unanswered[:count], unanswered[count:]
+        created = [JobCreated(b"H:" + submit.data) for submit in some]
+        server.send_raw(b"".join(map(server.connection.send, created)))
+
+    for name, number in [("few", 0), ("call", 0), *steps]:
+        if name == "call" and len(play.batches) < 5:
+            play.form = partial(numbered, len(play.batches))
+            waits.append(play.submit())
+        elif name == "few":
+            few = [play.world.request(background=True, data=b"f-%02d" % n) for n in range(2)]
+            singles += few
+            waits.append(play.world.submit(*few))
+        elif name == "look":
+            play.batches[number % len(play.batches)][number % MANY].handle  # noqa: B018
+        elif name == "send":
+            unanswered += server.read(server.pull())
+        elif name == "answer":
+            answer(number)
+    while more := server.read(server.pull()) or unanswered:
+        if more is not unanswered:
+            unanswered += more
+        answer(len(unanswered))
+    assert all(wait.done for wait in waits)
+    for request in itertools.chain(singles, *play.batches):
+        assert request.handle == "H:" + request.data.decode()
 
 
 def test_request_of_an_abandoned_engine_counts_as_lost() -> None:

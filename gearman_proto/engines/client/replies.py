@@ -105,15 +105,19 @@ class ReplyHandler:
     def _on_many_created(self, link: ClientLink, handles: list[bytes], items: list[Any]) -> None:
         if link.batches and Columns in map(type, items):
             columns = items[0]
-            if not all(map(operator.is_, items, itertools.repeat(columns))):
-                # Other calls' submits are between those of the batch.
-                for pair in zip(handles, items):
-                    self._on_many_created(link, [pair[0]], [pair[1]])
-                return
-            if not columns.slices:
+            is_alone = all(map(operator.is_, items, itertools.repeat(columns)))
+            if is_alone and not columns.slices:
                 link.accept(columns, handles)
                 return
-            items = link.unpack(columns, link.heartbeat.heard, len(items))
+            items = self._unpacked(link, items)
+            if Columns in map(type, items):
+                # Other calls' submits are between those of the batch.
+                for wire, item in zip(handles, items):
+                    if type(item) is Columns:
+                        link.accept(item, [wire])
+                    else:
+                        self._on_many_created(link, [wire], [item])
+                return
         over = []
         jobs, now = link.jobs, link.heartbeat.heard
         for wire, item in zip(handles, items):
@@ -128,6 +132,19 @@ class ReplyHandler:
             else:
                 jobs.accept(handle, item, now)
         tracking.finish_background(over)
+
+    @staticmethod
+    def _unpacked(link: ClientLink, items: list[Any]) -> list[Any]:
+        """Return `items` with the requests of the columns that the application has looked at."""
+        tokens = [item for item in items if type(item) is Columns and item.slices]
+        requests = {
+            columns: iter(link.unpack(columns, link.heartbeat.heard, tokens.count(columns)))
+            for columns in {*tokens}
+        }
+        return [
+            next(requests[item]) if type(item) is Columns and item in requests else item
+            for item in items
+        ]
 
     def _on_error(self, link: ClientLink, event: Error) -> None:
         item = event.answers
