@@ -385,7 +385,7 @@ STEPS = st.lists(
 )
 
 
-@examples(40)
+@examples(20)
 @given(
     STEPS,
     st.sampled_from(list(FORMS)),
