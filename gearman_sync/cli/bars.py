@@ -163,12 +163,11 @@ class Bars:
             if data:
                 self._is_open = self._on_terminal and not data.endswith(b"\n")
             return
-        lines, end, rest = data.rpartition(b"\n")
+        lines, end, rest = (self._begun + data).rpartition(b"\n")
+        self._begun = rest  # A signal's exception can interrupt `print` after it has written.
         if end:
-            text = (self._begun + lines).decode("utf-8", "replace")
+            text = lines.decode("utf-8", "replace")
             self._console.print(Text(text), soft_wrap=True, highlight=False)
-            self._begun = b""
-        self._begun += rest
 
     def complain(self, message: str) -> None:
         """Write a line to standard error."""
