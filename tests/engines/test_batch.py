@@ -440,16 +440,8 @@ def test_background_jobs_are_submitted_without_requests() -> None:
     assert [request.handle for request in made] == [f"H:{n + 1}" for n in range(MANY)]
 
 
-@examples(10)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["call", "few", "look", "send", "answer"]), st.integers(0, 5)),
-        min_size=10,
-        max_size=40,
-    )
-)
-def test_answers_to_several_calls_arrive_together(steps: list[tuple[str, int]]) -> None:
-    """The application also looks at requests meanwhile. All handles have the same size."""
+def submit_several_calls(steps: list[tuple[str, int]]) -> None:
+    """Submit several calls while the application looks at requests. Check all handles."""
     play = Play(at_once=False)
     server = play.world.idle_server()
     server.take()
@@ -483,6 +475,22 @@ def test_answers_to_several_calls_arrive_together(steps: list[tuple[str, int]]) 
     assert all(wait.done for wait in waits)
     for request in itertools.chain(singles, *play.batches):
         assert request.handle == "H:" + request.data.decode()
+
+
+def test_answers_to_other_calls_between_those_of_a_batch() -> None:
+    submit_several_calls([("send", 0), ("answer", 5)])
+
+
+@examples(10)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["call", "few", "look", "send", "answer"]), st.integers(0, 5)),
+        min_size=10,
+        max_size=40,
+    )
+)
+def test_answers_to_several_calls_arrive_together(steps: list[tuple[str, int]]) -> None:
+    submit_several_calls(steps)
 
 
 def test_request_of_an_abandoned_engine_counts_as_lost() -> None:

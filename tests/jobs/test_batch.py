@@ -319,6 +319,17 @@ def look(request: GearmanJobRequest) -> tuple[Any, ...]:
     return request.state, request.handle, request.connection_attempts, bool(request.unique)
 
 
+def test_only_requests_that_were_read_exist() -> None:
+    made = in_flight(sent=5, accepted=2)
+    assert [*batch.made(made)] == []
+    request = made[0]
+    assert request in batch.made(made)
+    requests = [*made]
+    assert [*batch.made(made)] == requests
+    made.append(request)
+    assert [*batch.made(made)] == [*requests, request]
+
+
 def test_requests_in_flight_have_the_state_of_their_jobs() -> None:
     made = in_flight(sent=5, accepted=2)
     assert [look(request) for request in made] == [
