@@ -14,7 +14,9 @@ from gearman_proto.errors import (
     ServerError,
     ServerUnavailable,
 )
+from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.jobs.submitting import prepare
 from gearman_proto.wire.packets import (
     Error,
     Event,
@@ -105,6 +107,42 @@ def test_fail_packet_before_the_answer_gets_its_reason_later() -> None:
     admin.send(status(), OK)
     assert value(wait) == "queued"
     assert "cancelled" in str(request.error)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_late_answer_does_not_end_the_next_job_of_the_request(fails: bool) -> None:
+    """Handles of two servers can be equal."""
+    world = World(2)
+    request = world.request()
+    world.release(world.submit(request))
+    first = world.serve()
+    first.take()
+    first.send(JobCreated(b"H:1"))
+    wait = world.cancel(request)
+    admin = asked(world)
+    first.lose()
+    prepare([request], NoopEncoder)
+    world.release(world.submit(request))
+    (second,) = (peer for peer in world.alive() if not isinstance(peer.link, AdminLink))
+    second.up().take()
+    assert second.host != first.host
+    second.send(JobCreated(b"H:1"))
+    if fails:
+        second.send(WorkFail(b"H:1"))
+    admin.send(status(), OK)
+    assert value(wait) == "queued"
+    assert (request.state, request.error) == (JOB_FAILED if fails else JOB_CREATED, None)
+
+
+def test_job_in_flight_in_another_client_ends_there() -> None:
+    _, server, request = queued()
+    other = World()
+    wait = other.cancel(request)
+    asked(other).send(status(), OK)
+    assert value(wait) == "queued"
+    states = [request.state]
+    server.send(WorkFail(b"H:1"))
+    assert [*states, request.state] == [JOB_CREATED, JOB_FAILED]
 
 
 def test_all_requests_of_the_job_end() -> None:

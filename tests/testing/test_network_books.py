@@ -226,7 +226,7 @@ def test_cancelled_job_that_stays_at_its_server_fails(doing: Cast) -> None:
 def test_cancelled_request_that_stays_under_way_fails(
     doing: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gearman_proto.engines.client.cancelling.end_job", nothing)
+    monkeypatch.setattr("gearman_proto.engines.client.cancelling.Cancel._end_job", nothing)
     doing.engine._tell = nothing
     doing.client.cancel([doing.request])
     doing.fails("was cancelled, and is still under way", 0.5)

@@ -141,7 +141,7 @@ class Cancel:
         put: Queues this object, so that the engine asks the server.
     """
 
-    __slots__ = ("_put", "question", "request", "wait")
+    __slots__ = ("_job", "_link", "_put", "question", "request", "wait")
 
     def __init__(
         self,
@@ -153,6 +153,10 @@ class Cancel:
         self.wait: CancelWait = wait
         self.question: CancelQuestion | None = None
         self._put = put
+        # This engine's link with the job, or None; and the handle and the server of the job. If the
+        # connection is lost, the request can get another job before the answer.
+        self._link: Any = None
+        self._job: tuple[Any, Any] = (None, None)
 
     def follow(self) -> None:
         """Wait for the acknowledgment of the request, or for its end."""
@@ -169,6 +173,9 @@ class Cancel:
         server = server_to_ask(self.request, pool)
         if server is None:
             return None
+        if self.request._gm_link in pool.links():  # It is not another client's.
+            self._link = self.request._gm_link
+        self._job = (self.request.handle, self.request.connection)
         self.question = CancelQuestion(self.request.handle, deadline, self._answered)
         return server, self.question
 
@@ -182,8 +189,30 @@ class Cancel:
             self.wait.failed(ServerUnavailable(str(error)))
         else:
             if value != UNKNOWN:
-                end_job(self.request, self.question.handle, value)
+                self._end_job(self.question.handle, value)
             self.wait.cancelled(value)
+
+    def _end_job(self, handle: bytes, value: str) -> None:
+        """End the request, and the others with the same job on its link, after the server's OK.
+
+        Args:
+            handle: The handle of the job.
+            value: QUEUED or RUNNING.
+        """
+        text = "the job was cancelled by this client"
+        if value == RUNNING:
+            text += " while it was running, and its worker continues"
+        error = GearmanError(text)
+        request, link = self.request, self._link
+        if link is not None and request._gm_link is link:
+            for each in link.jobs.end(handle):
+                tracking.finish(each, JOB_FAILED, error)
+        elif (
+            request.state == JOB_FAILED
+            and request.error is None
+            and (request.handle, request.connection) == self._job
+        ):
+            request.error = error  # The server's WORK_FAIL was faster.
 
     # The calls of the request.
 
@@ -215,26 +244,6 @@ class Cancel:
 def is_followed(request: GearmanJobRequest) -> bool:
     """Return whether a call waits for `request`."""
     return any(not isinstance(wait, Cancel) for wait in request._gm_waits)
-
-
-def end_job(request: GearmanJobRequest, handle: bytes, value: str) -> None:
-    """End `request`, and the others with the same job on its link, after the server's OK.
-
-    Args:
-        request: The request, which the server's WORK_FAIL might have ended already.
-        handle: The handle of the job.
-        value: QUEUED or RUNNING.
-    """
-    text = "the job was cancelled by this client"
-    if value == RUNNING:
-        text += " while it was running, and its worker continues"
-    error = GearmanError(text)
-    link = request._gm_link
-    if link is not None and request.state == JOB_CREATED and not tracking.is_orphaned(request):
-        for each in link.jobs.end(handle):
-            tracking.finish(each, JOB_FAILED, error)
-    elif request.state == JOB_FAILED and request.error is None:
-        request.error = error
 
 
 def server_to_ask(request: GearmanJobRequest, pool: ServerPool) -> Server | None:
