@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from gearman_proto.constants import JOB_PENDING
 from gearman_proto.errors import GearmanError, SubmitError
-from gearman_proto.jobs.request import ended, has_updates, next_update
+from gearman_proto.jobs.request import ended, next_update
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES
 
 if TYPE_CHECKING:
@@ -300,11 +300,16 @@ class UpdateSubscription(Subscription):
             self._queued.discard(id(request))
             # Read this before the updates. No update arrives after the end, so none gets lost.
             is_ended = id(request) in self._ended
-            if has_updates(request):
-                try:
-                    return request, next_update(request)
-                finally:
+            has_update = True
+            try:
+                update = next_update(request)
+                # Another thread might have read it.
+                has_update = update is not None
+            finally:
+                if has_update:
                     self._offer(request)
+            if has_update:
+                return request, update
             if is_ended:
                 self._ended.discard(id(request))
                 return request, ended(request)

@@ -286,12 +286,6 @@ def _address(server: HostSpec | None) -> ServerAddress | None:
     return None if server is None else parse_address(server)
 
 
-def has_updates(request: GearmanJobRequest) -> bool:
-    """Return whether `request` has unread updates."""
-    updates = request._gm_updates
-    return updates is not None and bool(updates.data or updates.warnings or updates.progress)
-
-
 def next_update(request: GearmanJobRequest) -> JobUpdate | None:
     """Remove and return the oldest unread update of `request`, or return None.
 
@@ -301,10 +295,15 @@ def next_update(request: GearmanJobRequest) -> JobUpdate | None:
     updates = request._gm_updates
     if updates is None:
         return None
-    queue = min(updates.data, updates.warnings, updates.progress, key=lambda queue: queue._first)
-    if not queue:
-        return None
-    value = queue.popleft()
+    queues = updates.data, updates.warnings, updates.progress
+    while True:
+        queue = min(queues, key=lambda queue: queue._first)
+        entry = queue._pop()
+        if entry is not None:
+            break
+        if not any(queues):  # Else another thread has taken that update.
+            return None
+    value = queue._read(entry)
     if queue is updates.progress:
         return JobProgress(*value)
     return JobData(value) if queue is updates.data else JobWarning(value)

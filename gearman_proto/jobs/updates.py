@@ -144,9 +144,19 @@ class UpdateQueue(Sequence[Any]):
             Exception: Any exception that the encoder's `decode` raises. The update is removed
                 anyway.
         """
-        entry = self._entries.popleft()
-        self._removed += entry.size
+        entry = self._pop()
+        if entry is None:
+            raise IndexError("there is no unread update")
         return self._read(entry)
+
+    def _pop(self) -> _Update | None:
+        """Remove and return the oldest update, or return None."""
+        try:
+            entry = self._entries.popleft()
+        except IndexError:
+            return None
+        self._removed += entry.size
+        return entry
 
     @property
     def _unread(self) -> int:

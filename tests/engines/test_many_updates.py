@@ -8,7 +8,14 @@ import pytest
 
 from gearman_proto.constants import JOB_COMPLETE, JOB_CREATED, JOB_FAILED
 from gearman_proto.errors import GearmanError
-from gearman_proto.jobs.updates import UPDATE_COST, JobData, JobEnded, JobProgress, JobWarning
+from gearman_proto.jobs.updates import (
+    UPDATE_COST,
+    JobData,
+    JobEnded,
+    JobProgress,
+    JobWarning,
+    UpdateQueue,
+)
 from gearman_proto.wire.packets import JobCreated, WorkComplete, WorkData, WorkStatus, WorkWarning
 
 from .harness import World, wakes
@@ -89,6 +96,25 @@ def test_undecodable_update_does_not_disturb_the_others() -> None:
     with pytest.raises(ZeroDivisionError):
         call.take()
     assert taken(call) == [(second, JobData(b"other")), (first, JobData(b"good"))]
+
+
+def test_update_that_another_thread_takes_meanwhile_is_no_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, server, (request,) = running(1)
+    call = world.updates([request])
+    server.send(WorkData(b"H:0", b"d"))
+    first = UpdateQueue._first.fget  # type: ignore[attr-defined]
+
+    def racing(queue: UpdateQueue) -> Any:
+        number = first(queue)
+        request.data_updates._entries.clear()
+        return number
+
+    monkeypatch.setattr(UpdateQueue, "_first", property(racing))
+    assert taken(call) == []
+    server.send(WorkComplete(b"H:0", b""))
+    assert taken(call) == [(request, DONE)]
 
 
 def test_crash_of_the_engine_raises_its_reason() -> None:

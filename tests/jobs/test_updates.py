@@ -9,7 +9,7 @@ import pytest
 from gearman_proto import events
 from gearman_proto.constants import JOB_CREATED
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.request import has_updates, next_update
+from gearman_proto.jobs.request import next_update
 from gearman_proto.jobs.updates import (
     UPDATE_COST,
     JobData,
@@ -84,6 +84,22 @@ def test_next_update_returns_all_kinds_in_order_of_arrival() -> None:
     assert next_update(request) is None
 
 
+def test_update_that_another_thread_takes_meanwhile_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = played(CREATED, events.WorkData(b"H:1", b"a"), events.WorkWarning(b"H:1", b"w"))
+    first = UpdateQueue._first.fget  # type: ignore[attr-defined]
+
+    def taken(queue: UpdateQueue) -> Any:
+        """Return the number of the oldest update, which the other thread takes right after that."""
+        number = first(queue)
+        request.data_updates._entries.clear()
+        return number
+
+    monkeypatch.setattr(UpdateQueue, "_first", property(taken))
+    assert [next_update(request), next_update(request)] == [JobWarning(b"w"), None]
+
+
 def test_queue_read_before_the_submit_receives_later_updates() -> None:
     request = World().request()
     queue = request.data_updates
@@ -106,9 +122,8 @@ def test_unread_updates_are_counted_until_read_and_progress_can_be_dropped() -> 
     updates.drop_progress()
     assert list(request.status_updates) == [(2, 9)]
     assert updates.unread == 2 * UPDATE_COST + len(b"data")
-    assert has_updates(request)
     assert [next_update(request), next_update(request)] == [JobData(b"data"), JobProgress(2, 9)]
-    assert (updates.unread, has_updates(request)) == (0, False)
+    assert (updates.unread, next_update(request)) == (0, None)
     updates.drop_progress()
     assert list(request.status_updates) == []
 
