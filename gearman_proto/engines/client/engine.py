@@ -667,6 +667,8 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         for admin in self._admins.values():
             admin.close(now)
         for wait in list(self._waits):
+            if isinstance(wait, ResultsWait):
+                wait.shut_down()
             wait.finish()
 
     def abandon(self, error: Exception) -> list[Wait]:

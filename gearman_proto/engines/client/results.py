@@ -87,11 +87,11 @@ class ResultsWait(Subscription):
         self._is_open = False
         self._is_failing = True
 
-    def raise_error(self) -> None:
-        """Raise the error of the call, if there is one. The client's end is one."""
-        if self._is_open and self.error is None and not self.timed_out:
-            raise InvalidClientState("this client was shut down before the last job")
-        super().raise_error()
+    def shut_down(self) -> None:
+        """Finish the call, because its client was closed."""
+        if self._is_open:
+            self.note(InvalidClientState("this client was shut down before the last job"))
+        self.finish()
 
     def _deliver(self, requests: Sequence[GearmanJobRequest]) -> None:
         for request in requests:
