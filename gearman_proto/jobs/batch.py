@@ -19,8 +19,13 @@ States of `Columns`
     that the application looks at) makes the engine continue with requests; see `ClientLink.unpack`.
 
 Threads
-    Any thread can read a request at any time, without the engine's lock. Of several threads that
-    make the same slice at once, `dict.setdefault` lets one win.
+    Any thread can read a request at any time, without the engine's lock. It makes the requests of a
+    slice in the state that it sees, and adds the slice. Of several threads that make the same slice
+    at once, `dict.setdefault` lets one win. From then on, only the engine changes the requests. It
+    continues with requests at the next answer, and so corrects those that were made from an earlier
+    state. With the last answer, it also adds an empty slice for each missing one, because no next
+    answer would correct a slice that is added later. A thread that finds such a slice
+    makes final requests instead.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ import itertools
 from collections.abc import MutableSequence
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, final, overload
 
-from gearman_proto.constants import JOB_PENDING
+from gearman_proto.constants import JOB_PENDING, JOB_UNKNOWN
 from gearman_proto.wire.packets import HEADER_SIZE
 
 from .encoder import NoopEncoder
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
 
 #: Number of requests to make at a time. One write has about as many submits.
 SLICE: Final = 1024
+# The value of `Columns.slices` that keeps threads from adding a slice. See "Threads".
+_CLOSED: Final[list[Any]] = []
 
 
 class Columns:
@@ -68,11 +75,12 @@ class Columns:
         sent: The number of sent jobs.
         accepted: The number of jobs that need no further step here: acknowledged background jobs,
             or foreground jobs whose requests are in the engine.
-        slices: The requests made so far, by the number of their slice.
+        slices: The requests made so far, by the number of their slice. Those that were made after
+            the end have the number's complement, because an empty slice has the number.
     """
 
     __slots__ = (
-        *("_attempts", "_handles", "_link", "_make_bytes", "_random", "_unique_bytes"),
+        *("_attempts", "_handles", "_link", "_make_bytes", "_packed", "_random", "_unique_bytes"),
         *("accepted", "address", "background", "data", "encoder", "kinds", "payloads", "sent"),
         *("__weakref__", "size", "slices", "submits", "uniques"),
     )
@@ -101,6 +109,8 @@ class Columns:
         # The random bytes of the generated uniques, by the index of the job.
         self._random = bytearray()
         # The handles of the accepted jobs. Each item has many, separated by NULs.
+        self._packed: list[bytes] = []
+        # The same handles one by one, if a request was made after the end.
         self._handles: list[bytes] = []
         self.sent: int = 0
         self.accepted: int = 0
@@ -119,6 +129,8 @@ class Columns:
         self._make_bytes, self._unique_bytes = make_bytes, unique_bytes
         self._link = link
         self.address = link.address
+        for requests in [*self.slices.values()]:  # Other threads have made them meanwhile.
+            self._start(requests, link)
 
     def send(self, connection: Connection, room: int, limit: int) -> list[bytes]:
         """Send the next background jobs, and return the bytes to write.
@@ -159,29 +171,31 @@ class Columns:
 
     def accept(self, handles: list[bytes]) -> None:
         """Record the handles of the next background jobs."""
-        self._handles.append(b"\0".join(handles))
+        self._packed.append(b"\0".join(handles))  # First, since other threads read `accepted`.
         self.accepted += len(handles)
-        self._end()
+        if self.accepted == self.size:
+            for number in self._numbers():
+                self._settle(self.slices.setdefault(number, _CLOSED), number * SLICE, self._link)
+            self._end()
 
     def take(self) -> list[GearmanJobRequest]:
         """Return the requests of the next foreground jobs."""
         requests = self.slice(self.sent // SLICE)
         self._generate(requests)
         self.sent = self.accepted = self.sent + len(requests)
-        self._end()
+        if self.accepted == self.size:
+            self._end()
         return requests
 
     def _end(self) -> None:
-        if self.accepted == self.size:
-            # The application can keep the requests after its client is gone.
-            self._link = self._make_bytes = self.payloads = None
+        # The application can keep the requests after its client is gone.
+        self._link = self._make_bytes = self.payloads = None
 
     def unpack(self) -> list[GearmanJobRequest]:
         """Return a request for each job, in its present state."""
-        old = [*self.slices.items()]
         requests = self.all()
-        for number, some in old:
-            self._settle(some, number * SLICE, self._link)
+        for number in self._numbers():  # Other threads can have made some from an earlier state.
+            self._settle(self.slices[number], number * SLICE, self._link)
         self._generate(requests[self.sent :])
         return requests
 
@@ -193,20 +207,24 @@ class Columns:
 
     def all(self) -> list[GearmanJobRequest]:
         """Return all requests."""
-        numbers = range((self.size + SLICE - 1) // SLICE)
-        return [*itertools.chain.from_iterable(map(self.slice, numbers))]
+        return [*itertools.chain.from_iterable(map(self.slice, self._numbers()))]
+
+    def _numbers(self) -> range:
+        return range((self.size + SLICE - 1) // SLICE)
 
     def slice(self, number: int) -> list[GearmanJobRequest]:
         """Return the requests of a slice."""
-        found = self.slices.get(number)
+        found = self._kept(number, number)
+        return found if found is not _CLOSED else self._kept(~number, number)
+
+    def _kept(self, key: int, number: int) -> list[GearmanJobRequest]:
+        """Return the slice that was added as `key`. Make a missing one first."""
+        found = self.slices.get(key)
         if found is None:
-            accepted, link = self.accepted, self._link
-            found = self.slices.setdefault(number, self._make(number * SLICE, link))
-            if self.accepted != accepted:  # Another thread's call has received handles meanwhile.
-                self._settle(found, number * SLICE, link)
+            found = self.slices.setdefault(key, self._make(number * SLICE))
         return found
 
-    def _make(self, start: int, link: Any) -> list[GearmanJobRequest]:
+    def _make(self, start: int) -> list[GearmanJobRequest]:
         """Return new requests for the slice that begins at `start`."""
         stop = min(start + SLICE, self.size)
         # Make all objects before setting any up: the cycle collector scans young objects often, and
@@ -226,22 +244,28 @@ class Columns:
             for request, unique in zip(made, self.uniques[start:stop]):
                 request.unique = unique
         if self.address is not None:
-            for request in made:
-                request.state = JOB_PENDING
-                request.connection = self.address
-                request._gm_link = link
+            link = self._link
+            self._start(made, link)
             self._settle(made, start, link)
         return made
 
+    def _start(self, requests: Iterable[GearmanJobRequest], link: Any) -> None:
+        for request in requests:
+            request.state = JOB_PENDING
+            request.connection = self.address
+            request._gm_link = link
+
     def _settle(self, requests: list[GearmanJobRequest], start: int, link: Any) -> None:
         """Record how far the jobs are, in those of `requests` that are in flight on `link`."""
-        if not self.background:
-            return  # The engine has the requests.
-        stop = min(start + len(requests), self.sent)
+        if not self.background or not requests:
+            return  # The engine has the requests of foreground jobs.
         accepted = self.accepted
-        handles = self._wire_handles()[start : min(accepted, stop)]
+        stop = min(start + len(requests), self.sent)
+        handles = self._wire_handles(accepted)[start : min(accepted, stop)]
         ended = []
         for at, (request, unique) in enumerate(zip(requests, self._wire_uniques(start, stop))):
+            if request.state == JOB_UNKNOWN and request._gm_link is None:
+                self._start((request,), link)  # It was made before `begin`.
             if request._gm_link is not link or request.state != JOB_PENDING:
                 continue
             request.connection_attempts = 1
@@ -280,12 +304,14 @@ class Columns:
             for at, unique in enumerate(given, start)
         ]
 
-    def _wire_handles(self) -> list[bytes]:
-        handles = self._handles
-        if len(handles) < self.accepted:
-            handles = b"\0".join(handles).split(b"\0")
-            if self.accepted == self.size:  # From now on, no other thread appends to the old list.
+    def _wire_handles(self, accepted: int) -> list[bytes]:
+        """Return at least the first `accepted` handles."""
+        packed, handles = self._packed, self._handles  # In this order, see below.
+        if len(handles) < accepted:
+            handles = b"\0".join(packed).split(b"\0")
+            if accepted == self.size:
                 self._handles = handles
+                self._packed = []
         return handles
 
 

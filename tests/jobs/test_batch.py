@@ -382,18 +382,83 @@ def test_foreground_requests_are_taken_in_slices() -> None:
     assert first == made
 
 
-def test_handle_that_arrives_while_a_request_is_made_is_not_lost() -> None:
-    made = in_flight(sent=6, accepted=3)
-    columns: Any = made._gm_columns
+def raced(columns: Any, step: Callable[[], object]) -> None:
+    """Let the engine do `step` after another thread has made a slice, right before it adds it."""
+    steps = [step]
 
     class Slices(dict[Any, Any]):
         def setdefault(self, key: Any, value: Any) -> Any:  # type: ignore[override]
-            columns.accept([b"H:late"])
+            if steps:
+                steps.pop()()
             return super().setdefault(key, value)
 
     columns.slices = Slices()
-    assert look(made[3]) == (JOB_CREATED, "H:late", 1, True)
+
+
+def test_handle_that_arrives_while_a_request_is_made_is_not_lost() -> None:
+    made = in_flight(sent=6, accepted=3)
+    columns: Any = made._gm_columns
+    raced(columns, lambda: columns.accept([b"H:late"]))
+    request = made[3]
+    assert look(request) == (JOB_PENDING, None, 1, True)
+    columns.unpack()  # The engine does this at the next answer.
+    assert look(request) == (JOB_CREATED, "H:late", 1, True)
     assert look(made[4]) == (JOB_PENDING, None, 1, True)
+
+
+def test_last_handle_that_arrives_while_a_request_is_made_is_not_lost() -> None:
+    made = in_flight(sent=10, accepted=9)
+    columns: Any = made._gm_columns
+    early = made[0]
+    raced(columns, lambda: columns.accept([b"H:late"]))
+    request = made[9]
+    assert look(request) == (JOB_CREATED, "H:late", 1, True)
+    assert made[9] is made[-1] is request
+    assert (early.handle, request._gm_link) == ("H:0", None)
+
+
+def test_request_read_before_the_last_handle_gets_it() -> None:
+    made = in_flight(sent=10, accepted=8)
+    columns: Any = made._gm_columns
+    request, seen = made[9], made[4]
+    columns.accept([b"H:8", b"H:9"])
+    assert look(request) == (JOB_CREATED, "H:9", 1, True)
+    assert [made[4], made[9]] == [seen, request]
+    assert [each.handle for each in made] == [f"H:{number}" for number in range(10)]
+
+
+def test_handles_that_arrived_together_stay_apart() -> None:
+    made = in_flight(sent=10, accepted=0)
+    columns: Any = made._gm_columns
+
+    class Packed(list[bytes]):
+        def append(self, each: bytes) -> None:
+            super().append(each)
+            seen.append([request.handle for request in made[:2]])
+
+    seen: list[Any] = []
+    columns.accept([b"H:0", b"H:1"])
+    columns._packed = Packed(columns._packed)
+    columns.accept([b"H:2"])
+    assert seen == [["H:0", "H:1"]]
+
+
+@pytest.mark.parametrize("is_added", [True, False])
+def test_request_read_while_the_batch_is_submitted_is_in_flight(is_added: bool) -> None:
+    made = batch_of(background=True)
+    prepare(made, NoopEncoder)
+    columns: Any = untouched(made)
+    if not is_added:
+        raced(columns, lambda: columns.begin(Link, lambda size: bytes(range(size)), 4))
+    request: Any = made[0]
+    if is_added:
+        columns.begin(Link, lambda size: bytes(range(size)), 4)
+        assert (request.state, request._gm_link) == (JOB_PENDING, Link)
+    columns.send(Connection(Role.CLIENT), 3, 65536)
+    columns.accept([b"H:0"])
+    columns.unpack()
+    assert look(request) == (JOB_CREATED, "H:0", 1, True)
+    assert request.connection is Link.address
 
 
 def test_large_data_is_sent_alone_and_uncopied() -> None:

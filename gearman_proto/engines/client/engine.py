@@ -697,7 +697,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
                 yield from requests_of(item)
             yield from link.jobs.give_up()
             for columns in link.batches:
-                yield from chain.from_iterable(columns.slices.values())
+                yield from chain.from_iterable([*columns.slices.values()])
 
     def _empty(self, link: ClientLink) -> list[GearmanJobRequest | Probe]:
         """Drop `link`, and return its requests and probes."""
