@@ -197,6 +197,7 @@ class Columns:
         for number in self._numbers():  # Other threads can have made some from an earlier state.
             self._settle(self.slices[number], number * SLICE, self._link)
         self._generate(requests[self.sent :])
+        self._end()
         return requests
 
     def unanswered_size(self) -> int:

@@ -505,6 +505,22 @@ def test_request_of_an_abandoned_engine_counts_as_lost() -> None:
     assert is_orphaned(made[MANY - 1])
 
 
+def test_batch_keeps_no_closed_engine() -> None:
+    play = Play(at_once=False)
+    wait = play.submit(timeout=5.0)
+    play.answer(play.world.serve())
+    play.world.sleep(5.0)
+    play.world.release(wait)
+    made = play.batches[0]
+    made[0].handle  # noqa: B018
+    play.world.close()
+    assert made._gm_columns.payloads is None
+    engine = weakref.ref(play.world.engine)
+    del play, wait
+    gc.collect()
+    assert engine() is None
+
+
 def test_request_outlives_its_batch_without_the_columns() -> None:
     play = Play(at_once=False)
     play.world.release(play.submit())

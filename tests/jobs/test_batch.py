@@ -376,10 +376,19 @@ def test_foreground_requests_are_taken_in_slices() -> None:
     first = [*columns.take()]
     assert [request.unique for request in first] == ["00010203", "04050607", "08090a0b"]
     assert columns.sent == columns.accepted == SLICE
-    assert [look(request) for request in columns.unpack()] == [(JOB_PENDING, None, 0, True)] * 10
     while columns.sent < columns.size:
         first += columns.take()
     assert first == made
+
+
+def test_foreground_requests_are_unpacked_after_a_slice() -> None:
+    made = batch_of()
+    prepare(made, NoopEncoder)
+    columns = untouched(made)
+    assert columns is not None
+    columns.begin(Link, lambda size: bytes(range(size)), 4)
+    columns.take()
+    assert [look(request) for request in columns.unpack()] == [(JOB_PENDING, None, 0, True)] * 10
 
 
 def raced(columns: Any, step: Callable[[], object]) -> None:
