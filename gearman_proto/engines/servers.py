@@ -220,6 +220,21 @@ class ServerPool:
         self.suspects.clear()
         return best
 
+    def choose_many(self, now: float, count: int) -> list[Server]:
+        """Return the servers that get `count` requests in turn.
+
+        Return an empty list if `choose` has to be called for each request.
+        """
+        servers = self._rotation
+        if len(servers) == 1:
+            return servers
+        has_failed = any(server.error is not None or server.cool_until > now for server in servers)
+        if not servers or self.by_unique or has_failed:
+            return []
+        turn = self._turn
+        self._turn = (turn + count) % len(servers)
+        return [*servers[turn:], *servers[:turn]]
+
     def take_suspects(self) -> list[Server]:
         """Return the servers to probe, and clear the list."""
         suspects, self.suspects = self.suspects, []

@@ -9,7 +9,8 @@ States of `Columns`
     ===========  ==========  ===========================================================
     state        `address`   next
     ===========  ==========  ===========================================================
-    new          None        `begin`: the engine submits the jobs
+    new          None        `begin`: the engine submits the jobs; or `split`
+    split        None        none: each server's columns have their own state
     in flight    the server  the last JOB_CREATED, or a request for each job (`unpack`)
     ended        the server  none
     ===========  ==========  ===========================================================
@@ -77,12 +78,13 @@ class Columns:
             or foreground jobs whose requests are in the engine.
         slices: The requests made so far, by the number of their slice. Those that were made after
             the end have the number's complement, because an empty slice has the number.
+        parts: If several servers have the jobs, the columns of each. They have the jobs in turn.
     """
 
     __slots__ = (
         *("_attempts", "_handles", "_link", "_make_bytes", "_packed", "_random", "_unique_bytes"),
-        *("accepted", "address", "background", "data", "encoder", "kinds", "payloads", "sent"),
-        *("__weakref__", "size", "slices", "submits", "uniques"),
+        *("accepted", "address", "background", "data", "encoder", "kinds", "parts", "payloads"),
+        *("__weakref__", "sent", "size", "slices", "submits", "uniques"),
     )
 
     def __init__(
@@ -115,8 +117,25 @@ class Columns:
         self.sent: int = 0
         self.accepted: int = 0
         self.slices: dict[int, list[GearmanJobRequest]] = {}
+        self.parts: list[Columns] = []
 
     # The engine's side.
+
+    def split(self, count: int) -> list[Columns]:
+        """Return the columns for each of `count` servers, which get the jobs in turn."""
+        if count == 1:
+            return [self]
+        assert self.payloads is not None
+        for first in range(count):
+            mine = slice(first, None, count)
+            uniques = None if self.uniques is None else self.uniques[mine]
+            kinds, data = self.kinds[mine], self.data[mine]
+            part = Columns(kinds, data, uniques, self.background, self._attempts)
+            part.encoder, part.submits = self.encoder, self.submits
+            part.payloads = self.payloads[mine]
+            self.parts.append(part)
+        self.payloads = None
+        return self.parts
 
     def begin(self, link: Any, make_bytes: Callable[[int], bytes], unique_bytes: int) -> None:
         """Submit the jobs on `link`.
@@ -213,8 +232,17 @@ class Columns:
     def _numbers(self) -> range:
         return range((self.size + SLICE - 1) // SLICE)
 
+    def request(self, at: int) -> GearmanJobRequest:
+        """Return one request."""
+        if self.parts:
+            return self.parts[at % len(self.parts)].request(at // len(self.parts))
+        return self.slice(at // SLICE)[at % SLICE]
+
     def slice(self, number: int) -> list[GearmanJobRequest]:
         """Return the requests of a slice."""
+        if self.parts:
+            start = number * SLICE
+            return [*map(self.request, range(start, min(start + SLICE, self.size)))]
         found = self._kept(number, number)
         return found if found is not _CLOSED else self._kept(~number, number)
 
@@ -359,8 +387,8 @@ class Batch(MutableSequence[GearmanJobRequest]):
             return self._gm_list[index]
         found = range(columns.size)[index]
         if isinstance(found, range):
-            return [columns.slice(at // SLICE)[at % SLICE] for at in found]
-        return columns.slice(found // SLICE)[found % SLICE]
+            return [*map(columns.request, found)]
+        return columns.request(found)
 
     def __iter__(self) -> Iterator[GearmanJobRequest]:
         at = 0
@@ -433,7 +461,7 @@ def _is_list(value: object) -> TypeGuard[list[Any] | Batch]:
 def untouched(requests: Batch) -> Columns | None:
     """Return the columns of a batch, or None if a request was read or an engine has the jobs."""
     columns = requests._gm_columns
-    if columns is None or columns.slices or columns.address is not None:
+    if columns is None or columns.slices or columns.parts or columns.address is not None:
         return None
     return columns
 
@@ -443,4 +471,5 @@ def made(requests: Collection[GearmanJobRequest]) -> Iterable[GearmanJobRequest]
     columns = requests._gm_columns if type(requests) is Batch else None
     if columns is None:
         return requests
-    return itertools.chain.from_iterable([*columns.slices.values()])
+    slices = [[*each.slices.values()] for each in columns.parts or [columns]]
+    return itertools.chain.from_iterable(itertools.chain.from_iterable(slices))

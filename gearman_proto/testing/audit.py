@@ -6,7 +6,6 @@ counters, and looks for leftovers. It knows no other engines.
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from gearman_proto.constants import JOB_CREATED, JOB_PENDING
@@ -29,7 +28,7 @@ from gearman_proto.engines.server.jobqueue import (
 from gearman_proto.engines.waits import RequestsWait, Subscription, Wait
 from gearman_proto.engines.worker.engine import MOST_GRABS, WorkerEngine
 from gearman_proto.engines.worker.link import Phase
-from gearman_proto.jobs.batch import Batch
+from gearman_proto.jobs.batch import made
 
 from .servers import Witness
 
@@ -169,14 +168,7 @@ def check_wait(wait: Wait, to_be_made: int = 0) -> None:
         mine = [request for request in wait.in_flight if wait in request._gm_waits]
         assert wait.remaining == len(mine) == len(wait.in_flight)
     elif isinstance(wait, RequestsWait):
-        check_counts(wait, _made(wait.requests), to_be_made)
-
-
-def _made(requests: Collection[GearmanJobRequest]) -> Collection[GearmanJobRequest]:
-    """Return those of `requests` that were made, without making any."""
-    if not isinstance(requests, Batch) or requests._gm_columns is None:
-        return requests
-    return [*chain.from_iterable(requests._gm_columns.slices.values())]
+        check_counts(wait, [*made(wait.requests)], to_be_made)
 
 
 def check_counts(

@@ -247,13 +247,15 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             return RequestsWait((), deadline, wake).refuse(_shut_down())
         columns = untouched(requests) if type(requests) is Batch else None
         if columns is not None and columns.payloads and self._abandoned <= self._max_abandoned:
-            link = self._only_link(now)
-            if link is not None:
+            servers = self.pool.choose_many(now, columns.size)
+            if servers:
                 wait = RequestsWait((), deadline, wake, accepted_only=accepted_only)
                 wait.requests = requests
                 wait.unaccepted = wait.remaining = columns.size
-                columns.begin(link, self._rng.randbytes, self._unique_bytes)
-                link.batches[columns] = wait
+                links = [self._link_to(server, now) for server in servers[: columns.size]]
+                for part, own in zip(columns.split(len(links)), links):
+                    part.begin(own, self._rng.randbytes, self._unique_bytes)
+                    own.batches[part] = wait
                 return self._start(wait)
         wait = RequestsWait(requests, deadline, wake, accepted_only=accepted_only)
         try:
@@ -1047,6 +1049,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         server = link.server
         # The pool prefers other servers until this one has answered or failed.
         server.cool_until = max(server.cool_until, now + self._connect_timeout)
+        self._unpack_all(link, now)
         requests = link.waiting_requests()
         if requests and self.pool.by_unique:
             linked = [link.server for link in self.pool.links()]

@@ -101,7 +101,7 @@ class ClientLink(OutgoingLink):
         requests = columns.take()
         if columns.sent == columns.size:
             del self.batches[columns]
-            wait.members = columns.all()
+            wait.members = (*wait.members, *columns.all())
         _wait_for(requests, wait)
         self.put(requests, now)
 
@@ -125,7 +125,8 @@ class ClientLink(OutgoingLink):
             The requests of the answers.
         """
         wait = self.batches.pop(columns)
-        requests = wait.members = columns.unpack()
+        requests = columns.unpack()
+        wait.members = (*wait.members, *requests)
         first = columns.accepted + answered
         _wait_for(requests[columns.accepted :], wait)
         self.connection.replace_token(columns, iter(requests[first : columns.sent]))
