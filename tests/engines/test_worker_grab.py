@@ -321,6 +321,23 @@ def test_grabbed_job_fails_if_its_handle_is_garbage_collected() -> None:
     assert not world.engine.has_jobs()
 
 
+def test_call_of_a_stopping_worker_gets_a_job_after_a_handle_was_garbage_collected() -> None:
+    world, server, held = holding()
+    deferred = held.defer()
+    wait = world.grab()
+    server.take()
+    world.stop()
+    del deferred
+    gc.collect()
+    assert server.says(job(2)) == []
+    second = world.grabbed(wait)
+    assert second is not None
+    world.sleep(1.1)
+    assert server.take() == [WorkFail(b"H:1")]
+    world.complete(second)
+    assert server.take() == [result(2), ECHO]
+
+
 def test_paused_worker_grabs_nothing() -> None:
     world = World()
     world.pause()

@@ -950,8 +950,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
             job = pulls[0].job = ready.popleft()
             job._gm_is_left = True
             self._left.add(job)
-            self._look_for_dropped(_DROPPED, now)
             self._finish_pull(pulls[0])
+        # Look for dropped handles later: failing their jobs here would call this method again.
+        if self._left and _DROPPED not in self._timers:
+            self._timers.set(_DROPPED, now + _LOOK_FOR_DROPPED, self._look_for_dropped)
         if self._life is WorkerLife.STOPPING:
             self._drain_pulls(now)
         if not self._grabs:
