@@ -199,7 +199,7 @@ class WorkerJob(GearmanJob):
         if self._gm_deferred is not None:
             raise InvalidWorkerState(f"{self!r} is deferred already: keep the result of defer()")
         deferred = DeferredJob(self)
-        # A handle can be garbage-collected at any point, so this only queues the reference.
+        # A handle can be garbage-collected at any point, so this only stores the reference.
         self._gm_deferred = weakref.ref(deferred, self._gm_link.dropped.append)
         return deferred
 

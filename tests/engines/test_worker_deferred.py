@@ -98,6 +98,19 @@ def test_handle_that_is_garbage_collected_after_the_end_is_ignored() -> None:
     assert len(handles) == 1
 
 
+def test_handles_of_ended_jobs_do_not_pile_up() -> None:
+    world, server, job = holding()
+    for number in range(2, 10):
+        handles = [job.defer()]
+        world.complete(job)
+        handles.clear()
+        gc.collect()
+        assert not world.leave(job)
+        world.job_done(job)
+        job = server.assign(number)
+    assert len(world.engine.dropped) == 1
+
+
 def test_lost_link_finishes_the_jobs_that_were_left() -> None:
     world, server, job, _ = left()
     server.lose()

@@ -41,8 +41,9 @@ Deferred jobs
     =======  ===============================================  ===================================
 
     `next_job` returns a finished job once more, so that the caller runs the hooks for its end and
-    calls `job_done`. A handle can be garbage-collected at any point, which only queues a reference
-    (`dropped`). The engine looks for these once a second, while it holds jobs that were left.
+    calls `job_done`. A handle can be garbage-collected at any point, which only leaves a reference
+    in `dropped`. Once a second, while the engine holds jobs that were left, it checks their handles
+    if there is such a reference.
 
 Pulling
     Without `work`, each call of `grab` asks for one job. The calls that wait are the slots, so a
@@ -293,8 +294,9 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         self.pool: ServerPool = ServerPool(addresses, rng)
         #: Messages for the caller to log, newest last.
         self.notices: deque[str] = deque(maxlen=_MAX_NOTICES)
-        #: The references to garbage-collected handles of deferred jobs.
-        self.dropped: deque[Any] = deque()
+        #: A reference to a garbage-collected handle of a deferred job, if there might be one whose
+        #: job has not ended. Only the newest is kept, since handles of ended jobs are dropped too.
+        self.dropped: deque[Any] = deque(maxlen=1)
         self._rng = rng
         self._max_jobs = max_jobs
         self._max_outage = max_outage

@@ -130,7 +130,7 @@ class WorkerLink(OutgoingLink):
     Args:
         server: The server.
         max_packet_size: Size limit of a packet in bytes; see Connection.
-        dropped: Queue for the references to garbage-collected handles of deferred jobs.
+        dropped: Receives the references to garbage-collected handles of deferred jobs.
     """
 
     __slots__ = (
