@@ -144,33 +144,29 @@ def hosted_tasks(failed: Callable[[BaseException], object] | None = None) -> Tas
     return HostedTasks(failed) if is_asyncio() else Tasks()
 
 
-class Background:
-    """A task that keeps an async context manager open until `end`.
-
-    Args:
-        manager: The context manager. It is entered and left in the task, which calls `run`.
+class Use:
+    """A period in which a worker's driver runs, for `work` or for calls of `grab`.
 
     Attributes:
-        begun: Set when the manager was entered.
+        ending: Set if the period ends once the engine is idle.
+        ended: Set at the end.
     """
 
-    def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
-        self.begun: anyio.Event = anyio.Event()
-        self._manager = manager
-        self._end = anyio.Event()
-        self._finished = anyio.Event()
+    def __init__(self) -> None:
+        self.ending: anyio.Event = anyio.Event()
+        self.ended: anyio.Event = anyio.Event()
 
-    async def run(self) -> None:
-        """Keep the manager open."""
-        async with self._manager:
-            self.begun.set()
-            await self._end.wait()
-        self._finished.set()
+    async def keep(self, manager: AbstractAsyncContextManager[Any]) -> None:
+        """Keep `manager` open until `ending` is set."""
+        with self:
+            async with manager:
+                await self.ending.wait()
 
-    async def end(self) -> None:
-        """Close the manager."""
-        self._end.set()
-        await self._finished.wait()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.ended.set()
 
 
 def _open_group() -> Any:

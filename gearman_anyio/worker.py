@@ -45,7 +45,7 @@ from ._callbacks import (
 from ._driver import Driver, rng
 from ._opening import SSLContext, make_opener
 from ._signals import draining
-from ._tasks import Background, Tasks, hosted_tasks
+from ._tasks import Tasks, Use, hosted_tasks
 
 if TYPE_CHECKING:
     import ssl
@@ -75,9 +75,10 @@ class GearmanWorker(Worker[Server, SSLContext]):
     """
 
     _gm_is_awaited = True
-    # The tasks of ``async with``, and the one that runs the driver between calls of `grab`.
+    # The tasks of ``async with``. One of them can run the driver for `grab`.
     _gm_host: Tasks | None = None
-    _gm_pulling: Background | None = None
+    # The current or last use of the driver.
+    _gm_use: Use | None = None
     # While it works.
     _gm_task: WorkTask
     _gm_limiter: anyio.CapacityLimiter
@@ -115,7 +116,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
         self._gm_driver = Driver(self._gm_engines(make_engine), opener, lambda _failed: Tasks())
 
     def __getstate__(self) -> dict[str, Any]:
-        hidden = ("_gm_host", "_gm_pulling")
+        hidden = ("_gm_host", "_gm_use")
         return {name: value for name, value in super().__getstate__().items() if name not in hidden}
 
     async def __aenter__(self) -> Self:
@@ -152,10 +153,12 @@ class GearmanWorker(Worker[Server, SSLContext]):
     async def work(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         timeout = to_seconds(poll_timeout)
         self._gm_look_at_hooks()
-        if self._gm_pulling is not None and not self._gm_driver.engine.is_pulling:
-            await self._gm_pulling.end()
-            self._gm_pulling = None
-        with self._gm_driver.start(WorkerEngine.work, timeout=timeout) as call:
+        await self._gm_wait_for_driver(for_work=True)
+        with (
+            self._gm_driver.start(WorkerEngine.work, timeout=timeout) as call,
+            Use() as self._gm_use,
+        ):
+            self._gm_use.ending.set()  # Its engine becomes idle just before its driver ends.
             # What `after_job` has raised; it is raised when all jobs are done.
             errors: list[BaseException] = []
             self._gm_task = WorkTask()
@@ -171,6 +174,23 @@ class GearmanWorker(Worker[Server, SSLContext]):
         if errors:
             raise errors[0]
         call.wait.raise_error()
+
+    async def _gm_wait_for_driver(self, *, for_work: bool) -> None:
+        """Wait for the end of an earlier use of the driver, unless it continues for `grab`.
+
+        If `work` or calls of `grab` use the engine, return at once, because the engine refuses the
+        new call. The caller has to begin its call before it awaits anything else.
+        """
+        while (
+            (use := self._gm_use) is not None
+            and not use.ended.is_set()
+            and self._gm_driver.apply(lambda engine, _now: engine.is_idle)
+        ):
+            if for_work:
+                use.ending.set()
+            elif not use.ending.is_set():
+                return
+            await use.ended.wait()
 
     async def _gm_work(self, call: Call[Any], errors: list[BaseException]) -> None:
         subscription = call.wait
@@ -217,13 +237,12 @@ class GearmanWorker(Worker[Server, SSLContext]):
         if self._gm_host is None:
             raise RuntimeError("grab() keeps connections: use the worker with `async with`")
         driver = self._gm_driver
-        if self._gm_pulling is None and not driver.is_running:
-            self._gm_pulling = Background(driver)
-            self._gm_host.start_soon(self._gm_pulling.run)
-        if self._gm_pulling is not None:
-            await self._gm_pulling.begun.wait()
+        await self._gm_wait_for_driver(for_work=False)
         try:
             with driver.start(WorkerEngine.grab, timeout=seconds) as call:
+                if self._gm_use is None or self._gm_use.ended.is_set():
+                    self._gm_use = Use()
+                    self._gm_host.start_soon(self._gm_use.keep, driver)
                 await call.block()
                 call.wait.raise_error()
                 job: WorkerJob | None = call.wait.take()

@@ -18,7 +18,7 @@ import pytest
 from gearman_anyio import GearmanClient, GearmanWorker, WorkerJob
 from gearman_anyio._callbacks import WorkTask
 from gearman_anyio._tasks import Tasks
-from gearman_proto.errors import ConnectionError, InvalidWorkerState
+from gearman_proto.errors import ConnectionError, InvalidWorkerState, ServerUnavailable
 from tests.support import PATIENCE, wait_for
 
 from .support import (
@@ -358,6 +358,94 @@ async def test_blocked_thread_is_abandoned(
     assert isinstance(error, ZeroDivisionError if then == "raise" else ConnectionError)
     assert then == "raise" or "given up" in str(error)
     assert not caplog.records
+
+
+# Changes between `work` and `grab`, which share the driver.
+
+
+async def without_connections() -> Any:
+    """Return a worker, used with `async with`, whose driver still runs after a failed `grab`."""
+    worker = make_worker("127.0.0.1:1", tasks={"task": reverse})
+    await worker.__aenter__()
+    with pytest.raises(ServerUnavailable):
+        await worker.grab()
+    return worker
+
+
+async def test_grab_after_work_was_cancelled_at_its_start() -> None:
+    worker = await without_connections()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await worker.work()
+    assert scope.cancelled_caught
+    with pytest.raises(ServerUnavailable):
+        await worker.grab()
+    await worker.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_work_and_grab_at_once(order: int) -> None:
+    """The first one that gets the driver fails without a server, and the other one is refused."""
+    worker = await without_connections()
+    errors: list[Exception] = []
+
+    async def fail(function: Any) -> None:
+        try:
+            await function()
+        except (InvalidWorkerState, ServerUnavailable) as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for function in [worker.work, worker.grab][::order]:
+            tasks.start_soon(fail, function)
+    assert {type(error) for error in errors} == {InvalidWorkerState, ServerUnavailable}
+    await worker.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("then", ["grab", "work"])
+async def test_worker_is_used_again_while_cancelled_work_still_ends(
+    server: Any, task: str, then: str
+) -> None:
+    begun, go_on, ended = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def callback(worker: Any, job: WorkerJob) -> Any:
+        if begun.is_set():
+            worker.stop()
+            return job.data
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await go_on.wait()
+            ended.set()
+
+    async def use_again() -> None:
+        if then == "work":
+            await worker.work()
+        else:
+            job = await worker.grab()
+            assert job is not None
+            await worker.send_job_complete(job, job.data)
+        assert ended.is_set()
+
+    async with (
+        make_worker(server.address, tasks={task: callback}) as worker,
+        GearmanClient([server.address]) as client,
+        anyio.create_task_group() as again,
+    ):
+        request = await client.submit_job(task, b"ab", wait_until_complete=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.work)
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await until(lambda: not worker.has_job_lock())
+                again.start_soon(use_again)
+                await anyio.wait_all_tasks_blocked()
+                go_on.set()
+        await client.wait_until_jobs_completed([request])
+        assert request.result == b"ab"
 
 
 # Threads that the system refuses.

@@ -56,6 +56,7 @@ def test_calls_ask_for_one_job_each() -> None:
     world = World()
     waits = [world.grab() for _ in range(2)]
     assert world.engine.is_pulling
+    assert not world.engine.is_idle
     server = world.serve()
     assert server.take() == [CanDo(b"f"), GRAB]
     assert server.says(job(1)) == [GRAB]
@@ -247,7 +248,7 @@ def test_stop_ends_calls_when_results_are_confirmed() -> None:
     assert not last.done
     server.send(EchoRes(b""))
     assert world.grabbed(last) is None
-    assert not world.engine.is_pulling
+    assert world.engine.is_idle
     assert not world.engine.pool.links()
     assert world.engine.next_deadline() is None
 

@@ -355,6 +355,11 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         return self._life is WorkerLife.CLOSED
 
     @property
+    def is_idle(self) -> bool:
+        """True if `work` and `grab` can begin."""
+        return self._life in (WorkerLife.IDLE, WorkerLife.TOLD_TO_STOP)
+
+    @property
     def is_pulling(self) -> bool:
         """True while the worker has connections for calls of `grab`."""
         return self._subscription is None and self._life in (PULLING, WorkerLife.STOPPING)
