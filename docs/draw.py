@@ -48,7 +48,7 @@ FOLDERS: Final = (
 INNER: Final = ("gearman_sync.testing.conformance",)
 #: Where the pictures are.
 FOLDER: Final = Path(__file__).parent / "pictures"
-#: Of each theme: the colours of lines and text, of the background, and of the nodes.
+#: The colours of each theme: of lines and text, of the background, and of the nodes.
 THEMES: Final = {
     "light": ("#1f2328", "#ffffff", "#eef2f7"),
     "dark": ("#d5dae0", "#131416", "#24292f"),
@@ -99,7 +99,7 @@ def import_graph() -> dict[str, set[str]]:
 def room(module: str) -> str:
     """Return the room that a module is in: a folder, the core's ground, or the pytest plugin."""
     parts = module.split(".")
-    if parts[1:] in (["__main__"], ["migrate"]):  # What is behind `python -m`.
+    if parts[1:] in (["__main__"], ["migrate"]):  # These modules run with `python -m`.
         return f"{parts[0]}.cli"
     if parts[1:] == ["pytest_plugin"]:
         return module
@@ -272,7 +272,7 @@ def drawn(source: str, theme: str) -> str:
 
 
 def source_in(path: Path) -> str | None:
-    """Return the source of the picture in a file, or None if there is none."""
+    """Return the source of the picture in a file, or None if the file or its source is missing."""
     if not path.exists():
         return None
     found = re.search("<metadata>(.*)</metadata>", path.read_text(), re.DOTALL)

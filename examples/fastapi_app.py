@@ -63,7 +63,7 @@ async def count_words(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> 
 async def work() -> None:
     async with gearman.GearmanWorker(servers(), max_jobs=100) as worker:
         worker.register_task("count-words", count_words)
-        await worker.work()
+        await worker.run()
 
 
 @contextlib.asynccontextmanager
@@ -81,5 +81,4 @@ async def lifespan_with_worker(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        anyio.run(work)
+    anyio.run(work)

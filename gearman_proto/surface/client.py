@@ -194,8 +194,9 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
             unknown: As in `submit_job`.
 
         Returns:
-            The requests, in the order of the jobs. A Batch has the operations of a list. It makes
-            each request when the application looks at it.
+            The requests, in the order of the jobs. A Batch has the operations of a list. With more
+            than 32 plain jobs in a list or tuple, it makes each request when the application looks
+            at it.
 
         Raises:
             ServerUnavailable, ExceededConnectionAttempts: As in `submit_job`. The exception's
@@ -307,7 +308,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
         At most `window` requests are in flight or wait to be yielded. While the caller waits for
         the next request and there are fewer, the client takes the next job and submits it. So it
-        stops to take jobs while all workers are busy, or while the caller processes a request.
+        stops taking jobs while all workers are busy, or while the caller processes a request.
 
         The client yields one request for each job that it has taken. As with `as_completed`, see
         the `state` and `error` of each. If the caller stops early, the jobs in flight go on, unless
@@ -326,7 +327,7 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
         Raises:
             ServerUnavailable, ExceededConnectionAttempts: A job could not be submitted. The client
-                stops to take jobs, and raises this after it has yielded all requests. The
+                stops taking jobs, and raises this after it has yielded all requests. The
                 exception's `job_requests` are the ones that could not be submitted.
             InvalidClientState: The client was shut down before the last job.
             TypeError, ValueError: An argument is invalid. If a job is invalid, the client raises
@@ -379,9 +380,9 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
     ) -> Waited[str | None]:
         """Cancel a job (the text command ``cancel job``).
 
-        A foreground request becomes JOB_FAILED with an `error`, and so do all requests for the same
-        job. A background request, which is complete, stays JOB_CREATED. No server stops a running
-        job: its worker continues, and its result is lost.
+        If the job was queued or running, a foreground request becomes JOB_FAILED with an `error`,
+        and so do all requests for the same job. A background request, which is complete, stays
+        JOB_CREATED. No server stops a running job: its worker continues, and its result is lost.
 
         gearmand keeps a cancelled job in its queue until a worker asks for a job. If you submit its
         `unique` again before that, the new request joins the cancelled job and waits forever.
@@ -395,8 +396,8 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         Returns:
             ``"queued"``, ``"running"`` or ``"unknown"``: the last state of the job. It might have
             started or ended meanwhile, so ``"queued"`` does not prove that it never ran.
-            ``"unknown"``: the server does not know the job, for example because it has ended. None
-            after the timeout.
+            ``"unknown"``: the server does not know the job, for example because it has ended. Then
+            the request does not change. None after the timeout.
 
         Raises:
             ServerUnavailable: The server could not be reached, or has not answered for ten seconds.

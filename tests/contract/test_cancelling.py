@@ -88,7 +88,7 @@ async def test_server_that_is_killed_between_cancellations(
 
 
 async def timed_out(client: Any, task: str, **options: Any) -> GearmanJobRequest:
-    """Return the request of a call that has timed out after the server had its job."""
+    """Return the request of a call that times out after the server has received its job."""
     request: GearmanJobRequest = await client.submit_job(
         task, b"abandoned", poll_timeout=0.05, cancel_if_abandoned=True, **options
     )

@@ -88,7 +88,7 @@ async def test_stop_ends_all_calls(kit: Kit, server: Server, task: str) -> None:
     await server.wait_for_counts(task, 0, 0, 0)
     await client.wait_until_jobs_completed([request])
     assert request.result == b"out"
-    await worker.work()  # It is told to stop, and returns at once.
+    await worker.work()  # Returns at once, because of the earlier stop().
     await kit.work(worker)
     assert (await client.submit_job(task, b"ab")).result == b"ba"
 
