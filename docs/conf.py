@@ -108,6 +108,17 @@ autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 80
 
 
+#: Minimum number of sections of a page that gets a table of contents.
+LONG = 8
+#: The table. The theme would warn about it without this class.
+_CONTENTS = """\
+:::{contents} On this page
+:local:
+:depth: 1
+:class: this-will-duplicate-information-and-it-is-still-useful-here
+:::
+"""
+
 #: Names that annotations have without their modules, and libraries whose pages are plain.
 _MODULES = {
     "ByteStream": "anyio.abc",
@@ -179,8 +190,19 @@ def add_dark_pictures(_app: Sphinx, document: nodes.document) -> None:
             image.parent.insert(image.parent.index(image) + 1, dark)
 
 
+def add_contents(_app: Sphinx, _docname: str, source: list[str]) -> None:
+    """Add a table of contents to long pages.
+
+    The theme shows one of its own only in wide windows.
+    """
+    title, _, text = source[0].partition("\n")
+    if title.startswith("# ") and text.count("\n## ") >= LONG:
+        source[0] = f"{title}\n\n{_CONTENTS}\n{text}"
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", add_contents)
     # Before Sphinx collects the images, in its own handler of this event.
     app.connect("doctree-read", add_dark_pictures, priority=0)
     app.connect("autodoc-process-docstring", read_docstring)
