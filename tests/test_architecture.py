@@ -154,3 +154,15 @@ def test_import_loads_no_slow_module(package: str) -> None:
         check=True,
     )
     assert ran.stdout == "[]\n"
+
+
+def test_help_of_gearmanctl_imports_no_command() -> None:
+    program = (
+        "import sys; from gearman_sync.cli.app import COMMANDS, run; run(['--help']);"
+        "modules = {f'gearman_sync.cli.{module}' for module, _ in COMMANDS.values()};"
+        "print(sorted(sys.modules.keys() & {*modules, 'rich', 'ssl'}), file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=SOURCES, check=True
+    )
+    assert ran.stderr == "[]\n"

@@ -1,7 +1,12 @@
-"""The program's commands and its error handling."""
+"""The program's commands and its error handling.
+
+The module of a command is imported when the command is used: all of them together take longer to
+import than everything else that `gearmanctl --help` does.
+"""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import io
 import logging
@@ -17,18 +22,15 @@ from gearman_proto._version import __version__
 from gearman_proto.errors import GearmanError
 from gearman_sync import _interrupts
 
-from . import admin, exits
-from .conformance import conformance
+from . import exits
 from .output import complain, flush
-from .serve import serve
-from .submit import submit
-from .top import top
-from .work import work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
 PROGRAM: Final = "gearmanctl"
+# typer's variable.
+_COMPLETION: Final = f"_{PROGRAM.upper()}_COMPLETE"
 
 # The base class of all command line errors. typer does not export it, but exports a subclass. Of
 # that subclass's ancestors, it is the topmost one with the method used here.
@@ -36,19 +38,25 @@ _CommandLineError: Any = next(
     base for base in reversed(typer.BadParameter.__mro__) if hasattr(base, "format_message")
 )
 
-app: Final = typer.Typer(
-    name=PROGRAM,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-    help=f"""Submit jobs to Gearman servers, do them, and look after the servers.
-
-    `{PROGRAM} COMMAND --help` has examples. The servers are those of --server, else those in the
-    environment variable GEARMAN_SERVERS, else localhost:4730.
-
-    Exit status: 0 done, 1 failed, 2 usage, 3 no server, 4 timed out.
-    """,
-)
+#: The module of each command, and the first line of its help, in the order of the help.
+COMMANDS: Final = {
+    "submit": ("submit", "Submit a job, and write its result."),
+    "work": ("work", "Do jobs by running a command for each."),
+    "status": ("admin", "Show the functions: jobs, running jobs, workers."),
+    "workers": ("admin", "Show the connections, of workers and of clients."),
+    "jobs": ("admin", "Show the jobs."),
+    "top": ("top", "Show the queues of servers, as they change."),
+    "version": ("admin", "Show the servers' versions."),
+    "ping": ("admin", "Show how many seconds servers take to answer."),
+    "cancel": ("admin", "Take jobs out of the queue."),
+    "maxqueue": ("admin", "Limit the queue of a function."),
+    "shutdown": ("admin", "End servers when their jobs are done."),
+    "serve": ("serve", "Run a job server for development and tests."),
+    "conformance": (
+        "conformance",
+        "Test a Gearman server, worker or client against the protocol.",
+    ),
+}
 
 
 def _show_version(value: bool) -> None:
@@ -57,8 +65,7 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def options(
+def _options(
     *,
     version: Annotated[
         bool | None,
@@ -70,6 +77,10 @@ def options(
     """Accept the options that precede the command."""
 
 
+def _unused() -> None:
+    """Stand in for a command that this run does not use."""
+
+
 def _help(command: Callable[..., int]) -> str:
     """Return a command's docstring, formatted to keep each example on its own line."""
     return re.sub(
@@ -77,22 +88,29 @@ def _help(command: Callable[..., int]) -> str:
     )
 
 
-for _command in (
-    submit,
-    work,
-    admin.status,
-    admin.workers,
-    admin.jobs,
-    top,
-    admin.version,
-    admin.ping,
-    admin.cancel,
-    admin.maxqueue,
-    admin.shutdown,
-    serve,
-    conformance,
-):
-    app.command(help=_help(_command))(_command)
+def make_app(used: Container[str]) -> typer.Typer:
+    """Return the program, which can run the commands `used`, and lists the others."""
+    app = typer.Typer(
+        name=PROGRAM,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+        help=f"""Submit jobs to Gearman servers, do them, and look after the servers.
+
+        `{PROGRAM} COMMAND --help` has examples. The servers are those of --server, else those in
+        the environment variable GEARMAN_SERVERS, else localhost:4730.
+
+        Exit status: 0 done, 1 failed, 2 usage, 3 no server, 4 timed out.
+        """,
+    )
+    app.callback()(_options)
+    for name, (module, summary) in COMMANDS.items():
+        if name in used:
+            command = getattr(importlib.import_module(f".{module}", __package__), name)
+            app.command(name, help=_help(command))(command)
+        else:
+            app.command(name, help=summary)(_unused)
+    return app
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -110,6 +128,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # The terminal's encoding can lack characters.
     given = sys.argv[1:] if arguments is None else list(arguments)
+    # The options before the command have no values, so no other word can be a command. For a
+    # completion, the shell passes the words in the environment.
+    app = make_app(COMMANDS if _COMPLETION in os.environ else given)
     try:
         _interrupts.raise_once()
         status = app(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False)

@@ -9,11 +9,6 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from gearman_proto.printable import printable
 
 if TYPE_CHECKING:
@@ -61,6 +56,12 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, as_json: 
     if as_json:
         print(json.dumps([dict(row) for row in rows], indent=2))  # noqa: T201
     elif sys.stdout.isatty():
+        # Slow imports that only tables need.
+        from rich import box  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for name in names:
             is_number = bool(rows) and all(_is_number(row[name]) for row in rows)

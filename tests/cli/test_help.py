@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gearman_sync.cli.app import app
+from gearman_sync.cli.app import COMMANDS
 
 from .support import gearmanctl
 
@@ -45,9 +45,11 @@ def test_help_and_usage_errors_are_those_of_the_page(line: str) -> None:
 
 
 def test_page_has_the_help_of_each_command() -> None:
-    for command in app.registered_commands:
-        name = getattr(command.callback, "__name__", "")
-        assert f"\n    gearmanctl {name}" in BLOCKS[f"{name} --help"].partition("Example")[2]
+    for name, (_, summary) in COMMANDS.items():
+        usage, _, rest = BLOCKS[f"{name} --help"].partition("\n\n")
+        assert f"gearmanctl {name} " in usage
+        assert rest.split("\n\n")[0].split() == summary.split()
+        assert f"\n    gearmanctl {name}" in rest.partition("Example")[2]
 
 
 if __name__ == "__main__":

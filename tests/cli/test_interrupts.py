@@ -17,6 +17,7 @@ from .support import Running, environment
 SCRIPT = str(Path(sys.executable).with_name("gearmanctl"))
 PROGRAMS = {
     "gearmanctl": [SCRIPT, "--version"],
+    "gearmanctl submit": [SCRIPT, "submit", "--help"],
     "-m gearman_sync": ["-m", "gearman_sync", "--version"],
     "-m gearman_sync.migrate": ["-m", "gearman_sync.migrate", "/nowhere"],
 }
@@ -53,7 +54,7 @@ def interrupt(run_program: Callable[..., Running], tmp_path: Path) -> Interrupt:
     ("program", "module"),
     [
         ("gearmanctl", "gearman_proto"),
-        ("gearmanctl", "rich.console"),
+        ("gearmanctl submit", "rich.console"),
         ("-m gearman_sync", "typer"),
         ("-m gearman_sync.migrate", "gearman_proto"),
         ("-m gearman_sync.migrate", "gearman_sync.cli.migrate._rules"),
