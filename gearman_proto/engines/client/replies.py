@@ -78,19 +78,23 @@ class ReplyHandler:
         Raises:
             RemoteProtocolError: The data is malformed. All events before the error were processed.
         """
-        handlers = self._handlers
-        next_event = link.connection.next_event
-        event = next_event()
-        if event is not NEED_DATA:
-            link.server.answered()
-            link.heartbeat.understood = link.heartbeat.heard
+        handlers, connection = self._handlers, link.connection
+        event = connection.next_event()
+        if event is NEED_DATA:
+            return
+        link.server.answered()
+        link.heartbeat.understood = link.heartbeat.heard
+        handlers[type(event)](link, event)
+        if connection.is_drained():
+            return  # The answer to a single job, for example.
         while event is not NEED_DATA:
-            handlers[type(event)](link, event)
             if type(event) is JobCreated:
-                handles, items = link.connection.next_created()
+                handles, items = connection.next_created()
                 if handles:
                     self._on_many_created(link, handles, items)
-            event = next_event()
+            event = connection.next_event()
+            if event is not NEED_DATA:
+                handlers[type(event)](link, event)
 
     # Replies to the client's packets.
 

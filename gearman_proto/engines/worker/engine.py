@@ -692,16 +692,18 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
         """Process the bytes `data`, received on `link`."""
         if not link.alive:
             return
-        link.connection.receive_data(data)
-        next_event = link.connection.next_event
+        connection = link.connection
+        connection.receive_data(data)
         try:
-            event = next_event()
+            event = connection.next_event()
             if event is not NEED_DATA:
                 link.server.answered()
                 self._reach()
             while event is not NEED_DATA and link.alive:
                 self._handlers[type(event)](link, event, now)
-                event = next_event()
+                if connection.is_drained():
+                    break
+                event = connection.next_event()
         except RemoteProtocolError as error:
             self._close(link, error, now)
         self._news(now, active=True)
