@@ -66,6 +66,17 @@ def make_jobs(count: int, **options: Any) -> tuple[World, Peer, list[GearmanJobR
 # Probes.
 
 
+def test_link_has_more_after_a_probe_until_all_is_written() -> None:
+    """The engine has to see that a probe was written. Nobody needs to know that of a job."""
+    world, server, _ = make_jobs(1)
+    world.submit(world.request())
+    assert b"task" in world.engine.data_to_send(server.link, world.now)
+    assert not server.link.has_more
+    world.sleep(30)
+    assert b"H:0" in world.engine.data_to_send(server.link, world.now)
+    assert server.link.has_more
+
+
 def test_silent_server_is_asked_about_all_jobs_oldest_first() -> None:
     world, server, requests = make_jobs(67)
     world.sleep(29.9)

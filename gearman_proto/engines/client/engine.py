@@ -841,6 +841,8 @@ class ClientEngine(ConnectingEngine[AnyLink]):
             self._timers.set(link, heartbeat.due, self._look)
         data = b"".join(packets) if size <= LARGE else link.in_pieces(packets)
         link.delivery.handed += len(data)
+        # After a question of the heartbeat, `delivery` has to see that the data was written.
+        link.has_more = bool(outbox or ahead or link.batches) or heartbeat.asked is not None
         return data
 
     # Waits.

@@ -15,6 +15,7 @@ from gearman_proto.engines.connecting import server_error
 from gearman_proto.errors import GearmanError, ServerError
 from gearman_proto.jobs import tracking
 from gearman_proto.jobs.batch import Columns
+from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.updates import MAX_UNREAD_UPDATES, UPDATE_COST
 from gearman_proto.names import to_text
 from gearman_proto.wire.connection import NEED_DATA
@@ -104,7 +105,12 @@ class ReplyHandler:
     def _on_job_created(self, link: ClientLink, event: JobCreated) -> None:
         if link.server.failures:
             link.server.served()
-        self._on_many_created(link, [event.handle], [event.answers])
+        item = event.answers
+        if isinstance(item, GearmanJobRequest) and item.background:
+            item.handle = to_text(event.handle)
+            tracking.finish_background((item,))
+        else:
+            self._on_many_created(link, [event.handle], [item])
 
     def _on_many_created(self, link: ClientLink, handles: list[bytes], items: list[Any]) -> None:
         if link.batches and Columns in map(type, items):
