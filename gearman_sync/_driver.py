@@ -135,6 +135,16 @@ class Driver(BaseDriver[E_]):
         #: Called with the Wait of a finished Call, or None. Call `flush` afterwards.
         self.over = self._released.append
 
+    # The driver is a context manager around a call. It cleans up if an exception ends the call. A
+    # signal handler may have raised that; then the engine still has the Wait. The cleanup may be
+    # interrupted itself, so calls enter the driver twice.
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self.clean_up()
+
     # The driver's interface.
 
     def run(self, method: Method[E_, P_, W_], *args: P_.args, **options: P_.kwargs) -> W_:
@@ -149,7 +159,7 @@ class Driver(BaseDriver[E_]):
             The Wait of the call, which is done.
         """
         call: Call[W_] = Call(self)
-        with _Settling(self), _Settling(self):
+        with self, self:
             try:
                 self.begin(call, method, *args, **options)
                 call.block()
@@ -175,7 +185,7 @@ class Driver(BaseDriver[E_]):
             options: As in `run`.
         """
         call: Call[W_] = Call(self)
-        with _Settling(self), _Settling(self):
+        with self, self:
             try:
                 call.begin(method, *args, **options)
                 value = body(call)
@@ -258,7 +268,15 @@ class Driver(BaseDriver[E_]):
         """Block until `wait`, which rings `bell`, is ready."""
         self._check_nesting()
         with self._lock:
-            self._guarded(self._block, wait, bell)
+            try:
+                on_top = self._leadership.block(wait, bell, self._poll)
+                self._leadership.hand_over()
+                if on_top:
+                    # The deadline of the leader's interrupted sleep may have changed.
+                    self._poller.waker.wake()
+            except BaseException as error:
+                self._recover(error)
+                raise
 
     def flush(self) -> None:
         """Release ended calls. If a thread holds the lock, leave that to it.
@@ -266,7 +284,7 @@ class Driver(BaseDriver[E_]):
         This never blocks. The garbage collector finalizes an unfinished generator in any thread,
         even in one that holds the lock of this driver or of another.
         """
-        self._lock.try_run(self._guarded, self._flush)
+        self._lock.try_run(self._flush)
 
     def close(self) -> None:
         """Close the engine and all sockets. All blocked calls return."""
@@ -317,14 +335,6 @@ class Driver(BaseDriver[E_]):
 
     # All methods below, up to the finalizer, are called with the lock held.
 
-    def _guarded(self, function: Callable[..., T_], *args: Any) -> T_:
-        """Call `function`, which uses the engine or the sockets, and recover if it raises."""
-        try:
-            return function(*args)
-        except BaseException as error:
-            self._recover(error)
-            raise
-
     def _recover(self, error: BaseException) -> None:
         """Make the driver usable after `error` has ended the use of the engine or the sockets.
 
@@ -352,13 +362,6 @@ class Driver(BaseDriver[E_]):
             if ready:
                 self._handle(ready, -math.inf)
 
-    def _block(self, wait: Wait, bell: Bell) -> None:
-        on_top = self._leadership.block(wait, bell, self._poll)
-        self._leadership.hand_over()
-        if on_top:
-            # The deadline of the leader's interrupted sleep may have changed.
-            self._poller.waker.wake()
-
     def _enter(self) -> float:
         """Begin to use the engine, and return the time."""
         self._finish_recovery()
@@ -375,11 +378,15 @@ class Driver(BaseDriver[E_]):
         self._leadership.hand_over()
 
     def _flush(self) -> None:
-        if self._act(self._enter()):
-            self._pump()
-        self._busy = False
-        self._leadership.hand_over()
-        self._close_poller()
+        try:
+            if self._act(self._enter()):
+                self._pump()
+            self._busy = False
+            self._leadership.hand_over()
+            self._close_poller()
+        except BaseException as error:
+            self._recover(error)
+            raise
 
     def _finish_recovery(self) -> None:
         """Complete a call of `_interrupted` that was interrupted in another thread."""
@@ -647,25 +654,6 @@ class Driver(BaseDriver[E_]):
             self._poller.close(in_child=True)
         if not was_closed:
             self._setup()
-
-
-class _Settling:
-    """A context manager around a call. It cleans up if an exception ends the call.
-
-    A signal handler may have raised it; then the engine still has the Wait. The cleanup may be
-    interrupted itself, so it is done twice.
-    """
-
-    __slots__ = ("_driver",)
-
-    def __init__(self, driver: Driver[Any]) -> None:
-        self._driver = driver
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
-            self._driver.clean_up()
 
 
 class Call(Generic[W_]):

@@ -199,11 +199,11 @@ class Leadership:
         finally:
             self.leader, self.depth, self._leading, self.sleeping_until = before
 
-    def sleep(self, until: float, function: Callable[..., T_], *args: object) -> T_:
-        """Call `function` without the lock; the leader sleeps there until `until`."""
+    def sleep(self, until: float, function: Callable[[float], T_], seconds: float) -> T_:
+        """Call `function(seconds)` without the lock; the leader sleeps there until `until`."""
         self.sleeping_until = until
         try:
-            return self._lock.sleep(function, *args)
+            return self._lock.sleep(function, seconds)
         finally:
             self.sleeping_until = None
 
