@@ -30,6 +30,7 @@ MEASURES = {
     "servers": False,
     "sizes": True,
     "waits": True,
+    "fairness": True,
     "functions": False,
     "connections": False,
     "listings": False,

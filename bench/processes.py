@@ -72,9 +72,13 @@ class Child:
 
     def ask(self, number: int) -> Figures:
         """Send a number, and return the figures that the process answers."""
+        self.tell(number)
+        return self.answer()
+
+    def tell(self, number: int) -> None:
+        """Send a number."""
         assert self.process.stdin
         self.process.stdin.write(b"%d\n" % number)
-        return self.answer()
 
     def answer(self) -> Figures:
         assert self.process.stdout

@@ -1,4 +1,4 @@
-"""Calls, and the bells that callers await. This module uses no streams."""
+"""Calls, the bells that callers await, and work in steps. This module uses no streams."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Generic, Protocol
 import anyio
 import anyio.lowlevel
 
-from gearman_proto.engines.driver import W_
+from gearman_proto.engines.driver import T_, W_
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
     from gearman_proto import Wait
+    from gearman_proto.jobs.submitting import Steps
 
 
 class Event(Protocol):
@@ -75,3 +76,14 @@ class Call(Generic[W_]):
             await anyio.lowlevel.checkpoint()
         while not self.wait.ready:
             await self._bell.wait()
+
+
+async def in_steps(steps: Steps[T_]) -> T_:
+    """Do `steps`, let other tasks run after each, and return their value."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: T_ = end.value
+            return value
+        await anyio.lowlevel.checkpoint()

@@ -16,8 +16,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream, SocketAttribute
 
+from gearman_proto.engines.driver import YIELD_SIZE
 from gearman_proto.handlers import reraise_from_handler
 
 from ._sockets import end
@@ -154,6 +156,8 @@ class RawStreamOnAsyncio(RawStream):
 
     async def send(self, item: bytes | memoryview) -> None:
         await self._loop.sock_sendall(self._sock, item)
+        if len(item) >= YIELD_SIZE:  # If the system accepts all bytes, no other task has run.
+            await anyio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
         self.unwatch()

@@ -16,6 +16,7 @@ from gearman_proto.engines.driver import T_
 from gearman_proto.surface.client import Client, Requests, cancelling, make_job
 
 from ._callbacks import awaited
+from ._calls import in_steps
 from ._driver import Driver, rng
 from ._opening import SingleUse, SSLContext, make_opener
 from ._results import Results, cancel_abandoned
@@ -131,7 +132,9 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         cancel_if_abandoned: bool = False,
         **unknown: Never,
     ) -> Batch:
-        requests = self._gm_requests_of(jobs_to_submit, background, max_retries, unknown)
+        requests = await in_steps(
+            self._gm_requests_of(jobs_to_submit, background, max_retries, unknown)
+        )
         submitted = await self.submit_multiple_requests(
             requests,
             wait_until_complete=wait_until_complete,
@@ -148,7 +151,7 @@ class GearmanClient(Client[Server, SSLContext], SingleUse[ClientEngine]):
         *,
         cancel_if_abandoned: bool = False,
     ) -> Requests:
-        timeout = self._gm_prepare(job_requests, poll_timeout)
+        timeout = await in_steps(self._gm_prepare(job_requests, poll_timeout))
         driver, has_returned = self._gm_open, False
         try:
             await driver.run(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Never, overload
 from gearman_proto import ClientEngine, GearmanError, InvalidClientState, Server, constants
 from gearman_proto.checks import to_seconds
 from gearman_proto.handlers import reraise_from_handler
+from gearman_proto.jobs.submitting import finish
 from gearman_proto.surface.client import CANCEL_TIMEOUT, Client, Requests, cancelling, make_job
 from gearman_proto.tls import make_contexts
 
@@ -91,7 +92,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         cancel_if_abandoned: bool = False,
         **unknown: Never,
     ) -> Batch:
-        requests = self._gm_requests_of(jobs_to_submit, background, max_retries, unknown)
+        requests = finish(self._gm_requests_of(jobs_to_submit, background, max_retries, unknown))
         submitted = self.submit_multiple_requests(
             requests,
             wait_until_complete=wait_until_complete,
@@ -108,7 +109,7 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
         *,
         cancel_if_abandoned: bool = False,
     ) -> Requests:
-        timeout = self._gm_prepare(job_requests, poll_timeout)
+        timeout = finish(self._gm_prepare(job_requests, poll_timeout))
         has_returned = False
         try:
             self._gm_driver.run(

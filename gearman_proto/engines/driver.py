@@ -36,6 +36,8 @@ Method: TypeAlias = Callable[Concatenate[E_, float, Callable[[], Any], P_], W_]
 #: Maximum number of bytes per read. Above 128 KiB, glibc might request the memory for each read
 #: from the system, which takes longer than the read.
 READ_SIZE: Final = 120 * 1024
+#: An event loop lets other tasks run after a task has sent this many bytes.
+YIELD_SIZE: Final = 64 * 1024
 #: Maximum number of connections that the system queues until the server accepts them.
 BACKLOG: Final = 1024
 #: Seconds before the next `accept` after a failed one, for example due to too many open files.

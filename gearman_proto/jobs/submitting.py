@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Required, TypedDict
+from typing import Any, Final, Required, TypeAlias, TypedDict, TypeVar
 
 from gearman_proto import constants
 from gearman_proto.checks import check_count
@@ -17,7 +17,7 @@ from gearman_proto.wire import packets as events
 from gearman_proto.wire.packets import SUBMITS
 
 from . import tracking
-from .batch import Batch, Columns, untouched
+from .batch import SLICE, Batch, Columns, untouched
 from .encoder import NoopEncoder, encode_data
 from .request import GearmanJobRequest
 
@@ -50,6 +50,21 @@ class JobDict(TypedDict, total=False):
 
 
 JOB_KEYS: Final = frozenset(JobDict.__annotations__)
+
+#: Work in steps that are short enough for an event loop. Other tasks can run between them, and the
+#: caller can give up there: nothing was sent.
+Steps: TypeAlias = "Generator[None, None, T_]"
+T_ = TypeVar("T_")
+
+
+def finish(steps: Steps[T_]) -> T_:
+    """Do all `steps` at once, and return their value."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: T_ = end.value
+            return value
 
 
 def make_requests(
@@ -91,9 +106,9 @@ def make_requests(
     return requests
 
 
-def make_batch(
+def making_batch(
     jobs: Collection[Mapping[str, Any]], *, background: bool = False, max_retries: int = 0
-) -> list[GearmanJobRequest] | Batch:
+) -> Steps[list[GearmanJobRequest] | Batch]:
     """Return requests like `make_requests`, but make those of many jobs later.
 
     Args:
@@ -102,51 +117,73 @@ def make_batch(
         max_retries: As in `make_requests`.
 
     Returns:
-        A list of requests, or a Batch, which makes them later.
+        Steps, whose value is a list of requests, or a Batch, which makes them later.
 
     Raises:
         TypeError, ValueError: As in `make_requests`.
     """
     if type(jobs) in (list, tuple) and len(jobs) > MANY:
-        columns = _columns(jobs, bool(background), check_count("max_retries", max_retries, 0) + 1)
+        attempts = check_count("max_retries", max_retries, 0) + 1
+        columns = yield from _columns([*jobs], bool(background), attempts)
         if columns is not None:
             return Batch(columns)
     return make_requests(jobs, background=background, max_retries=max_retries)
 
 
-def _columns(jobs: Collection[Any], background: bool, attempts: int) -> Columns | None:
+def make_batch(
+    jobs: Collection[Mapping[str, Any]], *, background: bool = False, max_retries: int = 0
+) -> list[GearmanJobRequest] | Batch:
+    """Do all steps of `making_batch`, and return the requests."""
+    return finish(making_batch(jobs, background=background, max_retries=max_retries))
+
+
+def _columns(jobs: list[Any], background: bool, attempts: int) -> Steps[Columns | None]:
     """Return the columns of `jobs`, or None if any job is invalid or of a rare kind."""
-    jobs = [*jobs]
-    if set(map(type, jobs)) != {dict}:
-        return None
-    tasks: list[Any]
-    uniques = priorities = None
-    try:
-        tasks = [job["task"] for job in jobs]
-        data = [job["data"] for job in jobs]
-        if set(map(len, jobs)) != {2}:
-            keys = set().union(*jobs)
-            # Foreground jobs of one unique share a submit from the start, see `foreground`.
-            if not keys <= ({"task", "data", "priority"} | ({"unique"} if background else set())):
-                return None
-            if "unique" in keys:
-                uniques = [job.get("unique") for job in jobs]
-                if not set(map(type, uniques)) <= _TEXT:
-                    uniques = [None if unique is None else to_text(unique) for unique in uniques]
-            if "priority" in keys:
-                priorities = [job.get("priority") for job in jobs]
-                if not set(map(type, priorities)) <= _TEXT:
+    kinds: list[Any] = []
+    data: list[Any] = []
+    uniques: list[str | None] | None = None
+    known: dict[Any, Any] = {}
+    for at in range(0, len(jobs), SLICE):
+        if at:
+            yield
+        some = jobs[at : at + SLICE]
+        size = len(some)
+        if set(map(type, some)) != {dict}:
+            return None
+        tasks: list[Any]
+        given: list[Any] = []
+        priorities: list[Any] = []
+        try:
+            tasks = [job["task"] for job in some]
+            data += [job["data"] for job in some]
+            if set(map(len, some)) != {2}:
+                keys = set().union(*some)
+                # Foreground jobs of one unique share a submit from the start, see `foreground`.
+                allowed = {"task", "data", "priority"} | ({"unique"} if background else set())
+                if not keys <= allowed:
                     return None
-        if set(map(type, tasks)) != {str}:
-            tasks = [*map(to_text, tasks)]
-    except (TypeError, ValueError, KeyError):
-        return None  # `make_requests` raises the error.
-    size = len(jobs)
-    priorities = priorities or [None] * size
-    kinds = [(tasks[0], priorities[0])] * size
-    if not tasks.count(tasks[0]) == priorities.count(priorities[0]) == size:
-        known: dict[Any, Any] = {}
-        kinds = [known.setdefault(kind, kind) for kind in zip(tasks, priorities)]
+                if "unique" in keys:
+                    given = [job.get("unique") for job in some]
+                    if not set(map(type, given)) <= _TEXT:
+                        given = [None if unique is None else to_text(unique) for unique in given]
+                    if uniques is None:
+                        uniques = [None] * at
+                if "priority" in keys:
+                    priorities = [job.get("priority") for job in some]
+                    if not set(map(type, priorities)) <= _TEXT:
+                        return None
+            if set(map(type, tasks)) != {str}:
+                tasks = [*map(to_text, tasks)]
+        except (TypeError, ValueError, KeyError):
+            return None  # `make_requests` raises the error.
+        if uniques is not None:
+            uniques += given or [None] * size
+        priorities = priorities or [None] * size
+        if tasks.count(tasks[0]) == priorities.count(priorities[0]) == size:
+            kind = (tasks[0], priorities[0])
+            kinds += [known.setdefault(kind, kind)] * size
+        else:
+            kinds += [known.setdefault(kind, kind) for kind in zip(tasks, priorities)]
     return Columns(kinds, data, uniques, background, attempts)
 
 
@@ -226,10 +263,27 @@ def prepare(
         ValueError: An attribute has a value that servers do not accept.
         Exception: Any exception that the encoder raises.
     """
+    if type(requests) is Batch:
+        finish(preparing(requests, encoder, max_packet_size))
+    else:
+        _prepare(requests, encoder, max_packet_size)
+
+
+def preparing(
+    requests: Iterable[GearmanJobRequest], encoder: Any, max_packet_size: int
+) -> Steps[None]:
+    """Do the same as `prepare`, in steps if the jobs are in columns."""
     columns = untouched(requests) if type(requests) is Batch else None
-    if columns is not None and _check_columns(columns):
-        _encode_columns(columns, encoder, max_packet_size)
-        return
+    if columns is not None and (yield from _check_columns(columns)):
+        payloads = yield from _encode_columns(columns, encoder, max_packet_size)
+        if untouched(requests) is columns:  # type: ignore[arg-type]  # it is a Batch
+            columns.encoder, columns.payloads = encoder, payloads
+            return
+        # Another task has read or submitted requests between the steps.
+    _prepare(requests, encoder, max_packet_size)
+
+
+def _prepare(requests: Iterable[GearmanJobRequest], encoder: Any, max_packet_size: int) -> None:
     check_requests(requests)
     task, limit = None, 0
     for request in requests:
@@ -270,40 +324,56 @@ def prepare(
         request._gm_payload = payload
 
 
-def _check_columns(columns: Columns) -> bool:
+def _check_columns(columns: Columns) -> Steps[bool]:
     """Check all names and priorities of `columns`. Return False if any is invalid."""
-    try:
-        if columns.uniques is not None:
-            given = [unique for unique in columns.uniques if unique]
-            text = "".join(given)
-            longest = max(map(len, given), default=0)
-            if longest > constants.MAX_UNIQUE_SIZE or "\0" in text or not text.isascii():
-                for unique in given:
-                    check_name("unique", unique, constants.MAX_UNIQUE_SIZE)
-        columns.submits = {
-            (task, priority): (SUBMITS[priority, columns.background], check_task(task))
-            for task, priority in {*columns.kinds}
-        }
-    except (KeyError, ValueError):
-        return False  # `prepare` raises the error, at the request.
+    submits: dict[Any, Any] = {}
+    for at in range(0, columns.size, SLICE):
+        if at:
+            yield
+        try:
+            if columns.uniques is not None:
+                given = [unique for unique in columns.uniques[at : at + SLICE] if unique]
+                text = "".join(given)
+                longest = max(map(len, given), default=0)
+                if longest > constants.MAX_UNIQUE_SIZE or "\0" in text or not text.isascii():
+                    for unique in given:
+                        check_name("unique", unique, constants.MAX_UNIQUE_SIZE)
+            for kind in {*columns.kinds[at : at + SLICE]} - submits.keys():
+                task, priority = kind
+                submits[kind] = (SUBMITS[priority, columns.background], check_task(task))
+        except (KeyError, ValueError):
+            return False  # `prepare` raises the error, at the request.
+    columns.submits = submits
     return True
 
 
-def _encode_columns(columns: Columns, encoder: Any, max_packet_size: int) -> None:
-    """Encode the data of `columns`. See `prepare` for the exceptions."""
+def _encode_columns(columns: Columns, encoder: Any, max_packet_size: int) -> Steps[list[bytes]]:
+    """Return the encoded data of `columns`. See `prepare` for the exceptions."""
     limits = {
         kind: data_limit(function, max_packet_size)
         for kind, (_, function) in columns.submits.items()
     }
-    payloads = _plain(columns.data) if encoder is NoopEncoder else None
-    if payloads is None or max(map(len, payloads)) > min(limits.values()):
-        payloads = []
-        for kind, data in zip(columns.kinds, columns.data):
-            payload = encode_data(encoder, data, None, kind[0])
-            if len(payload) > limits[kind]:
-                raise _too_large(kind[0], payload, limits[kind], max_packet_size)
-            payloads.append(payload)
-    columns.encoder, columns.payloads = encoder, payloads
+    lowest = min(limits.values())
+    data = columns.data
+    payloads: list[bytes] | None = None
+    for at in range(0, columns.size, SLICE):
+        if at:
+            yield
+        some = data[at : at + SLICE]
+        coded = _plain(some) if encoder is NoopEncoder else None
+        if coded is None or max(map(len, coded)) > lowest:
+            coded = []
+            for kind, each in zip(columns.kinds[at : at + SLICE], some):
+                payload = encode_data(encoder, each, None, kind[0])
+                if len(payload) > limits[kind]:
+                    raise _too_large(kind[0], payload, limits[kind], max_packet_size)
+                coded.append(payload)
+        # Data that is bytes already needs no second list.
+        if payloads is None and coded is not some:
+            payloads = data[:at]
+        if payloads is not None:
+            payloads += coded
+    return data if payloads is None else payloads
 
 
 def _plain(data: list[Any]) -> list[bytes] | None:

@@ -15,11 +15,13 @@ from gearman_proto.jobs.batch import Batch
 from gearman_proto.jobs.encoder import NoopEncoder
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.jobs.submitting import (
+    Steps,
     check_followed,
     check_requests,
-    make_batch,
     make_requests,
+    making_batch,
     prepare,
+    preparing,
 )
 from gearman_proto.tls import parse_servers
 
@@ -537,9 +539,10 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
         background: bool,
         max_retries: int,
         unknown: Mapping[str, object],
-    ) -> list[GearmanJobRequest] | Batch:
+    ) -> Steps[list[GearmanJobRequest] | Batch]:
+        """Return the steps that make the requests of `submit_multiple_jobs`."""
         refuse_arguments(unknown)
-        return make_batch(jobs, background=background, max_retries=max_retries)
+        return making_batch(jobs, background=background, max_retries=max_retries)
 
     @staticmethod
     def _gm_batch_of(requests: list[GearmanJobRequest] | Batch) -> Batch:
@@ -591,10 +594,10 @@ class Client(Connected[ServerT], Generic[ServerT, ContextT]):
 
     def _gm_prepare(
         self, requests: Collection[GearmanJobRequest], poll_timeout: float | None
-    ) -> float | None:
+    ) -> Steps[float | None]:
         """Check the arguments of a submit, and encode the data. Return the timeout in seconds."""
         timeout = to_seconds(poll_timeout)
-        prepare(requests, self.data_encoder, self._gm_max_packet_size)
+        yield from preparing(requests, self.data_encoder, self._gm_max_packet_size)
         return timeout
 
     def _gm_check_cancelled(

@@ -8,6 +8,7 @@ import functools
 import itertools
 import sys
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import anyio
 import anyio.lowlevel
@@ -16,6 +17,7 @@ import pytest
 import gearman_anyio as gearman
 from gearman_anyio._streams import pipe
 from gearman_proto.errors import GearmanError
+from gearman_proto.jobs import submitting
 from tests.support import PATIENCE
 
 from .stepping import Attempt, assert_idle, attempts, nothing_left
@@ -64,6 +66,13 @@ async def submit_multiple_jobs(client: gearman.GearmanClient, task: str) -> None
     jobs = [{"task": task, "data": data} for data in ("one", "two", "three")]
     requests = await client.submit_multiple_jobs(jobs)
     assert [request.result for request in requests] == [b"one", b"two", b"three"]
+
+
+async def submit_in_steps(client: gearman.GearmanClient, task: str) -> None:
+    jobs = [{"task": task, "data": b"%d" % number} for number in range(5)]
+    with mock.patch.multiple(submitting, MANY=1, SLICE=2):
+        requests = await client.submit_multiple_jobs(jobs)
+    assert [request.result for request in requests] == [job["data"] for job in jobs]
 
 
 async def as_completed(client: gearman.GearmanClient, task: str) -> None:
@@ -121,6 +130,7 @@ async def cancel_job(client: gearman.GearmanAdminClient, task: str) -> None:
 ADMIN: list[Operation] = [get_status, ping_server, cancel_job]
 OPERATIONS: list[Operation] = [
     submit_multiple_jobs,
+    submit_in_steps,
     as_completed,
     updates,
     get_job_statuses,

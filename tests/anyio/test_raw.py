@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,8 +14,9 @@ import trio
 
 import gearman_anyio as gearman
 from gearman_anyio import _sockets
-from gearman_anyio._raw import RawStream, raw_stream
+from gearman_anyio._raw import RawStream, RawStreamOnAsyncio, raw_stream
 from gearman_proto import ClientEngine
+from gearman_proto.engines.driver import YIELD_SIZE
 from gearman_proto.wire.packets import JobCreated, SubmitJobBg
 from tests.support import PATIENCE, server_context
 
@@ -222,3 +224,16 @@ async def test_driver_closed_in_the_step_that_connects_opens_nothing(server: Any
             for _ in range(20):
                 await anyio.lowlevel.checkpoint()
             assert not driver._wires
+
+
+@only_asyncio
+async def test_large_piece_lets_other_tasks_run() -> None:
+    """Even if the system accepts all bytes at once."""
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * YIELD_SIZE)
+        turns: list[int] = []
+        asyncio.get_running_loop().call_soon(turns.append, 1)
+        await RawStreamOnAsyncio(near).send(bytes(YIELD_SIZE))
+        assert turns == [1]

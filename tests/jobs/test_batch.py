@@ -16,7 +16,14 @@ from gearman_proto.errors import LocalProtocolError
 from gearman_proto.jobs import batch, submitting
 from gearman_proto.jobs.batch import Batch, untouched
 from gearman_proto.jobs.encoder import NoopEncoder
-from gearman_proto.jobs.submitting import make_batch, make_requests, prepare
+from gearman_proto.jobs.submitting import (
+    finish,
+    make_batch,
+    make_requests,
+    making_batch,
+    prepare,
+    preparing,
+)
 from gearman_proto.wire.connection import Connection
 from gearman_proto.wire.packets import Role
 
@@ -34,6 +41,7 @@ BAD = "\ud800"  # A surrogate that no bytes decode to.
 @pytest.fixture(autouse=True)
 def _small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitting, "MANY", SLICE)
+    monkeypatch.setattr(submitting, "SLICE", SLICE)
     monkeypatch.setattr(batch, "SLICE", SLICE)
 
 
@@ -159,6 +167,23 @@ def test_batch_is_refused_like_a_list_and_encodes_as_often(job: Any, error: str)
                 prepare(make(jobs, background=True), encoder, 1000)
             outcomes.append((make, str(caught.value), [*encoded]))
     assert [outcome[1:] for outcome in outcomes[:2]] == [outcome[1:] for outcome in outcomes[2:]]
+
+
+def test_batch_is_made_and_prepared_in_a_step_for_each_slice() -> None:
+    assert sum(1 for _ in making_batch(JOBS)) == len(JOBS) // SLICE
+    assert sum(1 for _ in preparing(batch_of(), NoopEncoder, 1000)) == 2 * (len(JOBS) // SLICE)
+
+
+@pytest.mark.parametrize("steps", range(1, 2 * (len(JOBS) // SLICE)))
+def test_batch_that_is_read_between_steps_is_prepared_like_a_list(steps: int) -> None:
+    made, expected = batch_of(), make_requests(JOBS)
+    preparation = preparing(made, Pickle, 1000)
+    for _ in range(steps):
+        next(preparation)
+    made[5].data = expected[5].data = b"changed"
+    finish(preparation)
+    prepare(expected, Pickle)
+    assert facts(made) == facts(expected)
 
 
 def test_text_that_is_not_unicode_is_refused() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gearman_proto import AdminEngine, ClientEngine, WorkerEngine, text
 from gearman_proto.errors import GearmanError
 from gearman_proto.jobs.request import GearmanJobRequest
+from gearman_proto.jobs.submitting import finish
 from gearman_proto.wire.packets import Error, JobAssignUniq, JobCreated, WorkFail
 from tests.engines.harness import raw
 from tests.profiles import examples
@@ -71,8 +72,8 @@ def test_a_client(told: tuple[bytes, bytes], which: int) -> None:
         raw(JobCreated(two)) + one,
     ][which]
     client = make_client(["one:1"])
-    request = client._gm_requests_of([{"task": "t", "data": b""}], False, 1, {})[0]
-    client._gm_prepare([request], None)
+    request = finish(client._gm_requests_of([{"task": "t", "data": b""}], False, 1, {}))[0]
+    finish(client._gm_prepare([request], None))
     submit = client._gm_driver.run(ClientEngine.submit, [request], accepted_only=False)
     query = client._gm_status_queries([GearmanJobRequest.from_unique("u")], None)
     status = client._gm_driver.run(ClientEngine.statuses, [], query)

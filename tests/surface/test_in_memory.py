@@ -32,6 +32,7 @@ from gearman_proto.engines.waits import RequestsWait
 from gearman_proto.engines.worker.outcomes import exc_info_of
 from gearman_proto.errors import ArgumentValueError, InvalidClientState, ServerUnavailable
 from gearman_proto.jobs.batch import SLICE, Batch, untouched
+from gearman_proto.jobs.submitting import finish
 from gearman_proto.surface.client import cancelling, make_job
 from gearman_proto.surface.worker import Ability, check_main_thread
 from gearman_proto.wire.connection import Connection
@@ -148,7 +149,7 @@ def test_a_client() -> None:
 def test_updates_are_for_foreground_requests() -> None:
     client = make_client(["one:1"])
     foreground, background = (
-        client._gm_requests_of([{"task": "t", "data": b"x"}], background, 0, {})[0]
+        finish(client._gm_requests_of([{"task": "t", "data": b"x"}], background, 0, {}))[0]
         for background in (False, True)
     )
     assert client._gm_check_followed(foreground, 5) == 5.0
@@ -196,7 +197,7 @@ def test_client_finds_its_servers() -> None:
 
 def submit(client: Any, requests: Any) -> RequestsWait:
     """Submit requests as `submit_multiple_requests` does."""
-    assert client._gm_prepare(requests, 5) == 5.0
+    assert finish(client._gm_prepare(requests, 5)) == 5.0
     wait: RequestsWait = client._gm_driver.run(ClientEngine.submit, requests, accepted_only=True)
     return wait
 
@@ -217,14 +218,14 @@ def test_requests_of_many_jobs_are_created_lazily() -> None:
     """Create the requests of many jobs lazily, and those of a few jobs at once."""
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
-    many = client._gm_requests_of(jobs, True, 2, {})
+    many = finish(client._gm_requests_of(jobs, True, 2, {}))
     assert untouched(many) is not None
     accepted = submit(client, many)
     assert isinstance(accepted, RequestsWait)
     assert accepted.unaccepted == len(many) == SLICE + 1
     assert accepted.members == ()
     assert client._gm_batch_of(many) is many
-    few = client._gm_requests_of(jobs[:1], True, 2, {})
+    few = finish(client._gm_requests_of(jobs[:1], True, 2, {}))
     (request,) = few
     assert (request.background, request.max_connection_attempts) == (True, 3)
     assert type(client._gm_batch_of(few)) is Batch
@@ -235,23 +236,23 @@ def test_changed_requests_of_many_jobs_are_checked_again() -> None:
     """Check the requests again if an application's `submit_multiple_requests` changed them."""
     client = make_client(["one:1"])
     jobs = [{"task": "t", "data": b"x"}] * (SLICE + 1)
-    many = client._gm_requests_of(jobs, True, 2, {})
+    many = finish(client._gm_requests_of(jobs, True, 2, {}))
     many[SLICE].data = b"changed"
     accepted = submit(client, many)
     assert many[SLICE]._gm_payload == b"changed"
     assert {request.state for request in many} == {"PENDING"}
     assert many == list(accepted.requests)
-    bad = client._gm_requests_of(jobs, True, 2, {})
+    bad = finish(client._gm_requests_of(jobs, True, 2, {}))
     bad[SLICE].unique = "u" * 100
     with pytest.raises(ValueError, match="unique"):
-        client._gm_prepare(bad, None)
+        finish(client._gm_prepare(bad, None))
 
 
 def test_requests_of_many_jobs_are_reused_for_a_retry() -> None:
     """Submit the same requests again after no server has accepted them."""
     client = make_client(["one"])
     client._gm_setup([], client.options)
-    many = client._gm_requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0, {})
+    many = finish(client._gm_requests_of([{"task": "t", "data": b"x"}] * (SLICE + 1), True, 0, {}))
     for _ in range(2):
         wait = submit(client, many)
         assert wait.done
