@@ -12,7 +12,7 @@ from gearman_sync import GearmanAdminClient
 
 from . import exits
 from .options import Servers, TaskName, seconds, with_options
-from .output import complain, in_order, show
+from .output import complain, flush, in_order, show, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,12 +39,10 @@ class Query(Servers):
         its rows in the order of a hash table.
         """
         rows: list[dict[str, Any]] = []
-        status = exits.DONE
-        for address, answer in self.ask_all(method, self.timeout):
-            if isinstance(answer, GearmanError):
-                complain(_reason(address, answer))
-                status = status or exits.status_of(answer)
-            else:
+        answers = self.ask_all(method, self.timeout)
+        status = complain_of(answers)
+        for address, answer in answers:
+            if not isinstance(answer, GearmanError):
                 ordered = in_order(answer, by or columns[:1])
                 rows += [{"server": str(address), **row} for row in ordered]
         if rows or status == exits.DONE or self.as_json:
@@ -52,9 +50,28 @@ class Query(Servers):
             show(rows, shown, as_json=self.as_json)
         return status
 
+    def metrics(self) -> int:
+        """Write the metrics of the servers, and report the servers that failed."""
+        from .exporter import questions, text_of  # noqa: PLC0415 - only one command needs it
+
+        answers = self.ask_all(questions(self.timeout), self.timeout)
+        write(text_of(answers).encode())
+        flush()
+        return complain_of(answers)
+
     def ask(self, column: str, ask: Callable[[GearmanAdminClient], object]) -> int:
         """Show one value of each server."""
         return self.list(lambda client: [{column: ask(client)}], column)
+
+
+def complain_of(answers: Sequence[tuple[ServerAddress, object]]) -> int:
+    """Report the servers that failed. Return the exit status of the first, or else DONE."""
+    status = exits.DONE
+    for address, answer in answers:
+        if isinstance(answer, GearmanError):
+            complain(_reason(address, answer))
+            status = status or exits.status_of(answer)
+    return status
 
 
 def _reason(address: ServerAddress, error: GearmanError) -> str:
@@ -69,6 +86,9 @@ def status(
     priority: Annotated[
         bool, typer.Option("--priority", help="What waits, by priority; without what runs.")
     ] = False,
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="Write what `gearmanctl exporter` serves.")
+    ] = False,
 ) -> int:
     """Show the functions: jobs, running jobs, workers.
 
@@ -78,6 +98,8 @@ def status(
       gearmanctl status
       gearmanctl status -s one:4730 -s two:4730 --json
     """
+    if prometheus:
+        return query.metrics()
     if priority:
         sizes = ("high", "normal", "low")
         return query.list(GearmanAdminClient.get_priority_status, "task", *sizes, "workers")

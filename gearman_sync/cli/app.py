@@ -52,10 +52,8 @@ COMMANDS: Final = {
     "maxqueue": ("admin", "Limit the queue of a function."),
     "shutdown": ("admin", "End servers when their jobs are done."),
     "serve": ("serve", "Run a job server for development and tests."),
-    "conformance": (
-        "conformance",
-        "Test a Gearman server, worker or client against the protocol.",
-    ),
+    "exporter": ("exporter", "Serve metrics of the servers to Prometheus."),
+    "conformance": ("conformance", "Test a Gearman server, worker or client against the protocol."),
 }
 
 

@@ -23,7 +23,7 @@ from gearman_proto.tls import FileNames, load_context
 from gearman_sync import GearmanAdminClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -114,6 +114,38 @@ class Servers:
             context = load_files(ssl.create_default_context, *files)
             self.addresses = [replaced(each, ssl_context=context) for each in self.addresses]
 
+    @contextlib.contextmanager
+    def asking(
+        self, timeout: float, **options: Any
+    ) -> Iterator[
+        Callable[[Callable[[GearmanAdminClient], T]], list[tuple[ServerAddress, T | GearmanError]]]
+    ]:
+        """Yield a function that queries all servers concurrently, over lasting connections.
+
+        A server that is down does not delay the others' answers.
+        """
+
+        def ask_all(
+            ask: Callable[[GearmanAdminClient], T],
+        ) -> list[tuple[ServerAddress, T | GearmanError]]:
+            def ask_one(client: GearmanAdminClient) -> T | GearmanError:
+                try:
+                    return ask(client)
+                except GearmanError as error:
+                    return error
+
+            return list(zip(self.addresses, pool.map(ask_one, clients)))
+
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(len(self.addresses)))
+            # The clients are closed before the threads are joined, which ends pending calls on
+            # Ctrl-C.
+            clients = [
+                stack.enter_context(GearmanAdminClient([address], timeout, **options))
+                for address in self.addresses
+            ]
+            yield ask_all
+
     def ask_all(
         self, ask: Callable[[GearmanAdminClient], T], timeout: float
     ) -> list[tuple[ServerAddress, T | GearmanError]]:
@@ -121,22 +153,8 @@ class Servers:
 
         A server that is down does not delay the others' answers.
         """
-
-        def ask_one(client: GearmanAdminClient) -> T | GearmanError:
-            try:
-                return ask(client)
-            except GearmanError as error:
-                return error
-
-        with contextlib.ExitStack() as stack:
-            pool = stack.enter_context(ThreadPoolExecutor(len(self.addresses)))
-            # The clients are closed before the threads are joined, which ends pending calls on
-            # Ctrl-C.
-            clients = [
-                stack.enter_context(GearmanAdminClient([address], timeout))
-                for address in self.addresses
-            ]
-            return list(zip(self.addresses, pool.map(ask_one, clients)))
+        with self.asking(timeout) as ask_all:
+            return ask_all(ask)
 
 
 def with_options(command: Callable[..., T]) -> Callable[..., T]:
