@@ -69,12 +69,13 @@ def complain_of(answers: Sequence[tuple[ServerAddress, object]]) -> int:
     status = exits.DONE
     for address, answer in answers:
         if isinstance(answer, GearmanError):
-            complain(_reason(address, answer))
+            complain(reason_of(address, answer))
             status = status or exits.status_of(answer)
     return status
 
 
-def _reason(address: ServerAddress, error: GearmanError) -> str:
+def reason_of(address: ServerAddress, error: GearmanError) -> str:
+    """Return the text of an error, with the server's address."""
     text = str(error)
     return text if str(address) in text else f"{address}: {text}"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from gearman_proto.errors import GearmanError, ServerError
+from gearman_sync import GearmanAdminClient
 from gearman_sync._signals import handled
 
 from . import exits
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gearman_proto import ServerAddress
-    from gearman_sync import GearmanAdminClient
 
 T = TypeVar("T")
 
@@ -59,13 +59,16 @@ def exporter(
       gearmanctl exporter -s one:4730 -s two:4730 --host 0.0.0.0 --port 9418
     """
 
+    def connect(address: ServerAddress) -> GearmanAdminClient:
+        return GearmanAdminClient([address], timeout, max_reply_size=_MAX_REPLY_SIZE)
+
     def on_signal(_number: int) -> None:
         raise KeyboardInterrupt
 
     try:
         with (
             handled([signal.SIGTERM], on_signal),
-            servers.asking(timeout, max_reply_size=_MAX_REPLY_SIZE) as ask_all,
+            servers.asking(connect) as ask_all,
         ):
             metrics = _Shared(lambda: text_of(ask_all(questions(timeout)), max_functions))
             pages: dict[str, Page] = {"/metrics": metrics, "/healthz": lambda: "ok\n"}

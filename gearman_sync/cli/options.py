@@ -12,7 +12,7 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar, get_type_hints
 
 import typer
 
@@ -21,11 +21,15 @@ from gearman_proto.errors import GearmanError
 from gearman_proto.records import replaced
 from gearman_proto.tls import FileNames, load_context
 from gearman_sync import GearmanAdminClient
+from gearman_sync._closing import ClosesOnExit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
+ClientT = TypeVar("ClientT", bound=ClosesOnExit)
+#: The answer or the error of each server.
+Answers: TypeAlias = "list[tuple[ServerAddress, T | GearmanError]]"
 
 #: The environment variable that names the servers, separated by commas. libgearman uses it too.
 VARIABLE: Final = "GEARMAN_SERVERS"
@@ -116,44 +120,35 @@ class Servers:
 
     @contextlib.contextmanager
     def asking(
-        self, timeout: float, **options: Any
-    ) -> Iterator[
-        Callable[[Callable[[GearmanAdminClient], T]], list[tuple[ServerAddress, T | GearmanError]]]
-    ]:
-        """Yield a function that queries all servers concurrently, over lasting connections.
+        self, connect: Callable[[ServerAddress], ClientT]
+    ) -> Iterator[Callable[[Callable[[ClientT], T]], Answers[T]]]:
+        """Yield a function that queries all servers concurrently.
 
         A server that is down does not delay the others' answers.
+
+        Args:
+            connect: Makes the client of one server. The end of the context closes the clients.
         """
-
-        def ask_all(
-            ask: Callable[[GearmanAdminClient], T],
-        ) -> list[tuple[ServerAddress, T | GearmanError]]:
-            def ask_one(client: GearmanAdminClient) -> T | GearmanError:
-                try:
-                    return ask(client)
-                except GearmanError as error:
-                    return error
-
-            return list(zip(self.addresses, pool.map(ask_one, clients)))
-
         with contextlib.ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(len(self.addresses)))
             # The clients are closed before the threads are joined, which ends pending calls on
             # Ctrl-C.
-            clients = [
-                stack.enter_context(GearmanAdminClient([address], timeout, **options))
-                for address in self.addresses
-            ]
+            clients = [stack.enter_context(connect(address)) for address in self.addresses]
+
+            def ask_all(ask: Callable[[ClientT], T]) -> Answers[T]:
+                def ask_one(client: ClientT) -> T | GearmanError:
+                    try:
+                        return ask(client)
+                    except GearmanError as error:
+                        return error
+
+                return list(zip(self.addresses, pool.map(ask_one, clients)))
+
             yield ask_all
 
-    def ask_all(
-        self, ask: Callable[[GearmanAdminClient], T], timeout: float
-    ) -> list[tuple[ServerAddress, T | GearmanError]]:
-        """Query all servers concurrently.
-
-        A server that is down does not delay the others' answers.
-        """
-        with self.asking(timeout) as ask_all:
+    def ask_all(self, ask: Callable[[GearmanAdminClient], T], timeout: float) -> Answers[T]:
+        """Query all servers concurrently, as in `asking`."""
+        with self.asking(lambda address: GearmanAdminClient([address], timeout)) as ask_all:
             return ask_all(ask)
 
 
