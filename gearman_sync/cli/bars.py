@@ -8,6 +8,7 @@ overwrite an unfinished line.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -42,6 +43,19 @@ if TYPE_CHECKING:
 _RESERVED: Final = 3
 # Maximum width of a job's name, in columns.
 _NAME: Final = 24
+
+
+class _LogLines:
+    """A stream for log records, which writes them above the bars."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+
+    def write(self, text: str) -> None:
+        self._bars.complain(text.rstrip("\n"))
+
+    def flush(self) -> None:
+        """Do nothing, as `write` does not buffer."""
 
 
 class _InOrder(Progress):
@@ -99,6 +113,9 @@ class Bars:
         if self._progress is not None:
             signals = not_ignored((signal.SIGINT, signal.SIGTERM))
             self._handling.enter_context(handled(signals, self._on_signal))
+            for handler in logging.getLogger().handlers:
+                if isinstance(handler, logging.StreamHandler):
+                    self._handling.callback(handler.setStream, handler.setStream(_LogLines(self)))
             self._progress.start()
             if self._has_total:
                 self._total = self._progress.add_task("total", total=None, place=0)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # Bytes to read at a time.
 _CHUNK_SIZE: Final = 65536
 _STANDARD_INPUT: Final = "-"
+# Seconds after which the client asks whether a worker has registered the function.
+_WARN_AFTER: Final = 1.0
 
 
 class Priority(enum.StrEnum):
@@ -94,7 +96,8 @@ def submit(
     """Submit a job, and write its result.
 
     What the job sends before its end is written as it comes, its warnings to standard error; on a
-    terminal there is a bar of its progress.
+    terminal there is a bar of its progress. If no worker has registered the function, a warning is
+    written after a second.
 
     Exit status: 0 done, 1 failed, 2 usage, 3 no server or the connection was lost, 4 timed out.
 
@@ -124,7 +127,8 @@ def submit(
     chunks = _chunks(data, file)
     if not lines:
         job["data"] = b"".join(chunks)
-    with GearmanClient(servers.addresses) as client, Bars(total=lines) as bars:
+    client = GearmanClient(servers.addresses, warn_after=_WARN_AFTER)
+    with client, Bars(total=lines) as bars:
         if lines:
             return LineSubmitter(
                 client, bars, job, chunks, background, not unordered, in_flight, timeout

@@ -23,6 +23,7 @@ from gearman_proto.wire.packets import (
     WorkStatus,
     WorkWarning,
 )
+from gearman_sync import JobServer
 from gearman_sync.testing import Peer
 from gearman_sync.testing.sockets import socket_for
 from tests.support import PATIENCE
@@ -90,6 +91,16 @@ def wait_for_bars(terminal: Terminal, **bars: str | None) -> None:
         lambda: all(bar(terminal, name.replace("_", " ")) == n for name, n in bars.items()),
         f"{bars}",
     )
+
+
+def test_warning_of_the_library_appears_above_the_bar() -> None:
+    with JobServer() as server:
+        address = (server.address.host, server.address.port)
+        command = command_line("submit", "nobody-does-this", "--lines", at=address)
+        with Terminal(*command, lines=5) as terminal:
+            terminal.type("data\n")
+            terminal.wait_for("no worker of ", "its jobs wait until one does")
+            terminal.wait_until(lambda: bar(terminal, "total") == "0/?", "the bar")
 
 
 @pytest.mark.parametrize("name", ["resize", "[bold]x[/]", "a\x1b[31mb", "仕事" * 30])

@@ -67,6 +67,17 @@ def answering(*events: PacketEvent, to: type[PacketEvent] = SubmitJob) -> Callab
     return script
 
 
+def accepting(handle: PacketEvent) -> Callable[[Peer], None]:
+    """Return a server's script that accepts a job, and ignores the questions about its function."""
+
+    def script(peer: Peer) -> None:
+        if isinstance(peer.receive(), SubmitJob):
+            peer.send_anyway(handle)
+        peer.hold()
+
+    return script
+
+
 class Case(NamedTuple):
     """A command, the server's script, and the exit status, output and a part of the errors."""
 
@@ -119,7 +130,7 @@ CASES = {
     ),
     "a handle of a slow job": Case(
         "submit t x --timeout 2",
-        answering(BAD_HANDLE),
+        accepting(BAD_HANDLE),
         TIMED_OUT,
         error=r"H\x1b[2J\n\xff has not ended in time",
     ),

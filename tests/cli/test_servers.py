@@ -10,7 +10,7 @@ import pytest
 from gearman_proto import ServerAddress
 from gearman_sync import JobServer
 from gearman_sync.cli.options import find_servers
-from tests.support import encrypted, make_certificates
+from tests.support import encrypted, eventually, make_certificates
 
 from .support import DONE, NO_SERVER, USAGE, Result, Running, address_of, gearmanctl
 
@@ -60,6 +60,7 @@ def test_ipv6_address_is_accepted(start: Callable[..., Running], task: str) -> N
     with JobServer(host="::1") as server:
         address = (server.address.host, server.address.port)
         start("work", task, "--", "rev", at=address)
+        eventually(lambda: gearmanctl("check", task, at=address).status == DONE, "the worker")
         assert gearmanctl("submit", task, "ab", at=address) == Result(DONE, b"ba", "")
         result = gearmanctl("status", GEARMAN_SERVERS=f"[::1]:{address[1]}")
         assert result == Result(DONE, f"{task}\t0\t0\t1\n".encode(), "")
@@ -98,6 +99,7 @@ def test_tls_options_connect(
     task: str,
 ) -> None:
     start("work", task, *tls, "--", "rev", at=tunnel)
+    eventually(lambda: gearmanctl("check", task, *tls, at=tunnel).status == DONE, "the worker")
     data = b"ab" * 100_000
     result = gearmanctl("submit", task, *tls, at=tunnel, data=data)
     assert result == Result(DONE, data[::-1], "")

@@ -209,9 +209,13 @@ def test_failed_job_is_reported(queue: Queue, error: Exception, said: str) -> No
 
 
 def test_slow_job_times_out(queue: Queue) -> None:
+    gate = Gate()
+    queue.do(gate)
+    eventually(lambda: queue.counts[2] == 1, "a worker")
     result = queue.submit("", "--timeout", "2")
     assert (result.status, result.output) == (TIMED_OUT, b"")
     assert re.fullmatch(r"H:\S+:\d+ has not ended in time", result.error)
+    gate.open.set()
 
 
 def accept_and_close(peer: Peer) -> None:
@@ -280,3 +284,20 @@ def test_full_disk_is_reported(queue: Queue) -> None:
     with open("/dev/full", "wb") as full:
         result = queue.start("data", stdout=full).end()
     assert (result.status, result.error) == (FAILED, "No space left on device")
+
+
+@on_both
+@pytest.mark.parametrize("words", [[""], ["--lines"]], ids=["one", "lines"])
+def test_function_without_workers_is_reported_with_a_similar_name(
+    queue: Queue, start: Start, words: list[str]
+) -> None:
+    queue.do(reverse)
+    eventually(lambda: queue.counts[2] == 1, "a worker")
+    task = f"{queue.task}~"
+    running = start("submit", task, *words, at=queue.server)
+    running.write(b"ab\n")
+    running.close()
+    assert running.error() == (
+        f"gearmanctl: no worker of {address_of(queue.server)} has registered the function "
+        f"{task!r}; its jobs wait until one does (a worker has registered {queue.task!r})"
+    )

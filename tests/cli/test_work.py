@@ -168,10 +168,12 @@ def test_all_servers_are_served_and_a_restarted_one_again(
     servers = (launch(), launch())
     worker = start("work", task, "--", "rev", at=servers)
     for server in servers:
+        eventually(lambda: server.counts(task)[2] == 1, "the worker")  # noqa: B023 - called here
         assert gearmanctl("submit", task, "ab", at=server) == Result(DONE, b"ba", "")
     servers[0].kill()
     assert "no connection to" in worker.error()
     servers[0].start()
+    eventually(lambda: servers[0].counts(task)[2] == 1, "the worker")
     assert gearmanctl("submit", task, "ab", at=servers[0]) == Result(DONE, b"ba", "")
     worker.signal(signal.SIGTERM)
     result = worker.end()
