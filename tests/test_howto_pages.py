@@ -70,7 +70,8 @@ def line_of(text: str, beginning: str) -> str:
 
 
 WORKERS, PRODUCTION, DEPLOYING = map(page, ("workers", "production", "deploying"))
-FILES = files_of(WORKERS) | files_of(PRODUCTION)
+MONITORING = page("monitoring")
+FILES = files_of(WORKERS) | files_of(PRODUCTION) | files_of(MONITORING)
 
 
 class Running(Program):
@@ -156,6 +157,7 @@ def test_rolling_restart_loses_no_job(
 def test_unit_is_valid(name: str, tmp_path: Path) -> None:
     text = FILES[name].replace("/opt/thumbnails/bin/python", sys.executable)
     text = text.replace("/usr/sbin/gearmand", require("gearmand"))
+    text = text.replace("/usr/local/bin/gearmanctl", sys.executable)
     (tmp_path / name).write_text(text)
     analyze = [require("systemd-analyze"), "verify", "--man=no", str(tmp_path / name)]
     done = subprocess.run(analyze, capture_output=True, text=True, check=False)
@@ -310,23 +312,51 @@ def test_certificates_and_terminator_work(
         stunnel.kill()
 
 
-def test_exporter_serves_metrics(
-    launch: Callable[[], Server], start: Callable[..., Running]
-) -> None:
+def test_exporter_serves_the_metrics_of_the_page(launch: Callable[[], Server]) -> None:
+    require_module("typer")
+    parser: Any = pytest.importorskip("prometheus_client.parser")
     server = launch()
+    address = "{}:{}".format(*server.address)
     worker = ScriptedWorker(server.address, {"thumbnail": lambda job: b""})
     eventually(lambda: server.counts("thumbnail")[2], "the worker")
     port = free_port()
-    url = f"http://127.0.0.1:{port}/metrics"
-    start("exporter.py", server, PORT=str(port))
+    line = line_of(MONITORING, "gearmanctl exporter").replace("9418", str(port))
+    line = line.replace("gearmanctl", GEARMANCTL).replace("localhost:4730", address)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    def get() -> str:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:
-            return str(answer.read().decode())
-        return ""
+    def scrape() -> list[Any]:
+        with contextlib.suppress(OSError):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                text = answer.read().decode()
+            families = parser.text_string_to_metric_families(text)
+            return [sample for family in families for sample in family.samples]
+        return []
 
-    shown = PRODUCTION[PRODUCTION.index("```text\ngearman_") :].split("```")[1]
-    eventually(lambda: get() == shown.removeprefix("text\n"), "what the page shows")
+    with subprocess.Popen(shlex.split(line), env=environment) as process:
+        try:
+            eventually(scrape, "the exporter")
+            samples = scrape()
+            described = re.findall(r"^\| `(gearman_\w+)` \|([^|]*)", MONITORING, re.MULTILINE)
+            labels = {sample.name: set(sample.labels) for sample in samples}
+            assert labels == {
+                name: {"server", *re.findall(r"`(\w+)`", names)} for name, names in described
+            }
+            values = {(each.name, each.labels.get("function")): each.value for each in samples}
+            assert values["gearman_up", None] == 1
+            assert values["gearman_workers", "thumbnail"] == 1
+        finally:
+            process.terminate()
+    assert process.returncode == 0
     worker.stop()
-    server.kill()
-    assert get() == "gearman_up 0\n"
+
+
+def test_check_of_the_page_succeeds(launch: Callable[[], Server]) -> None:
+    require_module("typer")
+    server = launch()
+    worker = ScriptedWorker(server.address, {"thumbnail": lambda job: b""})
+    eventually(lambda: server.counts("thumbnail")[2], "the worker")
+    line = line_of(MONITORING, "gearmanctl check").replace("gearmanctl", GEARMANCTL)
+    servers = "{}:{}".format(*server.address)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GEARMAN_SERVERS": servers}
+    subprocess.run(shlex.split(line), check=True, env=environment)
+    worker.stop()

@@ -17,7 +17,7 @@ from .output import complain, flush, in_order, show, write
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from gearman_proto import ServerAddress
+    from gearman_proto import ServerAddress, WorkerStatus
 
 
 @dataclass
@@ -32,11 +32,13 @@ class Query(Servers):
         method: Callable[[GearmanAdminClient], Sequence[Mapping[str, Any]]],
         *columns: str,
         by: Sequence[str] = (),
+        show_empty: bool = True,
     ) -> int:
         """Show one list of each server, and report the servers that failed.
 
         The rows are sorted by the columns `by`, or by the first of `columns`. A server often sends
-        its rows in the order of a hash table.
+        its rows in the order of a hash table. Without `show_empty`, nothing is shown if there are
+        no rows.
         """
         rows: list[dict[str, Any]] = []
         answers = self.ask_all(method, self.timeout)
@@ -45,7 +47,7 @@ class Query(Servers):
             if not isinstance(answer, GearmanError):
                 ordered = in_order(answer, by or columns[:1])
                 rows += [{"server": str(address), **row} for row in ordered]
-        if rows or status == exits.DONE or self.as_json:
+        if rows or (show_empty and status == exits.DONE) or self.as_json:
             shown = ["server", *columns] if len(self.addresses) > 1 else columns
             show(rows, shown, as_json=self.as_json)
         return status
@@ -85,15 +87,16 @@ def status(
     query: Query,
     *,
     priority: Annotated[
-        bool, typer.Option("--priority", help="What waits, by priority; without what runs.")
+        bool,
+        typer.Option("--priority", help="Show the waiting jobs by priority, without running ones."),
     ] = False,
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="Write what `gearmanctl exporter` serves.")
     ] = False,
 ) -> int:
-    """Show the functions: jobs, running jobs, workers.
+    """Show the queue of each function: jobs, running jobs, workers.
 
-    The jobs that run are among the jobs. The functions are sorted by name.
+    The jobs (queued) include the running ones. The functions are sorted by name.
 
     Examples:
       gearmanctl status
@@ -109,16 +112,37 @@ def status(
 
 @with_options
 def workers(query: Query) -> int:
-    """Show the connections, of workers and of clients.
+    """Show the workers: addresses, client ids, functions.
 
+    These are the connections that have registered a function. A program can have several of them.
     They are sorted by address, client id and functions.
 
     Example:
       gearmanctl workers | cut -f2 | sort | uniq -c
     """
+    return _list_connections(
+        query, lambda client: [each for each in client.get_workers() if each.tasks]
+    )
+
+
+@with_options
+def connections(query: Query) -> int:
+    """Show all connections, of workers and of clients.
+
+    A worker that has registered no function looks like a client. The list includes the connection
+    of the command itself. It is sorted by address, client id and functions.
+
+    Example:
+      gearmanctl connections | wc -l
+    """
+    return _list_connections(query, GearmanAdminClient.get_workers)
+
+
+def _list_connections(
+    query: Query, method: Callable[[GearmanAdminClient], Sequence[WorkerStatus]]
+) -> int:
     columns = ("file_descriptor", "ip", "client_id", "tasks")
-    by = ("ip", "client_id", "tasks", "file_descriptor")
-    return query.list(GearmanAdminClient.get_workers, *columns, by=by)
+    return query.list(method, *columns, by=("ip", "client_id", "tasks", "file_descriptor"))
 
 
 @with_options
@@ -127,7 +151,7 @@ def jobs(
     *,
     unique: Annotated[bool, typer.Option("--unique", help="Show their uniques instead.")] = False,
 ) -> int:
-    """Show the jobs.
+    """Show all jobs, queued and running.
 
     The columns after the handle: how often a worker has lost the job; whether the job is ignored,
     because it was cancelled or its clients have left; and whether it is a background job.
@@ -155,7 +179,7 @@ def version(query: Query) -> int:
 
 @with_options
 def ping(query: Query) -> int:
-    """Show how many seconds servers take to answer.
+    """Measure how many seconds servers take to answer.
 
     Example:
       gearmanctl ping --timeout 1 || echo "no answer"
@@ -166,9 +190,9 @@ def ping(query: Query) -> int:
 @with_options
 def cancel(
     query: Query,
-    handles: Annotated[list[str], typer.Argument(metavar="HANDLE…", show_default=False)],
+    handles: Annotated[list[str], typer.Argument(metavar="HANDLE...", show_default=False)],
 ) -> int:
-    """Take jobs out of the queue.
+    """Cancel jobs: remove them from the queue.
 
     On gearmand, those that run go on. With several servers, each is asked, as a handle does not
     tell whose it is.
@@ -183,7 +207,7 @@ def cancel(
         known.update(cancelled)
         return [{"handle": handle} for handle in cancelled]
 
-    code = query.list(cancel_all, "handle")
+    code = query.list(cancel_all, "handle", show_empty=False)
     if code == exits.DONE:  # All servers have answered.
         for handle in handles:
             if handle not in known:
@@ -216,7 +240,7 @@ def maxqueue(
         ),
     ],
 ) -> int:
-    """Limit the queue of a function.
+    """Limit the queue length of a function.
 
     Servers forget the limit of a function that they do not have.
 
@@ -236,7 +260,7 @@ def shutdown(
         bool, typer.Option("--now", help="At once, not when the jobs are done.")
     ] = False,
 ) -> int:
-    """End servers when their jobs are done.
+    """Shut down servers when their jobs are done.
 
     gearmand has no such command, and says so; `gearmanctl serve` has.
 

@@ -17,6 +17,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand
 
 from gearman_proto._version import __version__
 from gearman_proto.errors import GearmanError
@@ -38,24 +39,36 @@ _CommandLineError: Any = next(
     base for base in reversed(typer.BadParameter.__mro__) if hasattr(base, "format_message")
 )
 
+
+class _Command(TyperCommand):
+    """A command whose usage line shows required arguments without braces, as manual pages do."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [
+            piece[1:-1] if re.fullmatch(r"\{.*\}", piece) else piece
+            for piece in super().collect_usage_pieces(ctx)
+        ]
+
+
 #: The module of each command, and the first line of its help, in the order of the help.
 COMMANDS: Final = {
     "submit": ("submit", "Submit a job, and write its result."),
-    "work": ("work", "Do jobs by running a command for each."),
-    "status": ("admin", "Show the functions: jobs, running jobs, workers."),
-    "workers": ("admin", "Show the connections, of workers and of clients."),
-    "jobs": ("admin", "Show the jobs."),
+    "work": ("work", "Run a worker, which starts a command for each job."),
+    "status": ("admin", "Show the queue of each function: jobs, running jobs, workers."),
+    "workers": ("admin", "Show the workers: addresses, client ids, functions."),
+    "connections": ("admin", "Show all connections, of workers and of clients."),
+    "jobs": ("admin", "Show all jobs, queued and running."),
     "job": ("job", "Show where a job is, whether it runs, and its progress."),
-    "top": ("top", "Show the queues of servers, as they change."),
+    "top": ("top", "Monitor the queues of servers, as they change."),
     "version": ("admin", "Show the servers' versions."),
-    "ping": ("admin", "Show how many seconds servers take to answer."),
+    "ping": ("admin", "Measure how many seconds servers take to answer."),
     "check": ("check", "Check the servers, and the workers of a function."),
     "wait": ("wait", "Wait until all of the servers answer."),
-    "cancel": ("admin", "Take jobs out of the queue."),
+    "cancel": ("admin", "Cancel jobs: remove them from the queue."),
     "create": ("functions", "Add a function to the servers' lists, before it has jobs."),
     "drop": ("functions", "Remove a function without jobs from the servers' lists."),
-    "maxqueue": ("admin", "Limit the queue of a function."),
-    "shutdown": ("admin", "End servers when their jobs are done."),
+    "maxqueue": ("admin", "Limit the queue length of a function."),
+    "shutdown": ("admin", "Shut down servers when their jobs are done."),
     "serve": ("serve", "Run a job server for development and tests."),
     "exporter": ("exporter", "Serve metrics of the servers to Prometheus."),
     "conformance": ("conformance", "Test a Gearman server, worker or client against the protocol."),
@@ -98,7 +111,8 @@ def make_app(used: Container[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,
-        help=f"""Submit jobs to Gearman servers, do them, and look after the servers.
+        help=f"""Submit jobs to Gearman servers, run workers, and monitor and administer
+        the servers.
 
         `{PROGRAM} COMMAND --help` has examples. The servers are those of --server, else those in
         the environment variable GEARMAN_SERVERS, else localhost:4730.
@@ -110,7 +124,7 @@ def make_app(used: Container[str]) -> typer.Typer:
     for name, (module, summary) in COMMANDS.items():
         if name in used:
             command = getattr(importlib.import_module(f".{module}", __package__), name)
-            app.command(name, help=_help(command))(command)
+            app.command(name, cls=_Command, help=_help(command))(command)
         else:
             app.command(name, help=summary)(_unused)
     return app

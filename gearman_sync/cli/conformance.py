@@ -31,10 +31,17 @@ class Side(enum.StrEnum):
 
 
 def conformance(
-    side: Annotated[Side, typer.Argument(help="The kind of program, or `list` for the cases.")],
+    side: Annotated[
+        Side,
+        typer.Argument(
+            metavar="server|worker|client|list",
+            help="The kind of program, or `list` for the cases.",
+            show_default=False,
+        ),
+    ],
     target: Annotated[
         list[str] | None,
-        typer.Argument(help="HOST:PORT of a server, or a command after --."),
+        typer.Argument(metavar="TARGET", help="HOST:PORT of a server, or a command after --."),
     ] = None,
     *,
     only: Annotated[

@@ -37,7 +37,7 @@ _HELP: Final = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server has answered."""
+    """The answer of a server."""
 
     version: str
     functions: Sequence[FunctionStatus]

@@ -87,9 +87,9 @@ class Servers:
         typer.Option(
             "--server",
             "-s",
-            metavar="HOST[:PORT]",
-            help=f"A server; may be given several times. Else those in {VARIABLE}, "
-            f"else {_DEFAULT}.",
+            metavar="HOST:PORT",
+            help="A server, at port 4730 unless given. Repeat it for several servers. Default: "
+            f"those in {VARIABLE}, else {_DEFAULT}.",
         ),
     ] = None
     tls: Annotated[

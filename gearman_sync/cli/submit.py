@@ -48,8 +48,8 @@ def submit(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="The job's data. Without it, and with -, standard input is read.",
-            metavar="DATA|-",
+            help="The job's data. Standard input is read without it, and for -.",
+            metavar="DATA",
             show_default=False,
         ),
     ] = None,
@@ -70,7 +70,7 @@ def submit(
         bool, typer.Option("--background", "-b", help="Do not wait for the job; write its handle.")
     ] = False,
     priority: Annotated[
-        Priority, typer.Option("--priority", "-p", help="What comes before what.")
+        Priority, typer.Option("--priority", "-p", help="The priority of the job in the queue.")
     ] = Priority.NORMAL,
     unique: Annotated[
         str | None,
@@ -78,7 +78,8 @@ def submit(
             "--unique",
             "-u",
             metavar="NAME",
-            help="Jobs of the same name that wait or run are one; with -, those of the same data.",
+            help="The unique of the job. Jobs with the same unique that wait or run are one job. "
+            "With -, the data is the unique.",
         ),
     ] = None,
     at: Annotated[
@@ -95,8 +96,8 @@ def submit(
 ) -> int:
     """Submit a job, and write its result.
 
-    What the job sends before its end is written as it comes, its warnings to standard error; on a
-    terminal there is a bar of its progress. If no worker has registered the function, a warning is
+    Partial results are written as they arrive, and the job's warnings to standard error. On a
+    terminal, a bar shows its progress. If no worker has registered the function, a warning is
     written after a second.
 
     Exit status: 0 done, 1 failed, 2 usage, 3 no server or the connection was lost, 4 timed out.

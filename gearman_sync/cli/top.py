@@ -102,7 +102,7 @@ def top(
         float, seconds("Time between two requests.", "--interval", "-i", least=0.1)
     ] = 0.5,
 ) -> int:
-    """Show the queues of servers, as they change.
+    """Monitor the queues of servers, as they change.
 
     Keys: f, j, r, w and s sort by function, jobs, running, workers and jobs/s, and once more the
     other way round; the arrows scroll; q and Ctrl-C quit.

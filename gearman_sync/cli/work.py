@@ -31,7 +31,9 @@ def work(
     task: TaskName,
     command: Annotated[
         list[str],
-        typer.Argument(metavar="-- COMMAND…", help="What to run for each job.", show_default=False),
+        typer.Argument(
+            metavar="-- COMMAND...", help="What to run for each job.", show_default=False
+        ),
     ],
     *,
     jobs: Annotated[
@@ -49,11 +51,11 @@ def work(
         ),
     ] = True,
 ) -> int:
-    """Do jobs by running a command for each.
+    """Run a worker, which starts a command for each job.
 
-    The job's data is on the command's standard input, and what it writes is the result. If it exits
-    with another status than 0 the job fails, with its standard error as the exception. It has
-    GEARMAN_HANDLE, GEARMAN_TASK and GEARMAN_UNIQUE in its environment.
+    The command gets the job's data on standard input. Its standard output is the result. If it
+    exits with another status than 0, the job fails, with its standard error as the exception.
+    GEARMAN_HANDLE, GEARMAN_TASK and GEARMAN_UNIQUE are in its environment.
 
     SIGTERM and Ctrl-C let it finish its jobs first; a second one ends it, and servers give its jobs
     to others.

@@ -28,9 +28,11 @@ from .support import (
     Result,
     Running,
     address_of,
+    command_line,
     gearmanctl,
     on_both,
 )
+from .terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,7 +92,7 @@ def test_workers_are_those_of_gearadmin(busy: Server) -> None:
     def without_number(line: str) -> str:
         return re.sub(r"^\d+ ", "", line).rstrip()
 
-    result = gearmanctl("workers", at=busy)
+    result = gearmanctl("connections", at=busy)
     assert (result.status, result.errors) == (DONE, "")
     rows = [line.split("\t") for line in result.lines]
     assert {len(row) for row in rows} == {4}
@@ -99,6 +101,9 @@ def test_workers_are_those_of_gearadmin(busy: Server) -> None:
     expected = said(busy, "--workers").splitlines()
     assert sorted(map(without_number, lines)) == sorted(map(without_number, expected))
     assert any(set(row[3].split(" ")) == {"free", "held"} for row in rows)
+    workers = gearmanctl("workers", at=busy)
+    assert (workers.status, workers.errors) == (DONE, "")
+    assert workers.lines == [line for line in result.lines if not line.endswith("\t")]
 
 
 #: A server's reply to each command, unsorted, and the beginnings of the sorted lines.
@@ -109,7 +114,7 @@ UNSORTED = [
         ["a", "b", "resize9", "resize10"],
     ),
     (
-        ("workers",),
+        ("connections",),
         "9 ::10 - : f\n11 ::9 w2 :\n8 ::9 w10 : f\n10 ::9 w2 : g\n7 ::9 w2 : g\n",
         [
             "11\t::9\tw2\t",
@@ -170,6 +175,12 @@ def test_cancel_removes_queued_jobs_and_reports_unknown_ones(launch: Launch, tas
     assert result.status == FAILED
     assert [row["handle"] for row in json.loads(result.output)] == [kept]
     assert result.error == "H:nowhere:1: no server knows this job"
+
+
+def test_cancel_of_an_unknown_job_shows_no_empty_table(server: Server) -> None:
+    with Terminal(*command_line("cancel", "H:nowhere:1", at=server)) as terminal:
+        assert terminal.wait_for_end() == FAILED
+        assert terminal.text.strip() == "gearmanctl: H:nowhere:1: no server knows this job"
 
 
 def test_maxqueue_limits_the_queue(server: Server, task: str) -> None:
