@@ -46,6 +46,7 @@ class WebServer(socketserver.ThreadingTCPServer):
         self._seconds = timeout
         # The open connections, and when to close each. Only the serving thread adds to it.
         self._deadlines: dict[socket.socket, float] = {}
+        self._is_closed = False
         super().__init__((host, port), _Handler)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
@@ -68,9 +69,17 @@ class WebServer(socketserver.ThreadingTCPServer):
         self._deadlines.pop(request, None)
         super().shutdown_request(request)
 
+    def server_close(self) -> None:
+        """Stop listening. Threads that still make a page continue."""
+        self._is_closed = True
+        super().server_close()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report an error of a page. A client that has disconnected is no error."""
-        if not isinstance(sys.exception(), OSError):
+        """Report an error of a page.
+
+        It is no error if the client has disconnected, or if the program ends meanwhile.
+        """
+        if not self._is_closed and not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 

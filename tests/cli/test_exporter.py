@@ -116,11 +116,13 @@ def test_exporter_ends_while_a_server_is_asked(
     server = start_server(Peer.hold)
     running, url = run_exporter("--timeout", "1000", at=server.address)
     host, port = url.split("/")[2].split(":")
-    with socket.create_connection((host, int(port)), PATIENCE) as client:
-        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(socket.create_connection((host, int(port)), PATIENCE))
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         eventually(lambda: any(peer.events for peer in server.peers), "the question")
         running.signal(signal.SIGTERM)
-        assert running.end().status == DONE
+        assert running.end() == Result(DONE, b"", "")
 
 
 def test_busy_port_is_reported() -> None:
@@ -233,3 +235,19 @@ def _answers(address: tuple[str, int]) -> bool:
     with contextlib.suppress(OSError):
         return scrape(f"http://{address[0]}:{address[1]}/x") == "text"
     return False
+
+
+def test_errors_of_pages_are_reported_until_the_server_is_closed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def errors(error: Exception) -> str:
+        try:
+            raise error
+        except type(error):
+            server.handle_error(None, ("127.0.0.1", 1))
+        return capsys.readouterr().err
+
+    with WebServer("127.0.0.1", 0, {}, 1.0) as server:
+        assert "ValueError: broken" in errors(ValueError("broken"))
+        assert errors(BrokenPipeError()) == ""
+    assert errors(ValueError("broken")) == ""
