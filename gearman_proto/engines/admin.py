@@ -76,7 +76,8 @@ class Question(Wait, Generic[T]):
         self.sent_at: float = 0.0
         self._value: T | None = None
 
-    #: False to close the connection after the answer, unless another question is queued.
+    #: False to close the connection after the answer, unless another question is queued, or one
+    #: with a true value was answered on it.
     keeps_open: bool = True
 
     def __repr__(self) -> str:
@@ -142,9 +143,10 @@ class AdminLink(OutgoingLink):
         asked: The question in flight, or None.
         sent: The question in flight if it was sent, or None.
         answered: Number of answered questions.
+        keeps_open: True if one of the answered questions keeps the connection open.
     """
 
-    __slots__ = ("answered", "asked", "engine", "sent")
+    __slots__ = ("answered", "asked", "engine", "keeps_open", "sent")
 
     def __init__(self, engine: AdminEngine, server: Server, max_packet_size: int) -> None:
         super().__init__(server, Role.CLIENT, max_packet_size)
@@ -152,6 +154,7 @@ class AdminLink(OutgoingLink):
         self.asked: Question[Any] | None = None
         self.sent: Question[Any] | None = None
         self.answered: int = 0
+        self.keeps_open: bool = False
 
     @property
     def unsent(self) -> bool:
@@ -399,6 +402,7 @@ class AdminEngine(ConnectingEngine[AdminLink]):
         self._forget(question)
         link.asked = link.sent = None
         link.answered += 1
+        link.keeps_open |= question.keeps_open
         self._ask_next(now)
-        if link.asked is None and not question.keeps_open:
+        if link.asked is None and not link.keeps_open:
             self._interrupt(link)

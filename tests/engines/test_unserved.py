@@ -10,7 +10,14 @@ import pytest
 from gearman_proto.engines.admin import AdminLink
 from gearman_proto.engines.client import unserved
 from gearman_proto.engines.client.cancelling import ANSWER_TIMEOUT
-from gearman_proto.wire.packets import JobCreated, TextLine, WorkComplete, WorkData, WorkFail
+from gearman_proto.wire.packets import (
+    JobCreated,
+    StatusRes,
+    TextLine,
+    WorkComplete,
+    WorkData,
+    WorkFail,
+)
 
 from .harness import Peer, World
 
@@ -74,6 +81,18 @@ def test_function_without_workers_is_noticed_once() -> None:
     assert not admins(w)
     assert server.take() == []
     assert list(w.engine.notices) == [NOTICE]
+
+
+def test_connection_that_a_cancellation_has_used_stays_open() -> None:
+    w = world()
+    _, _, (request, _) = waiting(w, "task", "task")
+    w.cancel(request)
+    admin = w.admin()
+    admin.take()
+    admin.send(StatusRes(b"H:1", b"1", b"0", b"0", b"0"), TextLine(b"OK"))
+    w.sleep(SECONDS)
+    answer(asked(w))
+    assert admins(w) == [admin]
 
 
 @pytest.mark.parametrize(
