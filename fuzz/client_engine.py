@@ -400,7 +400,7 @@ class _Game(ConnectingGame[Peer]):
     def _arrivals(self, links: list[ClientLink]) -> list[Wait]:
         """Return the calls of `wait_for_servers`."""
         items = [item for link in links for item in link.items()]
-        return [item._wait for item in items if isinstance(item, Arrival)]
+        return [wait for item in items if isinstance(item, Arrival) for wait in item.waits]
 
     def end(self) -> None:
         world = self.world

@@ -90,6 +90,31 @@ def test_silent_server_is_no_server() -> None:
     assert wait.done
 
 
+def test_calls_share_the_question() -> None:
+    """A program that calls in a loop must not fill the memory while the server is silent."""
+    world = World(heartbeat=None)
+    for _ in range(3):
+        wait = world.wait_for_servers(timeout=5.0)
+        silent = world.serve()
+        world.sleep(5.0)
+        world.release(wait)
+        assert wait.timed_out
+    assert silent.take() == [QUESTION]
+    waits = [world.wait_for_servers() for _ in range(2)]
+    assert silent.take() == []
+    # A call that gives up does not end the others'.
+    world.release(waits.pop())
+    silent.lose()
+    world.sleep(1.0)
+    server = asked(world.serve())
+    last = world.wait_for_servers()
+    server.send(ANSWER)
+    assert [wait.done for wait in (*waits, last)] == [True, True]
+    # The next call asks again.
+    world.wait_for_servers()
+    asked(server)
+
+
 def test_close_ends_the_call() -> None:
     world = World()
     wait = world.wait_for_servers()

@@ -209,6 +209,8 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         # The engines of the admin connections, and the cancellations whose question was not sent.
         self._admins: dict[Server, AdminEngine] = {}
         self._cancels: list[Cancel] = []
+        # The questions of `wait_for_servers` that have no answer.
+        self._arrivals: dict[Server, Arrival] = {}
         # The requests that the current call has claimed for this engine.
         self._claimed: Sequence[GearmanJobRequest] = ()
         self._reply_handler = ReplyHandler(wall_clock)
@@ -453,7 +455,12 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         if self.closed:
             return wait.refuse(_shut_down())
         for server in self.pool.servers:
-            self._link_to(server, now).outbox.append(Arrival(server, wait, self._waits))
+            link = self._link_to(server, now)
+            arrival = self._arrivals.get(server)
+            if arrival is None:
+                arrival = self._arrivals[server] = Arrival(server, self._arrivals)
+                link.outbox.append(arrival)
+            arrival.waits.add(wait)
         if not self.pool.servers:
             wait.fail(self._unavailable())
         return self._start(wait)
@@ -630,6 +637,9 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         if wait.deadline is not None:
             self._timers.cancel(wait)
         self._waits.discard(wait)
+        if self._arrivals:
+            for arrival in self._arrivals.values():
+                arrival.waits.discard(wait)
         if isinstance(wait, Subscription):
             self._watchers.discard(wait)
         if isinstance(wait, ResultsWait):

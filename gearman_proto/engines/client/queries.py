@@ -153,39 +153,38 @@ class Query(Probe):
 
 
 class Arrival(Probe):
-    """A call's question whether a server answers, repeated until one of the servers does.
+    """The question whether a server answers, repeated until it does or no call waits for that.
 
     Args:
         server: The server.
-        wait: The Wait of the call.
-        waits: The Waits that the engine has not released.
+        arrivals: The unanswered questions by server, with this one.
+
+    Attributes:
+        waits: The Waits of the calls.
     """
 
-    __slots__ = ("_server", "_wait", "_waits")
+    __slots__ = ("_arrivals", "_server", "waits")
 
-    def __init__(self, server: Server, wait: Wait, waits: Collection[Wait]) -> None:
+    def __init__(self, server: Server, arrivals: dict[Server, Arrival]) -> None:
         # Every server answers this packet.
         super().__init__(GetStatus(b"H:trial:0"), is_awaited=True)
+        self.waits: set[Wait] = set()
         self._server = server
-        self._wait = wait
-        self._waits = waits
+        self._arrivals = arrivals
 
     @property
     def is_abandoned(self) -> bool:
-        """True if the call has given up."""
-        return self._wait.done or self._wait not in self._waits
+        """True if all calls have ended."""
+        return all(wait.done for wait in self.waits)
 
     def answer(self, event: StatusRes | StatusResUnique, now: float) -> None:  # noqa: ARG002
-        """End the call, and forget the failures from before the server was there."""
+        """End the calls, and forget the failures from before the server was there."""
         self._server.served()
-        self._wait.finish()
+        self._end(None)
 
     def fail(self, error: Exception) -> None:
-        """End the call: a refusal is an answer, too. Otherwise, the client was closed."""
-        if isinstance(error, ServerError):
-            self._wait.finish()
-        else:
-            self._wait.fail(error)
+        """End the calls: a refusal is an answer, too. Otherwise, the client was closed."""
+        self._end(None if isinstance(error, ServerError) else error)
 
     def lost(
         self,
@@ -196,7 +195,18 @@ class Arrival(Probe):
         was_up: bool,  # noqa: ARG002
     ) -> float | None:
         """Ask again after the cool-down of `server`, or earlier if that is long."""
-        return None if self.is_abandoned else min(server.cool_until, now + _ARRIVAL_INTERVAL)
+        if self.is_abandoned:
+            del self._arrivals[server]
+            return None
+        return min(server.cool_until, now + _ARRIVAL_INTERVAL)
+
+    def _end(self, error: Exception | None) -> None:
+        del self._arrivals[self._server]
+        for wait in self.waits:
+            if error is None:
+                wait.finish()
+            else:
+                wait.fail(error)
 
 
 class StatusWait(RequestsWait):
