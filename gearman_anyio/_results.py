@@ -53,8 +53,6 @@ class _Source:
         self._is_pulling = False
         #: Number of consumers that wait for a request.
         self.wanted = 0
-        #: The error of the stream or of a job, or None.
-        self.error: Exception | None = None
         self._scope: anyio.CancelScope | None = None
 
     async def pull(self) -> None:
@@ -71,7 +69,7 @@ class _Source:
         while self.wait.wants_job:
             try:
                 self._submit(next(self._jobs, _END))
-            except Exception as error:  # noqa: BLE001 - raised after the requests in flight
+            except Exception as error:  # noqa: BLE001 - the Wait raises it
                 self._stop(error)
 
     async def _pull(self, scope: anyio.CancelScope) -> None:
@@ -81,7 +79,7 @@ class _Source:
                     job = await anext(self._jobs, _END)
                     await self._driver.wait_for_readers()
                     self._submit(job)
-                except Exception as error:  # noqa: BLE001 - raised after the requests in flight
+                except Exception as error:  # noqa: BLE001 - the Wait raises it
                     self._stop(error)
             self._is_pulling = False
 
@@ -92,15 +90,15 @@ class _Source:
 
     def _submit(self, job: Any) -> None:
         if job is _END:
-            self._driver.call(ClientEngine.end_of_jobs, _ignore, self.wait)
+            self._stop(None)
         else:
             request = self._make(job)
             self._driver.call(ClientEngine.add, _ignore, self.wait, request)
 
-    def _stop(self, error: Exception) -> None:
-        reraise_from_handler(error)
-        self.error = error
-        self._submit(_END)
+    def _stop(self, error: Exception | None) -> None:
+        if error is not None:
+            reraise_from_handler(error)
+        self._driver.call(ClientEngine.end_of_jobs, _ignore, self.wait, error)
 
 
 class Results(AsyncGenerator[GearmanJobRequest, None]):
@@ -161,8 +159,6 @@ class Results(AsyncGenerator[GearmanJobRequest, None]):
         finally:
             source.wanted -= 1
         await self._end()
-        if source.error is not None:
-            raise source.error
         wait.raise_error()
         raise StopAsyncIteration
 

@@ -186,20 +186,20 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
     ) -> Generator[GearmanJobRequest, None, None]:
         driver = self._gm_driver
         call: Call[ResultsWait] = Call(driver)
-        reason: Exception | None = None
         try:
             call.begin(ClientEngine.results, window, timeout=timeout)
             wait = call.wait
             while True:
                 while wait.wants_job:
+                    request = reason = None
                     try:
                         job = next(jobs, _END)
                         request = None if job is _END else make(job)
-                    except Exception as error:  # noqa: BLE001 - raised below
+                    except Exception as error:  # noqa: BLE001 - the Wait raises it
                         reraise_from_handler(error)
-                        reason, request = error, None
+                        reason = error
                     if request is None:
-                        driver.begin(call, ClientEngine.end_of_jobs, wait)
+                        driver.begin(call, ClientEngine.end_of_jobs, wait, reason)
                     else:
                         driver.begin(call, ClientEngine.add, wait, request)
                 done = wait.done
@@ -210,8 +210,6 @@ class GearmanClient(Client[Server, SSLContext], ClosesOnExit):
                     break
                 else:
                     call.block()
-            if reason is not None:
-                raise reason
             wait.raise_error()
         finally:
             driver.over(call.wait)

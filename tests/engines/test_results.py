@@ -49,9 +49,9 @@ class Stream:
         while self.wait.wants_job:
             self.pull()
 
-    def end(self) -> None:
+    def end(self, error: Exception | None = None) -> None:
         """End the stream of jobs."""
-        self.world.call(self.world.engine.end_of_jobs, self.world.now, Bell(), self.wait)
+        self.world.call(self.world.engine.end_of_jobs, self.world.now, Bell(), self.wait, error)
 
     def created(self) -> Peer:
         """Return the server after it has acknowledged all jobs as H:0, H:1 and so on."""
@@ -102,6 +102,23 @@ def test_call_ends_with_the_last_request_after_the_stream() -> None:
     server.send(done(0))
     assert stream.wait.done
     assert stream.taken() == [request]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_error_of_the_stream_is_raised_unchanged_after_the_requests(is_lost: bool) -> None:
+    stream = Stream()
+    request = stream.pull()
+    stream.created() if not is_lost else stream.world.peer().refuse()
+    error = ZeroDivisionError()
+    stream.end(error)
+    if not is_lost:
+        assert not stream.wait.done
+        stream.world.peer().send(done(0))
+    assert stream.wait.done
+    assert stream.taken() == [request]
+    with pytest.raises(ZeroDivisionError) as caught:
+        stream.wait.raise_error()
+    assert caught.value is error
 
 
 def test_background_request_ends_with_its_acknowledgment() -> None:

@@ -404,9 +404,17 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         now: float,
         wake: Callable[[], Any],
         wait: ResultsWait,
+        error: Exception | None = None,
     ) -> ResultsWait:
-        """Finish `wait` when its requests in flight have ended. Return `wait`."""
-        wait.end_of_jobs()
+        """Finish `wait` when its requests in flight have ended. Return `wait`.
+
+        Args:
+            now: The time.
+            wake: Not called.
+            wait: The Wait of `results`.
+            error: The error that ended the stream of jobs. `raise_error` raises it unchanged.
+        """
+        wait.end_of_jobs(error)
         return wait
 
     def watch(

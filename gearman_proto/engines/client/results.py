@@ -6,8 +6,8 @@ The adapter has the stream, the engine has the requests, and a ResultsWait conne
    the surface makes a request of it. `ClientEngine.add` submits that. It takes one of the slots.
 2. When a request ends, the engine delivers it. It keeps its slot until the consumer takes it, so a
    slow consumer stops the stream.
-3. `ClientEngine.end_of_jobs` follows the last job of the stream. The wait is done when all requests
-   have ended.
+3. `ClientEngine.end_of_jobs` follows the last job of the stream, or an error of the stream. The
+   wait is done when all requests have ended. Then the call raises that error.
 
 If a request can't be submitted, because no server is available, the stream stops. All requests are
 delivered, that one too. Then the call raises the reason.
@@ -35,7 +35,7 @@ class ResultsWait(Subscription):
         wake: As in Wait.
     """
 
-    __slots__ = ("_free", "_in_flight", "_is_failing", "_is_open", "failed")
+    __slots__ = ("_free", "_in_flight", "_is_failing", "_is_open", "_reason", "failed")
 
     def __init__(self, window: int, deadline: float | None, wake: Callable[[], Any]) -> None:
         super().__init__((), deadline, wake)
@@ -46,6 +46,8 @@ class ResultsWait(Subscription):
         self.members: Any = self._in_flight.values()
         self._is_open = True
         self._is_failing = False
+        # The error of the stream, or None.
+        self._reason: Exception | None = None
         #: The requests that could not be submitted.
         self.failed: list[GearmanJobRequest] = []
         self.requests: Collection[GearmanJobRequest] = self.failed
@@ -65,9 +67,10 @@ class ResultsWait(Subscription):
         self._free -= 1
         self._in_flight[id(request)] = request
 
-    def end_of_jobs(self) -> None:
-        """Finish the call when the requests in flight have ended."""
+    def end_of_jobs(self, error: Exception | None = None) -> None:
+        """Finish the call when the requests in flight have ended. Then raise `error`, if any."""
         self._is_open = False
+        self._reason = error
         self.check()
 
     def take(self) -> Any:
@@ -92,6 +95,12 @@ class ResultsWait(Subscription):
         if self._is_open:
             self.note(InvalidClientState("this client was shut down before the last job"))
         self.finish()
+
+    def raise_error(self) -> None:
+        """Raise the error of the stream, or else of the call, if there is one."""
+        if self._reason is not None:
+            raise self._reason
+        super().raise_error()
 
     def _deliver(self, requests: Sequence[GearmanJobRequest]) -> None:
         for request in requests:
