@@ -538,6 +538,31 @@ def test_answers_to_several_calls_arrive_together(steps: list[tuple[str, int]]) 
     submit_several_calls(steps)
 
 
+def test_request_read_while_answers_to_several_calls_are_processed() -> None:
+    play = Play(at_once=False)
+    server = play.world.idle_server()
+    server.take()
+    few = [play.world.request(background=True) for _ in range(2)]
+    waits: list[Wait] = [play.world.submit(*few), play.submit()]
+    columns = play.batches[0]._gm_columns
+    numbers = itertools.count()
+
+    class Slices(dict[int, Any]):
+        def __len__(self) -> int:
+            count = super().__len__()
+            if not count:  # Another thread reads a request right after this.
+                columns.slice(0)
+            return count
+
+    columns.slices = Slices()
+    while submits := server.read(server.pull()):
+        created = [JobCreated(b"H:%02d" % next(numbers)) for _ in submits]
+        server.send_raw(b"".join(map(server.connection.send, created)))
+    assert all(wait.done for wait in waits)
+    handles = [request.handle for request in (*few, *play.batches[0])]
+    assert handles == [f"H:{number:02}" for number in range(2 + MANY)]
+
+
 def test_request_of_an_abandoned_engine_counts_as_lost() -> None:
     play = Play(at_once=False)
     wait = play.submit()

@@ -146,10 +146,11 @@ class ReplyHandler:
     @staticmethod
     def _unpacked(link: ClientLink, items: list[Any]) -> list[Any]:
         """Return `items` with the requests of the columns that the application has looked at."""
-        tokens = [item for item in items if type(item) is Columns and item.slices]
+        tokens = [item for item in items if type(item) is Columns]
         requests = {
             columns: iter(link.unpack(columns, link.heartbeat.heard, tokens.count(columns)))
-            for columns in {*tokens}
+            for columns in dict.fromkeys(tokens)  # In order, so that tests can be repeated.
+            if columns.slices
         }
         return [
             next(requests[item]) if type(item) is Columns and item in requests else item
