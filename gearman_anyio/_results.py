@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from gearman_proto import ClientEngine, GearmanError, GearmanJobRequest
+from gearman_proto.engines.waits import wake_nobody
 from gearman_proto.handlers import reraise_from_handler
 from gearman_proto.surface.client import CANCEL_TIMEOUT
 
@@ -93,12 +94,12 @@ class _Source:
             self._stop(None)
         else:
             request = self._make(job)
-            self._driver.call(ClientEngine.add, _ignore, self.wait, request)
+            self._driver.call(ClientEngine.add, wake_nobody, self.wait, request)
 
     def _stop(self, error: Exception | None) -> None:
         if error is not None:
             reraise_from_handler(error)
-        self._driver.call(ClientEngine.end_of_jobs, _ignore, self.wait, error)
+        self._driver.call(ClientEngine.end_of_jobs, wake_nobody, self.wait, error)
 
 
 class Results(AsyncGenerator[GearmanJobRequest, None]):
@@ -190,7 +191,7 @@ def _leave(source: _Source, engine: ClientEngine, now: float, *, cancels: bool) 
     if cancels:
         in_flight = source.wait.in_flight
         engine.release(source.wait, now)
-        engine.release(engine.cancel_abandoned(now, _ignore, in_flight), now)
+        engine.release(engine.cancel_abandoned(now, wake_nobody, in_flight), now)
 
 
 async def cancel_abandoned(
@@ -209,7 +210,3 @@ async def cancel_abandoned(
         anyio.move_on_after(CANCEL_TIMEOUT, shield=True),
     ):
         await driver.run(ClientEngine.cancel_abandoned, requests, has_returned=has_returned)
-
-
-def _ignore() -> None:
-    """Wake nobody."""

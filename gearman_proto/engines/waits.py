@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.updates import JobUpdate
 
 
+def wake_nobody() -> None:
+    """Do nothing: the `wake` of a Wait that no caller waits for."""
+
+
 class Wait:
     """One blocked call, which is done once: with its result, or at its deadline.
 

@@ -63,6 +63,7 @@ from gearman_proto.engines.waits import (
     Subscription,
     UpdateSubscription,
     Wait,
+    wake_nobody,
 )
 from gearman_proto.errors import (
     ConnectionError,
@@ -391,7 +392,7 @@ class ClientEngine(ConnectingEngine[AnyLink]):
                 wait.request_failed(request.error)
             wait.request_already_ended(request)
             return wait
-        submitting = self.submit(now, _ignore, [request])
+        submitting = self.submit(now, wake_nobody, [request])
         if submitting.error is not None:
             wait.request_failed(submitting.error)
         self._join(request, wait)
@@ -1272,10 +1273,6 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         """Clean up after garbage-collected requests."""
         while self.dropped:
             self.dropped.popleft().forget()
-
-
-def _ignore() -> None:
-    """Wake nobody."""
 
 
 def _shut_down() -> InvalidClientState:

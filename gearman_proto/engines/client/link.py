@@ -9,12 +9,12 @@ from gearman_proto.constants import JOB_PENDING
 from gearman_proto.engines.connecting import OutgoingLink
 from gearman_proto.jobs.request import GearmanJobRequest
 from gearman_proto.names import check_task
-from gearman_proto.wire.packets import HEADER_SIZE, SUBMITS, GetStatus, Role
+from gearman_proto.wire.packets import HEADER_SIZE, SUBMITS, Role
 
 from .cancelling import is_followed
 from .foreground import ForegroundJobs, Submit
 from .heartbeat import Heartbeat
-from .queries import Probe
+from .queries import TRIAL_EVENT, Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,8 +35,8 @@ LARGE: Final = 2 * _PIECE
 ITEM_COST: Final = 1024
 
 
-#: Probe for a server that has failed. Every server answers this packet.
-TRIAL: Final = Probe(GetStatus(b"H:trial:0"), is_awaited=True)
+#: Probe for a server that has failed.
+TRIAL: Final = Probe(TRIAL_EVENT, is_awaited=True)
 
 
 class ClientLink(OutgoingLink):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gearman_proto.jobs.updates import JobStatus
     from gearman_proto.wire.packets import PacketEvent, StatusRes
 
+#: A question that every server answers.
+TRIAL_EVENT: Final = GetStatus(b"H:trial:0")
 # Maximum number of seconds between two attempts to reach a server that a call waits for. Without a
 # waiting call, the cool-down grows up to 30 seconds.
 _ARRIVAL_INTERVAL: Final = 1.0
@@ -166,8 +168,7 @@ class Arrival(Probe):
     __slots__ = ("_arrivals", "_server", "waits")
 
     def __init__(self, server: Server, arrivals: dict[Server, Arrival]) -> None:
-        # Every server answers this packet.
-        super().__init__(GetStatus(b"H:trial:0"), is_awaited=True)
+        super().__init__(TRIAL_EVENT, is_awaited=True)
         self.waits: set[Wait] = set()
         self._server = server
         self._arrivals = arrivals

@@ -21,7 +21,7 @@ from gearman_proto.engines.waits import Subscription
 from gearman_proto.errors import InvalidClientState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from gearman_proto.jobs.request import GearmanJobRequest
 
@@ -35,7 +35,10 @@ class ResultsWait(Subscription):
         wake: As in Wait.
     """
 
-    __slots__ = ("_free", "_in_flight", "_is_failing", "_is_open", "_reason", "failed")
+    __slots__ = ("_free", "_in_flight", "_is_failing", "_is_open", "_reason")
+
+    #: The requests that could not be submitted.
+    requests: list[GearmanJobRequest]
 
     def __init__(self, window: int, deadline: float | None, wake: Callable[[], Any]) -> None:
         super().__init__((), deadline, wake)
@@ -48,9 +51,7 @@ class ResultsWait(Subscription):
         self._is_failing = False
         # The error of the stream, or None.
         self._reason: Exception | None = None
-        #: The requests that could not be submitted.
-        self.failed: list[GearmanJobRequest] = []
-        self.requests: Collection[GearmanJobRequest] = self.failed
+        self.requests = []
 
     @property
     def wants_job(self) -> bool:
@@ -107,5 +108,5 @@ class ResultsWait(Subscription):
             self._in_flight.pop(id(request), None)
         if self._is_failing:
             self._is_failing = False
-            self.failed.extend(requests)
+            self.requests.extend(requests)
         super()._deliver(requests)

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final
 
 from gearman_proto.constants import JOB_CREATED
 from gearman_proto.engines.admin import Question
+from gearman_proto.engines.waits import wake_nobody
 from gearman_proto.wire.text import status
 
 from .cancelling import ANSWER_TIMEOUT
@@ -139,7 +140,7 @@ class WorkersQuestion(Question["tuple[FunctionStatus, ...]"]):
         jobs: dict[str, Job | LoneRef],
         deadline: float,
     ) -> None:
-        super().__init__(status(), _MAX_REPLY_SIZE, deadline, _ignore)
+        super().__init__(status(), _MAX_REPLY_SIZE, deadline, wake_nobody)
         self._unserved = unserved
         self._server = server
         self._jobs = jobs
@@ -175,7 +176,3 @@ def _similar(task: str, names: Iterable[str]) -> str | None:
         return None
     short = [name for name in islice(names, _MAX_NAMES) if len(name) <= _MAX_LENGTH]
     return next(iter(get_close_matches(task, short, n=1, cutoff=_SIMILAR)), None)
-
-
-def _ignore() -> None:
-    """Wake nobody."""
