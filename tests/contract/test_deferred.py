@@ -142,7 +142,15 @@ async def test_stop_waits_for_deferred_jobs(
     client, request, worker, working, handles = await deferred_job(kit, server, task)
     worker.stop(timeout=timeout)
     if timeout is None:
-        assert not working.done
+        await settled(handles[0].send_status(1, 2))
+
+        async def is_reported() -> bool:
+            await client.get_job_status(request)
+            return bool(request.status["numerator"] == 1)
+
+        # The worker has kept its connection.
+        await kit.eventually(is_reported)
+        assert (working.done, worker.ends) == (False, 0)
         await settled(handles[0].complete(b"out"))
         await working.result()
     else:
@@ -150,6 +158,7 @@ async def test_stop_waits_for_deferred_jobs(
         with pytest.raises(ConnectionError, match="was lost"):
             await settled(handles[0].complete(b"out"))
         await kit.start_worker(server.address, tasks={task: reverse})
+    assert worker.ends == 1
     await client.wait_until_jobs_completed([request])
     assert request.result == (b"out" if timeout is None else b"atad")
 

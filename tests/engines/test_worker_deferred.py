@@ -142,17 +142,23 @@ def test_stop_waits_for_jobs_that_were_left() -> None:
 
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_stop_ends_without_jobs_that_were_left(is_lost: bool) -> None:
-    """A job ends at the timeout of `stop`, or with its link."""
-    world, server, job, _ = left()
+    """Jobs end at the timeout of `stop`, or with their link. The caller runs their hooks."""
+    world, server, job, _ = left(max_jobs=2)
+    other = server.assign(2)
     world.stop(timeout=5.0)
     if is_lost:
         server.lose()
-        finish_left(world, job)
+        world.job_done(other)
     else:
         world.sleep(5.1)
-        assert world.next_job() is None
+    assert not world.stream.done
+    finish_left(world, job)
     assert world.is_over()
     assert job.is_lost
+    if not is_lost:
+        # The callback of the other job returns after the end.
+        assert not world.leave(other)
+        world.job_done(other)
     world.end_work()
 
 

@@ -825,10 +825,10 @@ class WorkerEngine(ConnectingEngine[WorkerLink]):
 
     def _on_drained(self, _: str, now: float) -> None:
         """Close all links, since the time to finish jobs is over."""
-        self._left.clear()
         for link in self.pool.links():
             self._close(link, TimeoutError("the time to finish its jobs is over"), now)
-        self._jobs.clear()
+        # Don't wait for callbacks, but return the jobs that were left to the caller.
+        self._jobs.intersection_update(self._ready)
         self._check_end(now)
 
     def _give_up(self, now: float) -> None:
