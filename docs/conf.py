@@ -52,7 +52,7 @@ default_role = "py:obj"
 nitpick_ignore_regex = [
     # Arguments and the like, in single backticks.
     ("py:obj", r"[\w.=*()]+"),
-    # Type variables, and what is private.
+    # Type variables and private names.
     ("py:class", r"(.*\.)?(_\w+|[A-Z]|\w+T)"),
     # Aliases whose names say enough, and what engines have inside.
     ("py:class", rf"(.*\.)?({_INSIDE})"),
@@ -64,10 +64,10 @@ myst_heading_anchors = 3
 # Both adapters have a class of this name; annotations that only type checkers read can't say which.
 suppress_warnings = ["ref.python"]
 
-# What is in a block without a language are screens and figures.
+# Blocks without a language contain screens and figures.
 highlight_language = "none"
 
-# What is copied of a screen are the commands.
+# The copy button copies only the commands of a screen.
 copybutton_prompt_text = "$ "
 
 html_theme = "furo"
@@ -102,7 +102,7 @@ intersphinx_mapping = {
     if Path(local).exists() or can_be_reached(f"{site}/objects.inv")
 }
 
-# Adapters have the documentation of what they are made with in __init__, which they inherit.
+# The adapters inherit __init__, whose docstring documents their arguments.
 autoclass_content = "both"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 80
@@ -167,7 +167,7 @@ def read_docstring(
 
 
 def comment_of(name: str) -> list[str]:
-    """What the core says of a name where it is assigned; a package that exports it does not."""
+    """Return the comment of a name in the core module that assigns it."""
     for module in list(sys.modules):
         if module.startswith("gearman_proto."):
             comments = ModuleAnalyzer.for_module(module).find_attr_docs()
