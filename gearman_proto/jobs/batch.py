@@ -391,6 +391,12 @@ class Batch(MutableSequence[GearmanJobRequest]):
         return columns.request(found)
 
     def __iter__(self) -> Iterator[GearmanJobRequest]:
+        columns = self._gm_columns
+        if columns is None or len(columns.slices) * SLICE >= columns.size:
+            return iter(self._gm_all())  # All are made.
+        return self._gm_make_each()
+
+    def _gm_make_each(self) -> Iterator[GearmanJobRequest]:
         at = 0
         while (columns := self._gm_columns) is not None and at < columns.size:
             for request in columns.slice(at // SLICE)[at % SLICE :]:

@@ -916,8 +916,16 @@ class ClientEngine(ConnectingEngine[AnyLink]):
         except InvalidClientState as error:
             return wait.refuse(error)
         # A subscription yields each request once. An application's subclass might not be hashable.
+        alone = (wait,)
         for request in {id(request): request for request in wait.members}.values():
-            self._join(request, wait)
+            if request._gm_waits or request._gm_link is None:
+                self._join(request, wait)
+                continue
+            # As `_join` does, without a tuple for each of many requests.
+            tracking.clear_timed_out(request)
+            wait.remaining += 1
+            wait.unaccepted += request.state == JOB_PENDING
+            request._gm_waits = alone
         self._unclaim()
         wait.check()
         return wait
