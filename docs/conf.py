@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 _INSIDE = (
-    "Answer|AnyLink|Asked|BaseEngine|Callback|CallingNode|CancelWait|Columns|ConnectingEngine|Connector|End|"
+    "Answer|AnyLink|Around|Asked|BaseEngine|Callback|CallingNode|CancelWait|Columns|ConnectingEngine|Connector|End|"
     "ExcInfo|Fields|Function|GrabWait|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|"
     "RequestsWait|Result|ResultsWait|StatusWait|UpdateSubscription|Updates|Waited|Wanted|WorkSubscription"
 )

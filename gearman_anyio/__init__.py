@@ -36,6 +36,7 @@ from gearman_proto import (
     JobData,
     JobDict,
     JobEnded,
+    JobLogFilter,
     JobProgress,
     JobRecord,
     JobStatus,
@@ -48,6 +49,7 @@ from gearman_proto import (
     WorkerStatus,
     __version__,
     constants,
+    current_job,
     errors,
 )
 from gearman_proto import jobs as job
@@ -55,6 +57,7 @@ from gearman_proto import jobs as job
 from .admin import GearmanAdminClient
 from .client import GearmanClient
 from .server import JobServer, serve
+from .tasks import Tasks
 from .worker import GearmanWorker
 
 __all__ = [
@@ -80,6 +83,7 @@ __all__ = [
     "JobData",
     "JobDict",
     "JobEnded",
+    "JobLogFilter",
     "JobProgress",
     "JobRecord",
     "JobServer",
@@ -87,11 +91,13 @@ __all__ = [
     "JobUpdate",
     "JobWarning",
     "PriorityStatus",
+    "Tasks",
     "TextEncoder",
     "WorkerJob",
     "WorkerStatus",
     "__version__",
     "constants",
+    "current_job",
     "errors",
     "job",
     "serve",

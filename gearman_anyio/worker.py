@@ -24,6 +24,7 @@ from gearman_proto.engines.worker.outcomes import (
     leaves,
 )
 from gearman_proto.jobs import tracking
+from gearman_proto.surface.tasks import job_context
 from gearman_proto.surface.worker import (
     POLL_TIMEOUT_IN_SECONDS,
     SIGNALLED,
@@ -292,7 +293,12 @@ class GearmanWorker(Worker[Server, SSLContext]):
     async def on_job_execute(self, current_job: WorkerJob) -> bool:
         try:
             ability = self._gm_registered[current_job.task]
-            result = await call_back(ability, self, current_job, self._gm_limiter)
+            if ability.around is None:
+                result = await call_back(ability, self, current_job, self._gm_limiter)
+            else:
+                result = None  # A context manager can suppress the callback's exception.
+                async with job_context(current_job, ability.around):
+                    result = await call_back(ability, self, current_job, self._gm_limiter)
         except BaseException as error:
             raised = error.error if isinstance(error, CallbackExit) else error
             if raised is error and self._gm_leaves(error):

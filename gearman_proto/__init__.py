@@ -66,6 +66,7 @@ from .jobs import (
     prepare,
 )
 from .jobs.encoder import DataEncoder, JSONEncoder, NoopEncoder, TextEncoder
+from .surface.tasks import JobLogFilter, current_job
 from .wire import packets as events
 from .wire import text
 from .wire.connection import NEED_DATA, Connection
@@ -112,6 +113,7 @@ __all__ = [
     "JobData",
     "JobDict",
     "JobEnded",
+    "JobLogFilter",
     "JobProgress",
     "JobRecord",
     "JobStatus",
@@ -143,6 +145,7 @@ __all__ = [
     "WorkerStatus",
     "__version__",
     "constants",
+    "current_job",
     "errors",
     "events",
     "make_requests",

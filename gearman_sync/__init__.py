@@ -27,6 +27,7 @@ from gearman_proto import (
     JobData,
     JobDict,
     JobEnded,
+    JobLogFilter,
     JobProgress,
     JobRecord,
     JobStatus,
@@ -38,6 +39,7 @@ from gearman_proto import (
     WorkerJob,
     WorkerStatus,
     __version__,
+    current_job,
 )
 
 from . import constants, errors, job
@@ -45,6 +47,7 @@ from ._install import install_as_gearman
 from .admin import GearmanAdminClient
 from .client import GearmanClient
 from .server import JobServer
+from .tasks import Tasks
 from .worker import GearmanWorker
 
 __all__ = [
@@ -70,6 +73,7 @@ __all__ = [
     "JobData",
     "JobDict",
     "JobEnded",
+    "JobLogFilter",
     "JobProgress",
     "JobRecord",
     "JobServer",
@@ -77,11 +81,13 @@ __all__ = [
     "JobUpdate",
     "JobWarning",
     "PriorityStatus",
+    "Tasks",
     "TextEncoder",
     "WorkerJob",
     "WorkerStatus",
     "__version__",
     "constants",
+    "current_job",
     "errors",
     "install_as_gearman",
     "job",

@@ -35,13 +35,17 @@ def is_async(function: Any) -> bool:
     )
 
 
-def check_callback(task: str, callback: Any, *, is_awaited: bool) -> Callable[[Any, Any], Any]:
+def check_callback(
+    task: str, callback: Any, *, is_awaited: bool, prefers_job: bool = False
+) -> Callable[[Any, Any], Any]:
     """Check the callback of a task, and return it as a function of the worker and the job.
 
     Args:
         task: The name of the task.
         callback: The callback.
         is_awaited: True if the worker accepts async callbacks.
+        prefers_job: True if one required parameter means the job, even if the callback has optional
+            parameters.
 
     Raises:
         TypeError: The callback does not accept a worker and a job, nor a job alone. Or it is async
@@ -54,7 +58,7 @@ def check_callback(task: str, callback: Any, *, is_awaited: bool) -> Callable[[A
             f"the callback of {task!r} is async, which this worker does not await: "
             f"gearman_anyio.GearmanWorker does"
         )
-    adapted = of_worker_and_job(callback)
+    adapted = of_worker_and_job(callback, prefers_job=prefers_job)
     if adapted is None:
         raise ArgumentTypeError(
             f"the callback of {task!r} is called with the worker and the job, or with the job "
@@ -63,10 +67,14 @@ def check_callback(task: str, callback: Any, *, is_awaited: bool) -> Callable[[A
     return adapted
 
 
-def of_worker_and_job(callback: Any) -> Callable[[Any, Any], Any] | None:
+def of_worker_and_job(
+    callback: Any, *, prefers_job: bool = False
+) -> Callable[[Any, Any], Any] | None:
     """Return `callback` as a function of the worker and the job; None if it can't be called so."""
     signature = _signature(callback)
-    if signature is None or _takes(signature, 2):
+    if signature is None or (
+        _takes(signature, 2) and not (prefers_job and _requires_one(signature))
+    ):
         function: Callable[[Any, Any], Any] = callback
         return function
     return (lambda _worker, job: callback(job)) if _takes(signature, 1) else None
@@ -78,6 +86,13 @@ def _takes(signature: inspect.Signature, count: int) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _requires_one(signature: inspect.Signature) -> bool:
+    """Return True if `signature` has one required argument and no `*args`."""
+    parameters = signature.parameters.values()
+    has_any = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    return not has_any and _takes(signature, 1) and not _takes(signature, 0)
 
 
 def _signature(callback: Any) -> inspect.Signature | None:

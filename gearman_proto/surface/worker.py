@@ -20,9 +20,10 @@ from gearman_proto.wire.packets import WorkFail
 
 from .base import Connected, ContextT, ServerT, Waited
 from .callbacks import check_callback, is_async
+from .tasks import Tasks, is_async_context, refuse_async_contexts, with_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Self
 
     from gearman_proto.address import HostSpec
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     )
 
     from .callbacks import Callback
+    from .tasks import Around
 
 #: The results of callbacks that the default encoder accepts.
 Result: TypeAlias = "bytes | bytearray | memoryview | str | None"
@@ -65,6 +67,8 @@ class Ability(NamedTuple):
     timeout: float | None
     #: True if the callback is known to be async.
     is_async: bool
+    #: (awaited) Makes the context managers to enter in the job's task. None: not from `register`.
+    around: tuple[Around, ...] | None = None
 
 
 class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
@@ -185,19 +189,59 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
             ValueError: Servers do not accept this name or timeout, or the name is empty.
         """
         name = to_text(task, "task")
-        wire = check_task(name)
+        check_task(name)
         called = check_callback(name, callback, is_awaited=self._gm_is_awaited)
         seconds = check_timeout(timeout)
-        ability = Ability(called, seconds, is_async(callback))
+        self._gm_register(name, callback, Ability(called, seconds, is_async(callback)))
+        return name
+
+    def register(self, tasks: Tasks | Mapping[str, Callback]) -> None:
+        """Accept jobs of all tasks of a registry (CAN_DO, CAN_DO_TIMEOUT).
+
+        Unlike with `register_task`, callbacks run in the context managers of the registry's
+        `around`, `current_job` returns their job, and a callback with one required parameter is
+        always called with the job alone.
+
+        Args:
+            tasks: The registry, or a dict of names and callbacks. Tasks that are added to it later
+                are not registered.
+
+        Raises:
+            TypeError: `tasks` is neither, or (blocking) a callback or a context manager is async.
+                No task is registered then.
+            ValueError: Servers do not accept a name.
+        """
+        found = Tasks._gm_of(tasks)  # noqa: SLF001 - a method for this class
+        abilities = [
+            (name, task.callback, self._gm_ability(name, task.callback, task.timeout, found.around))
+            for name, task in found._gm_tasks.items()  # noqa: SLF001
+        ]
+        for name, callback, ability in abilities:
+            self._gm_register(name, callback, ability)
+
+    def _gm_ability(
+        self, name: str, callback: Callback, timeout: float | None, around: tuple[Around, ...]
+    ) -> Ability:
+        called = check_callback(name, callback, is_awaited=self._gm_is_awaited, prefers_job=True)
+        if not self._gm_is_awaited:
+            refuse_async_contexts(around)
+            return Ability(with_context(called, around), timeout, is_async=False)
+        if is_async(callback):
+            return Ability(called, timeout, is_async=True, around=around)
+        plain = [each for each in around if not is_async_context(each)]
+        awaited = tuple(each for each in around if is_async_context(each))
+        return Ability(with_context(called, plain), timeout, is_async=False, around=awaited)
+
+    def _gm_register(self, name: str, callback: Callback, ability: Ability) -> None:
+        wire = check_task(name)
 
         def register(engine: Any, now: float) -> None:
-            engine.register(now, wire, seconds)
+            engine.register(now, wire, ability.timeout)
             # No job of this task can start before this function returns.
             self._gm_registered[name] = ability
             self.worker_abilities[name] = callback
 
         self._gm_driver.call_or_post(register)
-        return name
 
     def unregister_task(self, task: str | bytes) -> str:
         """Stop accepting jobs of a task (python-gearman: `unregister_task`; CANT_DO).

@@ -1,4 +1,4 @@
-"""Eighteen typical mistakes, by name, and whether a type checker finds them.
+"""Nineteen typical mistakes, by name, and whether a type checker finds them.
 
 If mypy and pyright find a mistake, its line ends with ``type: ignore``. Both checkers report such a
 comment if they do not need it, so this list is exact. No checker finds the last two mistakes:
@@ -80,6 +80,12 @@ def async_callback_of_a_blocking_worker(worker: gearman.GearmanWorker) -> None:
         return b""
 
     worker.register_task("f", callback)  # type: ignore[arg-type]
+
+
+def async_task_of_a_blocking_registry(tasks: gearman.Tasks) -> None:
+    @tasks.task("f")  # type: ignore[type-var]
+    async def callback(job: gearman.WorkerJob) -> bytes:
+        return b""
 
 
 async def call_without_await(client: gearman_anyio.GearmanClient) -> None:

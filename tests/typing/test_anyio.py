@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, assert_type
 
@@ -33,6 +34,11 @@ def plain(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
     return bytes(job.data)
 
 
+@contextlib.asynccontextmanager
+async def entered(job: gearman.WorkerJob) -> AsyncIterator[None]:
+    yield
+
+
 class Worker(gearman.GearmanWorker):
     """Hooks may be async, and plain."""
 
@@ -53,6 +59,10 @@ async def test_client_and_worker() -> None:
         worker = Worker([server.address], max_jobs=2)
         assert_type(worker.register_task("shout", shout), str)
         assert_type(worker.register_task("plain", plain), str)
+        registry = gearman.Tasks(around=[entered])
+        assert registry.task("more")(shout) is shout
+        assert registry.task("less")(plain) is plain
+        assert_type(worker.register(registry), None)
         tasks.start_soon(worker.work)
         async with gearman.GearmanClient([server.address]) as client:
             await check_client(client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, assert_type
@@ -25,6 +26,10 @@ def shout(worker: gearman.GearmanWorker, job: gearman.WorkerJob) -> bytes:
     return bytes(job.data).upper()
 
 
+def length(job: gearman.WorkerJob) -> str:
+    return str(len(job.data))
+
+
 class Worker(gearman.GearmanWorker):
     """What a worker's hooks are given and give."""
 
@@ -46,6 +51,12 @@ def test_client_and_worker() -> None:
         assert_type(server.address.port, int)
         worker = Worker([server.address], max_jobs=2)
         assert_type(worker.register_task("shout", shout), str)
+        tasks = gearman.Tasks(around=[contextlib.nullcontext])
+        assert tasks.task("louder")(shout) is shout
+        assert tasks.task("length", timeout=5)(length) is length
+        assert_type(worker.register(tasks), None)
+        assert_type(worker.register({"length": length}), None)
+        assert_type(gearman.current_job(), gearman.WorkerJob | None)
         assert_type(worker.set_client_id("typed"), str)
         thread = threading.Thread(target=worker.work)
         thread.start()
