@@ -27,6 +27,7 @@ from gearman_proto.engines.base import LINK_STATES
 from gearman_proto.engines.server.links import SERVER_LIVES
 from gearman_proto.engines.worker.link import PHASES, WORKER_LIVES
 from gearman_proto.jobs.tracking import REQUEST_STATES
+from gearman_sync.runner.engine import CHILD_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ FOLDERS: Final = (
     "compat",
     "engines",
     "jobs",
+    "runner",
     "surface",
     "testing",
     "wire",
@@ -242,6 +244,7 @@ PICTURES: Final[dict[str, Callable[[], str]]] = {
     "phases": lambda: draw_states(PHASES),
     "worker": lambda: draw_states(WORKER_LIVES),
     "server": lambda: draw_states(SERVER_LIVES),
+    "child": lambda: draw_states(CHILD_STATES),
 }
 
 
