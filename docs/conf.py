@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _INSIDE = (
     "Answer|AnyLink|Around|Asked|BaseEngine|Callback|CallingNode|CancelWait|Columns|ConnectingEngine|Connector|End|"
-    "ExcInfo|Fields|Function|GrabWait|JobQueue|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|"
+    "ExcInfo|Fields|Function|GrabWait|JobQueue|Lifespan|LinkState|LoneRef|Place|QueuedJob|Requests|RequestRef|"
     "RequestsWait|Result|ResultsWait|StatusWait|UpdateSubscription|Updates|Waited|Wanted|WorkSubscription"
 )
 

@@ -23,6 +23,9 @@ class Tasks(tasks.Tasks):
     if TYPE_CHECKING:
 
         def __init__(
-            self, *, around: Iterable[Callable[[WorkerJob], AbstractContextManager[Any]]] = ()
+            self,
+            *,
+            lifespan: Callable[[], AbstractContextManager[Any]] | None = None,
+            around: Iterable[Callable[[WorkerJob], AbstractContextManager[Any]]] = (),
         ) -> None: ...
         def task(self, name: str | bytes, *, timeout: float | None = None) -> Callable[[F], F]: ...

@@ -40,7 +40,8 @@ ARROWS: Final[dict[str, set[str]]] = {
     },
     "gearman_proto.engines": {GROUND, "gearman_proto.wire", "gearman_proto.jobs"},
     "gearman_sync": CORE,
-    "gearman_sync.cli": CORE | {"gearman_sync", "gearman_sync.testing.conformance"},
+    "gearman_sync.cli": CORE
+    | {"gearman_sync", "gearman_sync.runner", "gearman_sync.testing.conformance"},
     "gearman_sync.runner": CORE | {"gearman_sync"},
     "gearman_sync.compat": CORE | {"gearman_sync"},
     "gearman_anyio": CORE,

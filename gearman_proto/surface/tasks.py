@@ -30,6 +30,11 @@ Around: TypeAlias = (
     " | Callable[[WorkerJob], AbstractAsyncContextManager[Any]]"
 )
 
+#: Makes the context manager of a process.
+Lifespan: TypeAlias = (
+    "Callable[[], AbstractContextManager[Any]] | Callable[[], AbstractAsyncContextManager[Any]]"
+)
+
 _current: Final[ContextVar[WorkerJob | None]] = ContextVar("gearman_job", default=None)
 
 #: The value of a log record's attribute outside of a job.
@@ -47,6 +52,8 @@ class Tasks:
     """A registry of tasks, for `worker.register`.
 
     Args:
+        lifespan: A function without arguments that returns a context manager, for connection pools
+            and the like. `gearmanctl run` enters it once in each process, before the first job.
         around: Functions that get a job and return a context manager. Each job runs in these
             context managers, the first being the outermost. Use them for a tracing span, a log
             context, or Django's `close_old_connections`. If one of them suppresses the callback's
@@ -55,13 +62,17 @@ class Tasks:
             plain, the async ones are outside of the plain ones.
 
     Raises:
-        TypeError: An item of `around` can't be called.
+        TypeError: `lifespan` or an item of `around` can't be called.
 
     Attributes:
+        lifespan: The argument.
         around: The argument, as a tuple.
     """
 
-    def __init__(self, *, around: Iterable[Around] = ()) -> None:
+    def __init__(self, *, lifespan: Lifespan | None = None, around: Iterable[Around] = ()) -> None:
+        if lifespan is not None:
+            check_callable("lifespan", lifespan, "that returns a context manager")
+        self.lifespan = lifespan
         self.around: tuple[Around, ...] = tuple(around)
         for factory in self.around:
             check_callable("an item of around", factory, "of the job")
@@ -195,9 +206,13 @@ async def job_context(job: WorkerJob, around: Iterable[Around]) -> Any:
     async with contextlib.AsyncExitStack() as stack:
         factories: Any = around
         for factory in factories:
-            manager = factory(job)
-            if hasattr(type(manager), "__aenter__"):
-                await stack.enter_async_context(manager)
-            else:
-                stack.enter_context(manager)
+            await enter(stack, factory(job))
         yield
+
+
+async def enter(stack: contextlib.AsyncExitStack, manager: Any) -> None:
+    """Enter a context manager, plain or async."""
+    if hasattr(type(manager), "__aenter__"):
+        await stack.enter_async_context(manager)
+    else:
+        stack.enter_context(manager)

@@ -54,6 +54,7 @@ class _Command(TyperCommand):
 COMMANDS: Final = {
     "submit": ("submit", "Submit a job, and write its result."),
     "work": ("work", "Run a worker, which starts a command for each job."),
+    "run": ("run", "Run and supervise the worker processes of an application."),
     "status": ("admin", "Show the queue of each function: jobs, running jobs, workers."),
     "workers": ("admin", "Show the workers: addresses, client ids, functions."),
     "connections": ("admin", "Show all connections, of workers and of clients."),
@@ -123,8 +124,17 @@ def make_app(used: Container[str]) -> typer.Typer:
     app.callback()(_options)
     for name, (module, summary) in COMMANDS.items():
         if name in used:
-            command = getattr(importlib.import_module(f".{module}", __package__), name)
-            app.command(name, cls=_Command, help=_help(command))(command)
+            loaded = importlib.import_module(f".{module}", __package__)
+            command = getattr(loaded, name)
+            # `run` has them, because it parses its arguments itself.
+            settings = getattr(loaded, "SETTINGS", None)
+            app.command(
+                name,
+                cls=_Command,
+                help=_help(command),
+                context_settings=settings,
+                add_help_option=settings is None,
+            )(command)
         else:
             app.command(name, help=summary)(_unused)
     return app
