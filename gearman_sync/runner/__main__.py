@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import random
 import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -80,6 +81,16 @@ def _parser() -> argparse.ArgumentParser:
     option("servers", metavar="HOST[:PORT],…", help="default: $GEARMAN_SERVERS, or localhost:4730")
     option("processes", "1", type=_count, metavar="N", help="number of processes (default: 1)")
     option("jobs", "1", type=_count, metavar="N", help="jobs at once, per process (default: 1)")
+    option("max-jobs", type=_count, metavar="N", help="replace a process after so many jobs")
+    option(
+        "max-lifetime", type=_seconds, metavar="SECONDS", help="replace a process after this time"
+    )
+    option(
+        "max-memory",
+        type=_count,
+        metavar="MB",
+        help="replace a process that has more resident memory after a job (Linux)",
+    )
     option(
         "shutdown-timeout",
         type=_seconds,
@@ -132,6 +143,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.directory = _directory(options.app_dir)
     if not os.path.isdir(options.directory):
         parser.error(f"--app-dir: {options.directory} is not a directory")
+    if options.max_memory and not os.path.exists("/proc/self/statm"):
+        parser.error("--max-memory needs Linux")
     given = options.servers or os.environ.get("GEARMAN_SERVERS") or "localhost:4730"
     options.servers = given.replace(",", " ").split()
     try:
@@ -158,6 +171,8 @@ def main() -> int:
         "jobs": options.jobs,
         "require_server": options.require_server,
         "start_timeout": options.start_timeout,
+        "max_jobs": options.max_jobs,
+        "max_memory": options.max_memory,
         "id": options.id or socket.gethostname(),
         "backend": options.backend,
     }
@@ -165,6 +180,8 @@ def main() -> int:
         processes=options.processes,
         start_timeout=options.start_timeout,
         shutdown_timeout=options.shutdown_timeout,
+        max_lifetime=options.max_lifetime,
+        rng=random.Random(),  # noqa: S311 - it spreads times
     )
     return Runner(engine, settings, options.directory).run()
 

@@ -12,6 +12,7 @@ import importlib
 import json
 import logging
 import os
+import random
 import signal
 import socket
 import sys
@@ -60,6 +61,56 @@ class Supervised:
             while self._sock.recv(1 << 12):
                 pass
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Limits:
+    """The limits after which this process asks to be replaced, each up to a tenth more.
+
+    Args:
+        supervised: The supervisor.
+        max_jobs: The number of jobs, or None.
+        max_memory: Resident memory in megabytes, or None.
+    """
+
+    def __init__(
+        self, supervised: Supervised, max_jobs: int | None, max_memory: int | None
+    ) -> None:
+        self._supervised = supervised
+        self._max_memory = max_memory
+        self._left = None if max_jobs is None else round(max_jobs * random.uniform(1, 1.1))  # noqa: S311
+        self._memory = None if max_memory is None else max_memory * random.uniform(1, 1.1)  # noqa: S311
+        self._has_asked = False
+
+    def check_start(self) -> None:
+        """Check that the memory limit leaves room for jobs.
+
+        Raises:
+            ValueError: It does not.
+        """
+        if self._max_memory is not None and (used := _memory_used()) > self._max_memory:
+            raise ValueError(
+                f"--max-memory is {self._max_memory} MB, and a process without jobs has {used:.0f}"
+            )
+
+    def after_job(self) -> bool:
+        """Ask to be replaced if a limit is reached (a hook of the worker)."""
+        reason = None
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                reason = "it has done its number of jobs"
+        if self._memory is not None and (used := _memory_used()) > self._memory:
+            reason = f"it has {used:.0f} MB"
+        if reason is not None and not self._has_asked:
+            self._has_asked = True
+            self._supervised.say(recycle=reason)
+        return True
+
+
+def _memory_used() -> float:
+    """Return the resident memory of this process, in megabytes."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Running:
@@ -179,10 +230,12 @@ def main(argument: str) -> int:
     os.set_inheritable(settings["socket"], False)
     running = Running()
     sys.path.insert(0, settings["directory"])
+    limits = Limits(supervised, settings["max_jobs"], settings["max_memory"])
     is_ready = False
 
     def ready() -> None:
         nonlocal is_ready
+        limits.check_start()
         is_ready = True
         threading.Thread(target=supervised.drain_at_end, daemon=True).start()
         supervised.say(ready=True)
@@ -192,6 +245,8 @@ def main(argument: str) -> int:
         _set_up_logging()
         if settings["require_server"]:
             _check_servers(settings["servers"])
+        if settings["max_jobs"] or settings["max_memory"]:
+            worker.after_job = limits.after_job
         signal.signal(signal.SIGQUIT, lambda number, _frame: running.end_process(number))
         if isinstance(worker, GearmanWorker):
             _work(worker, ready, lifespan)

@@ -30,6 +30,7 @@ from gearman_proto.engines.timers import Timers
 from gearman_proto.records import record
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Mapping
 
 #: Seconds after which a child that was to end at once, or that missed a limit, is killed.
@@ -151,6 +152,9 @@ class Supervisor:
     Args:
         processes: The number of slots.
         start_timeout: Seconds after which a process that is not ready is killed.
+        max_lifetime: Seconds after which a process is replaced, at most a tenth more. None means no
+            limit.
+        rng: Spreads the ends of the lifetimes.
         shutdown_timeout: Seconds after which a stop ends the processes that still have jobs. None
             means no limit.
 
@@ -165,12 +169,16 @@ class Supervisor:
         processes: int = 1,
         start_timeout: float = 60.0,
         shutdown_timeout: float | None = None,
+        max_lifetime: float | None = None,
+        rng: random.Random,
     ) -> None:
         self._count = check_count("processes", processes, 1)
         self._start_timeout = check_seconds("start_timeout", start_timeout, 0)
         if shutdown_timeout is not None:
             check_seconds("shutdown_timeout", shutdown_timeout, 0)
         self._shutdown_timeout = shutdown_timeout
+        self._max_lifetime = max_lifetime
+        self._rng = rng
         self.children: dict[int, Child] = {}
         self._actions: collections.deque[Action] = collections.deque()
         self._timers = Timers()
@@ -233,9 +241,8 @@ class Supervisor:
             child.status = message.get("status", 1)
             if self._status is None:  # All processes of a first start fail alike: log one of them.
                 self._log_error(f"{child} can't start:\n{message['failed']}")
-        if "recycle" in message and child.state in _SERVING and pid not in self._stale:
-            self._log(f"{child} is replaced: {message['recycle']}")
-            self._stale[pid] = None
+        if "recycle" in message:
+            self._recycle(child, message["recycle"])
         if "leaving" in message and child.state in _SERVING:
             self._log_error(f"{child} leaves: {message['leaving']}")
             child.transition(ChildState.DRAINING)
@@ -263,7 +270,11 @@ class Supervisor:
         before = child.state
         child.transition(ChildState.GONE)
         self._stale.pop(pid, None)
-        for key in [("start", pid), ("kill", pid), *(("job", pid, each) for each in child.limited)]:
+        kinds = ("start", "age", "kill")
+        for key in [
+            *((kind, pid) for kind in kinds),
+            *(("job", pid, each) for each in child.limited),
+        ]:
             self._timers.cancel(key)
         how = f"signal {-status}" if status < 0 else f"status {status}"
         if before is ChildState.STARTING:
@@ -358,6 +369,9 @@ class Supervisor:
         predecessors = [each for each in self._living(child.slot) if each is not child]
         child.transition(ChildState.READY)
         child.ready_since = now
+        if self._max_lifetime is not None:
+            lifetime = self._max_lifetime * self._rng.uniform(1, 1.1)
+            self._timers.set(("age", child.pid), now + lifetime, self._is_old)
         if self._is_paused:
             self._move(ChildState.READY, ChildState.PAUSED, signal.SIGUSR1)
         for each in predecessors:
@@ -367,6 +381,15 @@ class Supervisor:
             self._is_first_start = False
             self._log(f"ready with {self._count} processes")
             self._actions.append(Notify("READY"))
+
+    def _is_old(self, key: tuple[str, int], _now: float) -> None:
+        self._recycle(self.children[key[1]], f"it is {self._max_lifetime:g} s old")
+        self._advance()
+
+    def _recycle(self, child: Child, reason: str) -> None:
+        if child.state in _SERVING and child.pid not in self._stale:
+            self._log(f"{child} is replaced: {reason}")
+            self._stale[child.pid] = None
 
     def _has_not_started(self, now: float, slot: int, status: int) -> None:
         if self._status is not None:

@@ -28,7 +28,7 @@ class World:
 
     def __init__(self, processes: int = 1, **options: Any) -> None:
         self.now = 100.0
-        self.engine = Supervisor(processes=processes, **options)
+        self.engine = Supervisor(processes=processes, rng=random.Random(1), **options)
         self.count = processes
         self.pid = 0
         self.log: list[str] = []
@@ -111,7 +111,7 @@ def test_failure_in_the_first_start_ends_everything() -> None:
 
 
 def test_refused_first_process_ends_the_supervisor() -> None:
-    engine = Supervisor()
+    engine = Supervisor(rng=random.Random(1))
     assert engine.next_action() == Spawn(0)
     engine.spawn_failed(0.0, 0, "no memory")
     actions = list(iter(engine.next_action, None))
@@ -276,7 +276,7 @@ def test_stop_cancels_starts() -> None:
     world.exit(1, status=-9)
     world.signal(TERM)
     assert (world.status, world.states()) == (0, {})
-    engine = Supervisor()
+    engine = Supervisor(rng=random.Random(1))
     engine.signal(0.0, TERM)
     assert isinstance(list(iter(engine.next_action, None))[-1], Exit)
 
@@ -291,6 +291,18 @@ def test_recycled_processes_are_replaced_one_at_a_time() -> None:
     world.pass_time(1)
     world.say(5, ready=1)
     assert world.states() == {1: "draining", 2: "draining", 4: "ready", 5: "ready"}
+
+
+def test_old_processes_are_replaced_at_different_times() -> None:
+    world = ready(2, max_lifetime=1000.0)
+    world.pass_time(999)
+    assert world.states() == {1: "ready", 2: "ready"}
+    deadlines = {world.engine._timers.deadline(("age", pid)) for pid in (1, 2)}
+    assert len(deadlines) == 2
+    world.pass_time(101)
+    world.say(3, ready=1)
+    world.say(4, ready=1)
+    assert world.states() == {1: "draining", 2: "draining", 3: "ready", 4: "ready"}
 
 
 def test_leaving_process_is_replaced_at_once() -> None:

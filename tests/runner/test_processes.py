@@ -324,3 +324,38 @@ def test_new_processes_follow_a_moved_link(run: Run, client: GearmanClient) -> N
     run.signal(signal.SIGHUP)
     run.sees("has reloaded")
     assert client.submit_job("name", b"").result == b"two two"
+
+
+@pytest.mark.parametrize("code", [PLAIN, AWAITED])
+def test_process_is_replaced_after_its_number_of_jobs(
+    run: Run, client: GearmanClient, code: str
+) -> None:
+    run.write(code)
+    run.start("--max-jobs", "1")
+    first = client.submit_job("pid", b"").result
+    run.sees("leaves")
+    assert client.submit_job("pid", b"").result != first
+    assert "is replaced: it has done its number of jobs" in run.log()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="it needs Linux")
+def test_process_is_replaced_when_it_needs_too_much_memory(run: Run, client: GearmanClient) -> None:
+    run.write(
+        PLAIN
+        + """
+kept = []
+
+@tasks.task("leak")
+def leak(job):
+    kept.append(b"x" * 150_000_000)
+"""
+    )
+    run.start("--max-memory", "1")
+    assert run.status() == 1
+    assert "--max-memory is 1 MB, and a process without jobs has" in run.log()
+    run.start("--max-memory", "120")
+    assert client.submit_job("echo", b"").complete
+    assert "is replaced" not in run.log()
+    assert client.submit_job("leak", b"").complete
+    run.sees("is replaced: it has ")
+    run.sees("leaves")
