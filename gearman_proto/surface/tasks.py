@@ -24,16 +24,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callback")
 
+_Manager: TypeAlias = "AbstractContextManager[Any] | AbstractAsyncContextManager[Any]"
 #: Makes the context manager that a job runs in.
-Around: TypeAlias = (
-    "Callable[[WorkerJob], AbstractContextManager[Any]]"
-    " | Callable[[WorkerJob], AbstractAsyncContextManager[Any]]"
-)
-
+Around: TypeAlias = "Callable[[WorkerJob], _Manager]"
 #: Makes the context manager of a process.
-Lifespan: TypeAlias = (
-    "Callable[[], AbstractContextManager[Any]] | Callable[[], AbstractAsyncContextManager[Any]]"
-)
+Lifespan: TypeAlias = "Callable[[], _Manager]"
 
 _current: Final[ContextVar[WorkerJob | None]] = ContextVar("gearman_job", default=None)
 

@@ -13,7 +13,7 @@ from gearman_sync.runner.__main__ import parse
 from .output import flush
 
 #: Settings of the command, which passes all of its arguments on.
-SETTINGS: Final = {
+SETTINGS: Final[dict[str, object]] = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
     "help_option_names": [],

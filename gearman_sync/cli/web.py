@@ -41,7 +41,7 @@ class WebServer(socketserver.ThreadingTCPServer):
     request_queue_size = _MAX_CONNECTIONS
 
     def __init__(self, host: str, port: int, pages: dict[str, Page], timeout: float) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.address_family: int = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.pages = pages
         self._seconds = timeout
         # The open connections, and when to close each. Only the serving thread adds to it.

@@ -130,12 +130,12 @@ class Child:
     """
 
     def __init__(self, slot: int, pid: int) -> None:
-        self.slot = slot
-        self.pid = pid
-        self.state = ChildState.STARTING
-        self.has_handlers = False
-        self.ready_since = 0.0
-        self.status = 1
+        self.slot: int = slot
+        self.pid: int = pid
+        self.state: ChildState = ChildState.STARTING
+        self.has_handlers: bool = False
+        self.ready_since: float = 0.0
+        self.status: int = 1
         self.limited: set[str] = set()
 
     def __repr__(self) -> str:
