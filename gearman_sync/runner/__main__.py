@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _USAGE: Final = 2
-_HELP: Final = """Run the worker processes of an application, and supervise them.
+_HELP: Final = """Run and supervise the worker processes of an application.
 
 MODULE:OBJECT is a Tasks, or a dict of names and callbacks. With --factory, it is a function without
 arguments that returns a worker. Each option can also be set as an environment variable, such as

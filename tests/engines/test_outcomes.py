@@ -52,7 +52,7 @@ def job() -> WorkerJob:
 
 def test_documentation_contains_the_table() -> None:
     """If this test fails, replace the documented table with `table`."""
-    table = ["| what happens | what is sent about the job | `work()` |", "| --- | --- | --- |"]
+    table = ["| event | packets about the job | `work()` |", "| --- | --- | --- |"]
     table += [
         f"| {result.value} | {OUTCOMES[result].sent.value} | {OUTCOMES[result].then.value} |"
         for result in CallbackResult

@@ -113,6 +113,7 @@ def test_decorated_function_stays_callable() -> None:
         (lambda: Tasks().task("a", timeout=0), "timeout is not more than 0"),
         (lambda: Tasks().task("a")(no_job), "does not take"),
         (lambda: Tasks().task("a")(too_many), "does not take"),
+        (lambda: Tasks(lifespan=1), "lifespan is a function that returns a context manager, not 1"),  # type: ignore[arg-type]
         (lambda: Tasks(around=[1]), "an item of around is a function of the job, not 1"),  # type: ignore[list-item]
         (lambda: registered([("task", two)]), "tasks is a Tasks or a dict"),
         (lambda: registered({"task": awaited}), "'task' is async"),
