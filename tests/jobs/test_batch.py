@@ -330,6 +330,7 @@ def in_flight(jobs: Any = JOBS, *, sent: int, accepted: int) -> Batch:
     prepare(made, NoopEncoder)
     columns = untouched(made)
     assert columns is not None
+    assert columns.split(1) == [columns]
     columns.begin(Link, lambda size: bytes(range(size)), 4)
     connection = Connection(Role.CLIENT)
     while columns.sent < sent:
@@ -342,6 +343,33 @@ def in_flight(jobs: Any = JOBS, *, sent: int, accepted: int) -> Batch:
 
 def look(request: GearmanJobRequest) -> tuple[Any, ...]:
     return request.state, request.handle, request.connection_attempts, bool(request.unique)
+
+
+@pytest.mark.parametrize("uniques", [False, True])
+def test_several_servers_get_the_jobs_in_turn(uniques: bool) -> None:
+    jobs = [{**job, "unique": f"u{at}"} for at, job in enumerate(JOBS)] if uniques else JOBS
+    made = batch_of(jobs, background=True)
+    prepare(made, NoopEncoder)
+    columns = untouched(made)
+    assert columns is not None
+    for server, part in enumerate(columns.split(3)):
+        part.begin(Link, lambda size: bytes(range(size)), 4)
+        connection = Connection(Role.CLIENT)
+        while part.sent < part.size:
+            part.send(connection, 2, 65536)
+        part.accept([b"H:%d:%d" % (server, number) for number in range(part.size)])
+    assert untouched(made) is None
+    assert [*batch.made(made)] == []
+    request = made[4]
+    assert (request.data, request.handle) == (b"4", "H:1:1")
+    assert request in batch.made(made)
+    requests = [*made]
+    assert requests[4] is request
+    assert [(each.data, each.handle) for each in requests] == [
+        (job["data"], f"H:{at % 3}:{at // 3}") for at, job in enumerate(JOBS)
+    ]
+    if uniques:
+        assert [each.unique for each in requests] == [job["unique"] for job in jobs]
 
 
 def test_only_requests_that_were_read_exist() -> None:
