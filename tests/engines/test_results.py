@@ -198,6 +198,17 @@ def test_close_ends_the_call_with_an_error() -> None:
         raise_refusal(stream.world.engine.results(0.0, Bell(), 1))
 
 
+def test_close_after_the_last_job_ends_the_call_without_an_error() -> None:
+    stream = Stream()
+    request = stream.pull()
+    stream.created()
+    stream.end()
+    stream.world.close()
+    assert stream.taken() == [request]
+    assert stream.wait.done
+    stream.wait.raise_error()
+
+
 def test_no_job_is_submitted_for_a_released_call() -> None:
     stream = Stream()
     running = stream.pull()
