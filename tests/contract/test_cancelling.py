@@ -166,4 +166,14 @@ async def test_storm_of_abandoned_calls_leaves_no_job(kit: Kit, server: Server, 
     calls = [await kit.spawn(abandon_some) for _ in range(10)]
     for call in calls:
         await call.result()
+    engine = client._gm_driver.engine
+
+    async def is_idle() -> bool:
+        """Return whether all cancellations have ended. Those of slow calls continue after these."""
+        await client.wait_for_servers()  # The blocking client does nothing without a call.
+        submits = [item for link in engine.pool.links() for item in link.items()]
+        questions = [each for admin in engine._admins.values() for each in admin._waits]
+        return not submits and not questions
+
+    await kit.eventually(is_idle, "the end of all cancellations")
     assert await run_the_queue(kit, server, task) == []
