@@ -27,6 +27,7 @@ _PORTS: Final = range(12_000, 32_000)
 _WITH_SIGINT = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it.
 os.execvp(sys.argv[1], sys.argv[1:])
 """
@@ -71,10 +72,10 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def interruptible(*command: str) -> tuple[str, ...]:
-    """Wrap `command` so that Ctrl-C ends it, even if the tests ignore SIGINT.
+    """Wrap `command` so that Ctrl-C ends it, even if the tests ignore SIGINT and SIGQUIT.
 
-    A shell makes background processes ignore SIGINT. Child processes inherit an ignored signal,
-    but not a handler.
+    A shell makes background processes ignore both. Child processes inherit an ignored signal, but
+    not a handler.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         return command

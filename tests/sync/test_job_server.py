@@ -78,7 +78,7 @@ def test_ended_server_leaves_no_thread_and_no_file(task: str, by_command: bool) 
                 assert server.wait(PATIENCE)
             server.stop()
             assert {sock.fileno() for sock in opened} == {-1}
-            assert threading.active_count() == threads
+            assert threading.active_count() <= threads  # Another one may just have ended.
         with JobServer():
             pass  # It stops before its thread has run.
     assert open_files() == files
