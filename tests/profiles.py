@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import settings
 
 settings.register_profile("dev", max_examples=15, derandomize=True, database=None, deadline=None)
-settings.register_profile("ci", max_examples=40, print_blob=True, database=None, deadline=None)
+settings.register_profile("ci", max_examples=30, print_blob=True, database=None, deadline=None)
 settings.register_profile("night", settings.get_profile("ci"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 

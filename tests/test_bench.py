@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VERSION = ".".join(platform.python_version_tuple()[:2])
 # Benchmarks that need no peer. (They use only levels that do not exceed the number of jobs.)
 ALONE = ["core", "functions", "connections", "listings", "memory", "updates"]
-OTHERS = ["bulk", "single", "worker", "servers", "sizes", "waits", "fairness", "imports"]
+OTHERS = ["bulk", "single", "worker", "servers", "sizes", "waits", "imports"]
 OTHERS += ["payloads", "queues"]
 
 

@@ -345,6 +345,15 @@ async def test_storm_of_cancelled_calls_leaves_no_job(server: Any, task: str) ->
         async with anyio.create_task_group() as tasks:
             for number in range(1000):
                 tasks.start_soon(abandon, number % 50)
+        engine = client._gm_driver.engine
+        # The cancellations of slow calls continue after these.
+        await until(
+            lambda: (
+                not any(admin._waits for admin in engine._admins.values())
+                and not [item for link in engine.pool.links() for item in link.items()]
+            ),
+            "the end of all cancellations",
+        )
         async with working(server.address, tasks={task: lambda _, job: ran.append(job.data)}):
             await client.submit_job(task, "last", priority="LOW")
         assert ran == [b"last"]

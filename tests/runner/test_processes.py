@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="it needs a POSIX system")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="it needs a POSIX system"),
+]
 
 #: Each callback prints to the log, and waits until the file `go` exists.
 PLAIN: Final = """
