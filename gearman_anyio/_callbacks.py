@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio.from_thread
 import anyio.to_thread
 
-from gearman_proto import ConnectionError
+from gearman_proto import ConnectionError, signals
 from gearman_proto.engines.driver import THREAD_AGAIN
 from gearman_proto.engines.worker.outcomes import ForkGuard
 from gearman_proto.jobs import tracking
@@ -89,14 +89,8 @@ async def awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
-def end_process(status: int) -> None:
-    """End this process at once, without cleanup."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(status)
-
-
+#: Ends this process at once, without cleanup.
+end_process: Final = functools.partial(signals.end_process, os._exit)
 #: Makes the guard of a job. See `ForkGuard`.
 guard: Final = functools.partial(ForkGuard, logger, os.getpid, end_process)
 #: A guard that does nothing.

@@ -203,6 +203,20 @@ def is_asyncio() -> bool:
     return anyio.get_cancelled_exc_class().__module__.startswith("asyncio")
 
 
+def make_call_soon() -> Callable[[Callable[[], object]], object]:
+    """Return a function that lets this event loop call another one soon.
+
+    Signal handlers can call it, even if the event loop sleeps.
+    """
+    if is_asyncio():
+        import asyncio  # noqa: PLC0415 - as in `native`
+
+        return asyncio.get_running_loop().call_soon_threadsafe
+    import trio  # noqa: PLC0415 - as in `native`
+
+    return trio.lowlevel.current_trio_token().run_sync_soon
+
+
 def native() -> tuple[Callable[[], float], Callable[[], Event]]:
     """Return the clock that `anyio.current_time` reads on this event loop, and its events."""
     # Imported here: the running event loop's package is installed, the other one might not be.

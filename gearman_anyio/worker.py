@@ -10,6 +10,7 @@ received. Only if a subclass overrides `after_poll`, `work` itself wakes and sta
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,10 +25,10 @@ from gearman_proto.engines.worker.outcomes import (
     leaves,
 )
 from gearman_proto.jobs import tracking
+from gearman_proto.signals import SIGNALLED, draining
 from gearman_proto.surface.tasks import job_context
 from gearman_proto.surface.worker import (
     POLL_TIMEOUT_IN_SECONDS,
-    SIGNALLED,
     Worker,
     check_main_thread,
     logger,
@@ -45,8 +46,7 @@ from ._callbacks import (
 )
 from ._driver import Driver, rng
 from ._opening import SSLContext, make_opener
-from ._signals import draining
-from ._tasks import Tasks, Use, hosted_tasks
+from ._tasks import Tasks, Use, hosted_tasks, make_call_soon
 
 if TYPE_CHECKING:
     import ssl
@@ -230,7 +230,12 @@ class GearmanWorker(Worker[Server, SSLContext]):
 
     async def run(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         check_main_thread()
-        async with draining(self.stop, lambda number: end_process(SIGNALLED + number)):
+        call_soon = make_call_soon()
+        with draining(
+            lambda: call_soon(self.stop),
+            lambda number: end_process(SIGNALLED + number),
+            os.getpid,
+        ):
             await self.work(poll_timeout)
 
     async def grab(self, timeout: float | None = None) -> WorkerJob | None:

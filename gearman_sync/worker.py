@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto import InvalidWorkerState, Server, WorkerEngine, WorkerJob
@@ -26,9 +25,9 @@ from gearman_proto.engines.worker.outcomes import (
 )
 from gearman_proto.handlers import has_hit_the_library
 from gearman_proto.jobs import tracking
+from gearman_proto.signals import SIGNALLED
 from gearman_proto.surface.worker import (
     POLL_TIMEOUT_IN_SECONDS,
-    SIGNALLED,
     Worker,
     check_main_thread,
     logger,
@@ -38,7 +37,7 @@ from gearman_proto.wire.packets import WorkData, WorkException, WorkWarning
 
 from ._closing import ClosesOnExit, SSLContext, load_ssl
 from ._driver import Driver, rng
-from ._signals import draining
+from ._signals import draining, end_process
 from ._threads import Pool
 
 if TYPE_CHECKING:
@@ -52,15 +51,8 @@ if TYPE_CHECKING:
     from ._driver import Call
 
 
-def _end_process(status: int) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(status)
-
-
 #: Makes the guard of a job. See `ForkGuard`.
-_guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
+_guard: Final = functools.partial(ForkGuard, logger, os.getpid, end_process)
 _NO_GUARD: Final = contextlib.nullcontext()
 
 
@@ -134,7 +126,7 @@ class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
 
     def run(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         check_main_thread()
-        with draining(self.stop, lambda number: _end_process(SIGNALLED + number)):
+        with draining(self.stop, lambda number: end_process(SIGNALLED + number)):
             self.work(poll_timeout)
 
     def grab(self, timeout: float | None = None) -> WorkerJob | None:

@@ -51,9 +51,6 @@ logger: Final = logging.getLogger("gearman")
 #: Seconds without any event after which `work` calls `after_poll` (python-gearman).
 POLL_TIMEOUT_IN_SECONDS: Final = 60.0
 
-#: A shell adds this to the number of the signal that ended a program.
-SIGNALLED: Final = 128
-
 # Hooks that can still act on a job after its result was sent. The packages' own versions don't.
 _PACKAGES: Final = ("gearman_proto", "gearman_sync", "gearman_anyio")
 _HOOKS: Final = ("on_job_execute", "on_job_exception", "on_job_complete", "after_job")
@@ -388,7 +385,7 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
         once, without cleanup and with the exit status 128 plus its number; servers give the jobs to
         other workers. A signal that the process ignores stays ignored. When this method returns or
         raises, the previous handlers are restored. (asyncio) Those of `loop.add_signal_handler` are
-        not.
+        called as well.
 
         Args:
             poll_timeout: As for `work`.

@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 
 from gearman_proto._version import __version__
 from gearman_proto.errors import GearmanError
+from gearman_proto.signals import SIGNALLED
 from gearman_sync import _interrupts
 
 from . import exits
@@ -172,7 +173,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except _CommandLineError as error:
         return _complain_of_usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        return exits.SIGNALLED + signal.SIGINT
+        return SIGNALLED + signal.SIGINT
     except BrokenPipeError:
         return exits.FAILED  # The reader has closed the pipe, as `head` does.
     except (GearmanError, OSError, ValueError) as error:

@@ -29,8 +29,9 @@ from rich.text import Text
 
 from gearman_proto.names import to_text
 from gearman_proto.printable import printable
+from gearman_proto.signals import SIGNALLED
 from gearman_sync import _interrupts
-from gearman_sync._signals import handled, not_ignored
+from gearman_sync._signals import handled
 
 from . import exits
 from .output import flush, write, write_errors
@@ -111,7 +112,7 @@ class Bars:
 
     def __enter__(self) -> Self:
         if self._progress is not None:
-            signals = not_ignored((signal.SIGINT, signal.SIGTERM))
+            signals = signal.SIGINT, signal.SIGTERM
             self._handling.enter_context(handled(signals, self._on_signal))
             for handler in logging.getLogger().handlers:
                 if isinstance(handler, logging.StreamHandler):
@@ -141,7 +142,7 @@ class Bars:
         if number == signal.SIGINT:
             _interrupts.exit_silently()
             raise KeyboardInterrupt
-        raise exits.Exit(exits.SIGNALLED + number)
+        raise exits.Exit(SIGNALLED + number)
 
     @property
     def are_drawn(self) -> bool:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from gearman_sync._signals import handled, not_ignored
+from gearman_proto.signals import SIGNALLED
+from gearman_sync._signals import handled
 
 from . import exits
 from .bars import Bars
@@ -18,7 +19,7 @@ from .options import check_seconds
 
 def _on_signal(number: int) -> None:
     # The running case would catch an Exception and report it as a failure.
-    raise SystemExit(exits.SIGNALLED + number)
+    raise SystemExit(SIGNALLED + number)
 
 
 class Side(enum.StrEnum):
@@ -124,7 +125,7 @@ def conformance(
             print(command.listing(options))  # noqa: T201
             return exits.DONE
         # On SIGTERM, stop the started programs.
-        with Bars(total=True) as bars, handled(not_ignored([signal.SIGTERM]), _on_signal):
+        with Bars(total=True) as bars, handled([signal.SIGTERM], _on_signal):
             text, is_good = command.run(options, bars.count)
     except command.Gone as gone:
         raise exits.Exit(exits.NO_SERVER, str(gone)) from None

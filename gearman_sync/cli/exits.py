@@ -25,8 +25,6 @@ USAGE: Final = 2
 #: No server could be reached, the connection was lost, or the peer is not a Gearman server.
 NO_SERVER: Final = 3
 TIMED_OUT: Final = 4
-#: A shell adds this to the number of the signal that ended a program.
-SIGNALLED: Final = 128
 
 _NO_SERVER: Final = (
     ConnectionError,

@@ -28,7 +28,7 @@ from gearman_proto.errors import GearmanError
 from gearman_proto.printable import printable
 from gearman_sync import GearmanAdminClient
 from gearman_sync._leader import sleep_until
-from gearman_sync._signals import handled, not_ignored
+from gearman_sync._signals import handled
 
 from . import exits
 from .board import Board, Order, Row, Site, sparkline
@@ -202,7 +202,7 @@ class _Screen:
 
     def run(self) -> int:
         """Run until the user quits, then restore the terminal. Return the exit status."""
-        signals = not_ignored(filter(None, (*_ENDS, _SUSPENDS, _RESIZES)))
+        signals = filter(None, (*_ENDS, _SUSPENDS, _RESIZES))
         with handled(signals, self._on_signal):
             self._poller.start()
             while not self._view.is_finished:

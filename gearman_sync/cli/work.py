@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gearman_proto.signals import SIGNALLED
 from gearman_sync import GearmanWorker
 from gearman_sync._signals import draining
 
@@ -108,7 +109,7 @@ def _stopped_by_signals(worker: GearmanWorker, processes: Processes) -> Iterator
             complain("stops when its jobs are done; a second signal stops it at once")
 
     def end(number: int) -> None:
-        status[0] = exits.SIGNALLED + number
+        status[0] = SIGNALLED + number
         # The order matters: after the shutdown, the output of a killed command can't be sent as a
         # result.
         worker.shutdown()

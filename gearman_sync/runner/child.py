@@ -22,9 +22,9 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from gearman_proto.errors import GearmanError, ServerUnavailable
+from gearman_proto.signals import SIGNALLED
 from gearman_proto.surface.callbacks import is_async
 from gearman_proto.surface.tasks import JobLogFilter, Tasks, is_async_context
-from gearman_proto.surface.worker import SIGNALLED
 from gearman_sync import GearmanAdminClient, GearmanWorker
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from gearman_proto.checks import check_count, check_seconds
 from gearman_proto.engines.states import State, StateTable, transition
 from gearman_proto.engines.timers import Timers
 from gearman_proto.records import record
+from gearman_proto.signals import SIGNALLED
 
 if TYPE_CHECKING:
     import random
@@ -39,8 +40,6 @@ GRACE: Final = 5.0
 _STABLE: Final = 10.0
 #: The longest pause before a child is started again, in seconds.
 _MAX_PAUSE: Final = 30.0
-#: A shell adds this to the number of the signal that ended a program.
-_SIGNALLED: Final = 128
 
 
 class ChildState(State):
@@ -471,7 +470,7 @@ class Supervisor:
     def _end_at_once(self, now: float, number: int) -> None:
         if self._status is None:
             self._stop(0)
-        self._status = _SIGNALLED + number
+        self._status = SIGNALLED + number
         for child in self.children.values():
             if child.has_handlers and not self._ends_at_once:
                 self._actions.append(Signal(child.pid, signal.SIGQUIT))

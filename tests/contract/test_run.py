@@ -17,9 +17,10 @@ from .kit import Kit, Launch, Server, make_kit, reverse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Its callback prints a line, and reads one before it returns.
+# Its callback prints a line, and reads one before it returns. Or it returns the exit status of a
+# forked child that it has terminated.
 _CALLBACK: Final = """
-import signal, sys
+import os, signal, sys, time
 
 SIGNALS = signal.SIGTERM, signal.SIGINT
 
@@ -28,9 +29,30 @@ def callback(job):
     sys.stdin.readline()
     return job.data
 
-def make_worker(kind, host, port, task):
-    worker = kind([(host, int(port))], max_jobs=2, max_outage=3600)
-    worker.register_task(task, callback)
+async def blocking_callback(worker, job):
+    return callback(job)
+
+def forking_callback(job):
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writable, b"x")
+        time.sleep(60)
+        os._exit(1)
+    os.read(readable, 1)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    return b"%d" % os.waitstatus_to_exitcode(status)
+
+def make_worker(kind, host, port, task, form):
+    if form == "nohup":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    blocks = form == "blocking"
+    worker = kind([(host, int(port))], max_jobs=1 if blocks else 2, max_outage=3600)
+    callbacks = {"forking": forking_callback}
+    if blocks and sys.argv[1] != "sync":
+        callbacks["blocking"] = blocking_callback
+    worker.register_task(task, callbacks.get(form, callback))
     return worker
 """
 _PROGRAMS: Final = {
@@ -58,11 +80,19 @@ anyio.run(main, backend=sys.argv[1])
 
 
 class Worker:
-    """The program. `adapter` is that of the test."""
+    """The program.
 
-    def __init__(self, adapter: str, address: tuple[str, int], task: str) -> None:
+    Args:
+        adapter: The test's adapter.
+        address: The server.
+        task: The task.
+        form: "plain"; "blocking" if the callback blocks the main thread; "forking" if it forks; or
+            "nohup" if the program ignores SIGINT.
+    """
+
+    def __init__(self, adapter: str, address: tuple[str, int], task: str, form: str) -> None:
         code = _CALLBACK + _PROGRAMS["sync" if adapter == "sync" else "anyio"]
-        command = sys.executable, "-c", code, adapter, address[0], str(address[1]), task
+        command = sys.executable, "-c", code, adapter, address[0], str(address[1]), task, form
         self.process = subprocess.Popen(
             interruptible(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -96,9 +126,9 @@ def programs() -> Iterator[list[Worker]]:
         program.process.communicate()
 
 
-async def begin(kit: Kit, adapter: str, server: Server, task: str) -> Worker:
+async def begin(kit: Kit, adapter: str, server: Server, task: str, form: str = "plain") -> Worker:
     """Start the program."""
-    return await kit.blocking(Worker, adapter, server.address, task)
+    return await kit.blocking(Worker, adapter, server.address, task, form)
 
 
 @pytest.mark.both_servers
@@ -118,11 +148,47 @@ async def test_signal_lets_the_worker_finish_its_job(
     assert await kit.blocking(worker.end) == 0
 
 
-@pytest.mark.both_servers
-async def test_second_signal_ends_the_program_at_once(
+async def test_ignored_signal_stays_ignored(
     kit: Kit, adapter: str, server: Server, task: str, programs: list[Worker]
 ) -> None:
-    programs.append(await begin(kit, adapter, server, task))
+    programs.append(await begin(kit, adapter, server, task, "nohup"))
+    (worker,) = programs
+    client, request = await kit.submit(server.address, task, b"data")
+    assert await kit.blocking(worker.line) == "begun\n"
+    worker.signal(signal.SIGINT)
+    worker.release()
+    await client.wait_until_jobs_completed([request])
+    request = await client.submit_job(task, b"next", wait_until_complete=False)
+    assert await kit.blocking(worker.line) == "begun\n"
+    worker.signal(signal.SIGTERM)
+    worker.release()
+    await client.wait_until_jobs_completed([request])
+    assert request.result == b"next"
+    assert await kit.blocking(worker.line) == "drained True\n"
+    assert await kit.blocking(worker.end) == 0
+
+
+async def test_forked_child_of_a_callback_can_be_terminated(
+    kit: Kit, adapter: str, server: Server, task: str, programs: list[Worker]
+) -> None:
+    """The child's signal does not stop the worker either."""
+    programs.append(await begin(kit, adapter, server, task, "forking"))
+    (worker,) = programs
+    client = await kit.client(server.address)
+    for _ in range(2):
+        request = await client.submit_job(task, b"")
+        assert request.result == b"%d" % -signal.SIGTERM
+    worker.signal(signal.SIGTERM)
+    assert await kit.blocking(worker.line) == "drained True\n"
+    assert await kit.blocking(worker.end) == 0
+
+
+@pytest.mark.both_servers
+@pytest.mark.parametrize("form", ["plain", "blocking"])
+async def test_second_signal_ends_the_program_at_once(
+    kit: Kit, adapter: str, server: Server, task: str, programs: list[Worker], form: str
+) -> None:
+    programs.append(await begin(kit, adapter, server, task, form))
     (worker,) = programs
     client, request = await kit.submit(server.address, task, b"data")
     assert await kit.blocking(worker.line) == "begun\n"
