@@ -257,7 +257,17 @@ class Driver(BaseDriver[E_]):
         return self.apply(call)
 
     def apply(self, function: Callable[[E_, float], T_]) -> T_:
-        """Call `function` with the engine and the time. Otherwise, do the same as `call`."""
+        """Call `function` with the engine and the time, then carry out the engine's actions.
+
+        Args:
+            function: The function.
+
+        Returns:
+            The result of `function`.
+
+        Raises:
+            RuntimeError: This thread is not that of the event loop.
+        """
         self._check_thread()
         self._busy = True
         try:

@@ -150,7 +150,7 @@ class WorkerJob(GearmanJob):
         # A weak reference to the DeferredJob, if there is one.
         self._gm_deferred: weakref.ref[DeferredJob] | None = None
         self._gm_encoder: Any = NoopEncoder
-        # The engine's connection: its `address`, whether it is `alive`, and the queue `dropped`.
+        # The connection of the engine. A job reads its `address` and `alive`, and fills `dropped`.
         self._gm_link: Any = link
         self._gm_payload = payload
         # The GearmanWorker that does the job; None in a program that drives the engine itself.
@@ -240,8 +240,9 @@ class DeferredJob:
     """A job that stays open after its callback, the result of `WorkerJob.defer`.
 
     (blocking) Any thread can call the methods. (awaited) Await them in the event loop's thread. In
-    other threads of anyio, they block if a plain callback has deferred the job. If an async one
-    has, call them with `anyio.from_thread.run`.
+    threads that anyio has started, they block if a plain callback has deferred the job. If an async
+    one has, call them with `anyio.from_thread.run`. Other threads have to let the event loop call
+    them.
 
     Attributes:
         job: The job.

@@ -54,16 +54,16 @@ Pulling
     ==================================  ==========================================================
     event, in PULLING                   effect on the calls
     ==================================  ==========================================================
-    a job is received                   the oldest call returns it. If no call waits (its server
-                                        has answered too late), the next call does
-    the deadline of a call passes       it returns None, but only when no grab is unanswered, or
-                                        after a second: the answer could be a job
-    a call is cancelled after it has    the next call returns the job
+    a job is received                   The oldest call returns it. If no call waits, because the
+                                        server has answered late, the next call returns it.
+    the deadline of a call passes       The call returns None once no grab is unanswered, since the
+                                        answer could be a job, or after another second.
+    a call is cancelled after it has    The next call returns the job.
     been given a job
-    no server can be reached            all calls raise ServerUnavailable; the worker is IDLE
-    `stop`                              they return None when the links have confirmed all results
-                                        and wait for nothing but jobs of the application, or at
-                                        their deadlines
+    no server can be reached            All calls raise ServerUnavailable, and the worker is IDLE.
+    `stop`                              All calls return None when the servers have confirmed all
+                                        results, and only jobs of the application keep links open.
+                                        A call whose deadline is earlier returns None then.
     ==================================  ==========================================================
 
     A stopping worker gives jobs that no call has returned back to their servers, by closing the
