@@ -171,7 +171,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
                     await self._gm_work(call, errors)
                 finally:
                     self._gm_driver.call(WorkerEngine.end_work)
-                    self._gm_log()
+                    self._gm_driver.log_notices()
         if errors:
             raise errors[0]
         call.wait.raise_error()
@@ -199,7 +199,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
             await call.block()
             active, subscription.active = subscription.active, False
             self._gm_driver.apply(functools.partial(self._gm_start_jobs, subscription, errors))
-            self._gm_log()
+            self._gm_driver.log_notices()
             if not await awaited(self.after_poll(active)):
                 self._gm_driver.call(WorkerEngine.stop)
 
@@ -254,7 +254,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
                 job: WorkerJob | None = call.wait.take()
         finally:
             driver.apply(lambda _engine, _now: None)  # Let the engine handle the end of the call.
-            self._gm_log()
+            self._gm_driver.log_notices()
         if job is not None:
             tracking.attach(job, self)
         return job

@@ -114,14 +114,14 @@ class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
                     and (job := self._gm_driver.call(WorkerEngine.next_job)) is not None
                 ):
                     execute(job)
-                self._gm_log()
+                self._gm_driver.log_notices()
                 if not self.after_poll(active):
                     self._gm_driver.call(WorkerEngine.stop)
         finally:
             if pool is not None:
                 pool.is_finished = True
                 pool.jobs.put(None)
-            self._gm_log()
+            self._gm_driver.log_notices()
         return subscription
 
     def run(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
@@ -134,7 +134,7 @@ class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
         try:
             job = self._gm_driver.during(_take_job, WorkerEngine.grab, timeout=seconds)
         finally:
-            self._gm_log()
+            self._gm_driver.log_notices()
         if job is not None:
             tracking.attach(job, self)
         return job

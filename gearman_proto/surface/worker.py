@@ -467,10 +467,6 @@ class Worker(Connected[ServerT], Generic[ServerT, ContextT]):
 
         return stop
 
-    def _gm_log(self) -> None:
-        """Log the engine's notices."""
-        self._gm_driver.log_notices()
-
     # Hooks for subclasses. (blocking) If `max_jobs` is more than 1, the hooks of a job run in the
     # pool. (awaited) A hook can be async or plain. A plain hook returns the value of `super`.
 

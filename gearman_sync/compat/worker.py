@@ -178,7 +178,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         if self._gm_held_job is None:
             call.block()
             self._gm_next_job()
-        self._gm_log()
+        self._gm_driver.log_notices()
         active, subscription.active = subscription.active, False
         return active
 
@@ -233,7 +233,7 @@ class GearmanWorker(GearmanConnectionManager, gearman_sync.worker.GearmanWorker)
         finally:
             driver.over(wait)
             driver.flush()
-            self._gm_log()
+            self._gm_driver.log_notices()
 
     def close_connection(self, connection: GearmanConnection) -> None:
         """Close a connection; see `GearmanConnection.close`."""

@@ -109,7 +109,7 @@ def test_a_worker(caplog: pytest.LogCaptureFixture, told: tuple[bytes, bytes], w
         while (job := engine.next_job(0.0)) is not None:
             logging.getLogger("gearman").warning("%r", job)
         engine.connection_lost(link, failure(one), 0.0)
-        worker._gm_log()
+        worker._gm_driver.log_notices()
     lines = [record.getMessage() for record in caplog.records]
     assert lines
     assert harmful(lines) == []

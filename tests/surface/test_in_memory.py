@@ -446,12 +446,12 @@ def test_a_job(caplog: pytest.LogCaptureFixture) -> None:
         worker._gm_data(WorkData, job, 5)
     worker._gm_driver.run(WorkerEngine.send, job, WorkComplete(b"H:1", b"out"))
     assert peer.receive() == [WorkComplete(b"H:1", b"out")]
-    worker._gm_log()
+    worker._gm_driver.log_notices()
     assert not caplog.records
     worker._gm_driver.engine.connection_lost(peer.link, OSError("gone"), 0.0)
     worker._gm_driver.apply(worker._gm_make_stop(5))
-    worker._gm_log()
-    worker._gm_log()
+    worker._gm_driver.log_notices()
+    worker._gm_driver.log_notices()
     ((level, message),) = [(each.levelno, each.getMessage()) for each in caplog.records]
     assert (level, "no connection to one:1: gone" in message) == (logging.WARNING, True)
     assert not stream.done
