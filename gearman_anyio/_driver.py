@@ -51,6 +51,7 @@ import anyio.lowlevel
 from gearman_proto import Close, Connect, ConnectionError
 from gearman_proto.engines.driver import E_, LISTEN_AGAIN, READ_SIZE, BaseDriver
 from gearman_proto.handlers import is_from_handler, reraise_from_handler
+from gearman_proto.signals import restore_in_child
 
 from . import _sockets
 from ._calls import Bell, Call, Event
@@ -630,6 +631,7 @@ _running: Final[weakref.WeakSet[Driver[Any]]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    restore_in_child()
     for driver in list(_running):
         driver.after_fork()
 

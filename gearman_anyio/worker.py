@@ -10,7 +10,6 @@ received. Only if a subclass overrides `after_poll`, `work` itself wakes and sta
 from __future__ import annotations
 
 import functools
-import os
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -231,11 +230,7 @@ class GearmanWorker(Worker[Server, SSLContext]):
     async def run(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         check_main_thread()
         call_soon = make_call_soon()
-        with draining(
-            lambda: call_soon(self.stop),
-            lambda number: end_process(SIGNALLED + number),
-            os.getpid,
-        ):
+        with draining(lambda: call_soon(self.stop), lambda number: end_process(SIGNALLED + number)):
             await self.work(poll_timeout)
 
     async def grab(self, timeout: float | None = None) -> WorkerJob | None:

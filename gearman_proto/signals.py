@@ -1,6 +1,6 @@
 """Signal handlers for the duration of a call, and the end of a process.
 
-The core does not use the module `os`, so callers pass `os.getpid` and `os._exit`.
+The core does not use the module `os`, so adapters pass `os._exit`, and register `restore_in_child`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -17,49 +17,54 @@ if TYPE_CHECKING:
 SIGNALLED: Final = 128
 
 
+# The handlers that calls of `handled` restore at their end, oldest call first.
+_replaced: Final[list[dict[int, Any]]] = []
+
+
 @contextlib.contextmanager
-def handled(
-    numbers: Iterable[int], handler: Callable[[int], None], getpid: Callable[[], int]
-) -> Iterator[None]:
+def handled(numbers: Iterable[int], handler: Callable[[int], None]) -> Iterator[None]:
     """Call `handler` with the number of each of these signals.
 
-    Restore the old handlers at the end, and in a forked child at its first signal. A signal that is
-    ignored, as under nohup, stays ignored. A handler that was not set in Python stays as well,
-    because Python could not restore it.
-
-    Args:
-        numbers: The signals.
-        handler: The handler.
-        getpid: Returns the ID of this process.
+    Restore the old handlers at the end, and in a forked child (see `restore_in_child`). A signal
+    that is ignored, as under nohup, stays ignored. A handler that was not set in Python stays as
+    well, because Python could not restore it.
     """
-    pid = getpid()
-
-    def handle(number: int, _frame: object) -> None:
-        if getpid() == pid:
-            handler(number)
-        else:
-            signal.signal(number, before[number])
-            signal.raise_signal(number)
-
     found = {number: signal.getsignal(number) for number in numbers}
     before = {
         number: its_handler
         for number, its_handler in found.items()
         if its_handler not in (signal.SIG_IGN, None)
     }
+    _replaced.append(before)
     for number in before:
-        signal.signal(number, handle)
+        signal.signal(number, lambda number, _frame: handler(number))
     try:
         yield
     finally:
-        for number, its_handler in before.items():
-            signal.signal(number, its_handler)
+        _restore(before)
+        _replaced[:] = [other for other in _replaced if other is not before]
+
+
+def restore_in_child() -> None:
+    """Restore the handlers from before all calls of `handled`, in the child of a fork.
+
+    Adapters register this function, because a handler of the parent must not act in its child. The
+    handlers can't do this themselves: in the child of a thread, Python 3.13.0 can leave a signal
+    pending.
+    """
+    while _replaced:
+        before = _replaced.pop()
+        _restore(before)
+        before.clear()  # The child might leave the call.
+
+
+def _restore(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def draining(
-    stop: Callable[[], object], end: Callable[[int], object], getpid: Callable[[], int]
-) -> Iterator[None]:
+def draining(stop: Callable[[], object], end: Callable[[int], object]) -> Iterator[None]:
     """Call `stop` at the first SIGTERM or SIGINT, and `end` with the number of each later one.
 
     Both are called in the signal handler, so `end` is called even if the main thread is blocked.
@@ -75,7 +80,7 @@ def draining(
             is_stopping = True
             stop()
 
-    with handled((signal.SIGTERM, signal.SIGINT), on_signal, getpid):
+    with handled((signal.SIGTERM, signal.SIGINT), on_signal):
         yield
 
 

@@ -65,6 +65,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic
 from gearman_proto import Close, Connect, ConnectionError, LocalProtocolError, ServerAddress
 from gearman_proto.engines.driver import E_, W_, BaseDriver
 from gearman_proto.handlers import is_from_handler, reraise_from_handler
+from gearman_proto.signals import restore_in_child
 
 from ._leader import Bell, Leadership, Lock, sleep_until
 from ._poller import Listener, Poller
@@ -686,6 +687,7 @@ _drivers: Final[weakref.WeakSet[Driver[Any]]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    restore_in_child()
     for driver in list(_drivers):
         driver.after_fork()
 

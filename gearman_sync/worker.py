@@ -25,7 +25,7 @@ from gearman_proto.engines.worker.outcomes import (
 )
 from gearman_proto.handlers import has_hit_the_library
 from gearman_proto.jobs import tracking
-from gearman_proto.signals import SIGNALLED
+from gearman_proto.signals import SIGNALLED, draining, end_process
 from gearman_proto.surface.worker import (
     POLL_TIMEOUT_IN_SECONDS,
     Worker,
@@ -37,7 +37,6 @@ from gearman_proto.wire.packets import WorkData, WorkException, WorkWarning
 
 from ._closing import ClosesOnExit, SSLContext, load_ssl
 from ._driver import Driver, rng
-from ._signals import draining, end_process
 from ._threads import Pool
 
 if TYPE_CHECKING:
@@ -51,8 +50,10 @@ if TYPE_CHECKING:
     from ._driver import Call
 
 
+#: Ends this process at once, without cleanup.
+_end_process: Final = functools.partial(end_process, os._exit)
 #: Makes the guard of a job. See `ForkGuard`.
-_guard: Final = functools.partial(ForkGuard, logger, os.getpid, end_process)
+_guard: Final = functools.partial(ForkGuard, logger, os.getpid, _end_process)
 _NO_GUARD: Final = contextlib.nullcontext()
 
 
@@ -126,7 +127,7 @@ class GearmanWorker(Worker[Server, SSLContext], ClosesOnExit):
 
     def run(self, poll_timeout: float | None = POLL_TIMEOUT_IN_SECONDS) -> None:
         check_main_thread()
-        with draining(self.stop, lambda number: end_process(SIGNALLED + number)):
+        with draining(self.stop, lambda number: _end_process(SIGNALLED + number)):
             self.work(poll_timeout)
 
     def grab(self, timeout: float | None = None) -> WorkerJob | None:

@@ -29,9 +29,8 @@ from rich.text import Text
 
 from gearman_proto.names import to_text
 from gearman_proto.printable import printable
-from gearman_proto.signals import SIGNALLED
+from gearman_proto.signals import SIGNALLED, handled
 from gearman_sync import _interrupts
-from gearman_sync._signals import handled
 
 from . import exits
 from .output import flush, write, write_errors

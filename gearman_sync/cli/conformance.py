@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gearman_proto.signals import SIGNALLED
-from gearman_sync._signals import handled
+from gearman_proto.signals import SIGNALLED, handled
 
 from . import exits
 from .bars import Bars

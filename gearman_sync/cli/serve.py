@@ -13,8 +13,8 @@ from typing import Annotated, Final
 import typer
 
 from gearman_proto.constants import DEFAULT_GEARMAN_PORT, DEFAULT_JOB_RETRIES, DEFAULT_MAX_MEMORY
+from gearman_proto.signals import handled
 from gearman_sync import JobServer
-from gearman_sync._signals import handled
 
 from . import exits
 from .options import KeyFile, load_files

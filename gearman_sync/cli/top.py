@@ -26,9 +26,9 @@ from rich.text import Text
 
 from gearman_proto.errors import GearmanError
 from gearman_proto.printable import printable
+from gearman_proto.signals import handled
 from gearman_sync import GearmanAdminClient
 from gearman_sync._leader import sleep_until
-from gearman_sync._signals import handled
 
 from . import exits
 from .board import Board, Order, Row, Site, sparkline

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gearman_proto.signals import SIGNALLED
+from gearman_proto.signals import SIGNALLED, draining
 from gearman_sync import GearmanWorker
-from gearman_sync._signals import draining
 
 from . import exits
 from .options import Servers, TaskName, with_options

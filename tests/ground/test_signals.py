@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from gearman_proto.signals import draining, end_process, handled
+from gearman_proto.signals import draining, end_process, handled, restore_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +34,7 @@ def seen() -> Iterator[list[object]]:
 
 def test_handlers_are_restored(seen: list[object]) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with contextlib.suppress(ValueError), handled([signal.SIGTERM], seen.append, os.getpid):
+    with contextlib.suppress(ValueError), handled([signal.SIGTERM], seen.append):
         signal.raise_signal(signal.SIGTERM)
         raise ValueError
     assert seen == [signal.SIGTERM]
@@ -44,14 +43,14 @@ def test_handlers_are_restored(seen: list[object]) -> None:
 
 def test_default_action_is_restored() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with handled([signal.SIGTERM], print, os.getpid):
+    with handled([signal.SIGTERM], print):
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_ignored_signal_stays_ignored(seen: list[object]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with handled([signal.SIGTERM], seen.append, os.getpid):
+    with handled([signal.SIGTERM], seen.append):
         signal.raise_signal(signal.SIGTERM)
     assert seen == []
 
@@ -61,22 +60,26 @@ def test_handler_that_python_does_not_know_stays(
 ) -> None:
     """Such as one of C code. `signal.signal` can't restore it."""
     monkeypatch.setattr(signal, "getsignal", lambda _number: None)
-    with handled([signal.SIGTERM], print, os.getpid):
+    with handled([signal.SIGTERM], print):
         signal.raise_signal(signal.SIGTERM)
     assert seen == [(HANDLER, signal.SIGTERM)]
 
 
 def test_forked_child_has_the_old_handlers(seen: list[object]) -> None:
-    pids = [1]
-    with handled([signal.SIGTERM], print, lambda: pids[-1]):
-        pids.append(2)
-        for _ in range(2):
+    with handled([signal.SIGTERM], print):
+        with handled([signal.SIGTERM, signal.SIGINT], print):
+            restore_in_child()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.raise_signal(number)
+        with handled([signal.SIGTERM], seen.append):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # It is the child's by now.
             signal.raise_signal(signal.SIGTERM)
-    assert seen == [(HANDLER, signal.SIGTERM)] * 2
+    assert seen == [(HANDLER, signal.SIGTERM), (HANDLER, signal.SIGINT), signal.SIGTERM]
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_first_signal_stops_and_later_ones_end(seen: list[object]) -> None:
-    with draining(lambda: seen.append("stop"), seen.append, os.getpid):
+    with draining(lambda: seen.append("stop"), seen.append):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
     assert seen == ["stop", signal.SIGTERM, signal.SIGINT]
@@ -84,7 +87,7 @@ def test_first_signal_stops_and_later_ones_end(seen: list[object]) -> None:
 
 def test_ignored_signal_does_not_count(seen: list[object]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with draining(lambda: seen.append("stop"), seen.append, os.getpid):
+    with draining(lambda: seen.append("stop"), seen.append):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
             signal.raise_signal(number)
     assert seen == ["stop", signal.SIGTERM]
