@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from gearman_proto.errors import GearmanError, ServerError
+from gearman_proto.signals import handled
 from gearman_sync import GearmanAdminClient
-from gearman_sync._signals import handled
 
 from . import exits
 from .metrics import MAX_FUNCTIONS, Answer, exposition
