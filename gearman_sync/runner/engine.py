@@ -13,9 +13,6 @@ children talk to an old supervisor.
     ready     (any value) the application is imported, and `work` has begun
     failed    the traceback of a child that can't start; `status` is the exit status, 1 by default
     recycle   why this child wants to be replaced
-    leaving   why this child drains by itself, and has to be replaced at once
-    started   the handle of a job with a time limit, of `limit` seconds
-    ended     the handle of such a job, which has ended, or whose limit the child has noticed
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-#: Seconds after which a child that was to end at once, or that missed a limit, is killed.
+#: Seconds after which a child that was to end at once is killed.
 GRACE: Final = 5.0
 #: Seconds that a child has to be ready for its death not to count as a failure to start.
 _STABLE: Final = 10.0
@@ -61,7 +58,7 @@ CHILD_STATES: Final[StateTable[ChildState]] = {
     },
     ChildState.READY: {
         ChildState.PAUSED: "SIGUSR1",
-        ChildState.DRAINING: "the supervisor stops, or its successor is ready; or it says so",
+        ChildState.DRAINING: "the supervisor stops, or its successor is ready",
         ChildState.GONE: "it ends",
     },
     ChildState.PAUSED: {
@@ -125,7 +122,6 @@ class Child:
         has_handlers: True once it handles signals itself.
         ready_since: When it became ready.
         status: The supervisor's exit status if this child fails in the first start.
-        limited: The handles of its running jobs that have a time limit.
     """
 
     def __init__(self, slot: int, pid: int) -> None:
@@ -135,7 +131,6 @@ class Child:
         self.has_handlers: bool = False
         self.ready_since: float = 0.0
         self.status: int = 1
-        self.limited: set[str] = set()
 
     def __repr__(self) -> str:
         return f"process {self.pid}"
@@ -242,17 +237,6 @@ class Supervisor:
                 self._log_error(f"{child} can't start:\n{message['failed']}")
         if "recycle" in message:
             self._recycle(child, message["recycle"])
-        if "leaving" in message and child.state in _SERVING:
-            self._log_error(f"{child} leaves: {message['leaving']}")
-            child.transition(ChildState.DRAINING)
-            self._stale.pop(pid, None)
-        if "started" in message:
-            child.limited.add(message["started"])
-            key = ("job", pid, message["started"])
-            self._timers.set(key, now + message["limit"] + GRACE, self._job_timed_out)
-        if "ended" in message:
-            child.limited.discard(message["ended"])
-            self._timers.cancel(("job", pid, message["ended"]))
         self._advance()
 
     def exited(self, now: float, pid: int, status: int) -> None:
@@ -269,12 +253,8 @@ class Supervisor:
         before = child.state
         child.transition(ChildState.GONE)
         self._stale.pop(pid, None)
-        kinds = ("start", "age", "kill")
-        for key in [
-            *((kind, pid) for kind in kinds),
-            *(("job", pid, each) for each in child.limited),
-        ]:
-            self._timers.cancel(key)
+        for kind in ("start", "age", "kill"):
+            self._timers.cancel((kind, pid))
         how = f"signal {-status}" if status < 0 else f"status {status}"
         if before is ChildState.STARTING:
             self._log_error(f"{child} has ended with {how} before it was ready")
@@ -415,14 +395,6 @@ class Supervisor:
         child = self.children[key[1]]
         self._log_error(f"{child} is not ready after {self._start_timeout:g} s: it is killed")
         self._actions.append(Signal(child.pid, signal.SIGKILL))
-
-    def _job_timed_out(self, key: tuple[str, int, str], _now: float) -> None:
-        _, pid, handle = key
-        self._log_error(
-            f"process {pid} does not notice the time limit of {handle}: it is killed, and the "
-            "server gives this job to another worker"
-        )
-        self._actions.append(Signal(pid, signal.SIGKILL))
 
     def _reload(self) -> None:
         if self._status is not None:

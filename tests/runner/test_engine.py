@@ -305,26 +305,6 @@ def test_old_processes_are_replaced_at_different_times() -> None:
     assert world.states() == {1: "draining", 2: "draining", 3: "ready", 4: "ready"}
 
 
-def test_leaving_process_is_replaced_at_once() -> None:
-    world = ready()
-    world.say(1, leaving="a job is stuck")
-    assert world.states() == {1: "draining", 2: "starting"}
-    assert not world.signals
-
-
-def test_process_that_misses_a_limit_is_killed() -> None:
-    world = ready()
-    world.say(1, started="H:1", limit=30.0)
-    world.say(1, started="H:2", limit=30.0)
-    world.say(1, ended="H:2")
-    world.pass_time(30 + GRACE)
-    assert world.signals == [(1, KILL)]
-    assert "H:1" in world.log[-1]
-    world.exit(1, status=-9)
-    assert world.states() == {2: "starting"}
-    assert world.engine.next_deadline() == world.now + 60
-
-
 def test_unknown_process_is_ignored() -> None:
     world = ready()
     world.exit(99)
@@ -338,18 +318,16 @@ def step(world: World, rng: random.Random) -> None:
     alive = [*children]
     serving = [pid for pid in alive if children[pid].state is not ChildState.STARTING]
     starting = [pid for pid in alive if children[pid].state is ChildState.STARTING]
-    match rng.randrange(8):
+    match rng.randrange(7):
         case 0 | 1 if starting:
             world.say(rng.choice(starting), ready=1)
         case 2 if alive:
             world.exit(rng.choice(alive), status=rng.choice([0, 1, -9]))
         case 3 if serving:
             world.say(rng.choice(serving), recycle="old")
-        case 4 if serving:
-            world.say(rng.choice(serving), started="H:1", limit=1.0)
-        case 5:
+        case 4:
             world.signal(rng.choice([HUP, USR1, USR2]))
-        case 6:
+        case 5:
             world.pass_time(rng.choice([0.5, 1.0, 40.0, 90.0]))
         case _:
             killed = [pid for pid, number in world.signals if number == KILL and pid in children]
