@@ -1,8 +1,8 @@
 """The longest time that other tasks of the event loop have to wait for a call.
 
 A task in the same loop sleeps for a millisecond, again and again. "gap" is the longest time between
-two of its turns, and "CPU" the longest CPU time of the loop's thread between two turns, of which
-the garbage collector takes "collector". A busy machine changes only "gap". "idle" is the gap
+two of its turns. "CPU" is the longest CPU time of the loop's thread between two turns, and
+"collector" the garbage collector's part of it. A busy machine changes only "gap". "idle" is the gap
 without a call.
 """
 

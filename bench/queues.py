@@ -6,15 +6,15 @@ background jobs in SQLite, Redis appends to a file that it flushes once a second
 
 * ``round trip``: one job at a time; the client waits for each result.
 * ``results/s``: the client submits many jobs in one call and then waits for all results.
-* ``submits/s``: one call submits many jobs for which there is no worker yet. Their results are not
-  wanted.
+* ``submits/s``: the client submits many jobs in one call. No worker runs them, and their results
+  are not stored.
 * ``worker``: the memory of the idle worker with all its processes. Pages that processes share count
   once.
 * ``queued job``: the memory of the server for one such job.
 
-The settings are those that each project documents for production. "acks late" makes Celery give a
-job to another worker if its worker dies, as gearmand and RQ do. RQ's worker forks for each job;
-its SimpleWorker does not, and cannot stop a job that takes too long.
+Otherwise, Celery and RQ have their default settings. With "acks late", Celery prefetches one job,
+and gives it to another worker if its worker dies, as gearmand does. RQ's worker forks for each job,
+and its SimpleWorker does not.
 """
 
 from __future__ import annotations
