@@ -273,8 +273,20 @@ def closing(peer: Peer) -> None:
     peer.sock.recv(1000)
 
 
-#: One command of each kind: a list, a query of each server, and an instruction to each server.
-@pytest.mark.parametrize("words", [("status",), ("ping",), ("cancel", "H:h:1")], ids=" ".join)
+#: Commands for probes, see `test_probes`.
+PROBES = [
+    ("check",),
+    ("job", "H:h:1"),
+    ("job", "--unique", "u"),
+    ("create", "f"),
+    ("drop", "f"),
+]
+
+
+#: Also one command of each other kind: a list, a query, and an instruction to each server.
+@pytest.mark.parametrize(
+    "words", [*PROBES, ("status",), ("ping",), ("cancel", "H:h:1")], ids=" ".join
+)
 @pytest.mark.parametrize(
     ("script", "status"),
     [

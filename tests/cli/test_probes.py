@@ -12,7 +12,7 @@ from gearman_proto import FunctionStatus, ServerAddress, ServerUnavailable
 from gearman_sync.cli.check import judge
 from gearman_sync.cli.functions import reason_not_to_drop
 from gearman_sync.testing import Gate, Peer, ScriptedJob
-from tests.support import PATIENCE, eventually, free_port, wait_for
+from tests.support import eventually, free_port, wait_for
 
 from .support import (
     DONE,
@@ -26,7 +26,7 @@ from .support import (
     gearmanctl,
     on_both,
 )
-from .test_admin import closing, garbage, silent
+from .test_admin import PROBES, closing, garbage, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,36 +93,7 @@ def test_check_of_a_server(queue: Queue) -> None:
     queue.wait_for(0)
 
 
-#: Commands for a server, with the timeout in seconds as a further argument.
-COMMANDS = [
-    ("check",),
-    ("job", "H:h:1"),
-    ("job", "--unique", "u"),
-    ("create", "f"),
-    ("drop", "f"),
-]
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-@pytest.mark.parametrize(
-    ("script", "status"),
-    [
-        pytest.param(silent, TIMED_OUT, marks=pytest.mark.slow),
-        (garbage, NO_SERVER),
-        (closing, NO_SERVER),
-    ],
-)
-def test_bad_servers_are_reported(
-    start_server: StartServer, script: Callable[[Peer], None], status: int, words: tuple[str, ...]
-) -> None:
-    server = start_server(script)
-    timeout = 1 if script is silent else PATIENCE
-    result = gearmanctl(*words, "--timeout", str(timeout), at=server.address)
-    assert (result.status, result.output) == (status, b"")
-    assert address_of(server.address) in result.error
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", PROBES, ids=" ".join)
 def test_servers_that_are_down_are_reported(words: tuple[str, ...]) -> None:
     nowhere = ("127.0.0.1", free_port())
     result = gearmanctl(*words, at=nowhere)
