@@ -79,7 +79,7 @@ def run(settings: Settings) -> Iterator[Table]:
             if system.library == "gearman" or (has(system.library) and has("Redis"))
         }
         first = {name: each.memory() for name, each in running.items()}
-        counts = {"trips": 1000, "results": 100, "submits": 10}
+        counts = {"trips": 2000, "results": 500, "submits": 20}
         found = {
             what: interleaved(
                 {name: each.asking(what, settings.share(part)) for name, each in running.items()},
